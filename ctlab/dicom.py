@@ -83,7 +83,7 @@ class _Lenient:
         if value is None: self.notes.append(f'{name} is not usable')
         return default if value is None else value
 
-# %% ../nbs/01_dicom.ipynb #ddeca7c3
+# %% ../nbs/01_dicom.ipynb #6b58e580
 def read_header(
     path: str | Path,  # one file
 ) -> Header:  # its geometry and encoding
@@ -98,7 +98,10 @@ def read_header(
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-            return _header(path, dataset, info.st_size)
+            header = _header(path, dataset, info.st_size)
+        if header.rows < 1 or header.columns < 1:
+            raise DicomError(f'{path}: holds no picture (Rows and Columns are missing): another kind of DICOM file, or cut off in the header')
+        return header
     except DicomError: raise
     except pydicom.errors.InvalidDicomError as error:
         raise DicomError(f'{path}: not a DICOM file (no DICM mark after the preamble)') from error
@@ -165,13 +168,12 @@ def hounsfield(
         return values.astype(np.int16) + np.int16(intercept)
     return (values.astype(np.float32)*np.float32(slope) + np.float32(intercept)).astype(np.float32)
 
-# %% ../nbs/01_dicom.ipynb #bd945206
+# %% ../nbs/01_dicom.ipynb #c135a45c
 def check_pixels(
     header: Header,  # of the file about to be decoded
 ) -> None:  # raises DicomError
     "Refuse what cannot be one grey slice, before memory is spent on it."
     where = header.path
-    if header.rows < 1 or header.columns < 1: raise DicomError(f'{where}: no picture size (Rows, Columns)')
     if max(header.rows, header.columns) > MAX_SIDE:
         raise DicomError(f'{where}: claims {header.rows} × {header.columns} pixels; more than {MAX_SIDE} a side is refused')
     if header.samples != 1: raise DicomError(f'{where}: {header.samples} samples per pixel; expected a grey image')
@@ -302,7 +304,7 @@ def _shear(places, normal, spacing):
     shear = (step - run*normal)/run*spacing
     return shear if np.linalg.norm(shear) > max(.002*spacing, 1e-3) else np.zeros(3)
 
-# %% ../nbs/01_dicom.ipynb #41154976
+# %% ../nbs/01_dicom.ipynb #13125f2d
 def choose_series(
     headers: list[Header],  # of a folder
     series_uid: str | None = None,  # which one; needed when several are of size
@@ -310,7 +312,7 @@ def choose_series(
     "The one series of a folder."
     groups = [g for g in group_series(headers) if series_uid in (None, g[0].series_uid)]
     if not groups: raise DicomError(f'{os.path.dirname(headers[0].path)}: no series {series_uid}; found ' + ', '.join(sorted({h.series_uid for h in headers})))
-    if len(groups[0]) < .9*sum(map(len, groups)):
+    if len(groups) > 1 and len(groups[1]) > max(2, .1*len(groups[0])):
         listing = '; '.join(f'{g[0].series_uid} ({len(g)} slices, {g[0].modality})' for g in groups[:6])
         raise DicomError(f'{os.path.dirname(headers[0].path)}: several series, choose one by series_uid: {listing}')
     strangers = sum(map(len, groups[1:]))

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 # %% auto #0
 __all__ = ['log', 'MAX_SIDE', 'MAX_BYTES', 'SYNTAXES', 'DicomError', 'Header', 'read_header', 'stored_values', 'hounsfield',
            'check_pixels', 'read_pixels', 'list_files', 'read_headers', 'group_series', 'Geometry', 'geometry',
-           'choose_series', 'read_series', 'new_slice', 'write_series', 'slice_tags']
+           'choose_series', 'read_series', 'SliceWriter', 'write_series', 'slice_tags']
 
 # %% ../nbs/01_dicom.ipynb #35a826a3
 class DicomError(ValueError):
@@ -382,32 +382,44 @@ def _upright(array, head, found):
     outside = array.min()
     return np.stack([shift(s, -k*per_slice, order=1, cval=outside) for k, s in enumerate(array)])
 
-# %% ../nbs/01_dicom.ipynb #886d696e
+# %% ../nbs/01_dicom.ipynb #553ca5e2
 SYNTAXES = {'plain': '1.2.840.10008.1.2.1', 'rle': '1.2.840.10008.1.2.5', 'jpeg2000': '1.2.840.10008.1.2.4.90'}
 
-def new_slice(
-    stored: np.ndarray,  # uint16 bits as they go to the file (rows, columns)
-    tags: dict,  # DICOM keyword -> value; must hold SOPInstanceUID
-    syntax: str = 'rle',  # plain, rle or jpeg2000
-):  # pydicom Dataset
-    "A CT slice as a DICOM dataset."
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.encaps import encapsulate
-    from pydicom.uid import UID, CTImageStorage
-    ds = Dataset()
-    ds.SOPClassUID, ds.Modality = CTImageStorage, 'CT'
-    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, 'MONOCHROME2'
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
-    for keyword, value in tags.items(): setattr(ds, keyword, value)
-    ds.Rows, ds.Columns = stored.shape
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
-    ds.file_meta.TransferSyntaxUID = UID(SYNTAXES[syntax])
-    ds.file_meta.ImplementationClassUID, ds.file_meta.ImplementationVersionName = UID('1.2.826.0.1.3680043.8.498.1'), 'CTLAB'
-    frame = _encode(stored, ds, syntax)
-    ds.PixelData = frame if syntax == 'plain' else encapsulate([frame])
-    ds['PixelData'].VR = 'OW' if syntax == 'plain' else 'OB'
-    return ds
+class SliceWriter:
+    "Writes CT slices; what does not change from slice to slice is set once."
+
+    def __init__(self,
+        syntax: str = 'rle',  # plain, rle or jpeg2000
+    ):
+        from pydicom.dataset import Dataset, FileMetaDataset
+        from pydicom.uid import UID, CTImageStorage
+        self.syntax, self.now, ds = syntax, {}, Dataset()
+        ds.SOPClassUID, ds.Modality = CTImageStorage, 'CT'
+        ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, 'MONOCHROME2'
+        ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
+        ds.preamble, ds.file_meta = b'\0'*128, FileMetaDataset()
+        ds.file_meta.FileMetaInformationGroupLength, ds.file_meta.FileMetaInformationVersion = 0, b'\0\1'
+        ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.TransferSyntaxUID = CTImageStorage, UID(SYNTAXES[syntax])
+        ds.file_meta.ImplementationClassUID, ds.file_meta.ImplementationVersionName = UID('1.2.826.0.1.3680043.8.498.1'), 'CTLAB'
+        self.dataset = ds
+
+    def write(self,
+        path: str | Path,  # the file
+        stored: np.ndarray,  # uint16 bits as they go to the file (rows, columns)
+        tags: dict,  # DICOM keyword -> value; must hold SOPInstanceUID
+    ) -> None:
+        "Write one slice."
+        from pydicom.encaps import encapsulate
+        ds = self.dataset
+        for keyword, value in tags.items():
+            if keyword not in self.now or self.now[keyword] != value: setattr(ds, keyword, value)
+        self.now = dict(tags)
+        if (ds.get('Rows'), ds.get('Columns')) != stored.shape: ds.Rows, ds.Columns = stored.shape
+        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+        frame = _encode(stored, ds, self.syntax)
+        ds.PixelData = frame if self.syntax == 'plain' else encapsulate([frame])
+        ds['PixelData'].VR = 'OW' if self.syntax == 'plain' else 'OB'
+        ds.save_as(path)
 
 def _encode(stored, ds, syntax):
     "One frame in a transfer syntax."
@@ -419,7 +431,7 @@ def _encode(stored, ds, syntax):
     values = stored.view('i2') << 4 >> 4 if ds.PixelRepresentation else stored
     return encode_array(values, bits_stored=ds.BitsStored, photometric_interpretation=2)
 
-# %% ../nbs/01_dicom.ipynb #ac0c5a01
+# %% ../nbs/01_dicom.ipynb #a5a7f21d
 def write_series(
     volume: Volume,  # HU within -1024…3071 is kept exactly; beyond it is clipped
     folder: str | Path,  # made if needed
@@ -434,11 +446,10 @@ def write_series(
     folder.mkdir(parents=True, exist_ok=True)
     series_uid = series_uid or generate_uid(entropy_srcs=[patient_id, str(volume.affine), str(volume.shape)])
     stored = (np.clip(np.round(volume.array), -1024, 3071) + 1024).astype(np.uint16)
-    paths = []
+    paths, writer = [], SliceWriter(syntax)
     for k, pixels in enumerate(stored, start=1):
-        ds = new_slice(pixels, slice_tags(volume, k - 1, series_uid, k) | {'PatientID': patient_id} | (tags or {}), syntax)
         paths.append(folder/f'{k}.dcm')
-        ds.save_as(paths[-1], enforce_file_format=True)
+        writer.write(paths[-1], pixels, slice_tags(volume, k - 1, series_uid, k) | {'PatientID': patient_id} | (tags or {}))
     return paths
 
 def slice_tags(

@@ -1,0 +1,47 @@
+# ctlab: `make demo` to see it work, `make test` to prove it.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+PRESET ?= tiny
+export PYTHONWARNINGS = ignore
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test lab site bench clean install lock readme notebooks reference
+
+install: $(VENV)/.installed
+
+# uv downloads in parallel; where it cannot work, pip does the same more slowly
+$(VENV)/.installed: requirements.lock setup.py settings.ini
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "installing into $(VENV) (about 8 GB)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q "$$(grep '^uv==' requirements.lock)"
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install -q -r requirements.lock || $(BIN)/python -m pip install -q -r requirements.lock
+	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: install
+	@$(BIN)/python -m ctlab.demo --preset $(PRESET)
+
+test: install
+	@bash tests/ci.sh
+
+lab: install
+	$(BIN)/jupyter lab nbs
+
+site: install
+	@$(BIN)/ctlab site
+
+readme: install
+	@$(BIN)/ctlab site --readme
+
+bench: install
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+lock:
+	$(BIN)/uv pip compile -q requirements.in --python-version 3.11 --no-annotate --no-header -o requirements.lock.new
+	@{ echo "# The exact environment, for Python 3.11. Written by \`make lock\` from requirements.in; do not edit."; cat requirements.lock.new; } > requirements.lock
+	@rm requirements.lock.new
+
+clean:
+	rm -rf work data/phantom reports/runs reports/site reports/test

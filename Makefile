@@ -6,7 +6,7 @@ PRESET ?= tiny
 export PYTHONWARNINGS = ignore
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lab site bench clean install lock readme notebooks reference
+.PHONY: demo test lab site bench clean install lock readme
 
 install: $(VENV)/.installed
 
@@ -21,7 +21,7 @@ $(VENV)/.installed: requirements.lock setup.py settings.ini
 	@touch $@
 
 demo: install
-	@$(BIN)/python -m ctlab.demo --preset $(PRESET)
+	@$(BIN)/ctlab demo --preset $(PRESET)
 
 test: install
 	@bash tests/ci.sh
@@ -36,7 +36,7 @@ readme: install
 	@$(BIN)/ctlab site --readme
 
 bench: install
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 lock:
 	$(BIN)/uv pip compile -q requirements.in --python-version 3.11 --no-annotate --no-header -o requirements.lock.new

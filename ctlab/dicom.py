@@ -168,7 +168,7 @@ def hounsfield(
         return values.astype(np.int16) + np.int16(intercept)
     return (values.astype(np.float32)*np.float32(slope) + np.float32(intercept)).astype(np.float32)
 
-# %% ../nbs/01_dicom.ipynb #c135a45c
+# %% ../nbs/01_dicom.ipynb #996d346d
 def check_pixels(
     header: Header,  # of the file about to be decoded
 ) -> None:  # raises DicomError
@@ -199,7 +199,8 @@ def read_pixels(
             dataset = pydicom.dcmread(header.path)
             decoder = pydicom.pixels.get_decoder(dataset.file_meta.TransferSyntaxUID)
             raw, _ = decoder.as_array(dataset, raw=True, index=0)
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit): raise
+    except BaseException as error:  # a decoder in Rust panics outside of Exception
         raise DicomError(f'{header.path}: the pixels cannot be decoded ({type(error).__name__}: {str(error)[:120]})') from error
     if raw.shape != (header.rows, header.columns):
         raise DicomError(f'{header.path}: decoded to {raw.shape}, the header promised {(header.rows, header.columns)}')
@@ -256,7 +257,7 @@ class Geometry:
         "Degrees between the normal and the way the stack runs."
         return float(np.degrees(np.arctan2(np.linalg.norm(self.shear), self.spacing)))
 
-# %% ../nbs/01_dicom.ipynb #157c7d4f
+# %% ../nbs/01_dicom.ipynb #e83bed9b
 def geometry(
     headers: list[Header],  # of one series
 ) -> Geometry:  # order, spacing, and what is odd
@@ -288,13 +289,13 @@ def _regular(positions):
     if len(positions) < 2: return 0., []
     steps = np.diff(positions)
     spacing = float(np.median(steps))
-    places = np.round(np.concatenate([[0], np.cumsum(np.maximum(1, np.round(steps/spacing)))])).astype(int)
-    if len(steps) and places[-1] < 4*len(positions): 
-        missing = sorted(set(range(places[-1] + 1)) - set(places.tolist()))
-        if not missing: spacing = float((positions[-1] - positions[0])/(len(positions) - 1))
-        elif np.ptp(steps[np.round(steps/spacing) == 1]) < .01*spacing: spacing = float(np.mean(steps[np.round(steps/spacing) == 1]))
-        return spacing, missing
-    return spacing, []
+    jumps = np.maximum(1, np.round(steps/spacing))
+    if jumps.sum() >= 4*len(positions): return spacing, []  # no grid to speak of
+    places = np.concatenate([[0], np.cumsum(jumps)]).astype(int)
+    missing, single = sorted(set(range(places[-1] + 1)) - set(places.tolist())), steps[jumps == 1]
+    if not missing: spacing = float((positions[-1] - positions[0])/(len(positions) - 1))
+    elif len(single) and np.ptp(single) < .01*spacing: spacing = float(single.mean())
+    return spacing, missing
 
 def _shear(places, normal, spacing):
     "The in-plane shift from one slice to the next; zero when below a twentieth of a millimetre per slice or under 0.1°."

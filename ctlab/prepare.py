@@ -143,7 +143,7 @@ def _orient(stack, head, found, positions, instances):
             'slices': len(found.order), 'missing': len(found.missing), 'duplicates': len(found.duplicates), 'tilt': found.tilt, 'flips': flips}
     return np.ascontiguousarray(stack), info
 
-# %% ../nbs/lib/08_prepare.ipynb #883b2826
+# %% ../nbs/lib/08_prepare.ipynb #00f63117
 def _prepare_one(task):
     "Prepare one series unless it is there already; returns its row of the summary."
     row, folder, recipe = task
@@ -156,7 +156,9 @@ def _prepare_one(task):
         stack, info = stack_series(row['folder'], recipe)
         summary |= {'frames': len(stack), 'reason': '; '.join(info['notes']), 'stack': str(target.relative_to(folder))}
         _save(target, lambda path: np.save(path, stack))
-    except (dicom.DicomError, OSError, MemoryError) as error: summary |= {'status': 'set aside', 'reason': str(error)}
+    except dicom.DicomError as error: summary |= {'status': 'set aside', 'reason': str(error)}
+    except Exception as error:  # one bad scan never stops a cohort
+        summary |= {'status': 'set aside', 'reason': f"{row['folder']}: {type(error).__name__}: {error}"}
     _save(note, lambda path: Path(path).write_text(json.dumps({'summary': summary, 'recipe': asdict(recipe)} | info)))
     return summary
 

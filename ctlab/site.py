@@ -183,7 +183,7 @@ def build_site(
     shutil.rmtree(half)
     return out/'index.html'
 
-# %% ../nbs/lib/19_site.ipynb #5eeefb04
+# %% ../nbs/lib/19_site.ipynb #a009e296
 def refresh_notebooks(
     names: list | None = None,  # stems; all when left out
     root: str | Path | None = None,  # the checkout
@@ -200,12 +200,25 @@ def refresh_notebooks(
         path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + '\n')
         print(path.relative_to(root), f'{path.stat().st_size/1024:.0f} kB')
 
+def _small(png, colours=160):
+    "A PNG in base64 with a palette: a third of the size, the same to the eye."
+    import base64, io
+    from PIL import Image
+    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert('RGB').quantize(colours)
+    picture.save(packed := io.BytesIO(), 'PNG', optimize=True)
+    return min(png, base64.b64encode(packed.getvalue()).decode(), key=len)
+
 def _plain(output):
     "An output as it is stored: text split into lines, no execution count."
     output = json.loads(json.dumps(output))
     lines = lambda text: text.splitlines(True) if isinstance(text, str) else text
     if 'text' in output: output['text'] = lines(output['text'])
-    if 'data' in output: output['data'] = {k: v if k.startswith('image/png') else lines(v) for k, v in output['data'].items()}
+    if 'data' in output: output['data'] = {k: _small(v) if k == 'image/png' else lines(v) for k, v in output['data'].items()}
     if 'execution_count' in output: output['execution_count'] = None
     output.get('metadata', {}).clear()
     return output
+
+# %% ../nbs/lib/19_site.ipynb #3ea0dda5
+if __name__ == '__main__' and '__file__' in globals():
+    import sys
+    refresh_notebooks(sys.argv[1:])

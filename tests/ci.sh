@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Everything that continuous integration checks, in the environment that `make install` made.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PWD/.venv/bin:$PATH" PYTHONWARNINGS=ignore TOKENIZERS_PARALLELISM=false
+started=$SECONDS
+step() { printf '\n== %s (%d s)\n' "$1" "$((SECONDS - started))"; }
+state() { git status --porcelain --untracked-files=all; git diff; }
+
+step 'notebooks, package and README say the same'
+before=$(state | sha1sum)
+nbdev_export
+nbdev_clean
+ctlab site --readme
+if [ "$before" != "$(state | sha1sum)" ]; then
+    git --no-pager diff --stat
+    echo 'exporting, cleaning or writing the README changed files: run nbdev_export, nbdev_clean and make readme, then commit' >&2
+    exit 1
+fi
+
+step 'every notebook runs'
+nbdev_test --n_workers 2 --do_print
+
+step 'the site is built'
+ctlab site
+
+step 'a browser for the site'
+if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    { apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium; } >/dev/null 2>&1 || echo 'chromium cannot be installed here; the browser tests will say that they were skipped'
+fi
+
+step 'commands, faults, studies, browser'
+pytest -q tests
+step 'all good'

@@ -1,0 +1,35 @@
+"What the tests share: the checkout, the tiny cohort, and the command in a process of its own."
+import os, subprocess, sys
+from pathlib import Path
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL = Path(os.environ.get('CTLAB_REAL_DATA', ROOT.parent/'shared'/'real'))/'totalsegmentator'
+
+
+@pytest.fixture(scope='session')
+def root(): return ROOT
+
+
+@pytest.fixture(scope='session')
+def tiny():
+    "The tiny cohort, drawn on first use."
+    from ctlab.cohort import ensure_cohort
+    from ctlab.settings import Settings
+    return ensure_cohort(Settings())
+
+
+@pytest.fixture(scope='session')
+def real():
+    "Real test data, where it is at hand."
+    if not REAL.is_dir(): pytest.skip(f'{REAL} is absent; set CTLAB_REAL_DATA to run against real scans')
+    return REAL
+
+
+@pytest.fixture(scope='session')
+def ctlab():
+    "Run the command; returns the finished process."
+    def run(*arguments, **options):
+        command = [str(Path(sys.executable).with_name('ctlab')), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=options.pop('cwd', ROOT), env=os.environ | {'COLUMNS': '200'} | options.pop('env', {}), **options)
+    return run

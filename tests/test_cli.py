@@ -1,0 +1,75 @@
+"The command: what it says, and how it ends."
+import json, re
+import pandas as pd
+import pytest
+
+
+def test_help_shows_every_command_and_examples(ctlab):
+    shown = ctlab('--help')
+    assert shown.returncode == 0
+    names = re.findall(r'^│ (\w+) ', shown.stdout, re.M)
+    assert {'doctor', 'phantom', 'run', 'report', 'audit', 'site'} <= set(names)
+    for name in names:
+        page = ctlab(name, '--help')
+        assert page.returncode == 0 and 'Examples' in page.stdout, name
+
+
+def test_import_is_light():
+    import subprocess, sys
+    code = 'import ctlab, ctlab.cli, sys; print([m for m in ("torch", "monai", "SimpleITK", "matplotlib", "pandas", "numpy") if m in sys.modules])'
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'
+
+
+def test_doctor_finds_a_sound_environment(ctlab):
+    ended = ctlab('doctor', '--json')
+    found = json.loads(ended.stdout)
+    assert ended.returncode == 0 and not found['advice'], found['advice']
+    assert found['packages']['torch'] and set(found['data']) == {'tiny', 'demo', 'full'}
+
+
+def test_doctor_advises_when_something_is_missing(ctlab, tmp_path):
+    (tmp_path/'settings.ini').write_text('')
+    (tmp_path/'nbs').mkdir()
+    (tmp_path/'requirements.lock').write_text('torch==0.0.1\nno-such-package==1.0\n')
+    ended = ctlab('doctor', cwd=tmp_path)
+    assert ended.returncode == 1
+    assert 'no-such-package is not installed' in ended.stdout and '0.0.1' in ended.stdout
+
+
+@pytest.mark.parametrize('arguments, expected', [
+    (('run', 'nosuch'), 'no study is called'),
+    (('run', '03_approach1', '-p', 'foo', '3'), 'has no parameter foo'),
+    (('run', '03_approach1', '--folds', 'some'), "--folds is 'all' or numbers"),
+    (('phantom', 'huge', 'anywhere'), 'there is no preset'),
+    (('audit', 'no/such.csv'), 'no/such.csv'),
+    (('report', 'nosuch'), 'nosuch')])
+def test_mistakes_are_named_and_end_in_failure(ctlab, arguments, expected):
+    ended = ctlab(*arguments)
+    assert ended.returncode in (1, 2) and expected in ended.stderr, ended
+    assert 'Traceback' not in ended.stderr
+
+
+def test_phantom_does_not_write_into_a_strange_folder(ctlab, tmp_path):
+    (tmp_path/'mine.txt').write_text('precious')
+    ended = ctlab('phantom', 'tiny', tmp_path)
+    assert ended.returncode == 1 and 'not empty' in ended.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ['mine.txt']
+
+
+def test_audit_of_the_published_tables(ctlab, root):
+    wrong = {'approach1': 'accuracy, f1, precision, recall, auc_roc', 'approach1_cleaned': 'accuracy, f1, precision, recall, auc_roc'}
+    for path in sorted((root/'data'/'published').glob('approach*.csv')):
+        ended = ctlab('audit', path, '--json')
+        found = json.loads(ended.stdout)
+        assert ended.returncode == (0 if path.stem == 'approach3' else 1)
+        if path.stem in wrong: assert ', '.join(found['columns']) == wrong[path.stem]
+        if path.stem in ('approach2', 'approach4'):
+            swap = {'precision': 'recall', 'recall': 'precision'}
+            assert found['columns'] == [swap.get(c, c) for c in found['printed']]
+
+
+def test_audit_of_something_else(ctlab, tmp_path):
+    path = tmp_path/'table.csv'
+    pd.DataFrame({'a': [1], 'b': ['x']}).to_csv(path, index=False)
+    ended = ctlab('audit', path)
+    assert ended.returncode == 2 and 'table.csv' in ended.stderr and 'Traceback' not in ended.stderr

@@ -1,0 +1,98 @@
+"Phantom series against independent readers."
+import json
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from ctlab import dicom, nifti
+from ctlab.phantom import FAULTS
+
+#: faults that other readers handle by other rules than ours; each has its own test in the chapters
+OTHERS = ('missing', 'duplicate', 'foreign', 'truncated', 'tilt', 'sign', 'units')
+
+
+def sitk_read(folder):
+    import SimpleITK as sitk
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    return reader.Execute()
+
+
+def assert_like_itk(folder):
+    ours, theirs = dicom.read_series(folder), sitk_read(folder)
+    import SimpleITK as sitk
+    assert np.array_equal(ours.array, np.round(sitk.GetArrayFromImage(theirs)))
+    assert np.allclose(ours.spacing[::-1], theirs.GetSpacing(), atol=1e-4)
+    assert np.allclose(ours.affine[:3, 3], theirs.GetOrigin(), atol=1e-4)
+    assert np.allclose(ours.direction, np.reshape(theirs.GetDirection(), (3, 3)), atol=1e-5)
+
+
+def test_every_regular_series_reads_as_in_simpleitk(tiny):
+    truth = pd.read_csv(tiny/'truth'/'faults.csv', keep_default_na=False)
+    regular = truth[~truth['fault'].isin(OTHERS)]
+    assert len(regular) >= 12
+    for row in regular.itertuples(): assert_like_itk(tiny/'train_images'/str(row.patient_id)/str(row.series_id))
+
+
+def test_the_real_series_reads_as_in_simpleitk(real): assert_like_itk(real/'example_ct_dicom')
+
+
+def test_masks_lie_on_their_series_as_nibabel_and_simpleitk_see_them(tiny):
+    import nibabel
+    scans = pd.read_csv(tiny/'truth'/'scans.csv', keep_default_na=False)
+    plain = scans[scans['fault'] == ''].head(4)
+    for row in plain.itertuples():
+        volume = dicom.read_series(tiny/'train_images'/str(row.patient_id)/str(row.series_id))
+        mask = nibabel.load(tiny/'segmentations'/f'{row.series_id}.nii')
+        lps = np.diag([-1, -1, 1, 1]) @ mask.affine
+        corners = np.array([[0, 0, 0, 1], [*(np.array(mask.shape) - 1), 1]]).T
+        ours = np.array([[0, 0, 0, 1], [*(np.array(volume.shape[::-1]) - 1), 1]]).T
+        inside = lambda p: np.sort(p[:3], axis=1)
+        assert np.allclose(inside(lps @ corners), inside(volume.affine @ ours), atol=.02)
+        values = volume.array[nifti.read(tiny/'segmentations'/f'{row.series_id}.nii').array == 1] if not row.mirrored else None
+        if values is not None and len(values) > 500: assert 40 < np.median(values) < 160  # the liver is liver
+
+
+def test_every_fault_occurs_and_none_is_written_into_the_files(tiny):
+    truth = pd.read_csv(tiny/'truth'/'faults.csv', keep_default_na=False)
+    assert set(FAULTS) <= set(truth['fault'])
+    head = pydicom.dcmread(next((tiny/'train_images').rglob('*.dcm')))
+    assert not any(fault in str(head).lower() for fault in ('fault', 'phantom', 'monochrome1 '))
+
+
+def test_files_are_valid_dicom_with_the_real_cohorts_form(tiny):
+    syntaxes = set()
+    for series in sorted((tiny/'train_images').glob('*/*')):
+        ds = pydicom.dcmread(next(iter(sorted(series.glob('*.dcm')))), stop_before_pixels=True)
+        syntaxes.add(ds.file_meta.TransferSyntaxUID.name)
+        assert (ds.BitsAllocated, ds.BitsStored) == (16, 12) and ds.PatientID == series.parent.name and ds.Modality == 'CT'
+        assert pydicom.uid.UID(ds.SeriesInstanceUID).is_valid and len(ds.SOPInstanceUID) <= 64
+        assert 'PatientName' not in ds and 'PatientBirthDate' not in ds
+    assert 'RLE Lossless' in syntaxes and len(syntaxes) >= 2
+
+
+def test_same_seed_same_bytes(tmp_path):
+    import hashlib
+    from ctlab.phantom import Preset, make_cohort
+    sizes = Preset(2, 48, 9., (20.,), True, False)
+    digest = lambda r: {p.relative_to(r).as_posix(): hashlib.sha1(p.read_bytes()).hexdigest() for p in sorted(r.rglob('*')) if p.is_file()}
+    one = digest(make_cohort(tmp_path/'a', sizes, 3, workers=1, progress=False))
+    two = digest(make_cohort(tmp_path/'b', sizes, 3, workers=2, progress=False))
+    assert one == two and len(one) > 20
+    other = digest(make_cohort(tmp_path/'c', sizes, 4, workers=1, progress=False))
+    assert other != one
+
+
+def test_a_killed_cohort_is_finished_by_the_next_call(tmp_path):
+    "Killed in the middle, then made again: equal to one that was never disturbed."
+    import hashlib, os, signal, subprocess, sys, time
+    code = 'from ctlab.phantom import Preset, make_cohort\nmake_cohort({0!r}, Preset(6, 48, 8., (20.,), True, False), 1, workers=1, progress=False)'
+    target = tmp_path/'killed'
+    process = subprocess.Popen([sys.executable, '-c', code.format(str(target))], start_new_session=True)
+    while process.poll() is None and len(list((target/'truth'/'patients').glob('[0-9]*.json'))) < 2: time.sleep(.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (target/'train_2024.csv').exists()
+    for place in (target, tmp_path/'whole'): subprocess.run([sys.executable, '-c', code.format(str(place))], check=True)
+    digest = lambda r: {p.relative_to(r).as_posix(): hashlib.sha1(p.read_bytes()).hexdigest() for p in sorted(r.rglob('*')) if p.is_file()}
+    assert digest(target) == digest(tmp_path/'whole')

@@ -1,0 +1,74 @@
+"Studies as an engineer runs them: papermill over folds, from nothing, through kills."
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+import pandas as pd
+import pytest
+
+APPROACHES = ('approach1',)
+
+
+@pytest.mark.parametrize('study', APPROACHES)
+def test_papermill_runs_every_fold_and_the_report_gathers_them(ctlab, tiny, tmp_path, study):
+    ended = ctlab('run', study, '--folds', 'all', '--jobs', 2, '--out', tmp_path/'notebooks', '-p', 'out_dir', tmp_path/'runs', env={'OMP_NUM_THREADS': '1'})
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    for fold in range(4):
+        folder = tmp_path/'runs'/study/'tiny'/f'fold{fold}'
+        metrics = pd.read_csv(folder/'metrics.csv')
+        assert list(metrics.columns) == ['study', 'fold', 'target', 'split', 'metric', 'value', 'low', 'high', 'n']
+        assert set(metrics['split']) == {'train', 'valid'} and set(metrics['fold']) == {fold}
+        config = json.loads((folder/'config.json').read_text())
+        assert config['phantom'] and config['weights'] == 'random'
+        assert {'predictions.parquet', 'environment.json', 'weights.safetensors'} <= {p.name for p in folder.iterdir()}
+    held = pd.concat([pd.read_parquet(p).query("split == 'valid'") for p in (tmp_path/'runs'/study/'tiny').glob('fold*/predictions.parquet')])
+    assert held['series_id'].is_unique  # every scan is held out once
+    ended = ctlab('report', study, '--out-dir', tmp_path/'runs')
+    assert ended.returncode == 0, ended.stderr
+    table = (tmp_path/'runs'/study/'tiny'/f'{study}-tiny.md').read_text()
+    assert 'phantoms' in table and all(row in table for row in ('bowel', 'liver')) or all(f'| {c} |' in table for c in 'BELKS')
+
+
+def test_plain_papermill_from_the_root(root, tiny, tmp_path):
+    command = [str(Path(sys.executable).with_name('papermill')), 'nbs/00_eda.ipynb', str(tmp_path/'out.ipynb'), '-p', 'fold', '2', '-p', 'work_dir', str(tmp_path/'work')]
+    ended = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert 'fold = 2' in (tmp_path/'out.ipynb').read_text()
+
+
+TRAINING = '''
+import sys, torch
+torch.set_num_threads(1)
+from ctlab.approach1 import load, plan
+from ctlab.settings import Settings
+from ctlab.study import train_fold
+from dataclasses import replace
+settings = Settings(work_dir=sys.argv[1], out_dir=sys.argv[2], epochs=3, seed=5, device='cpu')
+data = load(settings)
+data = replace(data, table=data.table.groupby('fold').head(4))
+run = train_fold(settings, data, plan('tiny'))
+'''
+
+
+def test_a_killed_training_resumes_to_the_same_metrics(tiny, tmp_path):
+    call = lambda out: [sys.executable, '-c', TRAINING, str(tmp_path/'work'), str(tmp_path/out)]
+    subprocess.run(call('whole'), check=True, capture_output=True)
+    process = subprocess.Popen(call('killed'), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    history = tmp_path/'killed'/'approach1'/'tiny'/'fold0'/'checkpoints'/'last.ckpt'
+    while process.poll() is None and not history.exists(): time.sleep(.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path/'killed'/'approach1'/'tiny'/'fold0'/'metrics.csv').exists()
+    subprocess.run(call('killed'), check=True, capture_output=True)
+    one, two = (pd.read_csv(tmp_path/n/'approach1'/'tiny'/'fold0'/'metrics.csv') for n in ('whole', 'killed'))
+    pd.testing.assert_frame_equal(one, two)
+
+
+def test_a_run_on_the_real_layout_needs_no_truth_folder(ctlab, tiny, tmp_path):
+    "The cohort without what only phantoms have is a cohort like the real download."
+    import shutil
+    plain = tmp_path/'download'
+    plain.mkdir()
+    for name in ('train_2024.csv', 'train_series_meta.csv', 'image_level_labels.csv'): shutil.copy(tiny/name, plain/name)
+    (plain/'train_images').symlink_to(tiny/'train_images')
+    ended = ctlab('run', '00_eda', '-p', 'data_root', plain, '-p', 'work_dir', tmp_path/'work', '--out', tmp_path)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert sorted(p.name for p in plain.iterdir()) == ['image_level_labels.csv', 'train_2024.csv', 'train_images', 'train_series_meta.csv']

@@ -103,29 +103,31 @@ def readme_text(
     text = re.sub(r'\]\((?!https?:|reports/|data/|#|nbs/)([\w/.-]+\.ipynb)\)', r'](nbs/\1)', text)
     return f'<!-- Written from nbs/index.ipynb by `make readme`; change it there. -->\n\n{text}\n'
 
-# %% ../nbs/lib/19_site.ipynb #5d987019
+# %% ../nbs/lib/19_site.ipynb #9bb4c6a5
 _CONF = '''
 project, author, copyright = 'ctlab', 'the ctlab authors', '2026, the ctlab authors'
-extensions = ['myst_nb', 'sphinx_design', 'sphinx_mathjax_offline']
+extensions = ['myst_nb', 'sphinx_design', 'sphinx-mathjax-offline']
 nb_execution_mode, nb_merge_streams, nb_render_text_lexer = 'off', True, 'none'
 nb_mime_priority_overrides = [('html', 'application/vnd.jupyter.widget-view+json', None)]
 myst_enable_extensions = ['dollarmath', 'colon_fence', 'attrs_inline']
 myst_heading_anchors = 3
 html_theme, html_title, html_static_path, html_css_files = 'furo', 'ctlab', ['_static'], ['ctlab.css']
 html_show_sphinx, html_copy_source, html_show_sourcelink = False, False, False
-html_favicon = None
+html_favicon = '_static/ctlab.svg'
 html_theme_options = {'light_css_variables': {'color-brand-primary': '#0a5a8c', 'color-brand-content': '#0a5a8c'},
                       'dark_css_variables': {'color-brand-primary': '#6cb8e6', 'color-brand-content': '#6cb8e6'}}
 exclude_patterns = []
 suppress_warnings = ['mystnb.unknown_mime_type', 'myst.header', 'misc.highlighting_failure']
 pygments_style, pygments_dark_style = 'friendly', 'monokai'
 '''
+_ICON = '''<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><circle cx="16" cy="16" r="15" fill="#0a5a8c"/><ellipse cx="16" cy="16" rx="11" ry="8" fill="#cfe3ef"/><circle cx="16" cy="19" r="2.6" fill="#0a5a8c"/><ellipse cx="11.5" cy="14.5" rx="3.6" ry="2.8" fill="#d55e00"/></svg>'''
 _CSS = '''
 .cell_output img { max-width: 100%; height: auto; background: white; border-radius: 4px; }
 body[data-theme="dark"] .cell_output img { filter: brightness(.92); }
 .cell_output table, .cell_output .dataframe { font-size: .82em; display: block; overflow-x: auto; }
 .cell_output caption { text-align: left; font-style: italic; padding: .3em 0; white-space: nowrap; }
-.content table { font-size: .9em; }
+.content table { font-size: .9em; margin-left: 0; }
+.highlight-python pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 '''
 
 def _stage(root, source):
@@ -145,6 +147,7 @@ def _stage(root, source):
         if (root/'reports'/folder).is_dir(): shutil.copytree(root/'reports'/folder, source/'reports'/folder)
     (source/'_static').mkdir()
     (source/'_static'/'ctlab.css').write_text(_CSS)
+    (source/'_static'/'ctlab.svg').write_text(_ICON)
     (source/'conf.py').write_text(_CONF)
 
 def _origins(root):
@@ -176,7 +179,7 @@ def build_site(
     source = half/'source'
     source.mkdir(parents=True)
     _stage(root, source)
-    code = sphinx(['-q', '-j', 'auto', '-b', 'html', '-d', str(half/'doctrees'), str(source), str(half/'html')])
+    code = sphinx(['-q', '-b', 'html', '-d', str(half/'doctrees'), str(source), str(half/'html')])
     if code: raise RuntimeError(f'sphinx ended with code {code}; its words stand above, its source in {source}')
     shutil.rmtree(out, ignore_errors=True)
     (half/'html').replace(out)

@@ -12,22 +12,27 @@ from .study import Plan, Samples, samples, train_fold
 # %% auto #0
 __all__ = ['SIZES', 'VARIANTS', 'recipe', 'load', 'plan', 'run']
 
-# %% ../nbs/03_approach1.ipynb #e76df9d9
+# %% ../nbs/03_approach1.ipynb #f102edd2
 SIZES = {'tiny': (96, 1), 'demo': (192, 10), 'full': (256, 12)}  # preset -> (pixels a side, epochs)
+
+VARIANTS = ('published', 'cleaned')
 
 def recipe(
     preset: str,  # tiny, demo or full
+    variant: str = 'published',  # published: the source's arithmetic, faults included; cleaned: read right, soft-tissue window
 ) -> Recipe:
-    "The stacks of approach 1: 5 mm, the file's window, each slice stretched by itself, 8 bits, as published."
-    return Recipe(5., SIZES[preset][0], 'file', 'slice')
+    "The stacks of approach 1: 5 mm apart, 8 bits."
+    if variant not in VARIANTS: raise ValueError(f'variant {variant!r} is unknown; choose from {", ".join(VARIANTS)}')
+    return Recipe(5., SIZES[preset][0], 'file', 'published') if variant == 'published' else Recipe(5., SIZES[preset][0])
 
-def load(settings: Settings) -> Samples:
+def load(
+    settings: Settings,
+    variant: str = 'published',  # cleaned leaves out what the cleaning chapter set aside
+) -> Samples:
     "The cohort as approach 1 sees it."
-    return samples(settings, recipe(settings.preset))
+    return samples(settings, recipe(settings.preset, variant), cleaned=variant == 'cleaned')
 
-# %% ../nbs/03_approach1.ipynb #e34af170
-VARIANTS = ('published', 'cleaned')
-
+# %% ../nbs/03_approach1.ipynb #5a967a04
 def plan(
     preset: str,  # tiny, demo or full
     variant: str = 'published',  # published, or cleaned for the second form's loss
@@ -36,7 +41,6 @@ def plan(
     from ctlab.datasets import published_augmentation
     from ctlab.losses import cleaned_loss, published_loss
     from ctlab.nets import FrameNet
-    if variant not in VARIANTS: raise ValueError(f'variant {variant!r} is unknown; choose from {", ".join(VARIANTS)}')
     name = 'approach1' if variant == 'published' else 'approach1_cleaned'
     return Plan(name, lambda: FrameNet(4), published_loss if variant == 'published' else cleaned_loss, lambda n, row: middle_frames(n),
                 epochs=SIZES[preset][1], batch=8, rate=1e-4, augment=published_augmentation(), note={'variant': variant, 'pixels': SIZES[preset][0]})
@@ -47,4 +51,4 @@ def run(
     data: Samples | None = None,  # from `load`; loaded when left out
 ) -> dict:
     "Train and judge approach 1 on one fold."
-    return train_fold(settings, load(settings) if data is None else data, plan(settings.preset, variant))
+    return train_fold(settings, load(settings, variant) if data is None else data, plan(settings.preset, variant))

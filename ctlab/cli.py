@@ -18,7 +18,7 @@ def _stop(text, code=1):
     raise typer.Exit(code)
 
 # %% auto #0
-__all__ = ['app', 'doctor', 'phantom', 'find_notebook', 'run_notebook', 'run', 'report', 'audit', 'site', 'demo', 'main']
+__all__ = ['app', 'doctor', 'phantom', 'find_notebook', 'run_notebook', 'run', 'report', 'clean', 'audit', 'site', 'demo', 'main']
 
 # %% ../nbs/lib/20_cli.ipynb #0dfbb031
 def _packages():
@@ -116,7 +116,7 @@ def phantom(
     series = sum(1 for _ in (root/'train_images').glob('*/*'))
     _say(f'{sum(1 for _ in (root/"train_images").iterdir())} phantoms, {series} series in {root}')
 
-# %% ../nbs/lib/20_cli.ipynb #36bb7ab2
+# %% ../nbs/lib/20_cli.ipynb #51558cbd
 def find_notebook(
     study: str,  # 03_approach1, approach1, or a path
 ) -> Path:
@@ -150,7 +150,7 @@ def run_notebook(
         import papermill
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         half = str(output) + f'.{os.getpid()}.ipynb'
-        try: papermill.execute_notebook(str(notebook), half, parameters, progress_bar=False, kernel_name='python3', log_output=False)
+        try: papermill.execute_notebook(str(notebook), half, parameters, progress_bar=False, kernel_name='python3', log_output=False, extra_arguments=['--log-level=40'])
         except Exception as error:
             os.replace(half, str(output).replace('.ipynb', '.failed.ipynb')) if os.path.exists(half) else None
             return str(output), time.perf_counter() - start, f'{type(error).__name__}: {str(error).strip()[-1500:]}'
@@ -239,6 +239,37 @@ def report(
     note = (f"{study}, preset {preset}: {len(configs)} of {configs[0]['n_folds']} folds, {held['patient_id'].nunique()} {people} held out once each. Per cent, with 95 % intervals over patients. "
             f"Published values under the names that the audit found. Made by `ctlab run {study.removesuffix('_cleaned')} --folds all -p preset {preset}` in {sum(c['seconds'] for c in configs)/60:.0f} minutes of training.")
     for path in write_tables(table, to or settings.out/study/preset, f'{study}-{preset}', note): _say(str(path))
+
+# %% ../nbs/lib/20_cli.ipynb #bf8a8e0f
+@app.command()
+def clean(
+    root: Annotated[Path, typer.Argument(help='A cohort: train_images/<patient>/<series>/<instance>.dcm.')],
+    work: Annotated[Path, typer.Argument(help='Where the list of decisions goes.')] = Path('work'),
+    black: Annotated[float, typer.Option(help='A frame is black from this share of zero pixels on.')] = .98,
+    scan_black: Annotated[float, typer.Option(help='The published rule deletes a scan from this share of black frames on.')] = .78,
+    workers: Annotated[int, typer.Option(help='Processes; 0 for one per core.')] = 0,
+    json_: Annotated[bool, typer.Option('--json', help='Print the counts as JSON.')] = False,
+):
+    """Examine every scan of a cohort: sound, recoverable or not, and why. Nothing is deleted or changed.
+
+    Examples:
+
+        ctlab clean data/phantom/tiny
+
+        ctlab clean /data/rsna /scratch/work --workers 16
+    """
+    import json
+    from ctlab.cleaning import clean as examine_all, decisions_path
+    try: table = examine_all(root, work, black, scan_black, workers)
+    except FileNotFoundError as error: _stop(str(error))
+    counts = table['decision'].value_counts()
+    if json_:
+        _say(json.dumps({'series': len(table), **{k: int(v) for k, v in counts.items()}, 'causes': table.loc[table['causes'] != '', 'causes'].str.split().explode().value_counts().to_dict(), 'list': str(decisions_path(root, work))}, indent=1))
+        return
+    _say(f'{len(table)} series: ' + ', '.join(f'{v} {k}' for k, v in counts.items()))
+    for row in table[table['decision'] != 'keep'].head(20).itertuples(): _say(f'  {row.decision:<10} {row.patient_id}/{row.series_id}: {row.reason}')
+    if (table['decision'] != 'keep').sum() > 20: _say('  …')
+    _say(str(decisions_path(root, work)))
 
 # %% ../nbs/lib/20_cli.ipynb #c39c9017
 @app.command()

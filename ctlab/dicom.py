@@ -14,8 +14,8 @@ log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['log', 'MAX_SIDE', 'MAX_BYTES', 'SYNTAXES', 'DicomError', 'Header', 'read_header', 'stored_values', 'hounsfield',
-           'check_pixels', 'read_pixels', 'list_files', 'read_headers', 'group_series', 'Geometry', 'geometry',
-           'choose_series', 'read_series', 'SliceWriter', 'write_series', 'slice_tags']
+           'check_pixels', 'read_stored', 'read_pixels', 'list_files', 'read_headers', 'group_series', 'Geometry',
+           'geometry', 'choose_series', 'read_series', 'SliceWriter', 'write_series', 'slice_tags']
 
 # %% ../nbs/01_dicom.ipynb #35a826a3
 class DicomError(ValueError):
@@ -168,7 +168,7 @@ def hounsfield(
         return values.astype(np.int16) + np.int16(intercept)
     return (values.astype(np.float32)*np.float32(slope) + np.float32(intercept)).astype(np.float32)
 
-# %% ../nbs/01_dicom.ipynb #996d346d
+# %% ../nbs/01_dicom.ipynb #e239c48f
 def check_pixels(
     header: Header,  # of the file about to be decoded
 ) -> None:  # raises DicomError
@@ -187,10 +187,10 @@ def check_pixels(
 
 _PLAIN = ('1.2.840.10008.1.2', '1.2.840.10008.1.2.1', '1.2.840.10008.1.2.2')
 
-def read_pixels(
+def read_stored(
     header: Header,  # from `read_header`
-) -> np.ndarray:  # (rows, columns) HU
-    "Decode one file into HU."
+) -> np.ndarray:  # (rows, columns) integers with the bits as they are in the file
+    "Decode one file and leave its bits alone."
     import pydicom
     check_pixels(header)
     try:
@@ -198,13 +198,19 @@ def read_pixels(
             warnings.simplefilter('ignore')
             dataset = pydicom.dcmread(header.path)
             decoder = pydicom.pixels.get_decoder(dataset.file_meta.TransferSyntaxUID)
-            raw, _ = decoder.as_array(dataset, raw=True, index=0)
+            raw, _ = decoder.as_array(dataset, raw=True, index=0, correct_unused_bits=False)
     except (KeyboardInterrupt, SystemExit): raise
     except BaseException as error:  # a decoder in Rust panics outside of Exception
         raise DicomError(f'{header.path}: the pixels cannot be decoded ({type(error).__name__}: {str(error)[:120]})') from error
     if raw.shape != (header.rows, header.columns):
         raise DicomError(f'{header.path}: decoded to {raw.shape}, the header promised {(header.rows, header.columns)}')
-    return hounsfield(stored_values(np.ascontiguousarray(raw), header.stored, header.high_bit, header.signed), header)
+    return np.ascontiguousarray(raw)
+
+def read_pixels(
+    header: Header,  # from `read_header`
+) -> np.ndarray:  # (rows, columns) HU
+    "Decode one file into HU."
+    return hounsfield(stored_values(read_stored(header), header.stored, header.high_bit, header.signed), header)
 
 # %% ../nbs/01_dicom.ipynb #8fac3825
 def list_files(

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 # %% auto #0
 __all__ = ['log', 'Samples', 'samples', 'Plan', 'train_fold', 'fold_metrics', 'score_patients']
 
-# %% ../nbs/lib/18b_study.ipynb #82a2a785
+# %% ../nbs/lib/18b_study.ipynb #21acdebd
 @dataclass(frozen=True)
 class Samples:
     "What a study learns from."
@@ -38,6 +38,7 @@ def samples(
     settings: Settings,
     recipe: Recipe,  # how stacks are made
     min_frames: int = 8,  # shorter stacks are set aside
+    cleaned: bool = True,  # leave out what the cleaning chapter set aside
 ) -> Samples:
     "The cohort's scans, prepared, labelled and folded."
     root = ensure_cohort(settings)
@@ -46,6 +47,12 @@ def samples(
     short = stacks.usable[stacks.usable['frames'] < min_frames].assign(reason=f'fewer than {min_frames} frames')
     aside = pd.concat([stacks.table[stacks.table['status'] != 'prepared'], short], ignore_index=True)
     usable = stacks.usable[stacks.usable['frames'] >= min_frames]
+    if cleaned:
+        from ctlab.cleaning import clean
+        decisions = clean(root, settings.work, workers=settings.workers).set_index('series_id')
+        bad = usable['series_id'].map(decisions['decision']) == 'set aside'
+        aside = pd.concat([aside, usable[bad].assign(reason=usable.loc[bad, 'series_id'].map(decisions['reason']))], ignore_index=True)
+        usable = usable[~bad]
     unlabelled = ~usable['patient_id'].isin(labels.index)
     aside = pd.concat([aside, usable[unlabelled].assign(reason='no row in the label table')], ignore_index=True)
     table = usable[~unlabelled][['patient_id', 'series_id', 'frames']].reset_index(drop=True)

@@ -54,7 +54,7 @@ def _numbering(numbers):
     steps, texts = np.sign(np.diff(known)), sorted(known, key=str)
     return {'numbered': bool(len(known) < 3 or (steps > 0).all() or (steps < 0).all()), 'text_order': known in (texts, texts[::-1])}
 
-# %% ../nbs/02_cleaning.ipynb #50302198
+# %% ../nbs/02_cleaning.ipynb #61e19dab
 def _pixel_facts(series, facts, black):
     "Decode every slice once."
     blacks, constant, failed, negative, outside, air, body = [], 0, facts['unreadable'], 0, [], [], []
@@ -66,7 +66,8 @@ def _pixel_facts(series, facts, black):
         blacks.append(float(black_fraction(published_picture(header, raw))))
         if raw.min() == raw.max(): constant += 1; continue
         values = dicom.stored_values(raw, header.stored, header.high_bit, header.signed)
-        if header.signed: negative += int((values < 0).any() and not (raw.astype(np.int64) < 0).any())
+        bits = raw.view(f'u{raw.dtype.itemsize}')
+        if header.signed and header.stored < header.allocated: negative += int((values < 0).any() and not (bits >> header.stored).any())
         small = area_resize(dicom.hounsfield(values, header), 64)
         inside = small > -250
         body.append(float(inside.mean()))
@@ -126,11 +127,12 @@ def decide(
     if hopeless: return 'set aside', '; '.join(CAUSES[c][1] for c in hopeless)
     return 'recovered', '; '.join(f'{CAUSES[c][1]}: {CAUSES[c][0]}' for c in found)
 
-# %% ../nbs/02_cleaning.ipynb #990de733
+# %% ../nbs/02_cleaning.ipynb #f9e039db
 def _examine_one(task):
     "One row, in a worker."
     row, black, scan_black = task
-    try: facts = examine(row['folder'], black)
+    try:
+        with dicom.quiet_decoders(): facts = examine(row['folder'], black)
     except Exception as error:  # one bad scan never stops a cohort
         facts = {'files': 0, 'unreadable': 0, 'slices': 0, 'reason': f'{type(error).__name__}: {error}'}
     found = causes(facts)

@@ -18,7 +18,8 @@ def _stop(text, code=1):
     raise typer.Exit(code)
 
 # %% auto #0
-__all__ = ['app', 'doctor', 'phantom', 'find_notebook', 'run_notebook', 'run', 'report', 'clean', 'audit', 'site', 'demo', 'main']
+__all__ = ['app', 'doctor', 'phantom', 'find_notebook', 'run_notebook', 'run', 'report', 'prepare', 'clean', 'audit', 'site',
+           'demo', 'main']
 
 # %% ../nbs/lib/20_cli.ipynb #0dfbb031
 def _packages():
@@ -239,6 +240,44 @@ def report(
     note = (f"{study}, preset {preset}: {len(configs)} of {configs[0]['n_folds']} folds, {held['patient_id'].nunique()} {people} held out once each. Per cent, with 95 % intervals over patients. "
             f"Published values under the names that the audit found. Made by `ctlab run {study.removesuffix('_cleaned')} --folds all -p preset {preset}` in {sum(c['seconds'] for c in configs)/60:.0f} minutes of training.")
     for path in write_tables(table, to or settings.out/study/preset, f'{study}-{preset}', note): _say(str(path))
+
+# %% ../nbs/lib/20_cli.ipynb #8d30f181
+@app.command()
+def prepare(
+    root: Annotated[Path, typer.Argument(help='A cohort: train_images/<patient>/<series>/<instance>.dcm. Never written to.')],
+    work: Annotated[Path, typer.Argument(help='Where catalogue and stacks go.')] = Path('work'),
+    spacing: Annotated[float, typer.Option(help='mm between the slices kept.')] = 5.,
+    size: Annotated[int, typer.Option(help='Pixels a side.')] = 256,
+    window: Annotated[str, typer.Option(help="soft_tissue, abdomen, liver, bone, lung, wide, or 'file' for the file's first.")] = 'soft_tissue',
+    normalise: Annotated[str, typer.Option(help="window (8 bits), slice (8 bits, each slice stretched), none (16-bit HU), published (the source's arithmetic).")] = 'window',
+    workers: Annotated[int, typer.Option(help='Processes; 0 for one per core.')] = 0,
+    scheduler: Annotated[str, typer.Option(help='Address of a Dask scheduler, such as tcp://head:8786.')] = '',
+    json_: Annotated[bool, typer.Option('--json', help='Print the summary as JSON.')] = False,
+):
+    """Turn a cohort's DICOM series into stacks: slices on a regular grid, in HU or 8 bits. Resumes where it stopped.
+
+    Examples:
+
+        ctlab prepare data/phantom/tiny
+
+        ctlab prepare /data/rsna /scratch/work --window abdomen --workers 16
+
+        ctlab prepare /data/rsna /shared/work --scheduler tcp://head:8786
+    """
+    import json
+    from ctlab.prepare import Recipe, catalogue, prepare as prepare_all
+    try:
+        recipe = Recipe(spacing, size, window, normalise)
+        instances, _ = catalogue(root, work, workers, scheduler=scheduler)
+        stacks = prepare_all(root, work, recipe, workers, scheduler=scheduler)
+    except (FileNotFoundError, ValueError, KeyError) as error: _stop(str(error))
+    aside = stacks.table[stacks.table['status'] != 'prepared']
+    found = {'series': len(stacks), 'prepared': len(stacks.usable), 'frames': int(stacks.table['frames'].sum()), 'set_aside': len(aside), 'unreadable_files': int((~instances['readable']).sum()), 'folder': str(stacks.folder)}
+    if json_: _say(json.dumps(found | {'reasons': dict(zip(map(str, aside['series_id']), aside['reason']))}, indent=1)); return
+    _say(f"{found['prepared']} of {found['series']} series prepared, {found['frames']} frames; {found['unreadable_files']} files without a readable header")
+    for row in aside.head(20).itertuples(): _say(f'  set aside {row.patient_id}/{row.series_id}: {row.reason}')
+    if len(aside) > 20: _say('  …')
+    _say(f"{found['folder']}/summary.csv")
 
 # %% ../nbs/lib/20_cli.ipynb #bf8a8e0f
 @app.command()

@@ -31,28 +31,80 @@ def progress_bar(
             yield lambda: bar.advance(task)
     return shown()
 
-# %% ../nbs/lib/02a_parallel.ipynb #ac503d36
+# %% ../nbs/lib/02a_parallel.ipynb #1f679793
 def parallel_map(
     work,  # function of one item, importable from a module
     items: list,  # what to work on
     workers: int = 0,  # processes; 0 for one per core, 1 to stay in this process
     title: str | None = None,  # of the progress bar; None shows none
+    crashed=None,  # (item, what happened) -> result of an item whose worker died or hung; without it that is an error
+    limit: float = 0,  # seconds for one item; 0 for no limit
+    scheduler: str = '',  # address of a Dask scheduler; empty for this machine
 ) -> list:  # results in the order of the items
-    "Work on all items; an exception in one stops the map and is raised."
+    "Work on all items."
     workers = min(workers or cores(), len(items) or 1)
     with progress_bar(len(items), title) as advance:
-        if workers <= 1:
-            results = []
-            for item in items:
-                results.append(work(item))
+        if scheduler: return _on_cluster(work, items, scheduler, advance, crashed)
+        if workers > 1 or limit: return _on_cores(work, items, workers, advance, crashed, limit)
+        results = []
+        for item in items:
+            results.append(work(item))
+            advance()
+        return results
+
+# %% ../nbs/lib/02a_parallel.ipynb #2d16ae74
+def _on_cores(work, items, workers, advance, crashed, limit):
+    "The map over processes of this machine."
+    results, waiting, suspects = {}, list(range(len(items)))[::-1], []
+    while waiting or suspects:
+        alone = not waiting  # suspects come last, each in a pool of its own
+        batch = [suspects.pop()] if alone else waiting
+        running, why = _pool(work, items, batch, 1 if alone else workers, results, advance, limit)
+        if alone and running:
+            if crashed is None: raise RuntimeError(f'the worker {why} on {items[running[0]]!r}')
+            results[running[0]] = crashed(items[running[0]], f'the worker {why}')
+            advance()
+        else: suspects += running
+    return [results[k] for k in range(len(items))]
+
+def _pool(work, items, waiting, workers, results, advance, limit):
+    "Work until the waiting are done or a worker fails; returns (items that were under way, what happened)."
+    import time
+    from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+    pool, running = ProcessPoolExecutor(workers, mp_context=get_context('spawn')), {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                k = waiting.pop()
+                running[pool.submit(work, items[k])] = (k, time.monotonic())
+            done, _ = wait(running, 1 if limit else None, FIRST_COMPLETED)
+            for future in done:
+                results[running[future][0]] = future.result()
+                del running[future]
                 advance()
-            return results
-        from concurrent.futures import ProcessPoolExecutor
-        from multiprocessing import get_context
-        with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool:
-            futures = [pool.submit(work, item) for item in items]
-            for future in futures: future.add_done_callback(lambda _: advance())
-            try: return [future.result() for future in futures]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            if limit and any(time.monotonic() - start > limit + 15*(not results) for _, start in running.values()): return [k for k, _ in running.values()], f'took more than {limit:g} s'
+    except BrokenProcessPool: return [k for k, _ in running.values()], 'died'
+    finally:
+        processes = list((pool._processes or {}).values())
+        pool.shutdown(wait=not running, cancel_futures=True)
+        for process in processes if running else (): process.kill()
+    return [], ''
+
+# %% ../nbs/lib/02a_parallel.ipynb #4dfb602b
+def _on_cluster(work, items, scheduler, advance, crashed):
+    "The map over a Dask cluster."
+    from distributed import Client, KilledWorker, as_completed
+    with Client(scheduler, timeout='30s') as client:
+        futures = [client.submit(work, item, pure=False) for item in items]
+        place = {f.key: k for k, f in enumerate(futures)}
+        results = {}
+        for future in as_completed(futures):
+            k = place[future.key]
+            try: results[k] = future.result()
+            except KilledWorker as error:
+                if crashed is None: raise RuntimeError(f'workers died on {items[k]!r}') from error
+                results[k] = crashed(items[k], 'several workers died')
+            advance()
+        return [results[k] for k in range(len(items))]

@@ -1,5 +1,6 @@
 "Preparing a folder full of hostile files."
-import hashlib, resource
+import hashlib, os, resource, signal, subprocess, sys, time
+from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
@@ -73,3 +74,60 @@ def test_a_file_that_is_no_image_has_a_reason(tmp_path, content):
     path = tmp_path/'1.dcm'
     path.write_bytes(content)
     with pytest.raises(dicom.DicomError, match='1.dcm|no readable'): dicom.read_series(tmp_path)
+
+
+CALL = 'import sys; from ctlab.prepare import Recipe, prepare; prepare(sys.argv[1], sys.argv[2], Recipe(5., 24), workers=2, progress=False)'
+
+
+def test_killed_at_random_moments_then_run_again_gives_the_same_bytes(tiny, tmp_path):
+    subprocess.run([sys.executable, '-c', CALL, str(tiny), str(tmp_path/'whole')], check=True)
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        process = subprocess.Popen([sys.executable, '-c', CALL, str(tiny), str(tmp_path/'killed')], start_new_session=True)
+        time.sleep(float(rng.uniform(1, 6)))
+        try: os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError: pass
+        process.wait()
+    subprocess.run([sys.executable, '-c', CALL, str(tiny), str(tmp_path/'killed')], check=True)
+    assert digests(tmp_path/'killed') == digests(tmp_path/'whole')
+
+
+def test_changed_input_is_prepared_anew(tiny, tmp_path):
+    import shutil
+    source = next(p for p in sorted((tiny/'train_images').glob('*/*')) if p.name == str(pd.read_csv(tiny/'truth'/'scans.csv', keep_default_na=False).query("fault == ''")['series_id'].iloc[0]))
+    target = tmp_path/'data'/'train_images'/'1'/'2'
+    shutil.copytree(source, target)
+    before = prepare(tmp_path/'data', tmp_path/'work', Recipe(5., 24), progress=False).info(2)
+    for path in sorted(target.glob('*.dcm'), key=lambda p: int(p.stem))[:20]: path.unlink()
+    after = prepare(tmp_path/'data', tmp_path/'work', Recipe(5., 24), progress=False).info(2)
+    assert after['slices'] == before['slices'] - 20
+
+
+def test_work_inside_the_raw_data_is_refused(tiny):
+    with pytest.raises(ValueError, match='never written to'): prepare(tiny, tiny/'train_images'/'work')
+
+
+def test_a_dask_cluster_with_a_dying_worker_gives_the_same_result(tiny, tmp_path):
+    "A real scheduler, two worker processes on loopback, one of them killed in the middle."
+    command = [str(Path(sys.executable).with_name('dask'))]
+    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    found = tmp_path/'scheduler.json'
+    processes = [subprocess.Popen([*command, 'scheduler', '--host', '127.0.0.1', '--port', '0', '--no-dashboard', '--scheduler-file', str(found)], **quiet)]
+    try:
+        while not found.exists(): time.sleep(.1)
+        worker = [*command, 'worker', '--scheduler-file', str(found), '--nthreads', '1', '--no-nanny', '--no-dashboard', '--local-directory', str(tmp_path/'dask')]
+        processes += [subprocess.Popen(worker, **quiet) for _ in range(2)]
+        import json, threading
+        address = json.loads(found.read_text())['address']
+        from distributed import Client
+        with Client(address) as client: client.wait_for_workers(2, timeout=90)
+        threading.Timer(1.5, processes[1].kill).start()
+        stacks = prepare(tiny, tmp_path/'cluster', Recipe(5., 24), progress=False, scheduler=address)
+        assert len(stacks.usable) == len(stacks)
+    finally:
+        for process in processes: process.kill()
+        for process in processes: process.wait()
+    here = prepare(tiny, tmp_path/'here', Recipe(5., 24), workers=2, progress=False)
+    pd.testing.assert_frame_equal(here.table, stacks.table)
+    strip = lambda d: {k: v for k, v in d.items() if k.endswith('.npy')}
+    assert strip(digests(tmp_path/'cluster')) == strip(digests(tmp_path/'here'))

@@ -10,10 +10,32 @@ import numpy as np
 from .volume import Volume
 
 # %% auto #0
-__all__ = ['read', 'write']
+__all__ = ['from_nibabel', 'to_nibabel', 'read', 'write']
 
-# %% ../nbs/lib/02_nifti.ipynb #0b6c03d9
+# %% ../nbs/lib/02_nifti.ipynb #3e3e01d7
 _FLIP = np.diag([-1., -1., 1., 1.])  # LPS <-> RAS
+
+def from_nibabel(
+    image,  # a nibabel image
+) -> Volume:  # with the affine in LPS
+    "A nibabel image as a volume."
+    slope, intercept = getattr(image.header, 'get_slope_inter', lambda: (None, None))()
+    scaled = slope not in (None, 1.) or intercept not in (None, 0.)
+    data = np.asarray(image.dataobj, dtype=np.float32 if scaled else None)
+    while data.ndim > 3 and data.shape[-1] == 1: data = data[..., 0]
+    if data.ndim != 3: raise ValueError(f'expected a 3-D volume, found shape {data.shape}')
+    return Volume(data.transpose(2, 1, 0), _FLIP @ image.affine)
+
+def to_nibabel(
+    volume: Volume,  # booleans become 0 and 1
+):  # a nibabel image
+    "A volume as a nibabel image."
+    import nibabel
+    array = volume.array
+    array = array.astype(np.uint8) if array.dtype == bool else array.astype(np.int32) if array.dtype == np.int64 else array
+    image = nibabel.Nifti1Image(np.ascontiguousarray(array.transpose(2, 1, 0)), _FLIP @ volume.affine)
+    image.header.set_xyzt_units('mm')
+    return image
 
 def read(
     path: str | Path,  # a .nii or .nii.gz file
@@ -24,17 +46,12 @@ def read(
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f'{path}: no such file; expected a .nii or .nii.gz volume')
     try:
-        image = nibabel.load(path)
-        slope, intercept = image.header.get_slope_inter()
-        scaled = slope not in (None, 1.) or intercept not in (None, 0.)
-        data = np.asarray(image.dataobj, dtype=np.float32 if scaled else None)
+        volume = from_nibabel(nibabel.load(path))
     except Exception as error:
         raise ValueError(f'{path}: not readable as NIfTI ({error}); is the file complete?') from error
-    while data.ndim > 3 and data.shape[-1] == 1: data = data[..., 0]
-    if data.ndim != 3: raise ValueError(f'{path}: expected a 3-D volume, found shape {data.shape}')
-    return Volume(data.transpose(2, 1, 0).astype(dtype or data.dtype, copy=False), _FLIP @ image.affine, {'file': str(path)})
+    return Volume(volume.array.astype(dtype or volume.array.dtype, copy=False), volume.affine, {'file': str(path)})
 
-# %% ../nbs/lib/02_nifti.ipynb #0614841c
+# %% ../nbs/lib/02_nifti.ipynb #f797cec3
 def write(
     volume: Volume,  # what to write; booleans become 0 and 1
     path: str | Path,  # .nii or .nii.gz; a half-written file never gets this name
@@ -43,12 +60,8 @@ def write(
     import nibabel
     path = Path(path)
     if not path.name.endswith(('.nii', '.nii.gz')): raise ValueError(f'{path}: a NIfTI file is named .nii or .nii.gz')
-    array = volume.array
-    array = array.astype(np.uint8) if array.dtype == bool else array.astype(np.int32) if array.dtype == np.int64 else array
-    image = nibabel.Nifti1Image(np.ascontiguousarray(array.transpose(2, 1, 0)), _FLIP @ volume.affine)
-    image.header.set_xyzt_units('mm')
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f'.{os.getpid()}.{path.name}')
-    nibabel.save(image, half)
+    nibabel.save(to_nibabel(volume), half)
     half.replace(path)
     return path

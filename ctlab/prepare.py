@@ -106,7 +106,7 @@ def _area_weights(n, size):
         weights = np.clip(1 - np.abs(places[:, None] - np.arange(n)), 0, None)
     return (weights/weights.sum(1, keepdims=True)).astype(np.float32)
 
-# %% ../nbs/lib/08_prepare.ipynb #c1a4a88d
+# %% ../nbs/lib/08_prepare.ipynb #14595794
 def stack_series(
     folder: str | Path,  # one series
     recipe: Recipe,  # how
@@ -127,7 +127,7 @@ def stack_series(
             positions.append(float(found.positions[neighbour])); used.append(found.order[neighbour])
             break
     if not slices: raise dicom.DicomError(f'{folder}: none of its {len(series)} slices can be used: {notes[-1]}')
-    stack, info = _orient(np.stack(slices), series[found.order[0]], found, positions, [series[i].instance for i in used])
+    stack, info = _orient(np.stack(slices), series[found.order[0]], found, positions, [series[i] for i in used])
     return stack, info | {'notes': notes, 'limits': limits, 'files': len(headers) + len(bad), 'unreadable': len(bad)}
 
 def _limits(series, recipe, notes):
@@ -148,7 +148,7 @@ def _picture(header, limits, recipe):
     if recipe.normalise == 'none': return np.clip(np.round(small), -32768, 32767).astype(np.int16)
     return shade(small, limits, recipe.normalise == 'slice')
 
-def _orient(stack, head, found, positions, instances):
+def _orient(stack, head, found, positions, used):
     "Flip the stack so that x runs to the left, y to the back and z to the head."
     row, column = np.array(head.orientation[:3]), np.array(head.orientation[3:])
     axes = np.stack([found.normal, column, row])  # array z, y, x in LPS
@@ -157,10 +157,12 @@ def _orient(stack, head, found, positions, instances):
     flips = [bool(axes[i][a] < 0) for i, a in enumerate((2, 1, 0))]
     for axis, turn in enumerate(flips):
         if turn: stack = np.flip(stack, axis)
-    if flips[0]: positions, instances = [-p for p in positions[::-1]], instances[::-1]
+    if flips[0]: positions, used = [-p for p in positions[::-1]], used[::-1]
     dy, dx = head.pixel_spacing or (1., 1.)
     pixel = [dy*head.rows/stack.shape[1], dx*head.columns/stack.shape[2]]
-    info = {'positions': positions, 'instances': instances, 'pixel': pixel, 'spacing': found.spacing, 'thickness': head.thickness,
+    inset = lambda new, old, n, flipped: n*old - (old + new)/2 if flipped else (new - old)/2  # to the centre of the first new pixel
+    corner = row*inset(pixel[1], dx, head.columns, flips[2]) + column*inset(pixel[0], dy, head.rows, flips[1])
+    info = {'positions': positions, 'heights': [h.position[2] for h in used], 'instances': [h.instance for h in used], 'origin': (np.array(used[0].position) + corner).tolist(), 'pixel': pixel, 'spacing': found.spacing, 'thickness': head.thickness,
             'slices': len(found.order), 'missing': len(found.missing), 'duplicates': len(found.duplicates), 'tilt': found.tilt, 'flips': flips}
     return np.ascontiguousarray(stack), info
 

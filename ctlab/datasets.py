@@ -12,14 +12,25 @@ from .anatomy import TARGETS
 from .prepare import Stacks
 
 # %% auto #0
-__all__ = ['published_augmentation', 'FrameDataset', 'loader']
+__all__ = ['published_augmentation', 'organ_mask', 'FrameDataset', 'loader']
 
-# %% ../nbs/lib/12_datasets.ipynb #bca6b0b7
+# %% ../nbs/lib/12_datasets.ipynb #f821409b
 def published_augmentation():  # a callable on (frames, 1, rows, columns) in 0…1
     "The trauma study's augmentation, the same for all frames of a sample."
     from torchvision.transforms import v2
     return v2.Compose([v2.RandomHorizontalFlip(), v2.ColorJitter(brightness=.2), v2.ColorJitter(contrast=.2), v2.RandomAffine(0, shear=10),
                        v2.RandomAffine(0, scale=(.8, 1.2)), v2.RandomErasing(p=.2, scale=(.02, .2))])
+
+def organ_mask(
+    codes: np.ndarray,  # (frames, rows, columns) organ numbers
+    opened: bool = False,  # remove what is thinner than 2 pixels
+) -> np.ndarray:  # uint8, 1 inside any organ
+    "All organs together, as the study applies them."
+    inside = np.asarray(codes) > 0
+    if opened:
+        from scipy.ndimage import binary_opening
+        inside = binary_opening(inside, np.ones((1, 2, 2), bool))
+    return inside.astype(np.uint8)
 
 class FrameDataset(Dataset):
     "Frames of prepared scans with the answers of their patients."
@@ -30,7 +41,10 @@ class FrameDataset(Dataset):
         select,  # (frames in the stack, row) -> indices
         augment=None,  # a callable on (frames, 1, rows, columns), or None
         volume: bool = False,  # give (1, frames, rows, columns) for 3-D networks
+        masks=None,  # `masks.MaskStacks`: what lies outside every organ becomes black
+        opened: bool = False,  # open the masks with a 2×2 kernel first, as published
     ):
+        self.masks, self.opened = masks, opened
         self.table, self.stacks, self.select, self.augment, self.volume = table.reset_index(drop=True), stacks, select, augment, volume
         self.paths = {r['series_id']: stacks.folder/r['stack'] for r in stacks.usable.to_dict('records')}
         absent = set(self.table['series_id']) - set(self.paths)
@@ -41,7 +55,10 @@ class FrameDataset(Dataset):
     def __getitem__(self, k):
         row = self.table.iloc[k]
         stack = np.load(self.paths[row['series_id']], mmap_mode='r')
-        frames = torch.from_numpy(np.ascontiguousarray(stack[self.select(len(stack), row)])).float().div_(255)[:, None]
+        chosen = self.select(len(stack), row)
+        pictures = np.ascontiguousarray(stack[chosen])
+        if self.masks is not None: pictures = pictures*organ_mask(self.masks.load(row['series_id'])[chosen], self.opened)
+        frames = torch.from_numpy(pictures).float().div_(255)[:, None]
         if self.augment is not None: frames = self.augment(frames)
         image = frames[:, 0]
         return {'image': image[None] if self.volume else image, 'index': k, **{t: int(row[t]) for t in TARGETS}}

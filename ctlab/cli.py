@@ -117,7 +117,7 @@ def phantom(
     series = sum(1 for _ in (root/'train_images').glob('*/*'))
     _say(f'{sum(1 for _ in (root/"train_images").iterdir())} phantoms, {series} series in {root}')
 
-# %% ../nbs/lib/20_cli.ipynb #51558cbd
+# %% ../nbs/lib/20_cli.ipynb #6fb21e00
 def find_notebook(
     study: str,  # 03_approach1, approach1, or a path
 ) -> Path:
@@ -151,7 +151,7 @@ def run_notebook(
         import papermill
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         half = str(output) + f'.{os.getpid()}.ipynb'
-        try: papermill.execute_notebook(str(notebook), half, parameters, progress_bar=False, kernel_name='python3', log_output=False, extra_arguments=['--log-level=40'])
+        try: papermill.execute_notebook(str(notebook), half, parameters, progress_bar=False, kernel_name='python3', log_output=False, extra_arguments=['--log-level=50'])
         except Exception as error:
             os.replace(half, str(output).replace('.ipynb', '.failed.ipynb')) if os.path.exists(half) else None
             return str(output), time.perf_counter() - start, f'{type(error).__name__}: {str(error).strip()[-1500:]}'

@@ -152,7 +152,7 @@ def on_stack(
     out[np.ix_(*inside)] = mask.array[np.ix_(*(i[k] for i, k in zip(index, inside)))]
     return out
 
-# %% ../nbs/lib/08b_masks.ipynb #18eed3e6
+# %% ../nbs/lib/08b_masks.ipynb #ef4e5f98
 @dataclass(frozen=True)
 class MaskStacks:
     "Masks on the grids of prepared stacks."
@@ -210,7 +210,6 @@ def mask_stacks(
     "Masks for every usable stack of a cohort."
     from ctlab.cohort import list_series
     idle = {p.name: why for p in providers if (why := p.ready())}
-    for name, why in idle.items(): log.warning('%s gives no masks: %s', name, why)
     ready = tuple(p for p in providers if p.name not in idle)
     if not ready: raise NoMask('no provider can give masks: ' + '; '.join(f'{n}: {w}' for n, w in idle.items()))
     key = hashlib.sha1(repr(ready).encode()).hexdigest()[:6]
@@ -219,7 +218,9 @@ def mask_stacks(
     tasks = [({'patient_id': r['patient_id'], 'series_id': r['series_id'], 'folder': r['folder']}, str(stacks.folder/r['stack']), {k: v for k, v in stacks.info(r['series_id']).items() if k in ('heights', 'origin', 'pixel')}, str(folder), ready) for r in rows]
     waiting = sum(not (folder/str(t[0]['patient_id'])/f"{t[0]['series_id']}.json").exists() for t in tasks)
     found = parallel_map(_mask_one, tasks, 1 if waiting < 16 and not scheduler else workers, 'masks' if progress and waiting else None, scheduler=scheduler)
-    return MaskStacks(folder, pd.DataFrame(found, columns=['patient_id', 'series_id', 'provider', 'reason']))
+    table = pd.DataFrame(found, columns=['patient_id', 'series_id', 'provider', 'reason'])
+    if idle and (table['provider'] == '').any(): log.warning('%d series have no mask. %s', (table['provider'] == '').sum(), '; '.join(f'{n} was not asked: {w}' for n, w in idle.items()))
+    return MaskStacks(folder, table)
 
 # %% ../nbs/lib/08b_masks.ipynb #e6e341cd
 def roi(

@@ -186,7 +186,7 @@ def build_site(
     shutil.rmtree(half)
     return out/'index.html'
 
-# %% ../nbs/lib/19_site.ipynb #ed411577
+# %% ../nbs/lib/19_site.ipynb #bae95eda
 def refresh_notebooks(
     names: list | None = None,  # stems; all when left out
     root: str | Path | None = None,  # the checkout
@@ -196,7 +196,7 @@ def refresh_notebooks(
     root = Path(root or project_root())
     paths = [p for p in sorted((root/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts and (not names or p.stem in names)]
     for path in paths:
-        ran = papermill.execute_notebook(str(path), None, progress_bar=False, kernel_name='python3', extra_arguments=['--log-level=40'], cwd=str(path.parent))
+        ran = papermill.execute_notebook(str(path), None, progress_bar=False, kernel_name='python3', extra_arguments=['--log-level=50'], cwd=str(path.parent))
         notebook = json.loads(path.read_text())
         for cell, new in zip(notebook['cells'], [c for c in ran.cells if 'injected-parameters' not in c.metadata.get('tags', [])]):
             if cell['cell_type'] == 'code': cell['outputs'] = [_plain(o) for o in new['outputs'] if not _noise(o)]

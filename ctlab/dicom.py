@@ -523,7 +523,7 @@ def _encode(stored, ds, syntax):
     values = stored.view('i2') << 4 >> 4 if ds.PixelRepresentation else stored
     return encode_array(values, bits_stored=ds.BitsStored, photometric_interpretation=2)
 
-# %% ../nbs/01_dicom.ipynb #a5a7f21d
+# %% ../nbs/01_dicom.ipynb #1c618877
 def write_series(
     volume: Volume,  # HU within -1024…3071 is kept exactly; beyond it is clipped
     folder: str | Path,  # made if needed
@@ -536,7 +536,7 @@ def write_series(
     from pydicom.uid import generate_uid
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    series_uid = series_uid or generate_uid(entropy_srcs=[patient_id, str(volume.affine), str(volume.shape)])
+    series_uid = series_uid or generate_uid(entropy_srcs=[patient_id, str(volume.affine), str(volume.shape)])[:56].rstrip('.')  # room for the instance number
     stored = (np.clip(np.round(volume.array), -1024, 3071) + 1024).astype(np.uint16)
     paths, writer = [], SliceWriter(syntax)
     for k, pixels in enumerate(stored, start=1):

@@ -44,9 +44,9 @@ def cleaned_loss():
 # %% auto #0
 __all__ = ['TraumaLoss', 'published_loss', 'cleaned_loss', 'probabilities']
 
-# %% ../nbs/lib/14_losses.ipynb #44da8c1d
+# %% ../nbs/lib/14_losses.ipynb #19e887f5
 def probabilities(
     outputs: dict,  # target -> logits
 ) -> dict:  # target -> (n,) for two classes, (n, 3) for three
     "Logits to probabilities."
-    return {t: torch.sigmoid(o[:, 0]) if o.shape[1] == 1 else torch.softmax(o, 1) for t, o in outputs.items()}
+    return {t: torch.sigmoid(o[:, 0]) if o.shape[1] == 1 else torch.softmax(o, 1) for t in TARGETS if (o := outputs.get(t)) is not None}

@@ -80,7 +80,7 @@ def with_masks(
     if not len(table): raise NoMask(f'no scan of {settings.data} has organ masks; ' + '; '.join(f'{n}: {w}' for p in providers if (n := p.name) and (w := p.ready())))
     return replace(samples, table=table, set_aside=pd.concat([samples.set_aside, pd.DataFrame(aside, columns=['patient_id', 'series_id', 'reason'])], ignore_index=True)), masks
 
-# %% ../nbs/lib/18b_study.ipynb #c8b06b70
+# %% ../nbs/lib/18b_study.ipynb #d609cad7
 @dataclass(frozen=True)
 class Plan:
     "What an approach does to its samples."
@@ -95,6 +95,7 @@ class Plan:
     volume: bool = False  # 3-D input
     masks: object = None  # `masks.MaskStacks` whose outside becomes black
     opened: bool = False  # open the masks first
+    dataset: object = None  # (rows, augment?) -> Dataset, for samples that are not plain frames
     patience: int = 0
     note: dict | None = None  # more to store in config.json
 
@@ -133,9 +134,10 @@ def frames_of(
     plan: Plan,
     rows: pd.DataFrame,  # of the samples' table
     augment=None,  # a callable on (frames, 1, rows, columns), or None
-):  # FrameDataset
+):  # a Dataset
     "The pictures that a plan's network sees."
     from ctlab.datasets import FrameDataset
+    if plan.dataset: return plan.dataset(rows, augment)
     return FrameDataset(rows, samples.stacks, plan.select, augment, plan.volume, plan.masks, plan.opened)
 
 # %% ../nbs/lib/18b_study.ipynb #0656caf5

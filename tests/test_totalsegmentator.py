@@ -1,0 +1,125 @@
+"""TotalSegmentator itself, with a network of the right kind that fits in a test.
+
+The weights folder is laid out as the program expects (task 297, the 3 mm network, 118 outputs). The network is a real nnU-Net of two stages
+whose few weights are set by hand so that its answer is known: liver where the picture is brighter than its average, spleen elsewhere.
+"""
+import json
+import numpy as np
+import pytest
+from ctlab.anatomy import CODES
+from ctlab.masks import MaskStacks, TotalSegmentator, forget_networks, mask_stacks
+from ctlab.volume import reorient, volume_from
+
+
+def plans():
+    module = 'torch.nn.modules'
+    network = {'network_class_name': 'dynamic_network_architectures.architectures.unet.PlainConvUNet',
+               'arch_kwargs': {'n_stages': 2, 'features_per_stage': [2, 2], 'conv_op': f'{module}.conv.Conv3d', 'kernel_sizes': [[3, 3, 3], [3, 3, 3]], 'strides': [[1, 1, 1], [2, 2, 2]], 'n_conv_per_stage': [1, 1],
+                               'n_conv_per_stage_decoder': [1], 'conv_bias': True, 'norm_op': f'{module}.instancenorm.InstanceNorm3d', 'norm_op_kwargs': {'eps': 1e-5, 'affine': True}, 'dropout_op': None, 'dropout_op_kwargs': None,
+                               'nonlin': f'{module}.activation.LeakyReLU', 'nonlin_kwargs': {'inplace': True}}, '_kw_requires_import': ['conv_op', 'norm_op', 'dropout_op', 'nonlin']}
+    resample = {'is_seg': False, 'order': 1, 'order_z': 0, 'force_separate_z': None}
+    full = {'data_identifier': 'nnUNetPlans_3d_fullres', 'preprocessor_name': 'DefaultPreprocessor', 'batch_size': 2, 'patch_size': [32, 32, 32], 'median_image_size_in_voxels': [48., 48., 48.], 'spacing': [3., 3., 3.],
+            'normalization_schemes': ['CTNormalization'], 'use_mask_for_norm': [False], 'resampling_fn_data': 'resample_data_or_seg_to_shape', 'resampling_fn_seg': 'resample_data_or_seg_to_shape',
+            'resampling_fn_data_kwargs': resample, 'resampling_fn_seg_kwargs': resample | {'is_seg': True}, 'resampling_fn_probabilities': 'resample_data_or_seg_to_shape', 'resampling_fn_probabilities_kwargs': resample,
+            'architecture': network, 'batch_dice': True}
+    return {'dataset_name': 'Dataset297', 'plans_name': 'nnUNetPlans', 'original_median_spacing_after_transp': [3., 3., 3.], 'original_median_shape_after_transp': [48, 48, 48], 'image_reader_writer': 'NibabelIOWithReorient',
+            'transpose_forward': [0, 1, 2], 'transpose_backward': [0, 1, 2], 'experiment_planner_used': 'ExperimentPlanner', 'label_manager': 'LabelManager', 'configurations': {'3d_fullres': full},
+            'foreground_intensity_properties_per_channel': {'0': {'mean': 0., 'std': 100., 'percentile_00_5': -1000., 'percentile_99_5': 1000., 'min': -1000., 'max': 1000., 'median': 0.}}}
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    "A weights folder that TotalSegmentator takes for its own."
+    import torch
+    from dynamic_network_architectures.architectures.unet import PlainConvUNet
+    from totalsegmentator.map_tasks_config import TASK_CONFIGS
+    from totalsegmentator.map_to_binary import class_map
+    home = tmp_path_factory.mktemp('totalseg')
+    task = TASK_CONFIGS['total']['sub_modes']['fast']
+    folder = home/'weights'/'Dataset297_TotalSegmentator_total_3mm_1559subj'/f"{task['trainer']}__nnUNetPlans__3d_fullres"
+    (folder/'fold_0').mkdir(parents=True)
+    labels = {'background': 0} | {name: k for k, name in class_map['total'].items()}
+    net = PlainConvUNet(1, 2, [2, 2], torch.nn.Conv3d, 3, [1, 2], 1, len(labels), 1, conv_bias=True, norm_op=torch.nn.InstanceNorm3d, norm_op_kwargs={'eps': 1e-5, 'affine': True}, nonlin=torch.nn.LeakyReLU, nonlin_kwargs={'inplace': True})
+    with torch.no_grad():
+        for p in net.parameters(): p.zero_()
+        for module in net.modules():
+            if isinstance(module, torch.nn.InstanceNorm3d): module.weight.fill_(1.)
+        net.encoder.stages[0][0].convs[0].conv.weight[:, 0, 1, 1, 1] = torch.tensor([1., -1.])
+        decoder = net.decoder.stages[0].convs[0].conv.weight
+        decoder[0, 2, 1, 1, 1] = decoder[1, 3, 1, 1, 1] = 1.   # the skipped features, not those from below
+        net.decoder.seg_layers[-1].weight[labels['liver'], 0] = net.decoder.seg_layers[-1].weight[labels['spleen'], 1] = 1.
+        net.decoder.seg_layers[-1].bias.fill_(-50.)
+        net.decoder.seg_layers[-1].bias[[labels['liver'], labels['spleen']]] = 0.
+    torch.save({'trainer_name': task['trainer'], 'init_args': {'configuration': '3d_fullres'}, 'inference_allowed_mirroring_axes': None, 'network_weights': net.state_dict()}, folder/'fold_0'/'checkpoint_final.pth')
+    (folder/'plans.json').write_text(json.dumps(plans()))
+    (folder/'dataset.json').write_text(json.dumps({'channel_names': {'0': 'CT'}, 'labels': labels, 'numTraining': 1, 'file_ending': '.nii.gz'}))
+    patch = pytest.MonkeyPatch()
+    patch.setenv('TOTALSEG_HOME_DIR', str(home/'config'))
+    patch.setenv('TOTALSEG_WEIGHTS_PATH', str(home/'weights'))
+    yield home
+    forget_networks()
+    patch.undo()
+
+
+@pytest.fixture
+def scan():
+    "A dark block with one bright corner, on a grid that is neither cubic nor upright."
+    array = np.full((20, 40, 44), -100, np.int16)
+    array[12:, :20, 24:] = 300
+    return reorient(volume_from(array, (5., 3., 3.), (-60, 40, 100)), 'RAS')
+
+
+def test_the_answer_lies_where_the_picture_is_and_carries_our_names(weights, scan):
+    found = TotalSegmentator(fast=True).segment(scan)
+    assert found.shape == scan.shape and np.allclose(found.affine, scan.affine, atol=1e-3)
+    assert set(np.unique(found.array)) <= {0, CODES['liver'], CODES['spleen']}
+    bright = scan.array > 0
+    agree = ((found.array == CODES['liver']) == bright).mean()
+    assert agree > .97, agree   # the program works on a 3 mm grid, so the edge may move by a voxel
+
+
+def test_nothing_is_sent(weights, scan, monkeypatch):
+    import requests
+    def refuse(*a, **k): raise AssertionError('something was sent')
+    monkeypatch.setattr(requests, 'post', refuse)
+    TotalSegmentator(fast=True).segment(scan)
+    config = json.loads((weights/'config'/'config.json').read_text())
+    assert config['send_usage_stats'] is False
+
+
+def test_the_network_is_read_once_per_worker(weights, scan, monkeypatch):
+    import torch
+    reads, load = [], torch.load
+    monkeypatch.setattr(torch, 'load', lambda *a, **k: (reads.append(str(a[0])), load(*a, **k))[1])
+    forget_networks()
+    for _ in range(3): kept = TotalSegmentator(fast=True).segment(scan)
+    assert sum('checkpoint_final' in r for r in reads) == 1
+    forget_networks()
+    for _ in range(2): fresh = TotalSegmentator(fast=True, keep=False).segment(scan)
+    assert sum('checkpoint_final' in r for r in reads) == 3
+    assert np.array_equal(kept.array, fresh.array)
+
+
+def test_a_cohort_of_masks_resumes(weights, scan, tmp_path):
+    from ctlab.dicom import write_series
+    from ctlab.prepare import Recipe, prepare
+    root = tmp_path/'cohort'
+    for k in range(2): write_series(reorient(scan, 'LPS'), root/'train_images'/str(k + 1)/str(k + 11), str(k))
+    stacks = prepare(root, tmp_path/'work', Recipe(5., 32), progress=False)
+    first = mask_stacks(root, tmp_path/'work', stacks, (TotalSegmentator(fast=True),), workers=1, progress=False)
+    assert isinstance(first, MaskStacks) and first.usable == {11, 12}
+    stamps = {p: p.stat().st_mtime_ns for p in first.folder.rglob('*.npy')}
+    again = mask_stacks(root, tmp_path/'work', stacks, (TotalSegmentator(fast=True),), workers=1, progress=False)
+    assert {p: p.stat().st_mtime_ns for p in again.folder.rglob('*.npy')} == stamps
+    mask, stack = again.load(11), stacks.load(11)
+    assert mask.shape == stack.shape and ((mask == CODES['liver']) == (np.array(stack) > 200)).mean() > .95
+
+
+def test_without_weights_the_next_provider_is_asked(tiny, tmp_path, monkeypatch, caplog):
+    from ctlab.masks import NoMask, OnDisk
+    from ctlab.prepare import Recipe, prepare
+    monkeypatch.setenv('TOTALSEG_WEIGHTS_PATH', str(tmp_path/'nothing'))
+    stacks = prepare(tiny, tmp_path/'work', Recipe(5., 24), progress=False)
+    masks = mask_stacks(tiny, tmp_path/'work', stacks, (TotalSegmentator(fast=True), OnDisk(str(tiny))), progress=False)
+    assert set(masks.table['provider']) == {'disk'}
+    with pytest.raises(NoMask, match='TOTALSEG_WEIGHTS_PATH'): mask_stacks(tiny, tmp_path/'work', stacks, (TotalSegmentator(fast=True),), progress=False)

@@ -93,26 +93,33 @@ def _print_doctor(machine, packages, weights, data, advice):
     if len(advice) > 12: _say(f'! … and {len(advice) - 12} more')
     _say('Everything the studies need is here.' if not advice else 'Not everything is as it should be; see above.')
 
-# %% ../nbs/lib/20_cli.ipynb #213479e4
+# %% ../nbs/lib/20_cli.ipynb #53911ff7
 @app.command()
 def phantom(
-    preset: Annotated[str, typer.Argument(help='tiny (seconds), demo (minutes) or full (3,147 patients, hours).')],
+    what: Annotated[str, typer.Argument(help='A trauma cohort: tiny (seconds), demo (minutes) or full (3,147 patients, hours). Or a set for segmentation: spleen, lits, ircad, limbs.')],
     out: Annotated[Path, typer.Argument(help='Folder for the cohort; made if needed.')],
     seed: Annotated[int, typer.Option(help='Same seed, same bytes.')] = 0,
-    faults: Annotated[bool, typer.Option(help='Let some scans have the faults of real archives.')] = True,
+    preset: Annotated[str, typer.Option(help='Size of a set for segmentation: tiny, demo or full.')] = 'tiny',
+    faults: Annotated[bool, typer.Option(help='Let some scans of a cohort have the faults of real archives.')] = True,
     workers: Annotated[int, typer.Option(help='Processes; 0 for one per core.')] = 0,
 ):
-    """Draw a cohort of digital patients in the RSNA 2023 layout. An interrupted one goes on where it stopped.
+    """Draw a cohort of digital patients in the RSNA 2023 layout, or a set for segmentation. An interrupted one goes on where it stopped.
 
     Examples:
 
         ctlab phantom tiny data/phantom/tiny
 
         ctlab phantom demo /data/demo --seed 7 --workers 8
+
+        ctlab phantom limbs data/limbs --preset demo
     """
     from ctlab.phantom import PRESETS, make_cohort
+    from ctlab.sets import KINDS, make_set
+    if what not in PRESETS and what not in KINDS: _stop(f'there is no cohort or set {what!r}; choose from {", ".join([*PRESETS, *KINDS])}', 2)
     if preset not in PRESETS: _stop(f'there is no preset {preset!r}; choose from {", ".join(PRESETS)}', 2)
-    try: root = make_cohort(out, preset, seed, None if faults else {}, workers)
+    try:
+        if what in KINDS: _say(f'{KINDS[what]}: {make_set(what, out, preset, seed, workers)}'); return
+        root = make_cohort(out, what, seed, None if faults else {}, workers)
     except FileExistsError as error: _stop(str(error))
     series = sum(1 for _ in (root/'train_images').glob('*/*'))
     _say(f'{sum(1 for _ in (root/"train_images").iterdir())} phantoms, {series} series in {root}')

@@ -40,7 +40,7 @@ def test_doctor_advises_when_something_is_missing(ctlab, tmp_path):
     (('run', 'nosuch'), 'no study is called'),
     (('run', '03_approach1', '-p', 'foo', '3'), 'has no parameter foo'),
     (('run', '03_approach1', '--folds', 'some'), "--folds is 'all' or numbers"),
-    (('phantom', 'huge', 'anywhere'), 'there is no preset'),
+    (('phantom', 'huge', 'anywhere'), 'there is no cohort or set'),
     (('audit', 'no/such.csv'), 'no/such.csv'),
     (('report', 'nosuch'), 'nosuch')])
 def test_mistakes_are_named_and_end_in_failure(ctlab, arguments, expected):

@@ -32,7 +32,7 @@ def load(
     "The cohort as approach 1 sees it."
     return samples(settings, recipe(settings.preset, variant), cleaned=variant == 'cleaned')
 
-# %% ../nbs/03_approach1.ipynb #5a967a04
+# %% ../nbs/03_approach1.ipynb #d175c6ca
 def plan(
     preset: str,  # tiny, demo or full
     variant: str = 'published',  # published, or cleaned for the second form's loss
@@ -42,7 +42,7 @@ def plan(
     from ctlab.losses import cleaned_loss, published_loss
     from ctlab.nets import FrameNet
     name = 'approach1' if variant == 'published' else 'approach1_cleaned'
-    return Plan(name, lambda: FrameNet(4), published_loss if variant == 'published' else cleaned_loss, lambda n, row: middle_frames(n),
+    return Plan(name, lambda pretrained='auto': FrameNet(4, pretrained=pretrained), published_loss if variant == 'published' else cleaned_loss, lambda n, row: middle_frames(n),
                 epochs=SIZES[preset][1], batch=8, rate=1e-4, augment=published_augmentation(), note={'variant': variant, 'pixels': SIZES[preset][0]})
 
 def run(

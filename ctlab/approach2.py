@@ -35,7 +35,7 @@ def unblackened(
     kept = np.flatnonzero(total >= (1 - black)*frame)
     return kept if len(kept) else np.array([int(np.argmax(total))])
 
-# %% ../nbs/04_approach2.ipynb #b76e72ec
+# %% ../nbs/04_approach2.ipynb #cfab5b0d
 def plan(
     settings: Settings,
     data: Samples,
@@ -52,7 +52,7 @@ def plan(
         kept, pixel = unblackened(masks.areas(s), size*size*float(np.prod(data.stacks.info(s)['pixel']))), 10
         choice[s] = kept[even_frames(len(kept), pixel, published=True)]
     name = 'approach2_opened' if opened else 'approach2'
-    return Plan(name, lambda: FrameNet(10), cleaned_loss, lambda n, row: choice[row['series_id']], epochs, 8, 1e-4, published_augmentation(), masks=masks, opened=opened, note={'masks': masks.folder.name, 'pixels': size})
+    return Plan(name, lambda pretrained='auto': FrameNet(10, pretrained=pretrained), cleaned_loss, lambda n, row: choice[row['series_id']], epochs, 8, 1e-4, published_augmentation(), masks=masks, opened=opened, note={'masks': masks.folder.name, 'pixels': size})
 
 def run(
     settings: Settings,

@@ -11,7 +11,7 @@ from .study import Plan, Samples, train_fold, with_masks
 # %% auto #0
 __all__ = ['load', 'plan', 'run']
 
-# %% ../nbs/05_approach3.ipynb #6317a270
+# %% ../nbs/05_approach3.ipynb #389e47c5
 def load(
     settings: Settings,
     providers: tuple | None = None,  # of masks; files on disk, then TotalSegmentator, when left out
@@ -32,7 +32,7 @@ def plan(
     from ctlab.nets import FrameNet
     size, epochs = SIZES[settings.preset]
     select = lambda n, row: int(row['first']) + even_frames(int(row['last']) - int(row['first']), 10, published)
-    return Plan('approach3' if published else 'approach3_even', lambda: FrameNet(10), cleaned_loss, select, epochs, 8, 1e-4, published_augmentation(), note={'pixels': size, 'selector': 'published' if published else 'even'})
+    return Plan('approach3' if published else 'approach3_even', lambda pretrained='auto': FrameNet(10, pretrained=pretrained), cleaned_loss, select, epochs, 8, 1e-4, published_augmentation(), note={'pixels': size, 'selector': 'published' if published else 'even'})
 
 def run(
     settings: Settings,

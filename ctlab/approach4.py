@@ -12,7 +12,7 @@ from .study import Plan, Samples, samples, train_fold, with_masks
 # %% auto #0
 __all__ = ['SIZES', 'load', 'plan', 'run']
 
-# %% ../nbs/06_approach4.ipynb #cda64848
+# %% ../nbs/06_approach4.ipynb #f9f27052
 SIZES = {'tiny': (64, 1), 'demo': (96, 10), 'full': (256, 12)}  # preset -> (pixels a side, epochs)
 
 def load(
@@ -32,7 +32,7 @@ def plan(
     from ctlab.nets import VolumeNet
     size, epochs = SIZES[settings.preset]
     select = lambda n, row: int(row['first']) + even_frames(int(row['last']) - int(row['first']), 10, published=True)
-    return Plan('approach4', VolumeNet, cleaned_loss, select, epochs, 5, 1e-4, published_augmentation(), volume=True, note={'pixels': size})
+    return Plan('approach4', lambda pretrained='auto': VolumeNet(pretrained), cleaned_loss, select, epochs, 5, 1e-4, published_augmentation(), volume=True, note={'pixels': size})
 
 def run(
     settings: Settings,

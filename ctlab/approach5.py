@@ -17,10 +17,9 @@ from .settings import Settings
 from .study import Plan, Samples, samples, train_fold, with_masks
 
 # %% auto #0
-__all__ = ['SIZES', 'GROUPS', 'settings', 'Size', 'visibility', 'TripleDataset', 'SequenceNet', 'worst_slice', 'SequenceLoss',
-           'plan', 'run']
+__all__ = ['SIZES', 'GROUPS', 'Size', 'visibility', 'TripleDataset', 'SequenceNet', 'worst_slice', 'SequenceLoss', 'plan', 'run']
 
-# %% ../nbs/06b_approach5.ipynb #21470aba
+# %% ../nbs/06b_approach5.ipynb #b735885a
 @dataclass(frozen=True)
 class Size:
     "How much of everything a preset takes."
@@ -35,8 +34,6 @@ class Size:
 
 SIZES = {'tiny': Size(96, 64, 4, 16, 4, 1), 'demo': Size(256, 128, 12, 96, 4, 14), 'full': Size(512, 384, 32, 256, 4, 20, 2e-4, 2.5)}
 GROUPS = {'bowel': ('duodenum', 'small_bowel', 'colon'), 'kidney': ('kidney_left', 'kidney_right'), 'liver': ('liver',), 'spleen': ('spleen',)}  # organs behind each target; extravasation may be anywhere
-
-settings = Settings(data_root, work_dir, out_dir, preset, fold, n_folds, epochs, seed, device, workers)
 
 # %% ../nbs/06b_approach5.ipynb #1e38eca0
 def visibility(
@@ -158,7 +155,7 @@ class SequenceLoss(nn.Module):
         scan = self.whole({t: outputs[t] for t in TARGETS}, batch)['total']
         return losses | {'scan': scan, 'total': sum(losses[f'slice_{t}'] for t in TARGETS) + self.organs*len(GROUPS)*losses['organs'] + self.scan*scan}
 
-# %% ../nbs/06b_approach5.ipynb #670aadb8
+# %% ../nbs/06b_approach5.ipynb #c34f4189
 def plan(
     settings: Settings,
     data: Samples,  # with first and last
@@ -166,7 +163,7 @@ def plan(
 ) -> Plan:
     "Approach 5 as a plan."
     size = SIZES[settings.preset]
-    return Plan('approach5', lambda: SequenceNet(hidden=size.hidden, output_stride=32 if size.view >= 96 else 16), SequenceLoss, None, size.epochs, size.batch, size.rate,
+    return Plan('approach5', lambda pretrained='auto': SequenceNet(hidden=size.hidden, pretrained=pretrained, output_stride=32 if size.view >= 96 else 16), SequenceLoss, None, size.epochs, size.batch, size.rate,
                 augment=True, dataset=lambda rows, augment=None: TripleDataset(rows, data.stacks, masks, size, bool(augment)), note={'size': repr(size)})
 
 def run(

@@ -18,8 +18,8 @@ def _stop(text, code=1):
     raise typer.Exit(code)
 
 # %% auto #0
-__all__ = ['app', 'doctor', 'phantom', 'find_notebook', 'run_notebook', 'run', 'report', 'prepare', 'clean', 'audit', 'site',
-           'demo', 'main']
+__all__ = ['app', 'doctor', 'phantom', 'find_notebook', 'run_notebook', 'run', 'report', 'prepare', 'clean', 'compare', 'predict',
+           'audit', 'site', 'demo', 'main']
 
 # %% ../nbs/lib/20_cli.ipynb #0dfbb031
 def _packages():
@@ -316,6 +316,65 @@ def clean(
     for row in table[table['decision'] != 'keep'].head(20).itertuples(): _say(f'  {row.decision:<10} {row.patient_id}/{row.series_id}: {row.reason}')
     if (table['decision'] != 'keep').sum() > 20: _say('  …')
     _say(str(decisions_path(root, work)))
+
+# %% ../nbs/lib/20_cli.ipynb #ed287905
+@app.command()
+def compare(
+    one: Annotated[str, typer.Argument(help='Name of a run, such as approach5.')],
+    others: Annotated[list[str], typer.Argument(help='Runs to compare it with.')],
+    preset: Annotated[str, typer.Option(help='tiny, demo or full.')] = 'tiny',
+    out_dir: Annotated[str, typer.Option(help='Where the runs are; reports/runs when left out.')] = '',
+    data_root: Annotated[str, typer.Option(help="The cohort; the preset's phantoms when left out.")] = '',
+    to: Annotated[Optional[Path], typer.Option(help='Folder for the table; beside the runs when left out.')] = None,
+):
+    """Compare a run with others on the same held-out patients: DeLong for AUC, bootstrap for the competition metric.
+
+    Examples:
+
+        ctlab compare approach5 approach1_cleaned approach3 --preset demo
+    """
+    import pandas as pd
+    from ctlab.cohort import read_labels
+    from ctlab.explain import compare as paired, held_out
+    from ctlab.settings import Settings
+    settings = Settings(data_root=data_root, out_dir=out_dir, preset=preset)
+    try:
+        labels, mine = read_labels(settings.data), held_out(settings.out/one/preset)
+        table = pd.concat([paired(mine, held_out(settings.out/other/preset), labels).assign(study=one, against=other) for other in others])
+    except (FileNotFoundError, ValueError) as error: _stop(str(error))
+    table = table[['study', 'against', 'measure', 'one', 'other', 'difference', 'low', 'high', 'p', 'patients']].round(4)
+    folder = to or settings.out/one/preset
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder/f'{one}-{preset}-compared.csv', index=False)
+    _say(table.to_string(index=False))
+    _say(str(folder/f'{one}-{preset}-compared.csv'))
+
+# %% ../nbs/lib/20_cli.ipynb #703a8d2e
+@app.command()
+def predict(
+    source: Annotated[Path, typer.Argument(help='A folder with one DICOM series, or a cohort with train_images/.')],
+    model: Annotated[Path, typer.Option(help='A finished run: reports/runs/approach3/demo, or one of its folds.')],
+    out: Annotated[Path, typer.Option(help='Folder for predictions.csv and predictions.html.')] = Path('predictions'),
+    work: Annotated[str, typer.Option(help='Derived data; work/ when left out.')] = '',
+    device: Annotated[str, typer.Option(help='auto, cpu or cuda.')] = 'auto',
+):
+    """Apply a run of a trauma study to new scans: a table and a page with the slices behind it.
+
+    Examples:
+
+        ctlab predict data/phantom/tiny --model reports/runs/approach1/tiny
+
+        ctlab predict /data/one_series --model reports/runs/approach1_cleaned/demo --out /tmp/report
+    """
+    from ctlab.masks import NoMask
+    from ctlab.predict import page, predict_scans
+    try: table, context = predict_scans(source, model, work, device)
+    except (FileNotFoundError, ValueError, NoMask) as error: _stop(str(error))
+    out.mkdir(parents=True, exist_ok=True)
+    table.round(5).to_csv(out/'predictions.csv', index=False)
+    (out/'predictions.html').write_text(page(table, context))
+    _say(f"{table['series_id'].nunique()} series, {len(context['nets'])} fold(s), {len(context['data'].set_aside)} set aside")
+    _say(str(out/'predictions.csv')); _say(str(out/'predictions.html'))
 
 # %% ../nbs/lib/20_cli.ipynb #c39c9017
 @app.command()

@@ -80,12 +80,12 @@ def with_masks(
     if not len(table): raise NoMask(f'no scan of {settings.data} has organ masks; ' + '; '.join(f'{n}: {w}' for p in providers if (n := p.name) and (w := p.ready())))
     return replace(samples, table=table, set_aside=pd.concat([samples.set_aside, pd.DataFrame(aside, columns=['patient_id', 'series_id', 'reason'])], ignore_index=True)), masks
 
-# %% ../nbs/lib/18b_study.ipynb #d609cad7
+# %% ../nbs/lib/18b_study.ipynb #c7cca2d8
 @dataclass(frozen=True)
 class Plan:
     "What an approach does to its samples."
     study: str  # name of the run's folder
-    net: object  # () -> network
+    net: object  # (pretrained) -> network
     loss: object  # () -> loss
     select: object  # (frames in the stack, row) -> indices
     epochs: int

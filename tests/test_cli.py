@@ -73,3 +73,9 @@ def test_audit_of_something_else(ctlab, tmp_path):
     pd.DataFrame({'a': [1], 'b': ['x']}).to_csv(path, index=False)
     ended = ctlab('audit', path)
     assert ended.returncode == 2 and 'table.csv' in ended.stderr and 'Traceback' not in ended.stderr
+
+
+def test_every_module_imports():
+    import importlib, pkgutil
+    import ctlab as package
+    for module in pkgutil.iter_modules(package.__path__): importlib.import_module(f'ctlab.{module.name}')

@@ -240,7 +240,7 @@ def _renumber(s, number):
     s.tags |= {'InstanceNumber': number, 'SOPInstanceUID': f"{s.tags['SeriesInstanceUID']}.{number}"}
     return s
 
-# %% ../nbs/lib/06_phantom.ipynb #172828c6
+# %% ../nbs/lib/06_phantom.ipynb #e2858b6e
 def _write_slices(slices, folder, scan, rng):
     "Write a series' files; names are instance numbers, as in the real download."
     folder.mkdir(parents=True)
@@ -253,14 +253,11 @@ def _write_slices(slices, folder, scan, rng):
 
 def _tilt(canvas, scan, seed, bleeding, degrees=12.):
     "A scan with a tilted gantry: slices lean, so each is resampled from an upright scan."
-    from ctlab.volume import resample
+    from scipy.ndimage import map_coordinates
     hu, structures, details = acquire(canvas, scan, seed, bleeding)
-    lean = np.tan(np.radians(degrees))
     affine = hu.affine.copy()
     dz, dy, dx = hu.spacing
     affine[:3, 1] = (0, dy*np.cos(np.radians(degrees)), dy*np.sin(np.radians(degrees)))
-    rows = np.arange(hu.shape[1]) - (hu.shape[1] - 1)/2
-    from scipy.ndimage import map_coordinates
     k, j, i = np.meshgrid(np.arange(hu.shape[0]), np.arange(hu.shape[1]), np.arange(hu.shape[2]), indexing='ij', sparse=True)
     middle = (hu.shape[1] - 1)/2
     at = np.broadcast_arrays(k + (j - middle)*dy*np.sin(np.radians(degrees))/dz, middle + (j - middle)*np.cos(np.radians(degrees)), i.astype(float))

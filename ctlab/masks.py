@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['log', 'NoMask', 'from_rsna', 'OnDisk', 'keep_networks', 'forget_networks', 'TotalSegmentator', 'weights_folder',
-           'on_stack', 'MaskStacks', 'mask_stacks', 'roi']
+           'on_stack', 'MaskStacks', 'mask_stacks', 'roi', 'write_seg']
 
 # %% ../nbs/lib/08b_masks.ipynb #2429c89a
 class NoMask(LookupError):
@@ -234,3 +234,40 @@ def roi(
     present = np.flatnonzero(total >= least)
     if not len(present): raise NoMask(f'none of {", ".join(organs)} covers {least:g} mm² in any frame')
     return max(0, int(present[0]) - margin), min(len(total), int(present[-1]) + 1 + margin)
+
+# %% ../nbs/lib/08b_masks.ipynb #cc8bd508
+_SNOMED = {'liver': '10200004', 'spleen': '78961009', 'kidney_left': '18639004', 'kidney_right': '9846003', 'duodenum': '38848004', 'small_bowel': '30315005', 'colon': '71854001'}
+
+def write_seg(
+    mask: Volume,  # numbers of `anatomy.CODES`, on the grid of the series
+    series: str | Path,  # folder of the DICOM series
+    path: str | Path,  # of the SEG file
+    algorithm: str = 'ctlab',  # what drew the mask
+    version: str = '1',
+) -> list[str]:  # names of the segments written
+    "Store a mask as a DICOM Segmentation of its series."
+    import highdicom as hd
+    import pydicom
+    from pydicom.sr.coding import Code
+    from ctlab import dicom
+    headers, _ = dicom.choose_series(dicom.read_headers(dicom.list_files(series))[0])
+    order = dicom.geometry(headers).order
+    if mask.shape != (len(order), headers[0].rows, headers[0].columns): raise ValueError(f'{series}: the series has {len(order)} slices of {headers[0].rows} × {headers[0].columns}, the mask {mask.shape}; resample the mask to the series first')
+    names = [n for n in _SNOMED if (mask.array == CODES[n]).any()]
+    if not names: raise NoMask(f'the mask holds none of {", ".join(_SNOMED)}')
+    identity = hd.AlgorithmIdentificationSequence(name=algorithm, version=version, family=Code('123109', 'DCM', 'Manual Processing') if algorithm == 'manual' else Code('123110', 'DCM', 'Artificial Intelligence'))
+    described = [hd.seg.SegmentDescription(k + 1, n, Code('123037004', 'SCT', 'Anatomical structure'), Code(_SNOMED[n], 'SCT', n.replace('_', ' ')), 'AUTOMATIC', identity) for k, n in enumerate(names)]
+    pixels = np.stack([mask.array == CODES[n] for n in names], -1).astype(np.uint8)
+    made = hd.seg.Segmentation([_completed(pydicom.dcmread(headers[k].path)) for k in order], pixels, 'BINARY', described, hd.UID(), 1, hd.UID(), 1, 'ctlab', 'ctlab', version, '1')
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f'.{os.getpid()}.{path.name}')
+    made.save_as(half)
+    half.replace(path)
+    return names
+
+def _completed(dataset):
+    "A source slice with the type 2 tags that anonymised files lack."
+    for keyword in ('PatientName', 'PatientBirthDate', 'PatientSex', 'StudyDate', 'StudyTime', 'StudyID', 'AccessionNumber', 'ReferringPhysicianName', 'PatientID'):
+        if keyword not in dataset: setattr(dataset, keyword, '')
+    return dataset

@@ -79,3 +79,21 @@ def test_every_module_imports():
     import importlib, pkgutil
     import ctlab as package
     for module in pkgutil.iter_modules(package.__path__): importlib.import_module(f'ctlab.{module.name}')
+
+
+def test_prepare_and_clean_tell_scripts_what_they_found(ctlab, tiny, tmp_path):
+    ended = ctlab('prepare', tiny, tmp_path, '--size', 24, '--json')
+    found = json.loads(ended.stdout)
+    assert ended.returncode == 0 and found['series'] == found['prepared'] == 27 and found['frames'] > 1000
+    assert (tmp_path/'catalogue'/'tiny'/'series.parquet').exists()
+    ended = ctlab('clean', tiny, tmp_path, '--json')
+    found = json.loads(ended.stdout)
+    assert ended.returncode == 0 and found['set aside'] == 2 and found['causes']['sign'] == 1
+    assert ctlab('prepare', tmp_path/'nowhere', tmp_path).returncode == 1
+    assert ctlab('prepare', tiny, tmp_path, '--window', 'pink').returncode == 1
+
+
+def test_segmentation_sets_are_drawn(ctlab, tmp_path):
+    ended = ctlab('phantom', 'ircad', tmp_path/'ircad')
+    assert ended.returncode == 0, ended.stderr
+    assert len(list((tmp_path/'ircad').glob('*_orig.nii.gz'))) == len(list((tmp_path/'ircad').glob('*_liver.nii.gz'))) == 6

@@ -2,7 +2,7 @@
 
 (a) every slice through pydicom, windowed, resized, one JPEG each: the published way
 (b) SimpleITK's series reader, then a resize of every slice
-(c) MONAI LoadImage (ITK reader), Spacing, Resize
+(c) MONAI LoadImage (pydicom reader), Spacing, Resize
 (d) the floor: decode the 60 kept slices with the fastest decoder, nothing else
 (e) ours: headers, geometry, choice, decode, HU, window, resize
 """
@@ -39,7 +39,7 @@ def itk(folder):
 
 def monai(folder):
     from monai.transforms import Compose, EnsureChannelFirst, LoadImage, Resize, ScaleIntensityRange, Spacing
-    return Compose([LoadImage(reader='ITKReader', image_only=True), EnsureChannelFirst(), Spacing((-1, -1, 5.)), Resize((256, 256, -1)), ScaleIntensityRange(-150, 250, 0, 1, clip=True)])(str(folder))
+    return Compose([LoadImage(reader='PydicomReader', image_only=True), EnsureChannelFirst(), Spacing((-1, -1, 5.)), Resize((256, 256, -1)), ScaleIntensityRange(-150, 250, 0, 1, clip=True)])(str(folder))
 
 
 def floor(headers):

@@ -16,8 +16,8 @@ from .parallel import parallel_map
 VERSION = 2  # of the prepared format; a change makes older stacks stale
 
 # %% auto #0
-__all__ = ['VERSION', 'nearest_slices', 'Recipe', 'shade', 'published_picture', 'area_resize', 'stack_series', 'Stacks',
-           'prepare', 'catalogue']
+__all__ = ['VERSION', 'nearest_slices', 'Recipe', 'shade', 'published_picture', 'area_resize', 'stack_series', 'read_frames',
+           'Stacks', 'prepare', 'catalogue']
 
 # %% ../nbs/lib/08_prepare.ipynb #22dee83d
 def nearest_slices(
@@ -220,7 +220,23 @@ def _alive(number):
     except PermissionError: pass
     return True
 
-# %% ../nbs/lib/08_prepare.ipynb #d07bb536
+# %% ../nbs/lib/08_prepare.ipynb #9a8df63e
+def read_frames(
+    path: str | Path,  # a stack, as .npy
+    at,  # indices of frames
+) -> np.ndarray:  # (n, rows, columns)
+    "Some frames of a stack, straight from their places in the file; half the time of a memory map, which has to be paged in."
+    with open(path, 'rb', buffering=0) as file:
+        if np.lib.format.read_magic(file) != (1, 0): return np.load(path, mmap_mode='r')[at]
+        shape, _, kind = np.lib.format.read_array_header_1_0(file)
+        start, size = file.tell(), int(np.prod(shape[1:]))*kind.itemsize
+        frames = np.empty((len(at), *shape[1:]), kind)
+        view = memoryview(frames).cast('B')
+        for n, k in enumerate(at):
+            if not 0 <= k < shape[0]: raise IndexError(f'{path}: frame {k} of {shape[0]}')
+            if os.preadv(file.fileno(), [view[n*size:(n + 1)*size]], start + int(k)*size) != size: raise OSError(f'{path}: ends before frame {k}; delete it and prepare again')
+    return frames
+
 @dataclass(frozen=True)
 class Stacks:
     "A folder of prepared stacks."
@@ -232,6 +248,10 @@ class Stacks:
     def load(self, series_id: int) -> np.ndarray:
         "One stack, memory-mapped: only the frames you touch are read."
         return np.load(self.folder/self._row(series_id)['stack'], mmap_mode='r')
+
+    def frames(self, series_id: int, at) -> np.ndarray:
+        "Some frames of one stack."
+        return read_frames(self.folder/self._row(series_id)['stack'], at)
 
     def info(self, series_id: int) -> dict:
         "What is known of one stack: positions, spacing, instances, notes."

@@ -186,13 +186,14 @@ def build_site(
     shutil.rmtree(half)
     return out/'index.html'
 
-# %% ../nbs/lib/19_site.ipynb #bae95eda
+# %% ../nbs/lib/19_site.ipynb #779688da
 def refresh_notebooks(
     names: list | None = None,  # stems; all when left out
     root: str | Path | None = None,  # the checkout
 ) -> None:
     "Execute notebooks in place and keep their figures and tables."
     import papermill
+    from nbdev.clean import nbdev_clean
     root = Path(root or project_root())
     paths = [p for p in sorted((root/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts and (not names or p.stem in names)]
     for path in paths:
@@ -201,6 +202,7 @@ def refresh_notebooks(
         for cell, new in zip(notebook['cells'], [c for c in ran.cells if 'injected-parameters' not in c.metadata.get('tags', [])]):
             if cell['cell_type'] == 'code': cell['outputs'] = [_plain(o) for o in new['outputs'] if not _noise(o)]
         path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + '\n')
+        nbdev_clean(str(path))
         print(path.relative_to(root), f'{path.stat().st_size/1024:.0f} kB')
 
 def _small(png, colours=160):

@@ -11,7 +11,7 @@ from .settings import project_root
 # %% auto #0
 __all__ = ['chapters', 'clean_page', 'api_page', 'readme_text', 'build_site', 'refresh_notebooks']
 
-# %% ../nbs/lib/19_site.ipynb #3adcfc81
+# %% ../nbs/lib/19_site.ipynb #50efa63a
 def chapters(
     root: Path,  # the checkout
 ) -> dict:  # section -> paths relative to nbs, without ending
@@ -32,10 +32,16 @@ def clean_page(
         body = '\n'.join(l for l in lines if l not in directives).strip('\n')
         if not body.strip(): continue
         cell = cell | {'source': body.splitlines(True)}
-        if cell['cell_type'] == 'code': cell['outputs'] = [o for o in cell.get('outputs', []) if not _noise(o)]
+        if cell['cell_type'] == 'code': cell['outputs'] = [_linked(o) for o in cell.get('outputs', []) if not _noise(o)]
         if cell['cell_type'] == 'markdown': cell['source'] = [re.sub(r'\]\(([\w/.-]+)\.ipynb\)', r'](\1.md)', l).replace('.md)', '.ipynb)') for l in cell['source']]
         cells.append(cell)
     return notebook | {'cells': cells, 'metadata': {k: v for k, v in notebook['metadata'].items() if k in ('kernelspec', 'language_info')}}
+
+def _linked(output):
+    "Links between notebooks within an output lead to pages."
+    words = output.get('data', {}).get('text/markdown')
+    if words is None: return output
+    return output | {'data': output['data'] | {'text/markdown': re.sub(r'\]\(([\w/.-]+)\.ipynb\)', r'](\1.html)', ''.join(words))}}
 
 def _noise(output):
     "Log lines and progress bars do not belong on a page."
@@ -103,7 +109,7 @@ def readme_text(
     text = re.sub(r'\]\((?!https?:|reports/|data/|#|nbs/)([\w/.-]+\.ipynb)\)', r'](nbs/\1)', text)
     return f'<!-- Written from nbs/index.ipynb by `make readme`; change it there. -->\n\n{text}\n'
 
-# %% ../nbs/lib/19_site.ipynb #9bb4c6a5
+# %% ../nbs/lib/19_site.ipynb #95a79412
 _CONF = '''
 project, author, copyright = 'ctlab', 'the ctlab authors', '2026, the ctlab authors'
 extensions = ['myst_nb', 'sphinx_design', 'sphinx-mathjax-offline']
@@ -116,7 +122,7 @@ html_show_sphinx, html_copy_source, html_show_sourcelink = False, False, False
 html_favicon = '_static/ctlab.svg'
 html_theme_options = {'light_css_variables': {'color-brand-primary': '#0a5a8c', 'color-brand-content': '#0a5a8c'},
                       'dark_css_variables': {'color-brand-primary': '#6cb8e6', 'color-brand-content': '#6cb8e6'}}
-exclude_patterns = []
+exclude_patterns = ['reports/**/*.md']
 suppress_warnings = ['mystnb.unknown_mime_type', 'myst.header', 'misc.highlighting_failure']
 pygments_style, pygments_dark_style = 'friendly', 'monokai'
 '''

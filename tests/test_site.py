@@ -44,7 +44,7 @@ def test_pages_in_a_browser(site, root):
         browser = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
         page = browser.new_page(viewport={'width': 1280, 'height': 900})
         page.on('console', lambda m: wrong.append(m.text) if m.type == 'error' else None)
-        page.on('requestfailed', lambda r: wrong.append(r.url))
+        page.on('requestfailed', lambda r: wrong.append(f'{r.failure} {r.url}') if 'ERR_ABORTED' not in str(r.failure) else None)  # leaving a page ends what the browser fetched ahead
         page.on('response', lambda r: wrong.append(f'{r.status} {r.url}') if r.status >= 400 else None)
         for name in ('index.html', '03_approach1.html', '00_eda.html', 'lib/06b_gallery.html', 'api/metrics.html'):
             page.goto(base + name)

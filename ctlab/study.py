@@ -80,7 +80,7 @@ def with_masks(
     if not len(table): raise NoMask(f'no scan of {settings.data} has organ masks; ' + '; '.join(f'{n}: {w}' for p in providers if (n := p.name) and (w := p.ready())))
     return replace(samples, table=table, set_aside=pd.concat([samples.set_aside, pd.DataFrame(aside, columns=['patient_id', 'series_id', 'reason'])], ignore_index=True)), masks
 
-# %% ../nbs/lib/18b_study.ipynb #c7cca2d8
+# %% ../nbs/lib/18b_study.ipynb #36966ba1
 @dataclass(frozen=True)
 class Plan:
     "What an approach does to its samples."
@@ -105,11 +105,17 @@ def train_fold(
     plan: Plan,
 ) -> dict:  # history, metrics, predictions, folder, config, learner, best, seconds, waiting
     "Train on all folds but one, predict both sides, measure, store. A finished run with these settings, data and code is read back; an unfinished one goes on."
+    from filelock import FileLock
+    folder = settings.run_folder(plan.study)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent/f'.{folder.name}.lock'):  # two notebooks may want the same run at the same time: the second reads it back
+        return _train_fold(settings, samples, plan, folder)
+
+def _train_fold(settings, samples, plan, folder):
     import lightning as L
     from ctlab.datasets import loader
     from ctlab.infer import predict
     from ctlab.train import Learner, accelerator, fit, save_weights
-    folder = settings.run_folder(plan.study)
     state = _claim(folder, settings, samples, plan)
     L.seed_everything(settings.seed*1000 + settings.fold, verbose=False)
     net = plan.net()

@@ -42,7 +42,7 @@ def cleaned_loss():
     return TraumaLoss({'bowel': 4, 'extravasation': 6}, (2, 3, 5), .05)
 
 # %% auto #0
-__all__ = ['TraumaLoss', 'published_loss', 'cleaned_loss', 'probabilities']
+__all__ = ['TraumaLoss', 'published_loss', 'cleaned_loss', 'probabilities', 'MaskLoss']
 
 # %% ../nbs/lib/14_losses.ipynb #19e887f5
 def probabilities(
@@ -50,3 +50,29 @@ def probabilities(
 ) -> dict:  # target -> (n,) for two classes, (n, 3) for three
     "Logits to probabilities."
     return {t: torch.sigmoid(o[:, 0]) if o.shape[1] == 1 else torch.softmax(o, 1) for t in TARGETS if (o := outputs.get(t)) is not None}
+
+# %% ../nbs/lib/14_losses.ipynb #7244642c
+class MaskLoss(nn.Module):
+    "Dice, Dice with focal, Dice with cross-entropy, or weighted cross-entropy."
+
+    KINDS = ('dice', 'dice_focal', 'dice_cross_entropy', 'cross_entropy')
+
+    def __init__(self,
+        kind: str = 'dice_focal',  # one of KINDS
+        weights: tuple | None = None,  # of background and structures, for the cross-entropies
+    ):
+        super().__init__()
+        from monai import losses
+        options = dict(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+        weight = torch.tensor(weights, dtype=torch.float32) if weights else None
+        if kind not in self.KINDS: raise ValueError(f'no loss is called {kind!r}; choose from {", ".join(self.KINDS)}')
+        self.loss = {'dice': lambda: losses.DiceLoss(**options), 'dice_focal': lambda: losses.DiceFocalLoss(**options, gamma=2.),
+                     'dice_cross_entropy': lambda: losses.DiceCELoss(**options, weight=weight), 'cross_entropy': lambda: nn.CrossEntropyLoss(weight)}[kind]()
+        self.voxels = kind == 'cross_entropy'
+
+    def forward(self,
+        outputs: torch.Tensor,  # (n, structures + 1, …) logits
+        batch: dict,  # with 'mask', (n, …) numbers
+    ) -> dict:  # 'total'
+        mask = batch['mask']
+        return {'total': self.loss(outputs.float(), mask if self.voxels else mask[:, None])}

@@ -12,7 +12,7 @@ from .anatomy import TARGETS
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'timm_backbone', 'Heads', 'FrameNet', 'VolumeNet']
+__all__ = ['log', 'timm_backbone', 'Heads', 'FrameNet', 'VolumeNet', 'unet_2d', 'ResNetUNet', 'UNet3D']
 
 # %% ../nbs/lib/13_nets.ipynb #8089db90
 def _online(host: str, seconds: float = 2.) -> bool:
@@ -84,3 +84,70 @@ class VolumeNet(nn.Module):
         self.heads, self.backbone.fc = Heads(self.backbone.fc.in_features), nn.Identity()
 
     def forward(self, x): return self.heads(self.backbone(self.mix(x)))
+
+# %% ../nbs/lib/13_nets.ipynb #b3106de1
+def unet_2d(
+    structures: int,  # to tell apart, background not counted
+    width: int = 32,  # channels of the first level; 32 is published
+) -> nn.Module:
+    "The 2-D U-Net: 32, 64, 128, 256 and 480 channels."
+    from monai.networks.nets import BasicUNet
+    return BasicUNet(2, 1, structures + 1, features=(width, 2*width, 4*width, 8*width, 15*width, width), norm='batch', act='relu')
+
+# %% ../nbs/lib/13_nets.ipynb #bc86ffbd
+class ResNetUNet(nn.Module):
+    "A U-Net on a ResNet-34 encoder, with the encoder's own preprocessing inside."
+
+    def __init__(self,
+        structures: int,  # to tell apart, background not counted
+        pretrained: str | bool = 'auto',
+        frozen: bool = False,  # train the decoder only
+    ):
+        super().__init__()
+        import segmentation_models_pytorch as smp
+        self.weights, made = 'random', None
+        if pretrained:
+            try: made, self.weights = smp.Unet('resnet34', encoder_weights='imagenet', classes=structures + 1), 'resnet34 (ImageNet)'
+            except Exception as error:
+                if pretrained is True: raise FileNotFoundError('no pretrained weights of resnet34: the hub cannot be reached; fill its cache on a machine with a network, or pass pretrained="auto" or False') from error
+                log.warning('no pretrained weights of resnet34 here and no network: starting from random weights')
+        self.net = made or smp.Unet('resnet34', encoder_weights=None, classes=structures + 1)
+        wanted = smp.encoders.get_preprocessing_params('resnet34') if self.weights != 'random' else {'mean': (.485, .456, .406), 'std': (.229, .224, .225)}
+        for name in ('mean', 'std'): self.register_buffer(name, torch.tensor(wanted[name]).view(1, 3, 1, 1).float())
+        self.frozen = frozen
+        if frozen: self.net.encoder.requires_grad_(False)
+
+    def train(self, mode: bool = True):
+        "A frozen encoder stays in evaluation mode, its statistics untouched."
+        super().train(mode)
+        if self.frozen: self.net.encoder.eval()
+        return self
+
+    def forward(self, x): return self.net((x.expand(-1, 3, -1, -1) - self.mean)/self.std)
+
+# %% ../nbs/lib/13_nets.ipynb #63e24360
+class UNet3D(nn.Module):
+    "The 3-D U-Net of Çiçek and others: four steps, batch normalisation, channels doubled before pooling."
+
+    def __init__(self,
+        structures: int,  # to tell apart, background not counted
+        channels: int = 1,  # of the input
+        width: int = 32,  # channels of the first convolution; 32 is published
+    ):
+        super().__init__()
+        conv = lambda i, o: nn.Sequential(nn.Conv3d(i, o, 3, padding=1), nn.BatchNorm3d(o), nn.ReLU(True))
+        pair = lambda i, m, o: nn.Sequential(conv(i, m), conv(m, o))
+        w = [width*2**k for k in range(5)]
+        self.down = nn.ModuleList([pair(channels, w[0], w[1]), pair(w[1], w[1], w[2]), pair(w[2], w[2], w[3]), pair(w[3], w[3], w[4])])
+        self.up = nn.ModuleList([nn.ConvTranspose3d(w[k], w[k], 2, 2, bias=False) for k in (4, 3, 2)])
+        self.join = nn.ModuleList([pair(w[k] + w[k - 1], w[k - 1], w[k - 1]) for k in (4, 3, 2)])
+        self.last = nn.Conv3d(w[1], structures + 1, 1)
+
+    def forward(self, x):
+        kept = []
+        for k, block in enumerate(self.down):
+            x = block(x if k == 0 else nn.functional.max_pool3d(x, 2))
+            kept.append(x)
+        kept.pop()
+        for up, join in zip(self.up, self.join): x = join(torch.cat([up(x), kept.pop()], 1))
+        return self.last(x)

@@ -20,7 +20,7 @@ def project_root(
 # %% auto #0
 __all__ = ['PRESET_NAMES', 'project_root', 'Settings']
 
-# %% ../nbs/lib/00a_settings.ipynb #ad94b235
+# %% ../nbs/lib/00a_settings.ipynb #1c6e58f4
 PRESET_NAMES = ('tiny', 'demo', 'full')
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Settings:
     @property
     def phantom(self) -> bool:
         "Are the patients phantoms?"
-        return not self.data_root or (Path(self.data_root)/'truth'/'cohort.json').exists()
+        return not self.data_root or any((Path(self.data_root)/mark).exists() for mark in ('truth/cohort.json', 'phantoms.json'))
     @property
     def data(self) -> Path: return Path(self.data_root) if self.data_root else project_root()/'data'/'phantom'/self.preset
     @property

@@ -146,20 +146,14 @@ def frames_of(
     if plan.dataset: return plan.dataset(rows, augment)
     return FrameDataset(rows, samples.stacks, plan.select, augment, plan.volume, plan.masks, plan.opened)
 
-# %% ../nbs/lib/18b_study.ipynb #0656caf5
+# %% ../nbs/lib/18b_study.ipynb #82293f0c
 def _claim(folder, settings, samples, plan):
-    "'finished', 'unfinished' or 'new': what a run's folder holds for these settings; a folder of another run is emptied."
-    import hashlib, shutil
-    here = Path(__file__).parent if '__file__' in globals() else Path('.')
-    code = hashlib.sha1(b''.join(p.read_bytes() for n in ('anatomy', 'prepare', 'masks', 'frames', 'datasets', 'nets', 'losses', 'train', 'infer', 'metrics', 'study', plan.study.partition('_')[0]) if (p := here/f'{n}.py').exists())).hexdigest()
+    "See `train.claim`: all that a run depends on."
+    import hashlib
+    from ctlab.train import claim, code_of
+    code = code_of('anatomy', 'prepare', 'masks', 'frames', 'datasets', 'nets', 'losses', 'train', 'infer', 'metrics', 'study', plan.study.partition('_')[0])
     data = hashlib.sha1(samples.table.to_csv(index=False).encode()).hexdigest()
-    key = json.dumps(asdict(settings) | {'study': plan.study, 'plan': [plan.epochs, plan.batch, plan.rate, plan.patience, plan.volume, plan.opened, plan.note], 'stacks': samples.stacks.folder.name, 'data': data, 'code': code}, sort_keys=True, default=str)
-    path = folder/'running.json'
-    if path.exists() and path.read_text() == key: return 'finished' if (folder/'config.json').exists() and (folder/'weights.safetensors').exists() else 'unfinished'
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    path.write_text(key)
-    return 'new'
+    return claim(folder, asdict(settings) | {'study': plan.study, 'plan': [plan.epochs, plan.batch, plan.rate, plan.patience, plan.volume, plan.opened, plan.note], 'stacks': samples.stacks.folder.name, 'data': data, 'code': code})
 
 def _read_back(folder, learner):
     "A finished run from its folder."

@@ -16,9 +16,10 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'Learner', 'Waiting', 'accelerator', 'AtomicCheckpoints', 'fit', 'History', 'save_weights', 'load_weights']
+__all__ = ['log', 'Learner', 'MaskLearner', 'falling', 'fading', 'Waiting', 'accelerator', 'AtomicCheckpoints', 'fit', 'History',
+           'save_weights', 'load_weights', 'code_of', 'claim']
 
-# %% ../nbs/lib/15_train.ipynb #fb2b3f09
+# %% ../nbs/lib/15_train.ipynb #1a3126ec
 class Learner(L.LightningModule):
     "A network with its loss and optimiser."
 
@@ -26,22 +27,61 @@ class Learner(L.LightningModule):
         net: torch.nn.Module,
         loss: torch.nn.Module,  # (outputs, batch) -> dict with 'total'
         rate: float = 1e-4,  # Adam's learning rate
+        schedule=None,  # epoch -> factor of the rate; constant when left out
     ):
         super().__init__()
-        self.net, self.loss, self.rate = net, loss, rate
+        self.net, self.loss, self.rate, self.schedule = net, loss, rate, schedule
 
     def forward(self, x): return self.net(x)
 
     def _step(self, batch, split):
         image = batch['image']
         if image.ndim == 4: image = image.contiguous(memory_format=torch.channels_last)
-        losses = self.loss(self.net(image), batch)
+        outputs = self.net(image)
+        losses = self.loss(outputs, batch)
         self.log_dict({f'{split}_{name}': value for name, value in losses.items()}, on_epoch=True, on_step=False, batch_size=len(image), sync_dist=True)
+        with torch.no_grad(): self.score(outputs, batch, split)
         return losses['total']
+
+    def score(self, outputs, batch, split): "Measure more than the loss; for learners to come."
 
     def training_step(self, batch, _): return self._step(batch, 'train')
     def validation_step(self, batch, _): return self._step(batch, 'valid')
-    def configure_optimizers(self): return torch.optim.Adam(self.net.parameters(), self.rate)
+
+    def configure_optimizers(self):
+        optimiser = torch.optim.Adam([p for p in self.net.parameters() if p.requires_grad], self.rate)
+        if self.schedule is None: return optimiser
+        return {'optimizer': optimiser, 'lr_scheduler': torch.optim.lr_scheduler.LambdaLR(optimiser, self.schedule)}
+
+class MaskLearner(Learner):
+    "A learner of masks: Dice over all voxels of an epoch, the mean over the structures."
+
+    def __init__(self, net: torch.nn.Module, loss: torch.nn.Module, rate: float = 1e-4, schedule=None,
+        structures: int = 1,  # background not counted
+    ):
+        super().__init__(net, loss, rate, schedule)
+        from torchmetrics.segmentation import DiceScore
+        self.overlap = torch.nn.ModuleDict({s: DiceScore(structures + 1, include_background=False, average='macro', aggregation_level='global', input_format='index') for s in ('train_', 'valid_')})
+
+    def score(self, outputs, batch, split):
+        self.overlap[f'{split}_'].update(outputs.argmax(1), batch['mask'])
+        self.log(f'{split}_dice', self.overlap[f'{split}_'], on_epoch=True, on_step=False, batch_size=len(outputs))
+
+def falling(
+    start: float,  # the first rate
+    step: float,  # taken off after every epoch
+):  # epoch -> factor
+    "A rate that falls by the same amount every epoch, as the lower-limb study's (1e-4, by 1e-6)."
+    return lambda epoch: max(0., 1 - epoch*step/start)
+
+def fading(
+    epochs: int,
+    warm: float = .1,  # share of the epochs in which the rate rises
+):  # epoch -> factor
+    "A rate that rises quickly and fades along a cosine."
+    import math
+    rise = max(1, round(warm*epochs))
+    return lambda epoch: (epoch + 1)/rise if epoch < rise else .5*(1 + math.cos(math.pi*(epoch - rise)/max(1, epochs - rise)))
 
 # %% ../nbs/lib/15_train.ipynb #04f2a90b
 class Waiting(Callback):
@@ -95,7 +135,7 @@ def _quiet():
         yield
     for l, level in zip(loggers, levels): l.setLevel(level)
 
-# %% ../nbs/lib/15_train.ipynb #bdcecc17
+# %% ../nbs/lib/15_train.ipynb #e23b5d4a
 def fit(
     learner: L.LightningModule,
     train,  # DataLoader
@@ -103,17 +143,18 @@ def fit(
     folder: str | Path,  # checkpoints and logs
     epochs: int,
     device: str = 'auto',
-    patience: int = 0,  # stop after so many epochs without a better validation loss; 0 never stops early
+    patience: int = 0,  # stop after so many epochs without a better validation; 0 never stops early
     resume: bool = True,  # go on from the last checkpoint in the folder, if there is one
     precision: str = 'auto',  # auto: 16-bit mixed on a GPU, 32-bit on a CPU
     devices: int = 1,
     progress: bool = False,
+    watch: str = 'valid_total',  # what decides which epoch is best: a loss, or valid_dice
 ) -> dict:  # history (DataFrame), best (epoch), waiting (share), seconds
     "Train, keep the best epoch, and load it back into the learner."
-    folder, kind = Path(folder), accelerator(device)
-    keep = ModelCheckpoint(folder/'checkpoints', 'best', monitor='valid_total', save_last=True, save_weights_only=False, enable_version_counter=False)
+    folder, kind, mode = Path(folder), accelerator(device), 'max' if watch.endswith('dice') else 'min'
+    keep = ModelCheckpoint(folder/'checkpoints', 'best', monitor=watch, mode=mode, save_last=True, save_weights_only=False, enable_version_counter=False)
     waiting, history = Waiting(), History(folder/'history.csv')
-    calls = [keep, waiting, history] + ([EarlyStopping('valid_total', patience=patience)] if patience else [])
+    calls = [keep, waiting, history] + ([EarlyStopping(watch, patience=patience, mode=mode)] if patience else [])
     last = folder/'checkpoints'/'last.ckpt'
     with _quiet():
         trainer = L.Trainer(accelerator=kind, devices=devices, strategy='ddp' if devices > 1 and kind == 'cpu' else 'auto', max_epochs=epochs, callbacks=calls, plugins=[AtomicCheckpoints()], default_root_dir=folder,
@@ -183,3 +224,26 @@ def load_weights(
     except SafetensorError as error: raise ValueError(f'{path}: not a safetensors file ({error})') from error
     except RuntimeError as error: raise ValueError(f'{path}: weights of another architecture ({str(error).splitlines()[-1].strip()})') from error
     return net
+
+# %% ../nbs/lib/15_train.ipynb #5d0b1e09
+def code_of(
+    *modules: str,  # names in the package
+) -> str:  # a hash of their sources
+    "Which code a result came from."
+    import hashlib
+    here = Path(__file__).parent if '__file__' in globals() else Path('.')
+    return hashlib.sha1(b''.join(p.read_bytes() for n in modules if (p := here/f'{n}.py').exists())).hexdigest()
+
+def claim(
+    folder: str | Path,
+    key: dict,  # all that the result depends on
+) -> str:  # finished, unfinished or new
+    "What a run's folder holds for a key; a folder of another run is emptied."
+    import shutil
+    folder, text = Path(folder), json.dumps(key, sort_keys=True, default=str)
+    path = folder/'running.json'
+    if path.exists() and path.read_text() == text: return 'finished' if (folder/'config.json').exists() and (folder/'weights.safetensors').exists() else 'unfinished'
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    path.write_text(text)
+    return 'new'

@@ -22,7 +22,7 @@ LETTERS = {'bowel': 'B', 'extravasation': 'E', 'liver': 'L', 'kidney': 'K', 'spl
 PREVALENCE = {'bowel': (.98, .02), 'extravasation': (.936, .064), 'kidney': (.942, .037, .021),
               'liver': (.898, .082, .020), 'spleen': (.888, .063, .049)}
 
-# %% ../nbs/lib/00_anatomy.ipynb #7674c7fe
+# %% ../nbs/lib/00_anatomy.ipynb #2271b19c
 class Structure(NamedTuple):
     "A part of the body: its number in the phantoms' truth masks, its colour, its plausible mean HU."
     code: int
@@ -41,7 +41,7 @@ STRUCTURES = {name: Structure(code, colour, hu) for code, (name, colour, hu) in 
     ('urinary_bladder', '#f0e442', (-10, 120)), ('peritoneum', '#e9dfb8', (-125, -60)), ('vessel', '#c44f4f', (40, 300)),
     ('table', '#777777', (-900, -100))], start=1)}
 CODES = {name: s.code for name, s in STRUCTURES.items()}
-COLOURS = {name: s.colour for name, s in STRUCTURES.items()}
+COLOURS = {name: s.colour for name, s in STRUCTURES.items()} | {'tibia': '#0072b2', 'femur': '#e69f00', 'fibula': '#cc79a7', 'pelvis': '#009e73', 'tumour': '#56b4e9'}
 
 # %% ../nbs/lib/00_anatomy.ipynb #a930dd8d
 RSNA_MASK = {1: ('liver',), 2: ('spleen',), 3: ('kidney_left',), 4: ('kidney_right',),

@@ -26,7 +26,8 @@ def style():
 
 # %% auto #0
 __all__ = ['TARGET_COLOURS', 'STYLE', 'style', 'mark', 'save', 'plane_picture', 'show_plane', 'three_planes', 'training_curves',
-           'roc_and_pr', 'calibration', 'confusions', 'interval_figure', 'frame_strip']
+           'roc_and_pr', 'calibration', 'confusions', 'interval_figure', 'frame_strip', 'mask_curves', 'score_strip',
+           'mask_gallery']
 
 # %% ../nbs/lib/17_figures.ipynb #a13b3ab4
 def mark(
@@ -235,3 +236,83 @@ def frame_strip(
         figure.suptitle(title, fontsize=10)
         mark(figure, phantom)
     return figure
+
+# %% ../nbs/lib/17_figures.ipynb #96684d82
+def mask_curves(
+    history: pd.DataFrame,  # epoch, train_total, valid_total, train_dice, valid_dice
+    best: int | None = None,  # epoch kept
+    title: str = '',
+    phantom: bool = True,
+):  # matplotlib figure
+    "Loss and Dice over epochs, side by side."
+    with style() as plt:
+        figure, axes = plt.subplots(1, 2, figsize=(8.4, 3))
+        for axis, name, label in zip(axes, ('total', 'dice'), ('loss', 'Dice, mean of the structures')):
+            for split, colour, words in (('train', '#0072b2', 'training'), ('valid', '#d55e00', 'validation')):
+                if f'{split}_{name}' in history: axis.plot(history['epoch'] + 1, history[f'{split}_{name}'], 'o-', ms=3, color=colour, label=words)
+            if best is not None: axis.axvline(best + 1, color='#999999', lw=1, ls='--')
+            axis.set(xlabel='epoch', ylabel=label)
+            axis.xaxis.get_major_locator().set_params(integer=True)
+        axes[1].set_ylim(0, 1.02)
+        axes[1].legend(loc='lower right')
+        figure.suptitle(title or (f'Training; epoch {best + 1} is kept' if best is not None else 'Training'), x=.01, ha='left')
+        mark(figure, phantom)
+    return figure
+
+# %% ../nbs/lib/17_figures.ipynb #25296883
+def score_strip(
+    scores: pd.DataFrame,  # structure, the metric, and optionally a column that groups (model, axis …)
+    metric: str = 'dice',
+    by: str | None = None,  # the grouping column
+    title: str = '',
+    published: dict | None = None,  # structure -> published value
+    phantom: bool = True,
+):  # matplotlib figure
+    "Every patient a dot, the mean with its interval a bar."
+    from ctlab.metrics import bootstrap
+    groups = list(dict.fromkeys(scores[by])) if by else [None]
+    rows = [(s, g) for s in dict.fromkeys(scores['structure']) for g in groups]
+    with style() as plt:
+        figure, axis = plt.subplots(figsize=(6.8, .36*len(rows) + 1.2))
+        for k, (structure, group) in enumerate(rows):
+            part = scores[(scores['structure'] == structure) & ((scores[by] == group) if by else True)][metric].dropna().to_numpy()
+            colour = COLOURS.get(structure, '#555555')
+            axis.scatter(part, k + np.linspace(-.16, .16, len(part)), s=12, color=colour, alpha=.55, lw=0)
+            if len(part) > 1: axis.plot(bootstrap(lambda t, v: v.mean(), part, part, n=1000)[1:], [k, k], color=colour, lw=6, alpha=.35, solid_capstyle='round')
+            if len(part): axis.plot(part.mean(), k, 'o', color=colour, mec='white', ms=7)
+            if published and structure in published: axis.plot(published[structure], k, 'D', mfc='none', mec='#333333', ms=6, label='published, real patients' if k == 0 else None)
+        axis.set(yticks=range(len(rows)), yticklabels=[f'{s}, {g}' if g is not None else s for s, g in rows], ylim=(len(rows) - .4, -.6), xlabel=metric.replace('_', ' '), title=title)
+        if metric in ('dice', 'jaccard', 'surface_dice'): axis.set_xlim(-.02, 1.02)
+        axis.grid(axis='x', color='#e5e5e5')
+        axis.set_axisbelow(True)
+        if published: axis.legend(fontsize=8, loc='lower left')
+        mark(figure, phantom)
+    return figure
+
+# %% ../nbs/lib/17_figures.ipynb #3e885ffd
+def mask_gallery(
+    items: list,  # (volume, truth, found, slice, caption); the volumes of one grid, LPS
+    structures: tuple,  # names of the numbers 1, 2, …
+    title: str = '',
+    limits: tuple = window('soft_tissue'),  # values shown black and white
+    columns: int = 4,
+    phantom: bool = True,
+):  # matplotlib figure
+    "Slices with the truth outlined and the prediction filled."
+    with style() as plt:
+        rows = -(-len(items)//columns)
+        figure, axes = plt.subplots(rows, min(columns, len(items)), figsize=(2.6*min(columns, len(items)), 2.75*rows + .4), squeeze=False)
+        for axis in axes.flat: axis.set_axis_off()
+        for axis, (volume, truth, found, index, caption) in zip(axes.flat, items):
+            show_plane(axis, volume, 'axial', index, limits, {n: truth.array == k for k, n in enumerate(structures, 1)} if truth is not None else None, letters=False)
+            for k, name in enumerate(structures, 1):
+                picture, _ = plane_picture(Volume((found.array == k).astype(np.uint8), found.affine), 'axial', index)
+                axis.imshow(np.ma.masked_equal(picture, 0), cmap=_one_colour(COLOURS.get(name, '#56b4e9')), alpha=.45, vmin=0, vmax=1, aspect=axis.get_aspect(), interpolation='nearest')
+            axis.set_title(caption, fontsize=8.5, loc='center')
+        figure.suptitle(title, x=.01, ha='left')
+        mark(figure, phantom)
+    return figure
+
+def _one_colour(colour):
+    from matplotlib.colors import ListedColormap
+    return ListedColormap([colour])

@@ -43,7 +43,7 @@ def as_scores(
 # %% auto #0
 __all__ = ['predict', 'by_patient', 'as_scores', 'mask_probabilities', 'on_scan']
 
-# %% ../nbs/lib/16_infer.ipynb #413d1d60
+# %% ../nbs/lib/16_infer.ipynb #07b9be3f
 def mask_probabilities(
     net: torch.nn.Module,
     picture: np.ndarray,  # uint8, (z, y, x), as prepared
@@ -55,7 +55,7 @@ def mask_probabilities(
 ) -> np.ndarray:  # float16, (numbers, z, y, x), sums to 1
     "What the network thinks of every voxel."
     from monai.inferers import sliding_window_inference
-    x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.asarray(picture), axis, 0)))
+    x = torch.from_numpy(np.moveaxis(np.asarray(picture), axis, 0).copy())
     plane = [-(-n//32)*32 for n in x.shape[1:]]
     net = net.to(device).eval()
     with torch.inference_mode():

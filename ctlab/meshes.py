@@ -12,7 +12,7 @@ from .volume import Volume
 # %% auto #0
 __all__ = ['surface', 'measures', 'write_mesh', 'draw_surfaces']
 
-# %% ../nbs/lib/10b_meshes.ipynb #3198c423
+# %% ../nbs/lib/10b_meshes.ipynb #07411f52
 def surface(
     mask: Volume,  # boolean
     smooth: float = 1.,  # mm, sigma of the smoothing; 0 keeps the stairs
@@ -28,14 +28,22 @@ def surface(
     low = np.array([s[0] for s in spans])
     box = np.pad(inside[tuple(slice(s[0], s[-1] + 1) for s in spans)], room).astype(np.float32)
     field = gaussian_filter(box, np.array(smooth)/mask.spacing) if smooth else box
-    n = int(inside.sum())
-    around = np.partition(field.ravel(), [field.size - n - 1, field.size - n])[[field.size - n - 1, field.size - n]]
-    level = float(np.clip(around.mean(), 1e-3, .999)) if smooth else .5
-    points, faces, _, _ = marching_cubes(field, level)
+    low_level, high_level, level = .02, .98, .5
+    for _ in range(14 if smooth else 1):  # the volume falls as the level rises
+        points, faces, _, _ = marching_cubes(field, level)
+        ratio = abs(_enclosed(points, faces))/inside.sum()
+        if abs(ratio - 1) < .004: break
+        low_level, high_level = (level, high_level) if ratio > 1 else (low_level, level)
+        level = (low_level + high_level)/2
     places = (points + low - room)[:, ::-1] @ mask.affine[:3, :3].T + mask.affine[:3, 3]
     made = trimesh.Trimesh(places, faces, process=True)
     if made.volume < 0: made.invert()  # normals point outwards
     return made
+
+def _enclosed(points, faces):
+    "The volume inside a closed surface, in voxels."
+    a, b, c = (points[faces[:, k]] for k in range(3))
+    return float(np.einsum('ij,ij->i', a, np.cross(b, c)).sum()/6)
 
 def measures(
     mesh,  # trimesh.Trimesh

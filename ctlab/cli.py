@@ -18,8 +18,8 @@ def _stop(text, code=1):
     raise typer.Exit(code)
 
 # %% auto #0
-__all__ = ['app', 'doctor', 'phantom', 'find_notebook', 'run_notebook', 'run', 'report', 'prepare', 'clean', 'compare', 'predict',
-           'audit', 'site', 'demo', 'main']
+__all__ = ['app', 'PUBLISHED_DICE', 'doctor', 'phantom', 'find_notebook', 'run_notebook', 'run', 'report', 'prepare', 'clean',
+           'compare', 'predict', 'segment', 'audit', 'site', 'demo', 'main']
 
 # %% ../nbs/lib/20_cli.ipynb #0dfbb031
 def _packages():
@@ -215,7 +215,7 @@ def _known_parameters(notebook):
             return [t.id for node in ast.parse(''.join(cell['source'])).body if isinstance(node, ast.Assign) for t in node.targets]
     return []
 
-# %% ../nbs/lib/20_cli.ipynb #0d78312e
+# %% ../nbs/lib/20_cli.ipynb #465ae45e
 @app.command()
 def report(
     study: Annotated[str, typer.Argument(help='Name of the run, such as approach1 or approach1_cleaned.')],
@@ -224,13 +224,15 @@ def report(
     data_root: Annotated[str, typer.Option(help='The cohort; the preset\'s phantoms when left out.')] = '',
     to: Annotated[Optional[Path], typer.Option(help='Folder for the tables; beside the runs when left out.')] = None,
 ):
-    """Gather the finished folds of a study into the source's table, with intervals, beside the published one.
+    """Gather the finished folds of a study into one table with intervals, beside the published one: the source's table for the trauma studies, Dice and its companions for masks.
 
     Examples:
 
         ctlab report approach1
 
         ctlab report approach1_cleaned --preset demo --to reports/reference
+
+        ctlab report spleen --preset demo
     """
     from ctlab.cohort import grade, read_labels
     from ctlab.report import gather, pooled_table, source_table, write_tables
@@ -238,6 +240,7 @@ def report(
     settings = Settings(data_root=data_root, out_dir=out_dir, preset=preset)
     try:
         _, predictions, configs = gather(settings.out, study, preset)
+        if 'structure' in predictions: return _report_masks(study, preset, predictions, configs, to or settings.out/study/preset)
         labels = read_labels(settings.data)
     except (FileNotFoundError, ValueError) as error: _stop(str(error))
     published = study if (project_root()/'data'/'published'/f'{study}.csv').exists() else None
@@ -247,6 +250,19 @@ def report(
     note = (f"{study}, preset {preset}: {len(configs)} of {configs[0]['n_folds']} folds, {held['patient_id'].nunique()} {people} held out once each. Per cent, with 95 % intervals over patients. "
             f"Published values under the names that the audit found. Made by `ctlab run {study.removesuffix('_cleaned')} --folds all -p preset {preset}` in {sum(c['seconds'] for c in configs)/60:.0f} minutes of training.")
     for path in write_tables(table, to or settings.out/study/preset, f'{study}-{preset}', note): _say(str(path))
+
+# %% ../nbs/lib/20_cli.ipynb #b097a557
+PUBLISHED_DICE = {'spleen': {'spleen': 0.}, 'lowerlimb': {'tibia': .93, 'femur': .93, 'fibula': .75, 'pelvis': .88}, 'liver2d': {'liver': .351}}  # as printed in the sources, on real patients
+
+def _report_masks(study, preset, scores, configs, folder):
+    "The table of a segmentation study."
+    from ctlab.report import write_tables
+    from ctlab.segmentation import mask_table
+    people = 'phantoms' if all(c.get('phantom') for c in configs) else 'patients'
+    held = scores[scores['split'] == 'test']
+    note = (f"{study}, preset {preset}: {len(configs)} fold{'s' if len(configs) > 1 else ''}, {held['case'].nunique()} {people} held out, none of which chose the epoch. Means with 95 % intervals over patients; started from {configs[0]['weights']} weights. "
+            f"{sum(c['seconds'] for c in configs)/60:.0f} minutes of training.")
+    for path in write_tables(mask_table(scores, PUBLISHED_DICE.get(study.partition('_')[0])), folder, f'{study}-{preset}', note): _say(str(path))
 
 # %% ../nbs/lib/20_cli.ipynb #8d30f181
 @app.command()
@@ -375,6 +391,36 @@ def predict(
     (out/'predictions.html').write_text(page(table, context))
     _say(f"{table['series_id'].nunique()} series, {len(context['nets'])} fold(s), {len(context['data'].set_aside)} set aside")
     _say(str(out/'predictions.csv')); _say(str(out/'predictions.html'))
+
+# %% ../nbs/lib/20_cli.ipynb #f5e04204
+@app.command()
+def segment(
+    source: Annotated[Path, typer.Argument(help='A NIfTI file, or a folder with one DICOM series.')],
+    out: Annotated[Path, typer.Argument(help='Folder for the results.')],
+    model: Annotated[str, typer.Option(help='The folder of a finished run, such as reports/runs/spleen/demo/fold0, or totalsegmentator.')] = 'totalsegmentator',
+    fast: Annotated[bool, typer.Option('--fast', help="TotalSegmentator's 3 mm network.")] = False,
+    device: Annotated[str, typer.Option(help='auto, cpu or cuda.')] = 'auto',
+    mesh: Annotated[str, typer.Option(help='Surfaces as stl, ply, glb or none.')] = 'stl',
+    json_: Annotated[bool, typer.Option('--json', help='Print the statistics as JSON.')] = False,
+):
+    """Draw the masks of a scan: NIfTI, DICOM SEG (for DICOM input), surfaces, statistics, and a picture.
+
+    Examples:
+
+        ctlab segment scan.nii.gz out --model reports/runs/spleen/demo/fold0
+
+        ctlab segment /data/one_series out --model totalsegmentator --fast --mesh glb
+    """
+    import json
+    from ctlab.masks import NoMask
+    from ctlab.segment import segment as draw
+    from ctlab.train import accelerator
+    if not source.exists(): _stop(f'{source}: no such file or folder')
+    try: facts = draw(source, out, model, fast, 'cuda' if accelerator(device) == 'gpu' else 'cpu', mesh)
+    except (FileNotFoundError, ValueError, NoMask) as error: _stop(str(error))
+    if json_: _say(json.dumps(facts, indent=1)); return
+    for name, f in facts['structures'].items(): _say(f"{name:<14} {f['volume_ml']:>10.1f} mL" + (f"   mean {f['mean']:.0f}" if f['mean'] is not None else '   not found'))
+    _say(str(out))
 
 # %% ../nbs/lib/20_cli.ipynb #c39c9017
 @app.command()

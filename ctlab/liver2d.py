@@ -16,7 +16,7 @@ from .settings import Settings
 # %% auto #0
 __all__ = ['STRUCTURES', 'SIZES', 'plan', 'run', 'selection']
 
-# %% ../nbs/10_liver2d.ipynb #bce8bd88
+# %% ../nbs/10_liver2d.ipynb #118623ed
 STRUCTURES = ('liver',)
 SIZES = {'tiny': (64, 8, 2, 40), 'demo': (128, 8, 14, 500), 'full': (512, 32, 50, 4000)}  # preset -> (pixels a side, width, epochs, samples in an epoch)
 
@@ -27,7 +27,7 @@ def plan(
     "The study's plan."
     pixels, width, epochs, draws = SIZES[settings.preset]
     return MaskPlan('liver2d', CaseRecipe(STRUCTURES, pixels, window=(50., 400.)), lambda: unet_2d(1, width), lambda: MaskLoss(loss), settings.epochs or epochs, draws, 10, 1e-3,
-                    augment=augmentation(15., (0, 1), blur=1., seed=settings.seed), share=.6, note={'loss': loss})
+                    augment=augmentation(15., (0, 1), blur=1., seed=settings.seed), share=.6, note={'options': {'loss': loss}})
 
 def run(
     settings: Settings,

@@ -31,7 +31,7 @@ def thirds(
     k = max(1, round(.15*len(order)))
     return {'test': order[:k], 'valid': order[k:2*k], 'train': order[2*k:]}
 
-# %% ../nbs/09_liver3d.ipynb #bd61e8cf
+# %% ../nbs/09_liver3d.ipynb #aa102e28
 SIZES = {'tiny': (32, 4, 2, 8), 'demo': (96, 8, 14, 64), 'full': (256, 32, 100, 800)}  # preset -> (pixels a side, width, epochs, blocks in an epoch)
 
 def plan(
@@ -44,7 +44,7 @@ def plan(
     epochs = settings.epochs or epochs
     weights = (1., 3., 30.) if tumours else (1., 5.)
     return MaskPlan('liver3d' + (f'_tumours_{loss}' if tumours else ''), CaseRecipe(STRUCTURES, pixels, 2.5 if settings.preset == 'full' else 0., (50., 400.)), lambda: UNet3D(2, 1, width),
-                    lambda: MaskLoss(loss, weights if loss == 'cross_entropy' else None), epochs, draws, 2, 2e-3, fading(epochs), 16, augment=augmentation(10., zoom=.1, volume=True, seed=settings.seed), empty=False, note={'loss': loss})
+                    lambda: MaskLoss(loss, weights if loss == 'cross_entropy' else None), epochs, draws, 2, 2e-3, fading(epochs), 16, augment=augmentation(10., zoom=.1, volume=True, seed=settings.seed), empty=False, note={'options': {'loss': loss, 'tumours': tumours}})
 
 def run(
     settings: Settings,

@@ -33,7 +33,7 @@ def overlaps(
     several = stack.sum(0) > 1
     return {'case': case.name, 'claimed twice (counted)': int(several.sum()), 'found by "sum > 4"': int((sums > 4).sum()), 'missed': int((several & (sums <= 4)).sum())}
 
-# %% ../nbs/08_lowerlimb.ipynb #7f4cef1d
+# %% ../nbs/08_lowerlimb.ipynb #bc249e00
 SIZES = {'tiny': (64, 8, 2, 48), 'demo': (160, 8, 10, 400), 'full': (256, 32, 100, 4000)}  # preset -> (pixels a side, width, epochs, samples in an epoch)
 MODELS = {'unet': '2-D U-Net', 'resnet': 'ResNet-34 U-Net, fine-tuned', 'resnet_frozen': 'ResNet-34 U-Net, frozen encoder'}
 
@@ -51,7 +51,7 @@ def plan(
     rate = 1e-4 if full else 2e-3 if model == 'unet' else 1e-3  # as published at full size; few steps need a higher one
     net = (lambda: unet_2d(4, width)) if model == 'unet' else lambda: ResNetUNet(4, pretrained, model == 'resnet_frozen')
     return MaskPlan('lowerlimb' + ('' if model == 'unet' else f'_{model}'), CaseRecipe(STRUCTURES, size or pixels, window=None, region=True), net, MaskLoss, epochs, draws//(3 if small else 1), 8 if small else 16, rate,
-                    falling(1e-4, 1e-6) if full else falling(1., .9/epochs), augment=augmentation(15., (1,), seed=settings.seed), patience=20, note={'model': MODELS[model]})
+                    falling(1e-4, 1e-6) if full else falling(1., .9/epochs), augment=augmentation(15., (1,), seed=settings.seed), patience=20, note={'options': {'model': model, 'size': size}})
 
 def run(
     settings: Settings,

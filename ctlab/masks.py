@@ -235,8 +235,9 @@ def roi(
     if not len(present): raise NoMask(f'none of {", ".join(organs)} covers {least:g} mm² in any frame')
     return max(0, int(present[0]) - margin), min(len(total), int(present[-1]) + 1 + margin)
 
-# %% ../nbs/lib/08b_masks.ipynb #cc8bd508
-_SNOMED = {'liver': '10200004', 'spleen': '78961009', 'kidney_left': '18639004', 'kidney_right': '9846003', 'duodenum': '38848004', 'small_bowel': '30315005', 'colon': '71854001'}
+# %% ../nbs/lib/08b_masks.ipynb #294a8ddf
+_SNOMED = {'liver': '10200004', 'spleen': '78961009', 'kidney_left': '18639004', 'kidney_right': '9846003', 'duodenum': '38848004', 'small_bowel': '30315005', 'colon': '71854001',
+           'tibia': '12611008', 'femur': '71341001', 'fibula': '87342007', 'pelvis': '118645006', 'tumour': '108369006'}
 
 def write_seg(
     mask: Volume,  # numbers of `anatomy.CODES`, on the grid of the series
@@ -244,6 +245,7 @@ def write_seg(
     path: str | Path,  # of the SEG file
     algorithm: str = 'ctlab',  # what drew the mask
     version: str = '1',
+    numbers: dict = CODES,  # structure -> its number in the mask
 ) -> list[str]:  # names of the segments written
     "Store a mask as a DICOM Segmentation of its series."
     import highdicom as hd
@@ -253,11 +255,11 @@ def write_seg(
     headers, _ = dicom.choose_series(dicom.read_headers(dicom.list_files(series))[0])
     order = dicom.geometry(headers).order
     if mask.shape != (len(order), headers[0].rows, headers[0].columns): raise ValueError(f'{series}: the series has {len(order)} slices of {headers[0].rows} × {headers[0].columns}, the mask {mask.shape}; resample the mask to the series first')
-    names = [n for n in _SNOMED if (mask.array == CODES[n]).any()]
+    names = [n for n in _SNOMED if n in numbers and (mask.array == numbers[n]).any()]
     if not names: raise NoMask(f'the mask holds none of {", ".join(_SNOMED)}')
     identity = hd.AlgorithmIdentificationSequence(name=algorithm, version=version, family=Code('123109', 'DCM', 'Manual Processing') if algorithm == 'manual' else Code('123110', 'DCM', 'Artificial Intelligence'))
     described = [hd.seg.SegmentDescription(k + 1, n, Code('123037004', 'SCT', 'Anatomical structure'), Code(_SNOMED[n], 'SCT', n.replace('_', ' ')), 'AUTOMATIC', identity) for k, n in enumerate(names)]
-    pixels = np.stack([mask.array == CODES[n] for n in names], -1).astype(np.uint8)
+    pixels = np.stack([mask.array == numbers[n] for n in names], -1).astype(np.uint8)
     made = hd.seg.Segmentation([_completed(pydicom.dcmread(headers[k].path)) for k in order], pixels, 'BINARY', described, hd.UID(), 1, hd.UID(), 1, 'ctlab', 'ctlab', version, '1')
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -267,7 +269,12 @@ def write_seg(
     return names
 
 def _completed(dataset):
-    "A source slice with the type 2 tags that anonymised files lack."
+    "A source slice with the tags that anonymised files lack or leave empty."
+    from pydicom.uid import CTImageStorage, MRImageStorage, generate_uid
     for keyword in ('PatientName', 'PatientBirthDate', 'PatientSex', 'StudyDate', 'StudyTime', 'StudyID', 'AccessionNumber', 'ReferringPhysicianName', 'PatientID'):
         if keyword not in dataset: setattr(dataset, keyword, '')
+    if not dataset.get('SOPClassUID'): dataset.SOPClassUID = MRImageStorage if dataset.get('Modality') == 'MR' else CTImageStorage
+    for keyword in ('StudyInstanceUID', 'SeriesInstanceUID', 'FrameOfReferenceUID'):
+        if not dataset.get(keyword): setattr(dataset, keyword, generate_uid(entropy_srcs=['ctlab', keyword, str(dataset.get('PatientID', ''))]))  # the same for all slices
+    if not dataset.get('SOPInstanceUID'): dataset.SOPInstanceUID = generate_uid(entropy_srcs=[str(dataset.get('ImagePositionPatient', '')), str(dataset.get('InstanceNumber', ''))])
     return dataset

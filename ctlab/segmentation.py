@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['log', 'SCORES', 'ensure_set', 'split_cases', 'score_case', 'summarise', 'MaskPlan', 'train_masks', 'segment_scan',
-           'score_cases', 'tidy']
+           'score_cases', 'tidy', 'mask_table']
 
 # %% ../nbs/lib/18f_segmentation.ipynb #4fd21596
 def ensure_set(
@@ -218,3 +218,19 @@ def _sweep(mask, least):
     keep = area >= least*mask.sum((1, 2))[slice_of]
     keep[0] = False
     return keep[parts]
+
+# %% ../nbs/lib/18f_segmentation.ipynb #538bf13f
+def mask_table(
+    scores: pd.DataFrame,  # of all folds, with the column split
+    published: dict | None = None,  # structure -> published Dice
+    seed: int = 0,
+) -> pd.DataFrame:  # one row per structure; texts with intervals
+    "Means over the held-out patients with 95 % intervals."
+    wide = summarise(scores[scores['split'] == 'test'], '', 0, seed)
+    words = {'dice': 'Dice', 'jaccard': 'Jaccard', 'hausdorff95_mm': 'HD95, mm', 'surface_dice': 'surface Dice, 2 mm', 'volume_error_ml': 'volume error, mL'}
+    digits = lambda m: 1 if m in ('hausdorff95_mm', 'volume_error_ml') else 3
+    wide['text'] = [f"{r.value:.{digits(r.metric)}f} [{r.low:.{digits(r.metric)}f}, {r.high:.{digits(r.metric)}f}]" if np.isfinite(r.low) else f'{r.value:.{digits(r.metric)}f}' for r in wide.itertuples()]
+    table = wide.pivot(index='target', columns='metric', values='text').rename(columns=words)[list(words.values())].loc[list(dict.fromkeys(wide['target']))]
+    table.insert(0, 'patients', wide[wide['metric'] == 'dice'].set_index('target')['n'])
+    if published: table['published Dice'] = table.index.map(lambda n: published.get(n, '–'))
+    return table.rename_axis('structure')

@@ -181,43 +181,50 @@ def score_cases(
         rows += [{'case': case.name} | r for r in score_case(finish(found) if finish else found, truth, plan.recipe.structures)]
     return pd.DataFrame(rows)
 
-# %% ../nbs/lib/18f_segmentation.ipynb #97ff8dc5
+# %% ../nbs/lib/18f_segmentation.ipynb #bf1a5a19
 def tidy(
     found: Volume,  # numbers
     least: float = .01,  # parts smaller than this share of their structure's area in the slice go
 ) -> Volume:
     "Fill holes and remove crumbs, slice by slice, all slices at once."
     answer = np.zeros_like(found.array)
-    for k in [v for v in np.unique(found.array) if v]:
+    for k in range(1, int(found.array.max()) + 1):
         mask = found.array == k
+        if not mask.any(): continue
         box = tuple(slice(max(0, w[0] - 1), w[-1] + 2) for w in (np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)))
         part = _sweep(_fill(mask[box]), least)
         target = answer[box]
         target[part & (target == 0)] = k
     return Volume(answer, found.affine)
 
-_FLAT = np.zeros((3, 3, 3), int)
-_FLAT[1] = [[0, 1, 0], [1, 1, 1], [0, 1, 0]]
+def _sheet(mask, frame):
+    "All slices below each other on one sheet, each in a frame."
+    z, y, x = mask.shape
+    sheet = np.full((z, y + 2, x + 2), frame, bool)
+    sheet[:, 1:-1, 1:-1] = mask
+    return sheet.reshape(-1, x + 2)
 
 def _fill(mask):
     "Background that cannot reach the edge of its slice becomes mask."
-    from scipy.ndimage import label
-    parts, n = label(~np.pad(mask, ((0, 0), (1, 1), (1, 1))), _FLAT)
-    outside = np.zeros(n + 1, bool)
-    outside[parts[:, 0, 0]] = True  # the padding joins all that reaches an edge
-    return ~outside[parts][:, 1:-1, 1:-1]
+    import cc3d
+    z, y, x = mask.shape
+    parts = cc3d.connected_components(_sheet(~mask, True), connectivity=4)  # the frames join all that reaches an edge
+    return (parts != parts[0, 0]).reshape(z, y + 2, x + 2)[:, 1:-1, 1:-1]
 
 def _sweep(mask, least):
     "Parts below a share of the area in their slice go."
-    from scipy.ndimage import label
-    parts, n = label(mask, _FLAT)
+    import cc3d
+    z, y, x = mask.shape
+    parts, n = cc3d.connected_components(_sheet(mask, False), connectivity=4, return_N=True)
     area = np.bincount(parts.ravel(), minlength=n + 1)
-    slice_of = np.zeros(n + 1, int)
-    z = np.broadcast_to(np.arange(len(mask))[:, None, None], mask.shape)
-    slice_of[parts[mask]] = z[mask]
-    keep = area >= least*mask.sum((1, 2))[slice_of]
-    keep[0] = False
-    return keep[parts]
+    first = np.zeros(n + 1, np.int64)
+    sums = mask.sum((1, 2))
+    ends = parts.reshape(z, -1).max(1)  # numbers rise from slice to slice
+    first[1:] = np.searchsorted(np.maximum.accumulate(ends), np.arange(1, n + 1))
+    gone = area < least*sums[first]
+    gone[0] = False
+    if not gone.any(): return mask
+    return mask & ~gone[parts].reshape(z, y + 2, x + 2)[:, 1:-1, 1:-1]
 
 # %% ../nbs/lib/18f_segmentation.ipynb #538bf13f
 def mask_table(

@@ -75,7 +75,7 @@ def check_folds(
     both = set(train) & set(held_out)
     if both: raise ValueError(f'{len(both)} patients are on both sides of the split, among them {sorted(both)[:5]}; split by patient')
 
-# %% ../nbs/lib/07_cohort.ipynb #0cd8a883
+# %% ../nbs/lib/07_cohort.ipynb #7003b211
 def list_series(
     root: str | Path,  # a cohort's folder
     labels: pd.DataFrame | None = None,  # keep labelled patients only
@@ -97,7 +97,9 @@ def ensure_cohort(
     if settings.data_root:
         if not root.is_dir(): raise FileNotFoundError(f'{root}: no such folder; data_root must hold train_images/ and train_2024.csv or train.csv')
         return root
+    from ctlab.parallel import check_main
     from ctlab.phantom import make_cohort
+    check_main()
     root.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(root.parent/f'.{root.name}.lock'):
         return make_cohort(root, settings.preset, workers=settings.workers)

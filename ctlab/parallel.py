@@ -11,7 +11,7 @@ def cores() -> int:  # that this process may use
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 # %% auto #0
-__all__ = ['cores', 'progress_bar', 'parallel_map']
+__all__ = ['cores', 'progress_bar', 'check_main', 'parallel_map']
 
 # %% ../nbs/lib/02a_parallel.ipynb #bf0f87a1
 def progress_bar(
@@ -31,7 +31,12 @@ def progress_bar(
             yield lambda: bar.advance(task)
     return shown()
 
-# %% ../nbs/lib/02a_parallel.ipynb #1f679793
+# %% ../nbs/lib/02a_parallel.ipynb #12755c4e
+def check_main() -> None:
+    "Refuse to begin while a script is only being read again by a worker process."
+    import multiprocessing
+    if getattr(multiprocessing.current_process(), '_inheriting', False): raise RuntimeError("this script starts work while its worker processes read it: put what it does under if __name__ == '__main__':")
+
 def parallel_map(
     work,  # function of one item, importable from a module
     items: list,  # what to work on
@@ -42,6 +47,7 @@ def parallel_map(
     scheduler: str = '',  # address of a Dask scheduler; empty for this machine
 ) -> list:  # results in the order of the items
     "Work on all items."
+    check_main()
     workers = min(workers or cores(), len(items) or 1)
     with progress_bar(len(items), title) as advance:
         if scheduler: return _on_cluster(work, items, scheduler, advance, crashed)

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 __all__ = ['log', 'SCORES', 'ensure_set', 'split_cases', 'score_case', 'summarise', 'MaskPlan', 'train_masks', 'segment_scan',
            'score_cases', 'tidy', 'mask_table']
 
-# %% ../nbs/lib/18f_segmentation.ipynb #4fd21596
+# %% ../nbs/lib/18f_segmentation.ipynb #434802f4
 def ensure_set(
     settings: Settings,
     kind: str,  # spleen, lits, ircad or limbs
@@ -29,7 +29,9 @@ def ensure_set(
         if not settings.data.is_dir(): raise FileNotFoundError(f'{settings.data}: no such folder; data_root must hold a segmentation set (see the chapter on cases)')
         return settings.data
     from filelock import FileLock
+    from ctlab.parallel import check_main
     from ctlab.sets import make_set
+    check_main()
     root = project_root()/'data'/'phantom'/'sets'/f'{kind}-{settings.preset}'
     root.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(root.parent/f'.{root.name}.lock'): return make_set(kind, root, settings.preset, workers=settings.workers)

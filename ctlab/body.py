@@ -56,10 +56,10 @@ def draw_habitus(
     fat = float(np.clip(rng.gamma(3.2, 6.) + 4*female, 5, 50))
     return Habitus(female, tuple(float(np.clip(s, .82, 1.2)) for s in scale), fat, float(rng.random()), float(rng.uniform(3.5, 6.5)))
 
-# %% ../nbs/lib/04_body.ipynb #18f6c2bd
+# %% ../nbs/lib/04_body.ipynb #b8dd3961
 DETAILS = {name: code for code, name in enumerate(
     ('none', 'medulla', 'gas', 'fluid', 'stool', 'oral_contrast', 'wall', 'cyst', 'calcification', 'urine', 'myocardium', 'laceration', 'haematoma',
-     'devascularised', 'blood', 'extravasation', 'stranding', 'free_gas', 'thick_wall', 'ascites', 'tumour'))}
+     'devascularised', 'blood', 'extravasation', 'stranding', 'free_gas', 'thick_wall', 'ascites', 'tumour', 'vein'))}
 
 @dataclass
 class Canvas:
@@ -328,7 +328,7 @@ def _vessels(canvas):
         canvas.paint(name, box, f < 1, soft)
     canvas.hilum = hilum
 
-# %% ../nbs/lib/04_body.ipynb #bdabdf87
+# %% ../nbs/lib/04_body.ipynb #26e02fe8
 _FREE = ('peritoneum', 'muscle')
 
 def _heart(canvas):
@@ -371,11 +371,11 @@ def _liver_vessels(canvas):
         end = np.add(end, rng.normal(0, 9, 3))
         middle = (root*.55 + end*.45) + rng.normal(0, 8, 3)
         box, f, _ = tube(canvas, [root, middle, end], (5, 3.2, 1.8))
-        canvas.paint('vessel', box, f < 1, ('liver',))
+        canvas.paint('vessel', box, f < 1, ('liver',), 'vein')
     for end in ((-115, 5, 335), (-70, -45, 325), (-10, -40, 335), (-90, 55, 310)):
         end = np.add(end, rng.normal(0, 9, 3))
         box, f, _ = tube(canvas, [(-24, 4, 356), (np.array((-24, 4, 356)) + end)/2 + rng.normal(0, 7, 3), end], (5.5, 4, 2))
-        canvas.paint('vessel', box, f < 1, ('liver',))
+        canvas.paint('vessel', box, f < 1, ('liver',), 'vein')
 
 # %% ../nbs/lib/04_body.ipynb #d982c438
 def _spleen(canvas):

@@ -16,10 +16,10 @@ from .phantom import Scan, acquire
 from .volume import Volume, volume_from
 
 # %% auto #0
-__all__ = ['SET_SIZES', 'BONES', 'KINDS', 'Sizes', 'add_tumours', 'ct_case', 'Legs', 'draw_legs', 'limb_case', 'overlapping',
-           'make_set']
+__all__ = ['SET_SIZES', 'BONES', 'KINDS', 'Sizes', 'add_tumours', 'ct_case', 'whole_liver', 'Legs', 'draw_legs', 'limb_case',
+           'overlapping', 'make_set']
 
-# %% ../nbs/lib/06a_sets.ipynb #e34c852c
+# %% ../nbs/lib/06a_sets.ipynb #a9f8a263
 @dataclass(frozen=True)
 class Sizes:
     "How large the sets of a preset are."
@@ -62,7 +62,14 @@ def ct_case(
     scan = Scan('portal', float(rng.uniform(-10, 60)), float(rng.uniform(420, 470)), sizes.spacing, sizes.spacing, sizes.matrix, float(rng.uniform(370, 450)), float(rng.uniform(7, 13)))
     return acquire(body, scan, seed)
 
-# %% ../nbs/lib/06a_sets.ipynb #d64e3950
+def whole_liver(
+    structures: Volume,
+    details: Volume,
+) -> np.ndarray:  # bool
+    "The liver with the vessels inside it, as people draw it in LiTS and IRCAD."
+    return (structures.array == CODES['liver']) | (details.array == DETAILS['vein'])
+
+# %% ../nbs/lib/06a_sets.ipynb #4f3b14db
 def _decathlon(task):
     "One spleen case: image and label, or an image without label for the test part."
     k, seed, sizes, root = task
@@ -79,7 +86,7 @@ def _lits(task):
     k, seed, sizes, root = task
     if not (root/f'segmentation-{k}.nii').exists():
         hu, structures, details = ct_case(seed*1000 + 300 + k, sizes, True)
-        liver = structures.array == CODES['liver']
+        liver = whole_liver(structures, details)
         label = liver.astype(np.uint8) + (liver & np.isin(details.array, [DETAILS['tumour'], DETAILS['cyst']]))
         nifti.write(hu, root/f'volume-{k}.nii')
         nifti.write(Volume(label.astype(np.uint8), structures.affine), root/f'segmentation-{k}.nii')
@@ -90,9 +97,9 @@ def _ircad(task):
     k, seed, sizes, root = task
     name = f'ircad_e{k + 1:02d}'
     if not (root/f'{name}_liver.nii.gz').exists():
-        hu, structures, _ = ct_case(seed*1000 + 600 + k, sizes, k % 4 != 0)
+        hu, structures, details = ct_case(seed*1000 + 600 + k, sizes, k % 4 != 0)
         nifti.write(hu, root/f'{name}_orig.nii.gz')
-        nifti.write(Volume((structures.array == CODES['liver']).astype(np.uint8), structures.affine), root/f'{name}_liver.nii.gz')
+        nifti.write(Volume(whole_liver(structures, details).astype(np.uint8), structures.affine), root/f'{name}_liver.nii.gz')
     return name
 
 # %% ../nbs/lib/06a_sets.ipynb #90d00006
@@ -210,7 +217,7 @@ def _limb(task):
         for name in ('tibia', 'femur', 'fibula', 'pelvis'): nifti.write(masks[name], folder/'masks'/f'{name}.nii.gz')
     return folder.name
 
-# %% ../nbs/lib/06a_sets.ipynb #721dc06e
+# %% ../nbs/lib/06a_sets.ipynb #25f4bc8a
 KINDS = {'spleen': 'Medical Decathlon layout, spleen', 'lits': 'LiTS layout, liver and tumours', 'ircad': 'IRCAD layout, liver', 'limbs': 'MR of both legs: DICOM and one mask per bone'}
 
 def make_set(
@@ -224,7 +231,7 @@ def make_set(
     "Draw (or finish) a set for segmentation."
     if kind not in KINDS: raise ValueError(f'no set is called {kind!r}; choose from {", ".join(KINDS)}')
     root, sizes = Path(root), SET_SIZES[preset] if isinstance(preset, str) else preset
-    key, mark = json.dumps([1, kind, repr(sizes), seed]), root/'phantoms.json'
+    key, mark = json.dumps([2, kind, repr(sizes), seed]), root/'phantoms.json'
     if root.exists() and any(root.iterdir()) and not (mark.exists() and mark.read_text() == key): raise FileExistsError(f'{root}: holds something else; choose another folder or delete it')
     root.mkdir(parents=True, exist_ok=True)
     mark.write_text(key)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['whole', 'write_whole', 'sweep']
+__all__ = ['whole', 'write_whole', 'only_one', 'sweep']
 
 # %% ../nbs/lib/00b_files.ipynb #1f9bfa21
 _HOST = platform.node() or 'here'
@@ -34,6 +34,16 @@ def write_whole(
     "A text or some bytes as a whole file."
     with whole(path) as half: half.write_bytes(content) if isinstance(content, bytes) else half.write_text(content)
     return Path(path)
+
+# %% ../nbs/lib/00b_files.ipynb #b0f405c0
+def only_one(
+    path: str | Path,  # what is worked on
+):  # a context
+    "Hold a lock that belongs to a file or a folder; whoever comes second waits."
+    from filelock import FileLock
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.parent/f'.{path.name}.lock')
 
 # %% ../nbs/lib/00b_files.ipynb #028132e9
 def sweep(

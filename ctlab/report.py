@@ -14,9 +14,10 @@ from .files import whole, write_whole
 from .settings import project_root
 
 # %% auto #0
-__all__ = ['SHOWN', 'environment', 'write_run', 'gather', 'pooled_table', 'published_table', 'source_table', 'write_tables']
+__all__ = ['SHOWN', 'environment', 'write_run', 'read_run', 'gather', 'pooled_table', 'published_table', 'source_table',
+           'write_tables']
 
-# %% ../nbs/lib/18_report.ipynb #85e72e8d
+# %% ../nbs/lib/18_report.ipynb #ef9bd81c
 def environment() -> dict:  # versions and machine
     "What the run was made with."
     names = ('torch', 'torchvision', 'timm', 'monai', 'lightning', 'pydicom', 'SimpleITK', 'numpy', 'scikit-learn', 'pandas')
@@ -39,6 +40,18 @@ def write_run(
     write_whole(folder/'environment.json', json.dumps(environment(), indent=1))
     write_whole(folder/'config.json', json.dumps(config, indent=1, default=str))
     return folder
+
+def read_run(
+    folder: str | Path,
+    learner,  # whose network gets the run's weights
+) -> dict:  # history, best, waiting, seconds, metrics, predictions, folder, learner, config
+    "A finished run from its folder."
+    from ctlab.train import load_weights
+    folder = Path(folder)
+    load_weights(learner.net, folder/'weights.safetensors')
+    config = json.loads((folder/'config.json').read_text())
+    return {'history': pd.read_csv(folder/'history.csv'), 'best': config['best_epoch'], 'waiting': config['waiting_for_data'], 'seconds': config['seconds'], 'metrics': pd.read_csv(folder/'metrics.csv'),
+            'predictions': pd.read_parquet(folder/'predictions.parquet'), 'folder': folder, 'learner': learner, 'config': config}
 
 # %% ../nbs/lib/18_report.ipynb #1944cd33
 def gather(

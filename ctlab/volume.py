@@ -147,7 +147,7 @@ def _regrid(volume, spacing):
     affine[:3, 3] = to_patient(volume, (new/old - 1)/2)  # the outer edges coincide, not the first centres
     return Volume(np.broadcast_to(np.uint8(0), shape), affine)
 
-# %% ../nbs/lib/01_volume.ipynb #9f8fda79
+# %% ../nbs/lib/01_volume.ipynb #86767951
 def reorient(
     volume: Volume,  # any volume
     codes: str = 'LPS',  # where x, y and z shall run
@@ -171,13 +171,13 @@ def crop(
     return Volume(volume.array[tuple(slice(a, b) for a, b in zip(low, high))], affine, volume.meta)
 
 def bounding_box(
-    mask: np.ndarray,  # a mask
+    mask: np.ndarray,  # a mask of any dimensions
     margin: int | tuple = 0,  # voxels added on every side
 ) -> tuple:  # (low, high) for `crop`
     "The smallest box that holds a mask."
     if not mask.any(): raise ValueError('the mask is empty: it has no bounding box')
-    margin = np.broadcast_to(margin, 3)
-    spans = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    margin = np.broadcast_to(margin, mask.ndim)
+    spans = [np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))) for axis in range(mask.ndim)]
     low = [max(0, s[0] - m) for s, m in zip(spans, margin)]
     high = [min(n, s[-1] + 1 + m) for s, m, n in zip(spans, margin, mask.shape)]
     return tuple(map(int, low)), tuple(map(int, high))

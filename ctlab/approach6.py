@@ -167,7 +167,7 @@ def dark_share(
     inside = cube[1] == 1
     return float((cube[0][inside] < 128 - below).mean()) if inside.any() else np.nan
 
-# %% ../nbs/06c_approach6.ipynb #6d25a98e
+# %% ../nbs/06c_approach6.ipynb #7b8cbc3e
 class CubeDataset(torch.utils.data.Dataset):
     "Cubes with the answers of their patients."
 
@@ -193,6 +193,11 @@ class CubeDataset(torch.utils.data.Dataset):
         grey = cube[0].int() + int(np.random.randint(-4, 5))
         return torch.cat([grey.clamp(0, 255).to(torch.uint8)[None], cube[1:]])
 
+def _grown(mask, cells):
+    "A mask and all within some cells of it, along one axis after the other: a cube needs no more, at a quarter of the time."
+    for axis in range(3): mask = F.max_pool3d(mask, [2*cells + 1 if a == axis else 1 for a in range(3)], 1, [cells if a == axis else 0 for a in range(3)])
+    return mask
+
 class Stream(nn.Module):
     "Three convolutions over a cube; the mean over the organ and over its most suspicious hundredth."
 
@@ -203,8 +208,8 @@ class Stream(nn.Module):
 
     def forward(self, grey, label):  # (n, z, y, x) each; grey values around 0
         own = (label == 1).float()[:, None]
-        near = F.max_pool3d(own, 2*self.around + 1, 1, self.around)
-        maps = self.body(torch.cat([grey[:, None]*near, own, (label == 2).float()[:, None]*near], 1))
+        near = _grown(own, self.around)
+        maps = self.body(torch.cat([grey[:, None]*near, own, (label == 2).float()[:, None]*near], 1).contiguous(memory_format=torch.channels_last_3d))
         seen = F.max_pool3d(near if self.around > 3 else own, 2) > 0
         maps, seen = (maps*seen).flatten(2), seen.flatten(2)
         mean = maps.sum(2)/seen.sum(2).clamp(min=1)

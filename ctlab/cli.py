@@ -19,7 +19,7 @@ def _stop(text, code=1):
 
 # %% auto #0
 __all__ = ['app', 'PUBLISHED_DICE', 'doctor', 'phantom', 'find_notebook', 'run_notebook', 'run', 'report', 'prepare', 'clean',
-           'compare', 'predict', 'segment', 'audit', 'site', 'demo', 'main']
+           'compare', 'predict', 'segment', 'view', 'audit', 'site', 'demo', 'main']
 
 # %% ../nbs/lib/20_cli.ipynb #0dfbb031
 def _packages():
@@ -421,6 +421,42 @@ def segment(
     if json_: _say(json.dumps(facts, indent=1)); return
     for name, f in facts['structures'].items(): _say(f"{name:<14} {f['volume_ml']:>10.1f} mL" + (f"   mean {f['mean']:.0f}" if f['mean'] is not None else '   not found'))
     _say(str(out))
+
+# %% ../nbs/lib/20_cli.ipynb #ef0d944c
+@app.command()
+def view(
+    source: Annotated[Path, typer.Argument(help='A NIfTI file, or a folder with one DICOM series.')],
+    page: Annotated[Path, typer.Argument(help='The page to write.')] = Path('scan.html'),
+    mask: Annotated[Optional[Path], typer.Option(help='A NIfTI file of numbers, shown filled.')] = None,
+    prediction: Annotated[Optional[Path], typer.Option(help='A NIfTI file of numbers, shown as an outline.')] = None,
+    structures: Annotated[str, typer.Option(help="Names of the numbers 1, 2, …, separated by commas; the lab's own codes when left out.")] = '',
+    window: Annotated[str, typer.Option(help='soft_tissue, abdomen, liver, bone, lung, wide, or centre,width.')] = '',
+    limit: Annotated[int, typer.Option(help='Cells a side at most; more make a larger page.', min=16, max=512)] = 192,
+    json_: Annotated[bool, typer.Option('--json', help='Print what was written as JSON.')] = False,
+):
+    """Put a scan with its masks on a page that needs no server: three planes, window, HU under the pointer.
+
+    Examples:
+
+        ctlab view /data/one_series scan.html
+
+        ctlab view scan.nii.gz scan.html --mask out/segmentation.nii.gz --structures spleen --window 40,400
+    """
+    import json
+    from ctlab import nifti
+    from ctlab.cases import read_image
+    from ctlab.files import write_whole
+    from ctlab.viewer import scan_page
+    for path in (source, mask, prediction):
+        if path is not None and not path.exists(): _stop(f'{path}: no such file or folder')
+    if page.suffix != '.html': _stop(f'{page}: the page is a .html file')
+    try:
+        chosen = tuple(float(v) for v in window.split(',')) if ',' in window else window or None
+        text = scan_page(read_image(source), *(nifti.read(p) if p else None for p in (mask, prediction)), tuple(s.strip() for s in structures.split(',')) if structures else None, chosen, source.name, limit)
+    except (FileNotFoundError, ValueError) as error: _stop(str(error))
+    write_whole(page, text)
+    if json_: _say(json.dumps({'page': str(page), 'bytes': len(text)}))
+    else: _say(f'{page}: {len(text)/2**20:.1f} MB; open it in a browser')
 
 # %% ../nbs/lib/20_cli.ipynb #c39c9017
 @app.command()

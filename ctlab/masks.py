@@ -77,7 +77,7 @@ def forget_networks() -> None:
     if original: Predictor.initialize_from_trained_model_folder = original; del Predictor.ctlab_original
     _networks.clear()
 
-# %% ../nbs/lib/08b_masks.ipynb #8770acbd
+# %% ../nbs/lib/08b_masks.ipynb #4e898cc2
 _TASKS = {False: (291, 'Dataset291_TotalSegmentator_part1_organs_1559subj'), True: (297, 'Dataset297_TotalSegmentator_total_3mm_1559subj')}
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ class TotalSegmentator:
         from totalsegmentator.python_api import totalsegmentator
         folder = dict(output=beside/'masks.nii.gz', skip_saving=not self.preview) if beside else dict(output=None, skip_saving=True)
         ours = {k: CODES[n] for k, n in class_map['total'].items() if n in self.organs}
-        whole = set(self.organs) >= set(ROI_ORGANS) or self.fast  # a subset costs a rough first pass; for all our organs or the 3 mm network it does not pay
-        found = totalsegmentator(nifti.to_nibabel(volume), ml=True, task='total', fast=self.fast, roi_subset=None if whole else list(self.organs), device=self.device, quiet=True, preview=self.preview, statistics=self.statistics and beside is not None,
+        every = set(self.organs) >= set(ROI_ORGANS) or self.fast  # a subset costs a rough first pass; for all our organs or the 3 mm network it does not pay
+        found = totalsegmentator(nifti.to_nibabel(volume), ml=True, task='total', fast=self.fast, roi_subset=None if every else list(self.organs), device=self.device, quiet=True, preview=self.preview, statistics=self.statistics and beside is not None,
                                  nr_thr_resamp=1, nr_thr_saving=1, **folder)
         found = nifti.from_nibabel(found[0] if isinstance(found, tuple) else found)
         table = np.zeros(max(max(ours), int(found.array.max())) + 1, np.uint8)

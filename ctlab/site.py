@@ -11,7 +11,7 @@ from .settings import project_root
 # %% auto #0
 __all__ = ['chapters', 'clean_page', 'api_page', 'readme_text', 'build_site', 'refresh_notebooks']
 
-# %% ../nbs/lib/19_site.ipynb #50efa63a
+# %% ../nbs/lib/19_site.ipynb #5cd08cd4
 def chapters(
     root: Path,  # the checkout
 ) -> dict:  # section -> paths relative to nbs, without ending
@@ -45,7 +45,9 @@ def _linked(output):
 
 def _noise(output):
     "Log lines and progress bars do not belong on a page."
-    return output.get('output_type') == 'stream' and output.get('name') == 'stderr' or 'application/vnd.jupyter.widget-view+json' in output.get('data', {})
+    return output.get('output_type') == 'stream' and output.get('name') == 'stderr' or _WIDGET in output.get('data', {}) and 'image/png' not in output['data']
+
+_WIDGET = 'application/vnd.jupyter.widget-view+json'  # alive only beside a kernel; what has a still picture too is shown by it
 
 # %% ../nbs/lib/19_site.ipynb #2eac3b14
 def _parameters(obj):
@@ -192,7 +194,7 @@ def build_site(
     shutil.rmtree(half)
     return out/'index.html'
 
-# %% ../nbs/lib/19_site.ipynb #779688da
+# %% ../nbs/lib/19_site.ipynb #a6d44d7d
 def refresh_notebooks(
     names: list | None = None,  # stems; all when left out
     root: str | Path | None = None,  # the checkout
@@ -224,7 +226,7 @@ def _plain(output):
     output = json.loads(json.dumps(output))
     lines = lambda text: text.splitlines(True) if isinstance(text, str) else text
     if 'text' in output: output['text'] = lines(output['text'])
-    if 'data' in output: output['data'] = {k: _small(v) if k == 'image/png' else lines(v) for k, v in output['data'].items()}
+    if 'data' in output: output['data'] = {k: _small(v) if k == 'image/png' else lines(v) for k, v in output['data'].items() if not (k in (_WIDGET, 'text/html') and 'image/png' in output['data'])}
     if 'execution_count' in output: output['execution_count'] = None
     output.get('metadata', {}).clear()
     return output

@@ -42,11 +42,13 @@ function render({ model, el }) {
     wanted[axis] = number(axis);
     if (waiting[axis] === undefined) { waiting[axis] = wanted[axis]; model.send({ plane: axis, at: wanted[axis] }); }
   }
+  const bytes = (b) => (b.buffer ? b.buffer.slice(b.byteOffset, b.byteOffset + b.byteLength) : b);
+  const keep = (axis, at, parts) => (planes[axis] = { at, hu: new Int16Array(bytes(parts[0])), mask: parts[1] && new Uint8Array(bytes(parts[1])), prediction: parts[2] && new Uint8Array(bytes(parts[2])) });
+  for (const [axis, p] of Object.entries(model.get("first") || {})) keep(axis, p.at, p.parts);
   model.on("msg:custom", (message, buffers) => {
     const axis = message.plane;
     if (!axis) return;
-    const bytes = (b) => (b.buffer ? b.buffer.slice(b.byteOffset, b.byteOffset + b.byteLength) : b);
-    planes[axis] = { at: message.at, hu: new Int16Array(bytes(buffers[0])), mask: buffers[1] && new Uint8Array(bytes(buffers[1])), prediction: buffers[2] && new Uint8Array(bytes(buffers[2])) };
+    keep(axis, message.at, buffers);
     delete waiting[axis];
     if (wanted[axis] !== message.at) ask(axis);
     draw(axis);

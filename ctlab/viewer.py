@@ -102,7 +102,7 @@ class Scene:
         plt.close(figure)
         return buffer.getvalue()
 
-# %% ../nbs/lib/17b_viewer.ipynb #70bf1637
+# %% ../nbs/lib/17b_viewer.ipynb #467d03cd
 _SCRIPT = Path(__file__).with_name('viewer.js') if '__file__' in globals() else None
 
 class Viewer(anywidget.AnyWidget):
@@ -112,10 +112,12 @@ class Viewer(anywidget.AnyWidget):
     index = traitlets.List().tag(sync=True)  # z, y, x of the cross
     window = traitlets.List().tag(sync=True)  # centre, width
     shown = traitlets.Dict().tag(sync=True)  # mask, prediction: bool; opacity
+    first = traitlets.Dict().tag(sync=True)  # the planes it opens with, so that a busy kernel need not be asked
 
     def __init__(self, scene: Scene, phantom: bool = False):
         self.scene, self.phantom = scene, phantom
-        super().__init__(facts=scene.facts, index=scene.start, window=scene.window, shown={'mask': True, 'prediction': True, 'opacity': .35})
+        super().__init__(facts=scene.facts, index=scene.start, window=scene.window, shown={'mask': True, 'prediction': True, 'opacity': .35},
+                         first={a: {'at': k, 'parts': scene.plane(a, k)} for a, k in zip(AXES, scene.start)})
         self.on_msg(self._asked)
 
     def _asked(self, _, message, __):

@@ -104,11 +104,18 @@ def test_the_chapter_on_dicom_in_jupyterlab(lab, browser, shots):
     page = browser.new_page(viewport={'width': 1400, 'height': 950})
     page.goto(f'{lab}/lab/tree/01_dicom.ipynb?token=t')
     page.wait_for_selector('.jp-Notebook .jp-CodeCell', timeout=90_000)
+    page.wait_for_function("document.querySelector('.jp-Toolbar-kernelName')?.textContent.includes('Python') && document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status == 'idle'", timeout=90_000)
+    page.wait_for_timeout(2000)
     page.locator('.lm-MenuBar-itemLabel', has_text=re.compile('^Run$')).click()
     page.get_by_text('Run All Cells', exact=True).click()
-    page.wait_for_selector('[data-viewer] canvas[data-plane=axial][data-drawn]', timeout=300_000)
+    try: page.wait_for_selector('[data-viewer] canvas[data-plane=axial][data-drawn]', timeout=100_000)
+    except Exception:
+        page.screenshot(path=str(shots/'viewer-lab-failed.png'))
+        print(page.eval_on_selector_all('.jp-InputPrompt', 'all => all.map(p => p.textContent).join(" ")'), page.locator('[data-viewer]').count())
+        raise
     viewer = page.locator('[data-viewer]').first
     viewer.scroll_into_view_if_needed()
+    page.wait_for_function("![...document.querySelectorAll('.jp-InputPrompt')].some(p => p.textContent.includes('*'))", timeout=300_000)
     before, at = pixels(page, 'axial'), int(page.locator('[data-slice=axial]').first.input_value())
     page.locator('[data-slice=axial]').first.fill(str(at - 4))
     drawn(page, 'axial', at - 4)
@@ -117,6 +124,5 @@ def test_the_chapter_on_dicom_in_jupyterlab(lab, browser, shots):
     page.locator('[data-window=width]').first.fill('1200')
     assert pixels(page, 'coronal') != narrow
     page.screenshot(path=str(shots/'viewer-lab.png'))
-    page.wait_for_function("!document.querySelector('.jp-InputPrompt')?.textContent.includes('*') && ![...document.querySelectorAll('.jp-InputPrompt')].some(p => p.textContent.includes('*'))", timeout=300_000)
     errors = page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"], .jp-RenderedText[data-mime-type="application/vnd.jupyter.stderr"]').all_inner_texts()
     assert not [e for e in errors if 'Traceback' in e or 'Error' in e], errors[:2]

@@ -15,7 +15,7 @@ from .study import Samples, frames_of, with_masks
 # %% auto #0
 __all__ = ['as_cohort', 'run_folders', 'predict_scans', 'page']
 
-# %% ../nbs/lib/18d_predict.ipynb #603e0940
+# %% ../nbs/lib/18d_predict.ipynb #686ea42b
 def as_cohort(
     source: str | Path,  # a cohort in the RSNA layout, or a folder with one DICOM series
     work: str | Path,  # where the link goes
@@ -50,7 +50,7 @@ def _unlabelled(settings, recipe):
 
 def _plan(study, settings):
     "(samples, plan) of a study for data without labels."
-    from ctlab import approach1, approach2, approach3, approach4, approach5
+    from ctlab import approach1, approach2, approach3, approach4, approach5, approach6
     from ctlab.prepare import Recipe
     if study.startswith('approach1'):
         variant = 'cleaned' if study.endswith('cleaned') else 'published'
@@ -59,6 +59,9 @@ def _plan(study, settings):
         size = approach5.SIZES[settings.preset]
         data, masks = with_masks(settings, _unlabelled(settings, Recipe(size.spacing, size.pixels)))
         return data, approach5.plan(settings, data, masks)
+    if study == 'approach6':
+        data, cubes = approach6.cut_cohort(settings, *with_masks(settings, _unlabelled(settings, Recipe(5., approach6.SIZES[settings.preset].pixels))))
+        return data, approach6.plan(settings, data, cubes)
     module = {'approach2': approach2, 'approach3': approach3, 'approach4': approach4}.get(study.partition('_')[0])
     if module is None: raise ValueError(f'runs of {study!r} cannot be applied to new scans')
     data, masks = with_masks(settings, _unlabelled(settings, Recipe(5., (approach4 if module is approach4 else approach2).SIZES[settings.preset][0])))
@@ -92,7 +95,7 @@ def predict_scans(
     table = pd.DataFrame(rows, columns=['patient_id', 'series_id', 'target', 'grade', 'probability', 'low', 'high'])
     return table, {'data': data, 'plan': plan, 'nets': nets, 'configs': configs, 'settings': settings}
 
-# %% ../nbs/lib/18d_predict.ipynb #a1582ce7
+# %% ../nbs/lib/18d_predict.ipynb #9181e9a7
 def page(
     table: pd.DataFrame,  # from `predict_scans`
     context: dict,  # from `predict_scans`
@@ -102,13 +105,13 @@ def page(
     config = context['configs'][0]
     trained = 'phantoms' if config['phantom'] else 'the RSNA 2023 cohort'
     parts = [f"<h1>{html.escape(config['study'])}, {len(context['configs'])} fold(s), preset {config['preset']}</h1><p>Trained on {trained}, from {html.escape(str(config['weights']))} weights. For research only; not a medical device.</p>"]
-    dataset = frames_of(context['data'], context['plan'], context['data'].table)
+    seen, dataset = 'What the network saw', frames_of(context['data'], context['plan'], context['data'].table)
     for k, row in enumerate(context['data'].table.head(most).to_dict('records')):
         mine = table[table['series_id'] == row['series_id']]
         hurt = mine[mine['grade'] != 'healthy'].groupby('target')['probability'].sum()
         lines = ''.join(f"<tr><td>{r.target}</td><td>{r.grade}</td><td>{r.probability:.2f}</td><td>{r.low:.2f} – {r.high:.2f}</td></tr>" for r in mine.itertuples() if r.grade != 'healthy')
         parts.append(f"<h2>patient {row['patient_id']}, series {row['series_id']}</h2><table><tr><th>target</th><th>grade</th><th>probability</th><th>over the folds</th></tr>{lines}</table>"
-                     f"<p>Frames seen, with the place of the verdict on {hurt.idxmax()} injury:</p><img alt='frames' src='data:image/png;base64,{_evidence(dataset, k, context['nets'][0], hurt.idxmax(), config)}'>")
+                     f"<p>{seen if config['study'] in ('approach5', 'approach6') else f'{seen}, with the place of the verdict on {hurt.idxmax()} injury'}:</p><img alt='frames' src='data:image/png;base64,{_evidence(dataset, k, context['nets'][0], hurt.idxmax(), config)}'>")
     for r in context['data'].set_aside.itertuples(): parts.append(f'<p>Set aside: patient {r.patient_id}, series {r.series_id}: {html.escape(str(r.reason))}</p>')
     style = 'body{font:15px system-ui;margin:2em auto;max-width:60em;padding:0 1em}table{border-collapse:collapse}td,th{padding:.2em .8em;border-bottom:1px solid #ccc;text-align:left}img{max-width:100%}'
     return f"<!doctype html><html lang='en'><meta charset='utf-8'><title>ctlab predictions</title><style>{style}</style>{''.join(parts)}</html>"
@@ -117,9 +120,10 @@ def _evidence(dataset, k, net, target, config):
     "The frames of a scan as a PNG in base64."
     from ctlab.explain import attention
     from ctlab.figures import mark, style
-    image = dataset[k]['image'][None]
-    pictures = image[0, :, 1] if config['study'] == 'approach5' else image.reshape(-1, *image.shape[-2:])
-    heat = None if config['study'] == 'approach5' else attention(net, image, target)
+    image, heat = dataset[k]['image'], None
+    if config['study'] == 'approach6': pictures = [c[0, int((c[1] == 1).sum((1, 2)).argmax())]/255 for c in image.values()]  # each organ where it is widest
+    elif config['study'] == 'approach5': pictures = image[:, 1]
+    else: pictures, heat = image.reshape(-1, *image.shape[-2:]), attention(net, image[None], target)
     chosen = np.linspace(0, len(pictures) - 1, min(6, len(pictures))).astype(int)
     with style() as plt:
         figure, axes = plt.subplots(1, len(chosen), figsize=(1.9*len(chosen), 2), squeeze=False)

@@ -2,7 +2,7 @@
 # Everything that continuous integration checks, in the environment that `make install` made.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export PATH="$PWD/.venv/bin:$PATH" PYTHONWARNINGS=ignore TOKENIZERS_PARALLELISM=false
+export PATH="$PWD/.venv/bin:$PATH" PYTHONWARNINGS=ignore TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1  # two processes at a time, one thread each
 started=$SECONDS
 step() { printf '\n== %s (%d s)\n' "$1" "$((SECONDS - started))"; }
 state() { git status --porcelain --untracked-files=all; git diff; }
@@ -30,5 +30,5 @@ if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get 
 fi
 
 step 'commands, faults, studies, browser'
-pytest -q tests
+pytest -q -n 2 --dist loadfile tests
 step 'all good'

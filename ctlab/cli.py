@@ -19,7 +19,7 @@ def _stop(text, code=1):
 
 # %% auto #0
 __all__ = ['app', 'PUBLISHED_DICE', 'doctor', 'phantom', 'find_notebook', 'run_notebook', 'run', 'report', 'prepare', 'clean',
-           'compare', 'predict', 'segment', 'view', 'audit', 'site', 'demo', 'main']
+           'compare', 'predict', 'segment', 'arrange', 'view', 'audit', 'site', 'demo', 'main']
 
 # %% ../nbs/lib/20_cli.ipynb #0dfbb031
 def _packages():
@@ -421,6 +421,33 @@ def segment(
     if json_: _say(json.dumps(facts, indent=1)); return
     for name, f in facts['structures'].items(): _say(f"{name:<14} {f['volume_ml']:>10.1f} mL" + (f"   mean {f['mean']:.0f}" if f['mean'] is not None else '   not found'))
     _say(str(out))
+
+# %% ../nbs/lib/20_cli.ipynb #d18ecf32
+@app.command()
+def arrange(
+    source: Annotated[Path, typer.Argument(help='Any folder with DICOM files below it, such as the export of a PACS.')],
+    out: Annotated[Path, typer.Argument(help='A new folder for the cohort.')],
+    least: Annotated[int, typer.Option(help='Slices; shorter series are set aside.', min=1)] = 8,
+    modality: Annotated[str, typer.Option(help='CT, MR, …; empty takes all.')] = 'CT',
+    workers: Annotated[int, typer.Option(help='Processes; 0 for one per core.')] = 0,
+    json_: Annotated[bool, typer.Option('--json', help='Print the numbers as JSON.')] = False,
+):
+    """Lay an export out as the studies expect it: train_images/<patient>/<series>/<slice>.dcm. The export is never written to.
+
+    Examples:
+
+        ctlab arrange /export/2026-11 /data/ours
+
+        ctlab arrange /export/knees /data/knees --modality MR
+    """
+    import json
+    from ctlab.cohort import arrange as lay_out
+    try: table, rest = lay_out(source, out, least, modality, workers, not json_)
+    except (FileNotFoundError, FileExistsError, ValueError) as error: _stop(str(error))
+    facts = {'patients': int(table['patient_id'].nunique()), 'series': len(table), 'set_aside': len(rest), 'out': str(out)}
+    if json_: _say(json.dumps(facts)); return
+    _say(f"{facts['series']} series of {facts['patients']} patients in {out}; {len(rest)} files and series set aside (set_aside.csv says why)")
+    if len(table): _say(f'next: ctlab prepare {out} work, or ctlab predict {out} --model RUN')
 
 # %% ../nbs/lib/20_cli.ipynb #ef0d944c
 @app.command()

@@ -12,7 +12,8 @@ from .files import only_one, write_whole
 from .settings import Settings
 
 # %% auto #0
-__all__ = ['check_labels', 'read_labels', 'grade', 'make_folds', 'check_folds', 'list_series', 'ensure_cohort', 'stored_folds']
+__all__ = ['check_labels', 'read_labels', 'grade', 'make_folds', 'check_folds', 'list_series', 'ensure_cohort', 'stored_folds',
+           'arrange']
 
 # %% ../nbs/lib/07_cohort.ipynb #54f19d50
 def check_labels(
@@ -114,3 +115,46 @@ def stored_folds(
         folds = make_folds(labels, settings.n_folds, settings.seed)
         write_whole(path, folds.to_csv())
     return folds
+
+# %% ../nbs/lib/07_cohort.ipynb #136a893d
+def arrange(
+    source: str | Path,  # any folder with DICOM files below it
+    out: str | Path,  # the cohort's folder, new
+    least: int = 8,  # slices; shorter series are set aside
+    modality: str = 'CT',
+    workers: int = 0,  # processes; 0 for one per core
+    progress: bool = True,
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # (series that were taken, files and series that were not, with reasons)
+    "Lay an export out as train_images/<patient>/<series>/<slice>.dcm."
+    from ctlab.dicom import geometry, group_series, list_files, read_headers
+    from ctlab.parallel import parallel_map
+    source, out = Path(source).resolve(), Path(out).resolve()
+    if not source.is_dir(): raise FileNotFoundError(f'{source}: no such folder')
+    if out.exists() and any(out.iterdir()): raise FileExistsError(f'{out}: is not empty; choose a new folder')
+    if out.is_relative_to(source): raise ValueError(f'{out}: lies within the export, which is never written to; choose another folder')
+    files = list(list_files(source))
+    parts = parallel_map(read_headers, [files[k:k + 200] for k in range(0, len(files), 200)], workers if len(files) > 1000 else 1, 'reading headers' if progress else None)
+    aside = [{'path': path, 'reason': why} for _, bad in parts for path, why in bad]
+    patients, rows = {}, []
+    for h in (h for good, _ in parts for h in good): patients.setdefault(h.patient_id, []).append(h)
+    for number, name in enumerate(sorted(patients), 1):
+        for series in group_series(patients[name]):
+            try: reason = f'modality {series[0].modality or "missing"}, wanted {modality}' if modality and series[0].modality != modality else '' if len(geometry(series).order) >= least else f'fewer than {least} slices'
+            except ValueError as error: reason = str(error)
+            if reason: aside.append({'path': series[0].path, 'reason': f'series of {len(series)} files: {reason}'}); continue
+            folder = out/'train_images'/str(number)/str(len(rows) + 1)
+            folder.mkdir(parents=True)
+            for k, h in enumerate(series, 1): _place(h.path, folder/f'{k}.dcm')
+            rows.append({'patient_id': number, 'series_id': len(rows) + 1, 'slices': len(series), 'patient_in_files': name, 'series_uid': series[0].series_uid, 'from': str(Path(series[0].path).parent)})
+    out.mkdir(parents=True, exist_ok=True)
+    table, rest = pd.DataFrame(rows, columns=['patient_id', 'series_id', 'slices', 'patient_in_files', 'series_uid', 'from']), pd.DataFrame(aside, columns=['path', 'reason'])
+    write_whole(out/'series.csv', table.to_csv(index=False))
+    write_whole(out/'set_aside.csv', rest.to_csv(index=False))
+    write_whole(out/'labels_to_fill.csv', pd.DataFrame({'patient_id': table['patient_id'].unique()}).reindex(columns=['patient_id', *LABEL_COLUMNS, 'any_injury']).to_csv(index=False))
+    return table, rest
+
+def _place(source, target):
+    "A hard link where the disk allows it, else a copy."
+    import os, shutil
+    try: os.link(source, target)
+    except OSError: shutil.copyfile(source, target)

@@ -15,9 +15,10 @@ log = logging.getLogger(__name__)
 # %% auto #0
 __all__ = ['log', 'MAX_SIDE', 'MAX_BYTES', 'SYNTAXES', 'DicomError', 'Header', 'read_header', 'stored_values', 'hounsfield',
            'check_pixels', 'quiet_decoders', 'read_stored', 'read_pixels', 'list_files', 'read_headers', 'group_series',
-           'Geometry', 'geometry', 'choose_series', 'read_series', 'SliceWriter', 'write_series', 'slice_tags']
+           'Geometry', 'geometry', 'choose_series', 'read_series', 'SliceWriter', 'write_series', 'slice_tags',
+           'displayed']
 
-# %% ../nbs/01_dicom.ipynb #8ef028b7
+# %% ../nbs/01_dicom.ipynb #2cd48ace
 class DicomError(ValueError):
     "A file or series that cannot be used, and why; the message names the file."
 
@@ -56,12 +57,14 @@ class Header:
     size: int = 0  # bytes on disk
     notes: tuple = ()
     pixels_at: int = 0  # byte at which PixelData begins, where the quick way found it
+    modality_table: tuple | None = None  # (first stored value, table): a modality LUT in place of slope and intercept
+    voi_table: tuple | None = None  # (first value, table): a VOI LUT, for display
 
-# %% ../nbs/01_dicom.ipynb #eff1c5fa
+# %% ../nbs/01_dicom.ipynb #b8ee38f7
 _TAGS = """PatientID StudyInstanceUID SeriesInstanceUID SOPInstanceUID InstanceNumber Modality ImagePositionPatient
 ImageOrientationPatient Rows Columns PixelSpacing SliceThickness SpacingBetweenSlices NumberOfFrames SamplesPerPixel
 BitsAllocated BitsStored HighBit PixelRepresentation PhotometricInterpretation RescaleSlope RescaleIntercept RescaleType
-WindowCenter WindowWidth WindowCenterWidthExplanation VOILUTFunction PixelPaddingValue PatientPosition""".split()
+WindowCenter WindowWidth WindowCenterWidthExplanation VOILUTFunction PixelPaddingValue PatientPosition ModalityLUTSequence VOILUTSequence""".split()
 _KEYWORDS = dict(zip((0x00100020, 0x0020000d, 0x0020000e, 0x00080018, 0x00200013, 0x00080060, 0x00200032, 0x00200037, 0x00280010, 0x00280011, 0x00280030, 0x00180050,
                       0x00180088, 0x00280008, 0x00280002, 0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00280004, 0x00281053, 0x00281052, 0x00281054, 0x00281050,
                       0x00281051, 0x00281055, 0x00281056, 0x00280120, 0x00185100), _TAGS))
@@ -88,7 +91,7 @@ class _Lenient:
         if value is None: self.notes.append(f'{name} is not usable')
         return default if value is None else value
 
-# %% ../nbs/01_dicom.ipynb #7f6cb54d
+# %% ../nbs/01_dicom.ipynb #185abd14
 _LONG = frozenset((b'OB', b'OW', b'OF', b'OD', b'OL', b'OV', b'SQ', b'UC', b'UR', b'UT', b'UN', b'SV', b'UV'))
 _NUMERIC = {b'US': '<H', b'SS': '<h', b'UL': '<I', b'SL': '<i'}
 _BLOCK = 1 << 14  # bytes in which a header is expected
@@ -113,7 +116,7 @@ def _quick(block):
     for tag, vr, start, end in _walk(block, 132):
         if tag == 0x7fe00010: return (values, syntax, start) if syntax in _EXPLICIT else None
         if tag == 0x00020010: syntax = block[start:end].rstrip(b'\0 ').decode('latin-1')
-        elif tag > 0x0002ffff and syntax not in _EXPLICIT: return None
+        elif tag > 0x0002ffff and syntax not in _EXPLICIT or tag in (0x00283000, 0x00283010): return None  # tables are pydicom's
         elif tag in _KEYWORDS:
             if vr in _NUMERIC:
                 if end - start != struct.calcsize(_NUMERIC[vr]): return None
@@ -154,13 +157,14 @@ def read_header(
     except Exception as error:  # hostile bytes fail in any way they like
         raise DicomError(f'{path}: the header is damaged ({type(error).__name__}: {str(error)[:80]})') from error
 
-# %% ../nbs/01_dicom.ipynb #3840fb2c
+# %% ../nbs/01_dicom.ipynb #4a5dc587
 def _header(path, dataset, size, syntax, pixels_at=0):
     "A `Header` from values by keyword."
     take = _Lenient(dataset)
     get, text = take.get, lambda v: str(v).strip()
     one, whole = (lambda v: _numbers(v, 1) and _numbers(v, 1)[0]), (lambda v: v if type(v) is int else int(float(str(v))))
     scalar = lambda v: (n := _numbers(v)) and n[0]
+    tables = get('ModalityLUTSequence', _table), get('VOILUTSequence', _table)
     return Header(
         path, get('PatientID', text, ''), get('StudyInstanceUID', text, ''), get('SeriesInstanceUID', text, ''),
         get('SOPInstanceUID', text, ''), get('InstanceNumber', whole), get('Modality', text, ''),
@@ -172,7 +176,16 @@ def _header(path, dataset, size, syntax, pixels_at=0):
         get('PhotometricInterpretation', text, ''), _exact(get, 'RescaleSlope', one), _exact(get, 'RescaleIntercept', one),
         get('RescaleType', text, ''), _windows(get), get('VOILUTFunction', text, 'LINEAR'),
         get('PixelPaddingValue', whole), syntax,
-        get('PatientPosition', text, ''), size, tuple(take.notes), pixels_at)
+        get('PatientPosition', text, ''), size, tuple(take.notes), pixels_at, *tables)
+
+def _table(sequence):
+    "(first value, table) of the first look-up table of a sequence; None where it contradicts itself."
+    item = sequence[0]
+    n, first, bits = (int(v) for v in item.LUTDescriptor)
+    n, data = n or 65536, item.LUTData
+    table = np.frombuffer(data, '<u2') if isinstance(data, bytes) else np.asarray(data, np.uint16)
+    if bits == 8 and len(table) == -(-n//2): table = table.view(np.uint8)[:n]
+    return (first, table.astype(np.uint16)) if len(table) == n and 8 <= bits <= 16 else None
 
 def _exact(get, name, one):
     "A number that may rightly be 0."
@@ -185,7 +198,7 @@ def _windows(get):
     names = get('WindowCenterWidthExplanation', lambda v: [v] if isinstance(v, str) else [str(x) for x in v], [])
     return tuple((c, w, names[i] if i < len(names) else '') for i, (c, w) in enumerate(zip(centres, widths)) if w >= 1)
 
-# %% ../nbs/01_dicom.ipynb #61b0a055
+# %% ../nbs/01_dicom.ipynb #7bed9486
 def stored_values(
     raw: np.ndarray,  # integers as the decoder gave them
     stored: int,  # BitsStored
@@ -205,6 +218,7 @@ def hounsfield(
     header: Header,  # of the same file
 ) -> np.ndarray:  # float32 HU (or the file's own unit when it is not CT); int16 where that is exact
     "Turn stored values into HU by the file's own words."
+    if header.modality_table is not None: return _looked_up(values, header.modality_table).astype(np.float32)
     if header.photometric == 'MONOCHROME1' and (header.slope or 1) > 0:
         low, high = (-2**(header.stored-1), 2**(header.stored-1) - 1) if header.signed else (0, 2**header.stored - 1)
         values = (low + high) - values.astype(np.int32)
@@ -559,3 +573,24 @@ def slice_tags(
             'ImageOrientationPatient': text([*row, *column]), 'PixelSpacing': text(volume.spacing[1:]), 'SliceThickness': text([volume.spacing[0]])[0],
             'PatientPosition': 'HFS', 'RescaleSlope': '1', 'RescaleIntercept': '-1024', 'RescaleType': 'HU', 'KVP': '120',
             'WindowCenter': '50', 'WindowWidth': '400'}
+
+# %% ../nbs/01_dicom.ipynb #d2cd2c02
+def _looked_up(values, table):
+    "Values through a look-up table; what lies beyond its ends gets its ends."
+    first, numbers = table
+    return numbers[np.clip(values.astype(np.int64) - first, 0, len(numbers) - 1)]
+
+def displayed(
+    values: np.ndarray,  # from `hounsfield`
+    header: Header,  # of the same file
+    window: int = 0,  # which of the file's windows
+) -> np.ndarray:  # float32, 0…1
+    "A slice as its own file wants it shown: by its VOI table, or by one of its windows, straight or sigmoid."
+    if header.voi_table is not None:
+        grey = _looked_up(np.round(values), header.voi_table).astype(np.float32)
+        return grey/max(float(header.voi_table[1].max()), 1.)
+    if not header.windows: raise DicomError(f'{header.path}: offers neither a window nor a VOI table')
+    centre, width, _ = header.windows[min(window, len(header.windows) - 1)]
+    if header.voi_function == 'SIGMOID': return (1/(1 + np.exp(-4*(values - np.float32(centre))/width))).astype(np.float32)
+    if header.voi_function == 'LINEAR_EXACT': return np.clip((values - np.float32(centre))/width + .5, 0, 1).astype(np.float32)
+    return np.clip((values - np.float32(centre - .5))/max(width - 1, 1e-6) + .5, 0, 1).astype(np.float32)

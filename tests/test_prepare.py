@@ -82,7 +82,7 @@ CALL = 'import sys; from ctlab.prepare import Recipe, prepare; prepare(sys.argv[
 def test_killed_at_random_moments_then_run_again_gives_the_same_bytes(tiny, tmp_path):
     subprocess.run([sys.executable, '-c', CALL, str(tiny), str(tmp_path/'whole')], check=True)
     rng = np.random.default_rng(0)
-    for _ in range(6):
+    for _ in range(int(os.environ.get('CTLAB_KILLS', 6))):
         process = subprocess.Popen([sys.executable, '-c', CALL, str(tiny), str(tmp_path/'killed')], start_new_session=True)
         time.sleep(float(rng.uniform(1, 6)))
         try: os.killpg(process.pid, signal.SIGKILL)

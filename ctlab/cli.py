@@ -522,7 +522,7 @@ def site(
     if readme: (project_root()/'README.md').write_text(readme_text(project_root()))
     else: _say(str(build_site(out=out)))
 
-# %% ../nbs/lib/20_cli.ipynb #556800e8
+# %% ../nbs/lib/20_cli.ipynb #69b7c10b
 def _fingerprint(notebook, preset):
     "Changes when a notebook's code, the package or the preset change."
     import hashlib, json
@@ -534,6 +534,7 @@ def _fingerprint(notebook, preset):
 @app.command()
 def demo(
     preset: Annotated[str, typer.Option(help='tiny (about a minute a study) or demo (longer, a laptop).')] = 'tiny',
+    jobs: Annotated[int, typer.Option(help='Notebooks at the same time.', min=1)] = 2,
 ):
     """Draw the phantoms, run every study, build the site. The last line says where to look.
 
@@ -545,20 +546,22 @@ def demo(
     from ctlab.cohort import ensure_cohort
     from ctlab.settings import Settings, project_root
     from ctlab.site import build_site
+    from ctlab.parallel import cores, parallel_map
     start, failed = time.perf_counter(), 0
     _say(f'phantoms    {ensure_cohort(Settings(preset=preset))}')
-    folder = project_root()/'reports'/'runs'/'notebooks'
-    for notebook in sorted((project_root()/'nbs').glob('[0-9]*.ipynb')):
-        output, mark = folder/notebook.name, folder/f'{notebook.stem}.sha1'
-        key = _fingerprint(notebook, preset)
-        if output.exists() and mark.exists() and mark.read_text() == key:
-            _say(f'{notebook.stem:<16} as it was')
-            continue
-        parameters = {'preset': preset} if 'preset' in _known_parameters(notebook) else {}
-        _, seconds, error = run_notebook((notebook, output, parameters))
-        failed += bool(error)
-        _say(f'{notebook.stem:<16} {"failed" if error else "done"} in {seconds:.0f} s' + (f'\n{error}' if error else ''))
-        if not error: mark.write_text(key)
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, cores()//jobs)))  # threads of one notebook: more than cores in all would stall each other
+    folder, notebooks = project_root()/'reports'/'runs'/'notebooks', sorted((project_root()/'nbs').glob('[0-9]*.ipynb'))
+    for group in ([n for n in notebooks if n.stem < '06b'], [n for n in notebooks if n.stem >= '06b']):  # what compares itself with others comes after them
+        waiting = []
+        for notebook in group:
+            output, mark, key = folder/notebook.name, folder/f'{notebook.stem}.sha1', _fingerprint(notebook, preset)
+            if output.exists() and mark.exists() and mark.read_text() == key: _say(f'{notebook.stem:<16} as it was')
+            else: waiting.append((notebook, output, {'preset': preset} if 'preset' in _known_parameters(notebook) else {}, mark, key))
+        results = parallel_map(run_notebook, [w[:3] for w in waiting], min(jobs, len(waiting)), f'{len(waiting)} chapters') if waiting else []
+        for (notebook, _, _, mark, key), (_, seconds, error) in zip(waiting, results):
+            failed += bool(error)
+            _say(f'{notebook.stem:<16} {"failed" if error else "done"} in {seconds:.0f} s' + (f'\n{error}' if error else ''))
+            if not error: mark.write_text(key)
     page = build_site()
     _say(f'all in {time.perf_counter() - start:.0f} s; open the site:')
     _say(str(page))

@@ -1,0 +1,51 @@
+"Every network learns two scans by heart; one that cannot will not learn a hundred."
+import numpy as np
+import pytest
+import torch
+
+from ctlab.anatomy import TARGETS
+from ctlab.losses import MaskLoss, TraumaLoss
+
+
+def by_heart(net, image, loss, batch, steps, rate):
+    "(first loss, last loss) of a fixed batch."
+    torch.manual_seed(0)
+    optimiser, values = torch.optim.Adam(net.parameters(), rate), []
+    for _ in range(steps):
+        optimiser.zero_grad()
+        value = loss(net(image), batch)['total']
+        value.backward()
+        optimiser.step()
+        values.append(float(value.detach()))
+    return values[0], values[-1]
+
+
+def trauma():
+    from ctlab.approach6 import OrganNet, regions
+    from ctlab.nets import FrameNet, VolumeNet
+    g = torch.Generator().manual_seed(1)
+    cubes = {n: torch.stack([torch.randint(0, 256, (2, *r.shape), generator=g), torch.randint(0, 3, (2, *r.shape), generator=g)], 1).to(torch.uint8) for n, r in regions('tiny').items()}
+    return {'four frames': (lambda: FrameNet(4, pretrained=False), torch.rand(2, 4, 64, 64, generator=g), 3e-3), 'ten frames': (lambda: FrameNet(10, pretrained=False), torch.rand(2, 10, 64, 64, generator=g), 3e-3),
+            'volume': (lambda: VolumeNet(False), torch.rand(2, 1, 10, 32, 32, generator=g), 1e-3), 'organs': (lambda: OrganNet(8), cubes, 1e-2)}
+
+
+@pytest.mark.parametrize('name', ['four frames', 'ten frames', 'volume', 'organs'])
+def test_trauma_networks(name):
+    torch.manual_seed(0)
+    make, image, rate = trauma()[name]
+    batch = {t: torch.tensor([0, len(g) - 1]) for t, g in TARGETS.items()}
+    first, last = by_heart(make(), image, TraumaLoss(), batch, 25, rate)
+    assert last < .35*first, (first, last)
+
+
+@pytest.mark.parametrize('name', ['unet', 'resnet', 'unet3d'])
+def test_mask_networks(name):
+    from ctlab.nets import ResNetUNet, UNet3D, unet_2d
+    torch.manual_seed(0)
+    net = {'unet': lambda: unet_2d(1, 8), 'resnet': lambda: ResNetUNet(1, False), 'unet3d': lambda: UNet3D(1, 1, 4)}[name]()
+    shape = (16, 16, 16) if name == 'unet3d' else (32, 32)
+    grids = np.meshgrid(*(np.arange(n) for n in shape), indexing='ij')
+    mask = torch.from_numpy((sum((g - n/2)**2 for g, n in zip(grids, shape)) < (min(shape)/3)**2).astype(np.int64))[None].repeat(2, *(1,)*len(shape))
+    image = (mask*.5 + torch.rand(mask.shape, generator=torch.Generator().manual_seed(2))*.4).float()[:, None]
+    first, last = by_heart(net, image, MaskLoss(), {'mask': mask}, 60, 1e-2)
+    assert last < .35*first, (first, last)

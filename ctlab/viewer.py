@@ -15,7 +15,7 @@ from .volume import Volume, reorient, resample
 # %% auto #0
 __all__ = ['AXES', 'cut_plane', 'Scene', 'Viewer', 'view', 'Surfaces', 'view3d', 'scan_page', 'cohort_series', 'narrow', 'browse']
 
-# %% ../nbs/lib/17b_viewer.ipynb #756f493e
+# %% ../nbs/lib/17b_viewer.ipynb #16f56348
 AXES = ('axial', 'coronal', 'sagittal')
 
 def cut_plane(
@@ -30,8 +30,8 @@ def cut_plane(
 def _numbers(volume):
     "(int16 array, slope, intercept): exact for whole numbers that fit, else 65,000 steps over the range."
     array = volume.array
-    if array.dtype != bool and np.issubdtype(array.dtype, np.integer) or array.dtype == bool or np.array_equal(array, np.round(array)):
-        if array.min() >= -32768 and array.max() <= 32767: return np.ascontiguousarray(array, dtype=np.int16), 1., 0.
+    fits = array.min() >= -32768 and array.max() <= 32767
+    if fits and (array.dtype.kind in 'iub' or np.array_equal(array, np.round(array))): return np.ascontiguousarray(array, dtype=np.int16), 1., 0.
     low, high = float(np.nanmin(array)), float(np.nanmax(array))
     slope = max((high - low)/65000, 1e-12)
     return np.round((np.nan_to_num(array, nan=low) - low)/slope - 32500).astype(np.int16), slope, low + 32500*slope

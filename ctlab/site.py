@@ -111,7 +111,7 @@ def readme_text(
     text = re.sub(r'\]\((?!https?:|reports/|data/|#|nbs/)([\w/.-]+\.ipynb)\)', r'](nbs/\1)', text)
     return f'<!-- Written from nbs/index.ipynb by `make readme`; change it there. -->\n\n{text}\n'
 
-# %% ../nbs/lib/19_site.ipynb #95a79412
+# %% ../nbs/lib/19_site.ipynb #6f75dd38
 _CONF = '''
 project, author, copyright = 'ctlab', 'the ctlab authors', '2026, the ctlab authors'
 extensions = ['myst_nb', 'sphinx_design', 'sphinx-mathjax-offline']
@@ -119,7 +119,7 @@ nb_execution_mode, nb_merge_streams, nb_render_text_lexer = 'off', True, 'none'
 nb_mime_priority_overrides = [('html', 'application/vnd.jupyter.widget-view+json', None)]
 myst_enable_extensions = ['dollarmath', 'colon_fence', 'attrs_inline']
 myst_heading_anchors = 3
-html_theme, html_title, html_static_path, html_css_files = 'furo', 'ctlab', ['_static'], ['ctlab.css']
+html_theme, html_title, html_static_path, html_css_files, html_extra_path = 'furo', 'ctlab', ['_static'], ['ctlab.css'], ['_extra']
 html_show_sphinx, html_copy_source, html_show_sourcelink = False, False, False
 html_favicon = '_static/ctlab.svg'
 html_theme_options = {'light_css_variables': {'color-brand-primary': '#0a5a8c', 'color-brand-content': '#0a5a8c'},
@@ -156,7 +156,21 @@ def _stage(root, source):
     (source/'_static').mkdir()
     (source/'_static'/'ctlab.css').write_text(_CSS)
     (source/'_static'/'ctlab.svg').write_text(_ICON)
+    (source/'_extra').mkdir()
+    (source/'_extra'/'phantom.html').write_text(_phantom())
     (source/'conf.py').write_text(_CONF)
+
+def _phantom():
+    "A phantom in the viewer, as a page."
+    import numpy as np
+    from ctlab.anatomy import CODES
+    from ctlab.body import draw_body
+    from ctlab.phantom import Scan, acquire
+    from ctlab.viewer import scan_page
+    from ctlab.volume import Volume
+    hu, structures, _ = acquire(draw_body(4, 2.5), Scan(spacing=4., thickness=4., start=20, stop=440, field_of_view=360, matrix=128, noise=8), 4)
+    organs = [CODES[n] for n in ('liver', 'spleen', 'kidney_left', 'kidney_right', 'aorta')]
+    return scan_page(hu, Volume(np.where(np.isin(structures.array, organs), structures.array, 0), structures.affine), title='A phantom; no patient was scanned')
 
 def _origins(root):
     "module -> chapter, for every exported module."
@@ -171,6 +185,8 @@ def _front(page, sections, root):
     trees = [f'```{{toctree}}\n:hidden:\n:caption: {caption}\n:maxdepth: 1\n\n' + '\n'.join(names) + '\n```' for caption, names in sections.items()]
     trees.append('```{toctree}\n:hidden:\n:caption: Reference\n:maxdepth: 1\n\n' + '\n'.join(f'api/{m}' for m in sorted(_origins(root))) + '\n```')
     cells = [c | {'source': [l.replace('](../reports/', '](reports/').replace('](../data/README.md)', '](#)') for l in c['source']]} for c in page['cells']]
+    live = '## Look around\n\nThe viewer of the lab, with a phantom in it. Wheel or arrow keys leaf, a click moves the cross, and the HU under the pointer is written below.\n\n```{raw} html\n<iframe src="phantom.html" title="a phantom in the viewer" loading="lazy" style="width:100%;height:600px;border:0"></iframe>\n```'
+    cells.insert(1, {'cell_type': 'markdown', 'id': 'live', 'metadata': {}, 'source': [live]})
     extra = [{'cell_type': 'markdown', 'id': f'toc{k}', 'metadata': {}, 'source': [t]} for k, t in enumerate(trees)]
     return page | {'cells': cells + extra, 'nbformat': 4, 'nbformat_minor': 5}
 

@@ -13,7 +13,7 @@ const STYLE = `
 .ctv-row{display:flex;flex-wrap:wrap;gap:4px 14px;align-items:center;padding:4px 0}
 .ctv-row label{display:inline-flex;align-items:center;gap:5px}
 .ctv input[type=range]{width:130px;accent-color:#0a5a8c}
-.ctv-slice{display:flex;gap:6px;align-items:center;padding-top:2px}.ctv-slice input{flex:1}
+.ctv-slice{display:flex;gap:6px;align-items:center;padding-top:2px}.ctv-slice input{flex:1;min-width:0;width:auto}
 .ctv-read{font-variant-numeric:tabular-nums;min-height:1.3em}
 .ctv-key{display:inline-block;width:.9em;height:.9em;border-radius:2px;margin-right:.3em;vertical-align:-1px}
 .ctv-help{color:var(--jp-ui-font-color2,#777)}`;

@@ -13,11 +13,18 @@ def site(root, ctlab):
 
 
 def links(site):
-    "(page, target) of every link and picture inside the site."
-    import re
+    "(page, target) of every link and picture inside the site, as a browser would find them."
+    from html.parser import HTMLParser
+
+    class Targets(HTMLParser):
+        def handle_starttag(self, tag, attributes): self.found += [v.partition('#')[0].partition('?')[0] for k, v in attributes if k in ('href', 'src') and v]
+
     for page in site.rglob('*.html'):
-        for target in re.findall(r'(?:href|src)="([^"#?]+)', page.read_text()):
-            if not target.startswith(('mailto:', 'data:', 'javascript:')): yield page, target
+        parser = Targets()
+        parser.found = []
+        parser.feed(page.read_text())
+        for target in parser.found:
+            if target and not target.startswith(('mailto:', 'data:', 'javascript:')): yield page, target
 
 
 def test_every_internal_link_leads_somewhere(site):

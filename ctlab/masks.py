@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['log', 'NoMask', 'from_rsna', 'OnDisk', 'keep_networks', 'forget_networks', 'TotalSegmentator', 'weights_folder',
-           'on_stack', 'MaskStacks', 'mask_stacks', 'roi', 'write_seg']
+           'stack_places', 'on_stack', 'MaskStacks', 'mask_stacks', 'roi', 'write_seg']
 
 # %% ../nbs/lib/08b_masks.ipynb #2429c89a
 class NoMask(LookupError):
@@ -138,7 +138,14 @@ def _no_telemetry():
     for key, value in (('send_usage_stats', False), ('statistics_disclaimer_shown', True)):
         if get_config_key(key) is not value: set_config_key(key, value)
 
-# %% ../nbs/lib/08b_masks.ipynb #72783bc2
+# %% ../nbs/lib/08b_masks.ipynb #6f6f95da
+def stack_places(
+    info: dict,  # of the stack: origin, heights, pixel
+    shape: tuple,  # of the stack
+) -> list:  # LPS mm of its slices, rows and columns
+    "Where the voxels of a prepared stack lie."
+    return [np.asarray(info['heights']), info['origin'][1] + info['pixel'][0]*np.arange(shape[1]), info['origin'][0] + info['pixel'][1]*np.arange(shape[2])]
+
 def on_stack(
     mask: Volume,  # numbers of `anatomy.CODES`
     info: dict,  # of the stack: origin, heights, pixel
@@ -146,7 +153,7 @@ def on_stack(
 ) -> np.ndarray:  # uint8, like the stack; 0 outside the mask's grid
     "A mask on the grid of a prepared stack, by the nearest voxel."
     mask = reorient(mask, 'LPS')
-    places = [np.asarray(info['heights']), info['origin'][1] + info['pixel'][0]*np.arange(shape[1]), info['origin'][0] + info['pixel'][1]*np.arange(shape[2])]
+    places = stack_places(info, shape)
     index = [np.round((p - mask.origin[2-a])/mask.spacing[a]).astype(int) for a, p in enumerate(places)]
     inside = [(i >= 0) & (i < n) for i, n in zip(index, mask.shape)]
     out = np.zeros(shape, np.uint8)

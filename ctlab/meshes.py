@@ -10,7 +10,7 @@ from .files import write_whole
 from .volume import Volume, bounding_box
 
 # %% auto #0
-__all__ = ['surface', 'measures', 'write_mesh', 'draw_surfaces']
+__all__ = ['surface', 'measures', 'coloured', 'write_mesh', 'draw_surfaces']
 
 # %% ../nbs/lib/10b_meshes.ipynb #f187fb65
 def surface(
@@ -50,7 +50,19 @@ def measures(
     "Surface area and volume."
     return {'area_mm2': float(mesh.area), 'volume_ml': float(mesh.volume)/1000, 'watertight': bool(mesh.is_watertight)}
 
-# %% ../nbs/lib/10b_meshes.ipynb #ab5dc3e0
+# %% ../nbs/lib/10b_meshes.ipynb #b56d085f
+def coloured(
+    mesh,  # trimesh.Trimesh, LPS mm
+    colour: str,  # such as '#9467bd'
+    turned: float = 0,  # size of a millimetre when turned to x right, y up, z towards the viewer; 0 leaves the mesh in LPS
+):  # a copy
+    "A mesh in one colour, in the patient's axes or in those of a screen."
+    import trimesh
+    shown = mesh.copy()
+    shown.visual = trimesh.visual.ColorVisuals(shown, face_colors=[int(colour[k:k + 2], 16) for k in (1, 3, 5)] + [255])
+    if turned: shown.apply_transform(np.diag([turned, turned, turned, 1.]) @ [[-1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+    return shown
+
 def write_mesh(
     mesh,  # trimesh.Trimesh
     path: str | Path,  # .ply, .stl or .glb
@@ -61,11 +73,8 @@ def write_mesh(
     path = Path(path)
     kind = path.suffix.lower().lstrip('.')
     if kind not in ('ply', 'stl', 'glb'): raise ValueError(f'{path}: surfaces are written as .ply, .stl or .glb')
-    shown = mesh.copy()
-    shown.visual = trimesh.visual.ColorVisuals(shown, face_colors=[int(colour[k:k + 2], 16) for k in (1, 3, 5)] + [255])
-    if kind == 'glb':  # LPS mm -> metres, right, up, towards the viewer
-        shown.apply_transform(np.array([[-1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1000.]])/1000)
-        shown = trimesh.Scene(shown)
+    shown = coloured(mesh, colour, .001 if kind == 'glb' else 0)  # GLB is in metres
+    if kind == 'glb': shown = trimesh.Scene(shown)
     return write_whole(path, shown.export(file_type=kind))
 
 # %% ../nbs/lib/10b_meshes.ipynb #32e213b7

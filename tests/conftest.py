@@ -1,5 +1,5 @@
 "What the tests share: the checkout, the tiny cohort, and the command in a process of its own."
-import os, subprocess, sys
+import os, shutil, subprocess, sys
 from pathlib import Path
 import pytest
 
@@ -33,3 +33,24 @@ def ctlab():
         command = [str(Path(sys.executable).with_name('ctlab')), *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, cwd=options.pop('cwd', ROOT), env=os.environ | {'COLUMNS': '200'} | options.pop('env', {}), **options)
     return run
+
+
+CHROMIUM = next((p for p in map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome')) if p), None)
+
+
+@pytest.fixture(scope='module')
+def browser():
+    "Chromium, where there is one."
+    if CHROMIUM is None: pytest.skip('no Chromium on this machine; install Debian\'s package chromium')
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope='session')
+def shots(root):
+    "Where screenshots are kept."
+    (root/'reports'/'test').mkdir(parents=True, exist_ok=True)
+    return root/'reports'/'test'

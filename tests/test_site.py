@@ -1,8 +1,6 @@
 "The site in a real browser: everything loads from the disk, nothing fails, search finds."
-import functools, http.server, shutil, threading
+import functools, http.server, threading
 import pytest
-
-CHROMIUM = next((p for p in map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome')) if p), None)
 
 
 @pytest.fixture(scope='module')
@@ -39,36 +37,29 @@ def test_no_script_style_font_or_picture_comes_from_outside(site):
             assert not re.search(r'(?:src|href)="(?:https?:)?//', tag) or 'rel="canonical"' in tag, (page.name, tag)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason='no Chromium on this machine; install Debian\'s package chromium')
-def test_pages_in_a_browser(site, root):
-    from playwright.sync_api import sync_playwright
-    shots = root/'reports'/'test'
-    shots.mkdir(parents=True, exist_ok=True)
+def test_pages_in_a_browser(site, browser, shots):
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(type('Quiet', (http.server.SimpleHTTPRequestHandler,), {'log_message': lambda *_: None}), directory=str(site)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     base, wrong = f'http://127.0.0.1:{server.server_port}/', []
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
-        page = browser.new_page(viewport={'width': 1280, 'height': 900})
-        page.on('console', lambda m: wrong.append(m.text) if m.type == 'error' else None)
-        page.on('requestfailed', lambda r: wrong.append(f'{r.failure} {r.url}') if 'ERR_ABORTED' not in str(r.failure) else None)  # leaving a page ends what the browser fetched ahead
-        page.on('response', lambda r: wrong.append(f'{r.status} {r.url}') if r.status >= 400 else None)
-        for name in ('index.html', '03_approach1.html', '00_eda.html', 'lib/06b_gallery.html', 'api/metrics.html'):
-            page.goto(base + name)
-            page.wait_for_load_state('networkidle')
-            page.screenshot(path=str(shots/f'{name.replace("/", "-")[:-5]}.png'), full_page=False)
-            pictures = page.eval_on_selector_all('main img, article img', 'all => all.map(i => i.complete && i.naturalWidth > 50)')
-            assert all(pictures), name
-            if name.startswith(('0', 'lib/06b')): assert pictures, f'{name} shows no figure'
-        figure = page.goto(base + '03_approach1.html') and page.locator('.cell_output img').first
-        figure.scroll_into_view_if_needed()
-        figure.screenshot(path=str(shots/'figure.png'))
-        page.goto(base + 'search.html?q=hounsfield')
-        page.wait_for_selector('#search-results li', timeout=20_000)
-        page.set_viewport_size({'width': 390, 'height': 800})
-        page.goto(base + 'index.html')
-        assert page.evaluate('document.documentElement.scrollWidth') <= 400  # a phone need not scroll sideways
-        page.screenshot(path=str(shots/'phone.png'))
-        browser.close()
+    page = browser.new_page(viewport={'width': 1280, 'height': 900})
+    page.on('console', lambda m: wrong.append(m.text) if m.type == 'error' else None)
+    page.on('requestfailed', lambda r: wrong.append(f'{r.failure} {r.url}') if 'ERR_ABORTED' not in str(r.failure) else None)  # leaving a page ends what the browser fetched ahead
+    page.on('response', lambda r: wrong.append(f'{r.status} {r.url}') if r.status >= 400 else None)
+    for name in ('index.html', '03_approach1.html', '00_eda.html', 'lib/06b_gallery.html', 'api/metrics.html'):
+        page.goto(base + name)
+        page.wait_for_load_state('networkidle')
+        page.screenshot(path=str(shots/f'{name.replace("/", "-")[:-5]}.png'), full_page=False)
+        pictures = page.eval_on_selector_all('main img, article img', 'all => all.map(i => i.complete && i.naturalWidth > 50)')
+        assert all(pictures), name
+        if name.startswith(('0', 'lib/06b')): assert pictures, f'{name} shows no figure'
+    figure = page.goto(base + '03_approach1.html') and page.locator('.cell_output img').first
+    figure.scroll_into_view_if_needed()
+    figure.screenshot(path=str(shots/'figure.png'))
+    page.goto(base + 'search.html?q=hounsfield')
+    page.wait_for_selector('#search-results li', timeout=20_000)
+    page.set_viewport_size({'width': 390, 'height': 800})
+    page.goto(base + 'index.html')
+    assert page.evaluate('document.documentElement.scrollWidth') <= 400  # a phone need not scroll sideways
+    page.screenshot(path=str(shots/'phone.png'))
     server.shutdown()
     assert not wrong, wrong[:5]

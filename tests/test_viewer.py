@@ -3,24 +3,6 @@ import json, os, re, shutil, socket, subprocess, sys, time, urllib.request
 import numpy as np
 import pytest
 
-CHROMIUM = next((p for p in map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome')) if p), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='no Chromium on this machine; install Debian\'s package chromium')
-
-
-@pytest.fixture(scope='module')
-def browser():
-    from playwright.sync_api import sync_playwright
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def shots(root):
-    (root/'reports'/'test').mkdir(parents=True, exist_ok=True)
-    return root/'reports'/'test'
-
 
 def pixels(page, plane):
     "What a plane's canvas shows."

@@ -13,7 +13,7 @@ from .volume import Volume, volume_from
 __all__ = ['DETAILS', 'smooth_noise', 'Habitus', 'draw_habitus', 'Canvas', 'rotation', 'ellipsoid', 'overlap', 'curve', 'tube',
            'spine_y', 'draw_body']
 
-# %% ../nbs/lib/04_body.ipynb #1fb418e8
+# %% ../nbs/lib/04_body.ipynb #2bc1ecf4
 def _basis(n: int, spacing: float, length: float):
     "Cubic B-spline weights of a lattice of step `length` at n points `spacing` apart, (n, lattice)."
     place = np.arange(n)*spacing/length
@@ -33,9 +33,8 @@ def smooth_noise(
     "A smooth random field."
     bases = [_basis(n, s, length) for n, s in zip(shape, np.broadcast_to(spacing, 3))]
     field = rng.standard_normal([b.shape[1] for b in bases], dtype=np.float32)
-    for axis, basis in enumerate(bases):
-        field = np.moveaxis(np.tensordot(basis, field, axes=(1, axis)), 0, axis)
-    return np.ascontiguousarray(field)
+    field = (bases[0] @ field.reshape(len(field), -1)).reshape(-1, *field.shape[1:])
+    return np.matmul(np.matmul(bases[1], field), bases[2].T)
 
 # %% ../nbs/lib/04_body.ipynb #0dc273a0
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ def curve(
     even = np.linspace(0, run[-1], max(2, int(run[-1]/step)))
     return np.stack([np.interp(even, run, fine[:, i]) for i in range(3)], axis=1)
 
-# %% ../nbs/lib/04_body.ipynb #dfa4214f
+# %% ../nbs/lib/04_body.ipynb #0467bd53
 def tube(
     canvas: Canvas,  # where
     points,  # control points of the axis
@@ -180,10 +179,11 @@ def tube(
         x, y, z = canvas.at(part)
         distance = np.sqrt((x - p[0])**2 + (y - p[1])**2 + (z - p[2])**2)/r
         closer = distance < field[local]
-        field[local][closer], nearest[local][closer] = distance[closer], s
+        np.copyto(field[local], distance, where=closer)
+        np.copyto(nearest[local], s, where=closer)
     return box, field, nearest
 
-# %% ../nbs/lib/04_body.ipynb #a3b132b2
+# %% ../nbs/lib/04_body.ipynb #78a60de3
 _OUTLINE_Z = (-45, 40, 110, 200, 290, 380, 470, 505)
 _OUTLINE_X = (150, 160, 150, 136, 142, 150, 152, 150)  # half width under the fat
 _OUTLINE_Y = (88, 92, 90, 88, 96, 104, 106, 104)
@@ -209,6 +209,11 @@ def _frame(canvas):
     canvas.paint('muscle', full, depth > 0)
     return depth
 
+def _fourth(x):
+    "The fourth power, without the slow general one."
+    x = x*x
+    return x*x
+
 def _cavities(canvas, depth):
     "Chest and belly inside the wall, divided by the dome of the diaphragm."
     x, y, z = canvas.x, canvas.y, canvas.z
@@ -218,7 +223,7 @@ def _cavities(canvas, depth):
     canvas.dome = dome
     full = (slice(None),)*3
     narrow = canvas.by_height((0, 60, 105, 150), (50, 58, 86, 400))  # the small pelvis
-    inside = (inner > 0) & (z <= dome) & (z > 5) & ((x/narrow)**4 + ((y - 18)/(narrow*1.35))**4 < 1)
+    inside = (inner > 0) & (z <= dome) & (z > 5) & (_fourth(x/narrow) + _fourth((y - 18)/(narrow*1.35)) < 1)
     canvas.paint('peritoneum', full, inside)
     canvas.paint('muscle', full, (inner > 0) & (z > dome - 3) & (z < dome + 1))
     canvas.paint('lung', full, (inner > 0) & (z >= dome))

@@ -55,7 +55,7 @@ def contrast_table(
     table[1:, DETAILS['extravasation']] = .93*table[CODES['aorta'], 0] + 12
     return table
 
-# %% ../nbs/lib/06_phantom.ipynb #46f9cc03
+# %% ../nbs/lib/06_phantom.ipynb #1ff41c2b
 @dataclass(frozen=True)
 class Scan:
     "One acquisition."
@@ -85,7 +85,8 @@ def _blur(places, sigma, centres):
     "Gaussian weights of base voxels for pixels at `places`; pixels beyond the base see nothing."
     weights = np.exp(-.5*((places[:, None] - centres)/sigma)**2)
     total = weights.sum(1, keepdims=True)
-    return (weights/np.maximum(total, .5*total.max())).astype(np.float32)
+    weights /= np.maximum(total, .5*total.max())
+    return np.where(weights > 1e-30, weights, 0).astype(np.float32)  # numbers smaller than that change nothing and multiply slowly
 
 # %% ../nbs/lib/06_phantom.ipynb #cc2a601e
 _TEXTURE = {'fat': 7, 'peritoneum': 10, 'muscle': 7, 'bone_marrow': 60, 'bone_cortex': 90, 'lung': 35, 'liver': 5, 'spleen': 5, 'pancreas': 9, 'cartilage': 15, 'aorta': 3}
@@ -112,7 +113,7 @@ def scan_grid(
     origin = (corner, corner + 18*canvas.habitus.scale[1], scan.start*canvas.habitus.scale[2])
     return volume_from(np.broadcast_to(np.int16(0), (n, scan.matrix, scan.matrix)), (scan.spacing, pixel, pixel), origin)
 
-# %% ../nbs/lib/06_phantom.ipynb #dbcc784e
+# %% ../nbs/lib/06_phantom.ipynb #d731dd44
 def _axes(canvas, grid):
     "Physical mm of the grid's and the body's samples, (z, y, x) each."
     body = [l*s + canvas.spacing*np.arange(n) for l, s, n in zip(canvas.low, canvas.habitus.scale[::-1], canvas.shape)]
@@ -140,9 +141,9 @@ def acquire(
     hu = np.matmul(_blur(places[1], sigma, body[1]), hu)
     hu = np.matmul(hu, _blur(places[2], sigma, body[2]).T) - 1000
     hu += _noise(hu, scan, grid, rng)
-    pick = np.ix_(*(np.clip(np.round((p - b[0])/canvas.spacing).astype(int), 0, n - 1) for p, b, n in zip(places, body, canvas.shape)))
-    place = lambda array: Volume(array, grid.affine)
-    return place(np.clip(np.round(hu), -1024, 3071).astype(np.int16)), place(canvas.labels[pick]), place(detail[pick])
+    z, y, x = (np.clip(np.round((p - b[0])/canvas.spacing).astype(int), 0, n - 1) for p, b, n in zip(places, body, canvas.shape))
+    place, nearest = (lambda array: Volume(array, grid.affine)), (lambda array: array.take(z, 0).take(y, 1).take(x, 2))
+    return place(np.clip(np.round(hu), -1024, 3071).astype(np.int16)), place(nearest(canvas.labels)), place(nearest(detail))
 
 # %% ../nbs/lib/06_phantom.ipynb #4775ef65
 def _noise(hu, scan, grid, rng):

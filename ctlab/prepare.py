@@ -36,7 +36,7 @@ def nearest_slices(
     left = right - 1
     return np.unique(np.where(wanted - positions[left] <= positions[right] - wanted, left, right))
 
-# %% ../nbs/lib/08_prepare.ipynb #3a6bea01
+# %% ../nbs/lib/08_prepare.ipynb #f4026cb2
 @dataclass(frozen=True)
 class Recipe:
     "How stacks are made; two stacks are comparable when their recipes are equal."
@@ -62,11 +62,15 @@ def shade(
 ) -> np.ndarray:  # uint8
     "Window HU to 8 bits."
     low, high = limits
-    grey = np.clip((hu.astype(np.float32) - low)/(high - low), 0, 1)
+    grey = hu.astype(np.float32)
+    grey -= np.float32(low)
+    grey /= np.float32(high - low)
+    np.clip(grey, 0, 1, out=grey)
     if per_slice:
         least, most = grey.min(axis=(-2, -1), keepdims=True), grey.max(axis=(-2, -1), keepdims=True)
         grey = np.where(most > least, (grey - least)/np.maximum(most - least, 1e-9), 0)
-    return np.round(grey*255).astype(np.uint8)
+    grey *= 255
+    return np.rint(grey, out=grey).astype(np.uint8)
 
 # %% ../nbs/lib/08_prepare.ipynb #f8dcd69c
 def published_picture(
@@ -82,7 +86,7 @@ def published_picture(
     spread = hu.max() - hu.min()
     return np.zeros(hu.shape, np.uint8) if spread == 0 else ((hu - hu.min())/spread*255).astype(np.uint8)
 
-# %% ../nbs/lib/08_prepare.ipynb #4030a753
+# %% ../nbs/lib/08_prepare.ipynb #1e8c61eb
 def area_resize(
     picture: np.ndarray,  # (rows, columns)
     size: int,  # pixels a side
@@ -92,10 +96,15 @@ def area_resize(
     if rows == columns == size: return picture.astype(np.float32)
     if rows % size == 0 and columns % size == 0:
         a, b = rows//size, columns//size
-        kind = np.int32 if picture.dtype.kind in 'iu' else np.float32
-        tall = sum((picture[k::a] for k in range(1, a)), picture[::a].astype(kind))
+        kind = np.float32 if picture.dtype.kind == 'f' else picture.dtype if _fits(picture, a*b) else np.int64
+        tall = sum((picture[k::a] for k in range(1, a)), picture[::a].astype(kind, copy=False))
         return sum((tall[:, k::b] for k in range(1, b)), tall[:, ::b]).astype(np.float32)/np.float32(a*b)
     return _area_weights(rows, size) @ picture.astype(np.float32) @ _area_weights(columns, size).T
+
+def _fits(picture, n):
+    "Can the type hold the sum of n values of this picture? Narrow sums are fast ones."
+    limits = np.iinfo(picture.dtype)
+    return int(picture.max())*n <= limits.max and (limits.min == 0 or int(picture.min())*n >= limits.min)
 
 def _area_weights(n, size):
     "How much of each of n old pixels goes into each of `size` new ones."
@@ -107,7 +116,7 @@ def _area_weights(n, size):
         weights = np.clip(1 - np.abs(places[:, None] - np.arange(n)), 0, None)
     return (weights/weights.sum(1, keepdims=True)).astype(np.float32)
 
-# %% ../nbs/lib/08_prepare.ipynb #14595794
+# %% ../nbs/lib/08_prepare.ipynb #d2e0002e
 def stack_series(
     folder: str | Path,  # one series
     recipe: Recipe,  # how
@@ -143,9 +152,10 @@ def _picture(header, limits, recipe):
     "One slice in its final size and type."
     raw = dicom.read_stored(header)
     if recipe.normalise == 'published': return np.round(area_resize(published_picture(header, raw), recipe.size)).astype(np.uint8)
-    if raw.min() == raw.max(): raise dicom.DicomError(f'{header.path}: every pixel has the same value')
     values = dicom.stored_values(raw, header.stored, header.high_bit, header.signed)
-    small = area_resize(dicom.hounsfield(values, header), recipe.size)
+    if header.modality_table is not None: small = area_resize(dicom.hounsfield(values, header), recipe.size)
+    else: small = dicom.hounsfield(area_resize(values, recipe.size), header)  # HU are linear in what is stored, so a quarter of the work will do
+    if small.min() == small.max() and raw.min() == raw.max(): raise dicom.DicomError(f'{header.path}: every pixel has the same value')
     if recipe.normalise == 'none': return np.clip(np.round(small), -32768, 32767).astype(np.int16)
     return shade(small, limits, recipe.normalise == 'slice')
 

@@ -87,7 +87,7 @@ def _nearest(stack, both, spacing):
         if sure.any(): away[k] = np.where(mask[both], distance_transform_edt(~sure, spacing)[both], np.inf)
     return away.argmin(0) + 1
 
-# %% ../nbs/lib/12b_cases.ipynb #16fc6f09
+# %% ../nbs/lib/12b_cases.ipynb #ded503a7
 def read_image(
     path: str | Path,  # a NIfTI file or a folder of DICOM
 ) -> Volume:
@@ -101,7 +101,7 @@ def read_image(
 def read_case(
     case: Case,
     structures: tuple,  # names of the numbers 1, 2, …
-    rule: str = 'nearest',  # for masks that overlap
+    rule: str = 'nearest',  # for masks that overlap; 'join' makes one structure of all
 ) -> tuple[Volume, Volume | None]:  # (scan, numbers), both LPS; None without a mask
     "The scan of a case and its mask as numbers."
     scan = reorient(read_image(case.image))
@@ -113,13 +113,14 @@ def read_case(
         if mask.shape != scan.shape or not np.allclose(mask.affine, scan.affine, atol=.05):
             raise ValueError(f'{path}: not on the grid of {case.image}: {mask.shape} voxels of {np.round(mask.spacing, 3)} mm against {scan.shape} of {np.round(scan.spacing, 3)}')
         masks[name] = mask.array
+    if rule == 'join': return scan, Volume(np.any([m > 0 for m in masks.values()], 0).astype(np.uint8), scan.affine)
     if isinstance(case.label, dict): return scan, Volume(merge_masks(masks, structures, rule, scan.spacing)[0], scan.affine)
     found = np.unique(masks[''])
     strange = [v for v in found.tolist() if v not in range(len(structures) + 1)]
     if strange: raise ValueError(f'{case.label}: holds the values {strange[:5]}; expected 0 to {len(structures)} ({", ".join(structures)})')
     return scan, Volume(masks[''].astype(np.uint8), scan.affine)
 
-# %% ../nbs/lib/12b_cases.ipynb #eeb92087
+# %% ../nbs/lib/12b_cases.ipynb #170ab595
 @dataclass(frozen=True)
 class CaseRecipe:
     "How cases become arrays."
@@ -128,7 +129,7 @@ class CaseRecipe:
     slice_spacing: float = 0.  # mm; 0 keeps the scan's
     window: tuple | None = (40., 400.)  # HU, (centre, width); None for MR: the scan's 1st and 99.5th percentile
     region: bool = False  # keep the slices from the first to the last that hold a mask
-    rule: str = 'nearest'  # for masks that overlap
+    rule: str = 'nearest'  # for masks that overlap; 'join' makes one structure of all
 
 @dataclass(frozen=True)
 class Prepared:

@@ -30,19 +30,19 @@ def thirds(
     k = max(1, round(.15*len(order)))
     return {'test': order[:k], 'valid': order[k:2*k], 'train': order[2*k:]}
 
-# %% ../nbs/09_liver3d.ipynb #bc446d99
-SIZES = {'tiny': (32, 4, 2, 8), 'demo': (96, 8, 14, 64), 'full': (256, 32, 100, 800)}  # preset -> (pixels a side, width, epochs, blocks in an epoch)
+# %% ../nbs/09_liver3d.ipynb #6ddbd5be
+SIZES = {'tiny': (32, 4, 2, 8), 'demo': (96, 8, 16, 64), 'full': (256, 32, 100, 800)}  # preset -> (pixels a side, width, epochs, blocks in an epoch)
 
 def plan(
     settings: Settings,
     loss: str = 'dice_focal',  # or cross_entropy, weighted for the tumours
-    tumours: bool = False,  # tell tumours from liver; otherwise both are liver
+    tumours: bool = False,  # tell tumours from liver; otherwise the liver is learned with what grows in it
 ) -> MaskPlan:
     "The study's plan."
     pixels, width, epochs, draws = SIZES[settings.preset]
     epochs = settings.epochs or epochs
-    weights = (1., 3., 30.) if tumours else (1., 5.)
-    return MaskPlan('liver3d' + (f'_tumours_{loss}' if tumours else ''), CaseRecipe(STRUCTURES, pixels, 2.5 if settings.preset == 'full' else 0., (50., 400.)), lambda: UNet3D(2, 1, width),
+    structures, weights, rule = (STRUCTURES, (1., 3., 30.), 'nearest') if tumours else (STRUCTURES[:1], (1., 5.), 'join')
+    return MaskPlan('liver3d' + (f'_tumours_{loss}' if tumours else ''), CaseRecipe(structures, pixels, 2.5 if settings.preset == 'full' else 0., (50., 400.), rule=rule), lambda: UNet3D(len(structures), 1, width),
                     lambda: MaskLoss(loss, weights if loss == 'cross_entropy' else None), epochs, draws, 2, 2e-3, fading(epochs), 16, pieces=1, augment=augmentation(10., zoom=.1, volume=True, seed=settings.seed), empty=False, note={'options': {'loss': loss, 'tumours': tumours}})
 
 def run(

@@ -16,8 +16,8 @@ from .phantom import Scan, acquire
 from .volume import Volume, volume_from
 
 # %% auto #0
-__all__ = ['SET_SIZES', 'BONES', 'KINDS', 'Sizes', 'add_tumours', 'ct_case', 'whole_liver', 'Legs', 'draw_legs', 'limb_case',
-           'overlapping', 'make_set']
+__all__ = ['SET_SIZES', 'BONES', 'VERSIONS', 'KINDS', 'Sizes', 'add_tumours', 'ct_case', 'whole_liver', 'Legs', 'draw_legs',
+           'limb_case', 'overlapping', 'make_set']
 
 # %% ../nbs/lib/06a_sets.ipynb #a9f8a263
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _fill_bone(tissue, bones, name, canvas):
     tissue[bones[name]] = 3
     tissue[depth > max(3., 1.2*canvas.spacing)] = 4
 
-# %% ../nbs/lib/06a_sets.ipynb #80c4e54a
+# %% ../nbs/lib/06a_sets.ipynb #5d5daac9
 _T1 = np.array([0., 900., 330., 60., 780.], np.float32)  # air, fat, muscle, cortex, marrow
 
 def limb_case(
@@ -198,10 +198,11 @@ def limb_case(
 def overlapping(
     masks: dict,  # bone -> mask volume
     by: int = 1,  # voxels
-) -> dict:  # the same, each grown so that neighbours overlap
-    "Masks as two hands draw them: a little too large at the joints."
+) -> dict:  # the same, each grown into its neighbours
+    "Masks as two hands draw them: a little too large where two bones meet, and nowhere else."
     from scipy.ndimage import binary_dilation
-    return {n: Volume(binary_dilation(m.array > 0, iterations=by).astype(np.uint8), m.affine) for n, m in masks.items()}
+    grown = {n: binary_dilation(m.array > 0, iterations=by) for n, m in masks.items()}
+    return {n: Volume(((m.array > 0) | grown[n] & np.logical_or.reduce([g for o, g in grown.items() if o != n])).astype(np.uint8), m.affine) for n, m in masks.items()}
 
 def _limb(task):
     "One leg case: DICOM slices and one NIfTI mask per bone."
@@ -217,7 +218,8 @@ def _limb(task):
         for name in ('tibia', 'femur', 'fibula', 'pelvis'): nifti.write(masks[name], folder/'masks'/f'{name}.nii.gz')
     return folder.name
 
-# %% ../nbs/lib/06a_sets.ipynb #25f4bc8a
+# %% ../nbs/lib/06a_sets.ipynb #a90fdfae
+VERSIONS = {'spleen': 2, 'lits': 2, 'ircad': 2, 'limbs': 3}  # a change makes older sets stale
 KINDS = {'spleen': 'Medical Decathlon layout, spleen', 'lits': 'LiTS layout, liver and tumours', 'ircad': 'IRCAD layout, liver', 'limbs': 'MR of both legs: DICOM and one mask per bone'}
 
 def make_set(
@@ -231,7 +233,7 @@ def make_set(
     "Draw (or finish) a set for segmentation."
     if kind not in KINDS: raise ValueError(f'no set is called {kind!r}; choose from {", ".join(KINDS)}')
     root, sizes = Path(root), SET_SIZES[preset] if isinstance(preset, str) else preset
-    key, mark = json.dumps([2, kind, repr(sizes), seed]), root/'phantoms.json'
+    key, mark = json.dumps([VERSIONS[kind], kind, repr(sizes), seed]), root/'phantoms.json'
     if root.exists() and any(root.iterdir()) and not (mark.exists() and mark.read_text() == key): raise FileExistsError(f'{root}: holds something else; choose another folder or delete it')
     root.mkdir(parents=True, exist_ok=True)
     mark.write_text(key)

@@ -9,37 +9,15 @@ import pytest
 from ctlab.anatomy import CODES
 from ctlab.masks import MaskStacks, TotalSegmentator, forget_networks, mask_stacks
 from ctlab.volume import reorient, volume_from
-
-
-def plans():
-    module = 'torch.nn.modules'
-    network = {'network_class_name': 'dynamic_network_architectures.architectures.unet.PlainConvUNet',
-               'arch_kwargs': {'n_stages': 2, 'features_per_stage': [2, 2], 'conv_op': f'{module}.conv.Conv3d', 'kernel_sizes': [[3, 3, 3], [3, 3, 3]], 'strides': [[1, 1, 1], [2, 2, 2]], 'n_conv_per_stage': [1, 1],
-                               'n_conv_per_stage_decoder': [1], 'conv_bias': True, 'norm_op': f'{module}.instancenorm.InstanceNorm3d', 'norm_op_kwargs': {'eps': 1e-5, 'affine': True}, 'dropout_op': None, 'dropout_op_kwargs': None,
-                               'nonlin': f'{module}.activation.LeakyReLU', 'nonlin_kwargs': {'inplace': True}}, '_kw_requires_import': ['conv_op', 'norm_op', 'dropout_op', 'nonlin']}
-    resample = {'is_seg': False, 'order': 1, 'order_z': 0, 'force_separate_z': None}
-    full = {'data_identifier': 'nnUNetPlans_3d_fullres', 'preprocessor_name': 'DefaultPreprocessor', 'batch_size': 2, 'patch_size': [32, 32, 32], 'median_image_size_in_voxels': [48., 48., 48.], 'spacing': [3., 3., 3.],
-            'normalization_schemes': ['CTNormalization'], 'use_mask_for_norm': [False], 'resampling_fn_data': 'resample_data_or_seg_to_shape', 'resampling_fn_seg': 'resample_data_or_seg_to_shape',
-            'resampling_fn_data_kwargs': resample, 'resampling_fn_seg_kwargs': resample | {'is_seg': True}, 'resampling_fn_probabilities': 'resample_data_or_seg_to_shape', 'resampling_fn_probabilities_kwargs': resample,
-            'architecture': network, 'batch_dice': True}
-    return {'dataset_name': 'Dataset297', 'plans_name': 'nnUNetPlans', 'original_median_spacing_after_transp': [3., 3., 3.], 'original_median_shape_after_transp': [48, 48, 48], 'image_reader_writer': 'NibabelIOWithReorient',
-            'transpose_forward': [0, 1, 2], 'transpose_backward': [0, 1, 2], 'experiment_planner_used': 'ExperimentPlanner', 'label_manager': 'LabelManager', 'configurations': {'3d_fullres': full},
-            'foreground_intensity_properties_per_channel': {'0': {'mean': 0., 'std': 100., 'percentile_00_5': -1000., 'percentile_99_5': 1000., 'min': -1000., 'max': 1000., 'median': 0.}}}
+from totalseg_layout import network, write_weights
 
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
     "A weights folder that TotalSegmentator takes for its own."
     import torch
-    from dynamic_network_architectures.architectures.unet import PlainConvUNet
-    from totalsegmentator.map_tasks_config import TASK_CONFIGS
-    from totalsegmentator.map_to_binary import class_map
-    home = tmp_path_factory.mktemp('totalseg')
-    task = TASK_CONFIGS['total']['sub_modes']['fast']
-    folder = home/'weights'/'Dataset297_TotalSegmentator_total_3mm_1559subj'/f"{task['trainer']}__nnUNetPlans__3d_fullres"
-    (folder/'fold_0').mkdir(parents=True)
-    labels = {'background': 0} | {name: k for k, name in class_map['total'].items()}
-    net = PlainConvUNet(1, 2, [2, 2], torch.nn.Conv3d, 3, [1, 2], 1, len(labels), 1, conv_bias=True, norm_op=torch.nn.InstanceNorm3d, norm_op_kwargs={'eps': 1e-5, 'affine': True}, nonlin=torch.nn.LeakyReLU, nonlin_kwargs={'inplace': True})
+    home, features = tmp_path_factory.mktemp('totalseg'), (2, 2)
+    net, labels = network(features)
     with torch.no_grad():
         for p in net.parameters(): p.zero_()
         for module in net.modules():
@@ -50,9 +28,7 @@ def weights(tmp_path_factory):
         net.decoder.seg_layers[-1].weight[labels['liver'], 0] = net.decoder.seg_layers[-1].weight[labels['spleen'], 1] = 1.
         net.decoder.seg_layers[-1].bias.fill_(-50.)
         net.decoder.seg_layers[-1].bias[[labels['liver'], labels['spleen']]] = 0.
-    torch.save({'trainer_name': task['trainer'], 'init_args': {'configuration': '3d_fullres'}, 'inference_allowed_mirroring_axes': None, 'network_weights': net.state_dict()}, folder/'fold_0'/'checkpoint_final.pth')
-    (folder/'plans.json').write_text(json.dumps(plans()))
-    (folder/'dataset.json').write_text(json.dumps({'channel_names': {'0': 'CT'}, 'labels': labels, 'numTraining': 1, 'file_ending': '.nii.gz'}))
+    write_weights(home, net, labels, features)
     patch = pytest.MonkeyPatch()
     patch.setenv('TOTALSEG_HOME_DIR', str(home/'config'))
     patch.setenv('TOTALSEG_WEIGHTS_PATH', str(home/'weights'))

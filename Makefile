@@ -27,7 +27,7 @@ test: install
 	@bash tests/ci.sh
 
 lab: install
-	$(BIN)/jupyter lab nbs
+	$(BIN)/jupyter lab nbs --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate  # nothing outside is asked
 
 site: install
 	@$(BIN)/ctlab site

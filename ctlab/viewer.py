@@ -215,7 +215,7 @@ def scan_page(
             f"<body><div id='viewer'></div><script type='application/json' id='data'>{json.dumps(data).replace('</', '<' + chr(92) + '/')}</script>"
             f"<script type='module'>{script}\nrender({{ model: await pageModel(JSON.parse(document.getElementById('data').textContent)), el: document.getElementById('viewer') }});</script></body></html>")
 
-# %% ../nbs/lib/17b_viewer.ipynb #16164644
+# %% ../nbs/lib/17b_viewer.ipynb #f6380aa3
 def cohort_series(
     settings,  # Settings
 ) -> pd.DataFrame:  # patient_id, series_id, folder, one column per target, fold, fault
@@ -256,13 +256,13 @@ def browse(
     table = cohort_series(settings)
     drop = lambda name, anything, values: W.Dropdown(options=[anything] + [(str(v), v) for v in values], description=name)
     label = drop('label', ('any', ''), [f'{t} {g}' for t, grades in TARGETS.items() for g in grades])
-    fold = drop('fold', ('any', None), sorted(int(f) for f in table['fold'].dropna().unique()))
+    fold = drop('fold', ('any', -1), sorted(int(f) for f in table['fold'].dropna().unique()))
     fault = drop('fault', ('with or without', ''), ['none', 'any'] + sorted(set(table['fault']) - {''}))
     chosen, stage = W.Select(rows=12, layout=W.Layout(width='24em')), W.Output(layout=W.Layout(flex='1'))
     count = W.Label()
 
     def listed(_=None):
-        left = narrow(table, label.value, fold.value, fault.value)
+        left = narrow(table, label.value, None if fold.value < 0 else fold.value, fault.value)
         count.value = f'{len(left)} of {len(table)} series'
         chosen.options = [(f"{r.patient_id} / {r.series_id}  " + ', '.join(f'{t} {getattr(r, t)}' for t in TARGETS if getattr(r, t) not in ('healthy', np.nan)) + (f'  [{r.fault}]' if r.fault else ''), k) for k, r in left.iterrows()]
         chosen.value = None

@@ -1,6 +1,8 @@
 "The viewer in a real browser: on a page of its own, and beside a kernel in JupyterLab."
 import json, os, re, shutil, socket, subprocess, sys, time, urllib.request
+import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 
 
@@ -62,8 +64,10 @@ def test_view_says_what_is_wrong(ctlab, tmp_path, arguments, words):
 
 @pytest.fixture
 def lab(root, tmp_path):
-    "JupyterLab on a copy of the chapter on DICOM."
+    "JupyterLab on a copy of the chapter on DICOM and a notebook that leafs through the tiny cohort."
     shutil.copy(root/'nbs'/'01_dicom.ipynb', tmp_path/'01_dicom.ipynb')
+    leaf = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('import ctlab\nfrom ctlab.settings import Settings\nctlab.browse(Settings())')], metadata={'kernelspec': {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}})
+    nbformat.write(leaf, tmp_path/'browse.ipynb')
     settings = tmp_path/'config'/'lab'/'user-settings'/'@jupyterlab'/'notebook-extension'/'tracker.jupyterlab-settings'
     settings.parent.mkdir(parents=True)
     settings.write_text('{"windowingMode": "none"}')
@@ -82,14 +86,34 @@ def lab(root, tmp_path):
     server.wait(20)
 
 
-def test_the_chapter_on_dicom_in_jupyterlab(lab, browser, shots):
+def run_all(browser, lab, notebook):
+    "A page on which a notebook has been started."
     page = browser.new_page(viewport={'width': 1400, 'height': 950})
-    page.goto(f'{lab}/lab/tree/01_dicom.ipynb?token=t')
+    page.goto(f'{lab}/lab/tree/{notebook}?token=t')
     page.wait_for_selector('.jp-Notebook .jp-CodeCell', timeout=90_000)
     page.wait_for_function("document.querySelector('.jp-Toolbar-kernelName')?.textContent.includes('Python') && document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status == 'idle'", timeout=90_000)
     page.wait_for_timeout(2000)
     page.locator('.lm-MenuBar-itemLabel', has_text=re.compile('^Run$')).click()
     page.get_by_text('Run All Cells', exact=True).click()
+    return page
+
+
+def test_the_cohort_browser_in_jupyterlab(lab, browser, shots, tiny):
+    faults = pd.read_csv(tiny/'truth'/'faults.csv').fillna('')
+    tilted = faults[faults['fault'] == 'tilt']
+    page = run_all(browser, lab, 'browse.ipynb')
+    page.wait_for_selector('.widget-select select option', timeout=100_000)
+    page.get_by_text(f'{len(faults)} of {len(faults)} series').wait_for()
+    page.locator('.widget-dropdown select').nth(2).select_option(label='tilt')
+    page.get_by_text(f'{len(tilted)} of {len(faults)} series').wait_for()
+    page.locator('.widget-select select').select_option(index=0)
+    page.wait_for_selector('[data-viewer] canvas[data-plane=axial][data-drawn]', timeout=60_000)
+    assert str(tilted.iloc[0]['series_id']) in page.locator('[data-viewer]').first.inner_text()
+    page.screenshot(path=str(shots/'browse-lab.png'))
+
+
+def test_the_chapter_on_dicom_in_jupyterlab(lab, browser, shots):
+    page = run_all(browser, lab, '01_dicom.ipynb')
     try: page.wait_for_selector('[data-viewer] canvas[data-plane=axial][data-drawn]', timeout=100_000)
     except Exception:
         page.screenshot(path=str(shots/'viewer-lab-failed.png'))

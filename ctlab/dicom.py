@@ -256,7 +256,7 @@ def _windows(get):
     names = get('WindowCenterWidthExplanation', lambda v: [v] if isinstance(v, str) else [str(x) for x in v], [])
     return tuple((c, w, names[i] if i < len(names) else '') for i, (c, w) in enumerate(zip(centres, widths)) if w >= 1)
 
-# %% ../nbs/01_dicom.ipynb #5af7d636
+# %% ../nbs/01_dicom.ipynb #42d58c8f
 def stored_values(
     raw: np.ndarray,  # integers as the decoder gave them
     stored: int,  # BitsStored
@@ -286,7 +286,10 @@ def hounsfield(
     if header.modality in ('CT', '') and header.rescale_type.upper() == 'MGML': intercept -= 1000.
     if values.dtype.kind in 'iu' and slope == 1 and float(intercept).is_integer() and abs(intercept) < 2**15 and header.stored <= 14:
         return values.astype(np.int16) + np.int16(intercept)
-    return (values.astype(np.float32)*np.float32(slope) + np.float32(intercept)).astype(np.float32)
+    hu = values.astype(np.float32)
+    if slope != 1: hu *= np.float32(slope)
+    hu += np.float32(intercept)
+    return hu
 
 # %% ../nbs/01_dicom.ipynb #7fe3be2d
 def check_pixels(

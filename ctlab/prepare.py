@@ -86,7 +86,7 @@ def published_picture(
     spread = hu.max() - hu.min()
     return np.zeros(hu.shape, np.uint8) if spread == 0 else ((hu - hu.min())/spread*255).astype(np.uint8)
 
-# %% ../nbs/lib/08_prepare.ipynb #1e8c61eb
+# %% ../nbs/lib/08_prepare.ipynb #83cf909e
 def area_resize(
     picture: np.ndarray,  # (rows, columns)
     size: int,  # pixels a side
@@ -98,7 +98,9 @@ def area_resize(
         a, b = rows//size, columns//size
         kind = np.float32 if picture.dtype.kind == 'f' else picture.dtype if _fits(picture, a*b) else np.int64
         tall = sum((picture[k::a] for k in range(1, a)), picture[::a].astype(kind, copy=False))
-        return sum((tall[:, k::b] for k in range(1, b)), tall[:, ::b]).astype(np.float32)/np.float32(a*b)
+        total = sum((tall[:, k::b] for k in range(1, b)), tall[:, ::b]).astype(np.float32)
+        total /= a*b
+        return total
     return _area_weights(rows, size) @ picture.astype(np.float32) @ _area_weights(columns, size).T
 
 def _fits(picture, n):
@@ -116,7 +118,7 @@ def _area_weights(n, size):
         weights = np.clip(1 - np.abs(places[:, None] - np.arange(n)), 0, None)
     return (weights/weights.sum(1, keepdims=True)).astype(np.float32)
 
-# %% ../nbs/lib/08_prepare.ipynb #d2e0002e
+# %% ../nbs/lib/08_prepare.ipynb #18e8114c
 def stack_series(
     folder: str | Path,  # one series
     recipe: Recipe,  # how
@@ -155,7 +157,7 @@ def _picture(header, limits, recipe):
     values = dicom.stored_values(raw, header.stored, header.high_bit, header.signed)
     if header.modality_table is not None: small = area_resize(dicom.hounsfield(values, header), recipe.size)
     else: small = dicom.hounsfield(area_resize(values, recipe.size), header)  # HU are linear in what is stored, so a quarter of the work will do
-    if small.min() == small.max() and raw.min() == raw.max(): raise dicom.DicomError(f'{header.path}: every pixel has the same value')
+    if np.ptp(small[0]) == 0 and raw.min() == raw.max(): raise dicom.DicomError(f'{header.path}: every pixel has the same value')
     if recipe.normalise == 'none': return np.clip(np.round(small), -32768, 32767).astype(np.int16)
     return shade(small, limits, recipe.normalise == 'slice')
 

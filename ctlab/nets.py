@@ -12,7 +12,7 @@ from .anatomy import TARGETS
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'timm_backbone', 'Heads', 'FrameNet', 'VolumeNet', 'unet_2d', 'ResNetUNet', 'UNet3D']
+__all__ = ['log', 'timm_backbone', 'Heads', 'FrameNet', 'VolumeNet', 'unet_2d', 'ResNetUNet', 'UNet3D', 'worst_slice']
 
 # %% ../nbs/lib/13_nets.ipynb #8089db90
 def _online(host: str, seconds: float = 2.) -> bool:
@@ -151,3 +151,13 @@ class UNet3D(nn.Module):
         kept.pop()
         for up, join in zip(self.up, self.join): x = join(torch.cat([up(x), kept.pop()], 1))
         return self.last(x)
+
+# %% ../nbs/lib/13_nets.ipynb #969afa9a
+def worst_slice(
+    logits: torch.Tensor,  # (scans, slices, 1 or 3)
+) -> torch.Tensor:  # (scans, 1 or 3): logits of the scan
+    "The scan is as injured as its worst slice."
+    if logits.shape[-1] == 1: return logits.amax(1)
+    p = logits.softmax(-1)
+    p = torch.cat([p[..., :1].amin(1), p[..., 1:].amax(1)], -1)
+    return (p/p.sum(-1, keepdim=True)).clamp_min(1e-7).log()

@@ -130,7 +130,7 @@ def _text(data):
     if not data.isascii(): return None
     return [part.strip(b'\0 ').decode() for part in data.split(b'\\')] if b'\\' in data else data.rstrip(b'\0 ').decode()
 
-# %% ../nbs/01_dicom.ipynb #a7735938
+# %% ../nbs/01_dicom.ipynb #3b6c0402
 _string, _whole = (lambda v: str(v).strip()), (lambda v: v if type(v) is int else int(float(str(v))))
 _OWN = {'SOPInstanceUID': ('sop_uid', _string, ''), 'InstanceNumber': ('instance', _whole, None), 'ImagePositionPatient': ('position', lambda v: _numbers(v, 3), None)}  # what a slice says of itself alone
 
@@ -153,7 +153,8 @@ class _Repeats:
         same = [e[:2] for e in elements] == [e[:2] for e in self.elements]
         self.changing = self.changing | {a[0] for a, b in zip(elements, self.elements) if a[2] != b[2]} if same else set()
         self.elements, self.header, self.runs = elements, header, None
-        if not same or any(tag == 0x00020010 or _KEYWORDS.get(tag, 'SOPInstanceUID') not in _OWN or vr in _NUMERIC and tag in _KEYWORDS for tag, vr, *_ in elements if tag in self.changing): return
+        matters = lambda tag, vr: tag == 0x00020010 or tag in _KEYWORDS and (_KEYWORDS[tag] not in _OWN or vr in _NUMERIC)
+        if not same or any(matters(tag, vr) for tag, vr, *_ in elements if tag in self.changing): return
         runs, at = [], 128
         for tag, vr, _, start, end in elements:
             if tag in self.changing:
@@ -374,15 +375,18 @@ def read_pixels(
     "Decode one file into HU."
     return hounsfield(stored_values(read_stored(header), header.stored, header.high_bit, header.signed), header)
 
-# %% ../nbs/01_dicom.ipynb #83e17564
+# %% ../nbs/01_dicom.ipynb #31a64aad
 def list_files(
     root: str | Path,  # a folder
 ):  # yields paths, in a fixed order
     "Every regular file under a folder; links are not followed, so nothing loops or leaves the folder."
-    with os.scandir(root) as found: entries = sorted(found, key=lambda e: e.name)
-    yield from (e.path for e in entries if not e.name.startswith('.') and e.is_file(follow_symlinks=False))
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False): yield from list_files(entry.path)
+    waiting = [os.fspath(root)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as found: entries = sorted(found, key=lambda e: e.name)
+        except OSError: continue  # not a folder, or one that may not be read
+        yield from (e.path for e in entries if not e.name.startswith('.') and e.is_file(follow_symlinks=False))
+        waiting += [e.path for e in reversed(entries) if e.is_dir(follow_symlinks=False)]
 
 def read_headers(
     files,  # paths

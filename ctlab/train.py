@@ -137,7 +137,7 @@ def _quiet():
         yield
     for l, level in zip(loggers, levels): l.setLevel(level)
 
-# %% ../nbs/lib/15_train.ipynb #56b31b7a
+# %% ../nbs/lib/15_train.ipynb #eb3dfa02
 def fit(
     learner: L.LightningModule,
     train,  # DataLoader
@@ -176,10 +176,10 @@ def _kept_memory():
     import ctypes
     try: mallopt = ctypes.CDLL('libc.so.6').mallopt
     except (OSError, AttributeError): mallopt = lambda *_: 0  # another C library
-    trim, mmaps = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX
+    trim, threshold, mmaps = -1, -3, -4  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX
     mallopt(trim, 2**31 - 1); mallopt(mmaps, 0)
     try: yield
-    finally: mallopt(trim, 128*1024); mallopt(mmaps, 65536)  # as glibc begins
+    finally: mallopt(trim, 64 << 20); mallopt(threshold, 32 << 20); mallopt(mmaps, 65536)  # where glibc's own rule ends after large arrays
 
 def _channels_last(net):
     for p in net.parameters():

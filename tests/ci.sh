@@ -30,5 +30,5 @@ if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get 
 fi
 
 step 'commands, faults, studies, browser'
-pytest -q -n 2 --dist loadfile tests
+pytest -q -n 2 --dist loadfile --durations=12 tests
 step 'all good'

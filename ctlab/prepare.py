@@ -121,7 +121,7 @@ def _area_weights(n, size):
         weights = np.clip(1 - np.abs(places[:, None] - np.arange(n)), 0, None)
     return (weights/weights.sum(1, keepdims=True)).astype(np.float32)
 
-# %% ../nbs/lib/08_prepare.ipynb #c635dfbf
+# %% ../nbs/lib/08_prepare.ipynb #780433c7
 def stack_series(
     folder: str | Path,  # one series
     recipe: Recipe,  # how
@@ -160,8 +160,8 @@ def _picture(header, limits, recipe, tables):
     values = dicom.stored_values(raw, header.stored, header.high_bit, header.signed)
     if np.ptp(values[0]) == 0 and values.min() == values.max(): raise dicom.DicomError(f'{header.path}: every pixel has the same value')
     if header.modality_table is not None: return _finish(area_resize(dicom.hounsfield(values, header), recipe.size), limits, recipe)
-    found = _sums(values, recipe.size)  # HU are linear in what is stored, so the picture may shrink first
-    if found is None or found[0].dtype.itemsize != 2 or recipe.normalise == 'slice': return _finish(dicom.hounsfield(area_resize(values, recipe.size), header), limits, recipe)
+    found = None if recipe.normalise == 'slice' else _sums(values, recipe.size)  # HU are linear in what is stored, so the picture may shrink first
+    if found is None or found[0].dtype.itemsize != 2: return _finish(dicom.hounsfield(area_resize(values, recipe.size), header), limits, recipe)
     sums, n = found
     key = (n, sums.dtype.kind, header.slope, header.intercept, header.photometric, header.stored, header.signed, header.modality, header.rescale_type)
     if key not in tables: tables[key] = _finish(dicom.hounsfield(np.arange(65536).astype(np.uint16).view(sums.dtype)/np.float32(n), header), limits, recipe)

@@ -58,7 +58,7 @@ def regions(
     factor = SIZES[preset].coarse
     return {n: Region(r.organs, tuple(int(round(s/factor/4))*4 for s in r.shape), r.mm*factor, r.relative) for n, r in REGIONS.items()}
 
-# %% ../nbs/06c_approach6.ipynb #d3acf876
+# %% ../nbs/06c_approach6.ipynb #d1006a30
 def cut(
     scan: Volume,  # HU
     codes: np.ndarray,  # organ numbers on a prepared stack
@@ -144,8 +144,8 @@ def cut_cohort(
     rows = data.table.merge(list_series(settings.data), on=['patient_id', 'series_id']).to_dict('records')
     tasks = [({k: r[k] for k in ('patient_id', 'series_id', 'folder')}, {k: data.stacks.info(r['series_id'])[k] for k in ('heights', 'origin', 'pixel')}, str(masks.folder/str(r['patient_id'])/f"{r['series_id']}.npy"),
               str(folder/str(r['patient_id'])/f"{r['series_id']}.npy"), cubes) for r in rows]
-    waiting = sum(not Path(t[3]).with_suffix('.json').exists() for t in tasks)
-    table = pd.DataFrame(parallel_map(_cut_one, tasks, 1 if waiting < 16 else settings.workers, 'cutting organs' if waiting else None), columns=['patient_id', 'series_id', 'organs', 'reason'])
+    there = lambda task: Path(task[3]).with_suffix('.json').exists()
+    table = pd.DataFrame(parallel_map(_cut_one, tasks, settings.workers, 'cutting organs', there=there, few=16), columns=['patient_id', 'series_id', 'organs', 'reason'])
     have = table[table['reason'] == '']
     kept = data.table[data.table['series_id'].isin(have['series_id'])].reset_index(drop=True)
     aside = pd.concat([data.set_aside, table.loc[table['reason'] != '', ['patient_id', 'series_id', 'reason']]], ignore_index=True)

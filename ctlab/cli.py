@@ -215,7 +215,7 @@ def _known_parameters(notebook):
             return [t.id for node in ast.parse(''.join(cell['source'])).body if isinstance(node, ast.Assign) for t in node.targets]
     return []
 
-# %% ../nbs/lib/20_cli.ipynb #465ae45e
+# %% ../nbs/lib/20_cli.ipynb #d2606e38
 @app.command()
 def report(
     study: Annotated[str, typer.Argument(help='Name of the run, such as approach1 or approach1_cleaned.')],
@@ -248,10 +248,16 @@ def report(
     people = 'phantoms' if all(c.get('phantom') for c in configs) else 'patients'
     held = predictions[predictions['split'] == 'valid']
     note = (f"{study}, preset {preset}: {len(configs)} of {configs[0]['n_folds']} folds, {held['patient_id'].nunique()} {people} held out once each. Per cent, with 95 % intervals over patients. "
-            f"Published values under the names that the audit found. Made by `ctlab run {study.removesuffix('_cleaned')} --folds all -p preset {preset}` in {sum(c['seconds'] for c in configs)/60:.0f} minutes of training.")
+            f"Published values under the names that the audit found. {_made_by(study, preset, configs)}")
     for path in write_tables(table, to or settings.out/study/preset, f'{study}-{preset}', note): _say(str(path))
 
-# %% ../nbs/lib/20_cli.ipynb #b097a557
+# %% ../nbs/lib/20_cli.ipynb #0d6445aa
+def _made_by(study, preset, configs):
+    "The command that makes a table again, and how long it trained."
+    folds = '' if configs[0]['n_folds'] == 4 else f" -p n_folds {configs[0]['n_folds']}"
+    which = 'all' if len(configs) == configs[0]['n_folds'] else ','.join(str(c['fold']) for c in configs)
+    return f"Made by `ctlab run {study.partition('_')[0]} --folds {which} -p preset {preset}{folds}` in {sum(c['seconds'] for c in configs)/60:.0f} minutes of training."
+
 PUBLISHED_DICE = {'spleen': {'spleen': 0.}, 'lowerlimb': {'tibia': .93, 'femur': .93, 'fibula': .75, 'pelvis': .88}, 'liver2d': {'liver': .351}}  # as printed in the sources, on real patients
 
 def _report_masks(study, preset, scores, configs, folder):
@@ -260,8 +266,8 @@ def _report_masks(study, preset, scores, configs, folder):
     from ctlab.segmentation import mask_table
     people = 'phantoms' if all(c.get('phantom') for c in configs) else 'patients'
     held = scores[scores['split'] == 'test']
-    note = (f"{study}, preset {preset}: {len(configs)} fold{'s' if len(configs) > 1 else ''}, {held['case'].nunique()} {people} held out, none of which chose the epoch. Means with 95 % intervals over patients; started from {configs[0]['weights']} weights. "
-            f"{sum(c['seconds'] for c in configs)/60:.0f} minutes of training.")
+    note = (f"{study}, preset {preset}: {len(configs)} of {configs[0]['n_folds']} folds, {held['case'].nunique()} {people} held out, none of which chose the epoch. Means with 95 % intervals over patients; started from {configs[0]['weights']} weights. "
+            f"{_made_by(study, preset, configs)}")
     for path in write_tables(mask_table(scores, PUBLISHED_DICE.get(study.partition('_')[0])), folder, f'{study}-{preset}', note): _say(str(path))
 
 # %% ../nbs/lib/20_cli.ipynb #8d30f181

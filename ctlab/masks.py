@@ -160,7 +160,7 @@ def on_stack(
     out[np.ix_(*inside)] = mask.array[np.ix_(*(i[k] for i, k in zip(index, inside)))]
     return out
 
-# %% ../nbs/lib/08b_masks.ipynb #cb0919c0
+# %% ../nbs/lib/08b_masks.ipynb #7c2cddef
 @dataclass(frozen=True)
 class MaskStacks:
     "Masks on the grids of prepared stacks."
@@ -224,8 +224,8 @@ def mask_stacks(
     folder = Path(work).resolve()/'masks'/f'{stacks.folder.name}-{"-".join(p.name for p in ready)}-{key}'
     rows = stacks.usable.merge(list_series(root), on=['patient_id', 'series_id']).to_dict('records')
     tasks = [({'patient_id': r['patient_id'], 'series_id': r['series_id'], 'folder': r['folder']}, str(stacks.folder/r['stack']), {k: v for k, v in stacks.info(r['series_id']).items() if k in ('heights', 'origin', 'pixel')}, str(folder), ready) for r in rows]
-    waiting = sum(not (folder/str(t[0]['patient_id'])/f"{t[0]['series_id']}.json").exists() for t in tasks)
-    found = parallel_map(_mask_one, tasks, 1 if waiting < 16 and not scheduler else workers, 'masks' if progress and waiting else None, scheduler=scheduler)
+    there = lambda task: (folder/str(task[0]['patient_id'])/f"{task[0]['series_id']}.json").exists()
+    found = parallel_map(_mask_one, tasks, workers, 'masks' if progress else None, scheduler=scheduler, there=there, few=16)
     table = pd.DataFrame(found, columns=['patient_id', 'series_id', 'provider', 'reason'])
     if idle and (table['provider'] == '').any(): log.warning('%d series have no mask. %s', (table['provider'] == '').sum(), '; '.join(f'{n} was not asked: {w}' for n, w in idle.items()))
     return MaskStacks(folder, table)

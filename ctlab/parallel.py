@@ -31,7 +31,7 @@ def progress_bar(
             yield lambda: bar.advance(task)
     return shown()
 
-# %% ../nbs/lib/02a_parallel.ipynb #12755c4e
+# %% ../nbs/lib/02a_parallel.ipynb #6bdbe100
 def check_main() -> None:
     "Refuse to begin while a script is only being read again by a worker process."
     import multiprocessing
@@ -45,9 +45,14 @@ def parallel_map(
     crashed=None,  # (item, what happened) -> result of an item whose worker died or hung; without it that is an error
     limit: float = 0,  # seconds for one item; 0 for no limit
     scheduler: str = '',  # address of a Dask scheduler; empty for this machine
+    there=None,  # item -> is its result there already? Then it costs nothing, and
+    few: int = 8,  # below so many others no process is started: that takes seconds
 ) -> list:  # results in the order of the items
     "Work on all items."
     check_main()
+    missing = len(items) if there is None else sum(not there(item) for item in items)
+    if there and missing < few: workers, limit = 1, 0
+    if not missing: title = None
     workers = min(workers or cores(), len(items) or 1)
     with progress_bar(len(items), title) as advance:
         if scheduler: return _on_cluster(work, items, scheduler, advance, crashed)

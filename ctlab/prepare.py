@@ -221,7 +221,7 @@ def _fingerprint(folder):
     found = [entry.stat(follow_symlinks=False) for entry in os.scandir(folder)]
     return [len(found), sum(f.st_size for f in found), max((f.st_mtime_ns for f in found), default=0)]
 
-# %% ../nbs/lib/08_prepare.ipynb #9e29991e
+# %% ../nbs/lib/08_prepare.ipynb #c28348de
 def read_frames(
     path: str | Path,  # a stack, as .npy
     at,  # indices of frames
@@ -284,9 +284,8 @@ def prepare(
     folder = (Path(work)/'stacks'/f'{Path(root).resolve().name}-{recipe.key}').resolve()
     folder.mkdir(parents=True, exist_ok=True)
     tasks = [(row, str(folder), recipe) for row in series.to_dict('records')]
-    waiting = sum(not (folder/str(t[0]['patient_id'])/f"{t[0]['series_id']}.json").exists() for t in tasks)
-    few = dict(workers=1) if waiting < 8 and not scheduler else dict(workers=workers, limit=limit)
-    rows = parallel_map(_prepare_one, tasks, title='preparing series' if progress and waiting else None, crashed=_crashed, scheduler=scheduler, **few)
+    there = lambda task: (folder/str(task[0]['patient_id'])/f"{task[0]['series_id']}.json").exists()
+    rows = parallel_map(_prepare_one, tasks, workers, 'preparing series' if progress else None, _crashed, limit, scheduler, there)
     table = pd.DataFrame(rows, columns=['patient_id', 'series_id', 'frames', 'status', 'reason', 'stack'])
     write_whole(folder/'summary.csv', table.to_csv(index=False))
     sweep(folder)

@@ -12,7 +12,7 @@ from .anatomy import TARGETS
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'timm_backbone', 'Heads', 'FrameNet', 'VolumeNet', 'unet_2d', 'ResNetUNet', 'UNet3D', 'worst_slice']
+__all__ = ['log', 'timm_backbone', 'Heads', 'FrameNet', 'VolumeNet', 'unet_2d', 'ResNetUNet', 'UNet3D', 'begin_at', 'worst_slice']
 
 # %% ../nbs/lib/13_nets.ipynb #8089db90
 def _online(host: str, seconds: float = 2.) -> bool:
@@ -125,7 +125,7 @@ class ResNetUNet(nn.Module):
 
     def forward(self, x): return self.net((x.expand(-1, 3, -1, -1) - self.mean)/self.std)
 
-# %% ../nbs/lib/13_nets.ipynb #63e24360
+# %% ../nbs/lib/13_nets.ipynb #b2336265
 class UNet3D(nn.Module):
     "The 3-D U-Net of Çiçek and others: four steps, batch normalisation, channels doubled before pooling."
 
@@ -133,9 +133,11 @@ class UNet3D(nn.Module):
         structures: int,  # to tell apart, background not counted
         channels: int = 1,  # of the input
         width: int = 32,  # channels of the first convolution; 32 is published
+        norm: str = 'batch',  # or instance, for batches of one
     ):
         super().__init__()
-        conv = lambda i, o: nn.Sequential(nn.Conv3d(i, o, 3, padding=1), nn.BatchNorm3d(o), nn.ReLU(True))
+        normed = {'batch': nn.BatchNorm3d, 'instance': lambda n: nn.InstanceNorm3d(n, affine=True)}[norm]
+        conv = lambda i, o: nn.Sequential(nn.Conv3d(i, o, 3, padding=1), normed(o), nn.ReLU(True))
         pair = lambda i, m, o: nn.Sequential(conv(i, m), conv(m, o))
         w = [width*2**k for k in range(5)]
         self.down = nn.ModuleList([pair(channels, w[0], w[1]), pair(w[1], w[1], w[2]), pair(w[2], w[2], w[3]), pair(w[3], w[3], w[4])])
@@ -151,6 +153,18 @@ class UNet3D(nn.Module):
         kept.pop()
         for up, join in zip(self.up, self.join): x = join(torch.cat([up(x), kept.pop()], 1))
         return self.last(x)
+
+# %% ../nbs/lib/13_nets.ipynb #7437038e
+def begin_at(
+    net: nn.Module,  # whose last convolution gives the logits
+    shares,  # of background and structures; they sum to one
+) -> nn.Module:  # the same network
+    "Let a network's first answer be the shares of the classes."
+    shares = torch.as_tensor(shares, dtype=torch.float32).clamp_min(1e-4)
+    last = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Conv3d)) and m.out_channels == len(shares)][-1]
+    nn.init.normal_(last.weight, 0, .01)
+    with torch.no_grad(): last.bias.copy_(shares.log())
+    return net
 
 # %% ../nbs/lib/13_nets.ipynb #969afa9a
 def worst_slice(

@@ -88,7 +88,7 @@ def summarise(
                          'low': np.quantile(drawn, .025), 'high': np.quantile(drawn, .975), 'n': len(values)})
     return pd.DataFrame(rows)
 
-# %% ../nbs/lib/18f_segmentation.ipynb #ebf2a626
+# %% ../nbs/lib/18f_segmentation.ipynb #acc07621
 @dataclass(frozen=True)
 class MaskPlan:
     "What a study does to its cases."
@@ -106,6 +106,7 @@ class MaskPlan:
     augment: object = None  # a MONAI transform on {'image', 'mask'}
     share: float = .75  # of the draws chosen for a structure
     empty: bool = True  # keep samples without a mask
+    prior: bool = False  # begin with the structures' shares of the training patients (see `nets.begin_at`)
     pieces: int = 0  # connected parts of the answer that are kept, the largest; 0 keeps all
     patience: int = 0
     watch: str = 'valid_dice'  # what decides which epoch is kept
@@ -124,12 +125,16 @@ def train_masks(
 def _train(settings, cases, plan, split, folder):
     import lightning as L
     from ctlab.report import read_run, write_run
+    from ctlab.nets import begin_at
     from ctlab.train import MaskLearner, accelerator, claim, code_of, fit, save_weights
     facts = {k: v for k, v in asdict(plan).items() if k not in ('net', 'loss', 'schedule', 'augment')}
     code = code_of('cases', 'nets', 'losses', 'train', 'infer', 'metrics', 'segmentation', plan.study.partition('_')[0])
     state = claim(folder, asdict(settings) | {'plan': facts, 'split': split, 'data': str(settings.data), 'cases': sorted(str(c.folder) for c in cases.values()), 'code': code})
     L.seed_everything(settings.seed*1000 + settings.fold, verbose=False)
     net = plan.net()
+    if plan.prior:
+        counts = sum(cases[n].counts.sum(0) for n in split['train'])
+        begin_at(net, counts/counts.sum())
     learner = MaskLearner(net, plan.loss(), plan.rate, plan.schedule, len(plan.recipe.structures))
     if state == 'finished':
         run = read_run(folder, learner)

@@ -18,8 +18,8 @@ from .volume import Volume, crop, reorient, resample, to_patient
 
 # %% auto #0
 __all__ = ['RULES', 'VERSION', 'Case', 'find_cases', 'merge_masks', 'read_image', 'read_case', 'CaseRecipe', 'Prepared',
-           'grid_for', 'scale', 'prepare_case', 'prepare_cases', 'block_starts', 'Patches', 'Balanced', 'patch_loader',
-           'augmentation', 'write_nnunet']
+           'grid_for', 'scale', 'prepare_case', 'prepare_cases', 'block_starts', 'neighbours', 'Patches', 'Balanced',
+           'patch_loader', 'augmentation', 'write_nnunet']
 
 # %% ../nbs/lib/12b_cases.ipynb #0b5aea65
 @dataclass(frozen=True)
@@ -243,7 +243,16 @@ def block_starts(
     n = -(-slices//depth)
     return [round(k*(slices - depth)/(n - 1)) for k in range(n)]
 
-# %% ../nbs/lib/12b_cases.ipynb #476882b9
+# %% ../nbs/lib/12b_cases.ipynb #dfa320d0
+def neighbours(
+    at,  # index of a slice, or several
+    context: int,  # slices on either side
+    n: int,  # slices there are
+) -> np.ndarray:  # (2*context + 1,), or (…, 2*context + 1): their indices
+    "A slice and those around it."
+    return np.clip(np.add.outer(at, np.arange(-context, context + 1)), 0, n - 1)
+
+# %% ../nbs/lib/12b_cases.ipynb #4ff093a2
 class Patches(Dataset):
     "Slices or blocks of prepared cases with their masks."
 
@@ -253,8 +262,9 @@ class Patches(Dataset):
         axis: int = 0,  # slices are taken along this axis: 0 along the patient, 1 front to back, 2 side to side
         augment=None,  # a MONAI transform on {'image', 'mask'}, channels first
         empty: bool = True,  # keep samples without a mask
+        context: int = 0,  # slices on either side that a single slice brings along, as channels
     ):
-        self.cases, self.depth, self.axis, self.augment = list(cases), depth, axis, augment
+        self.cases, self.depth, self.axis, self.augment, self.context = list(cases), depth, axis, augment, context
         planes = np.array([np.delete(c.shape, axis) for c in cases])
         self.plane = tuple(int(-(-n//32)*32) for n in planes.max(0))  # networks halve four or five times
         self.index, self.held = [], []
@@ -272,12 +282,13 @@ class Patches(Dataset):
     def __getitem__(self, i):
         k, start = self.index[i]
         arrays = []
-        for array in (self.cases[k].image(), self.cases[k].label()):
-            part = np.moveaxis(array, self.axis, 0)[start:start + self.depth]
-            room = [(0, self.depth - len(part))] + [((n - m)//2, n - m - (n - m)//2) for n, m in zip(self.plane, part.shape[1:])]
+        for array, context in ((self.cases[k].image(), self.context), (self.cases[k].label(), 0)):
+            part = np.moveaxis(array, self.axis, 0)
+            part = part[neighbours(start, context, len(part))] if context else part[start:start + self.depth]
+            room = [(0, max(0, self.depth - len(part)))] + [((n - m)//2, n - m - (n - m)//2) for n, m in zip(self.plane, part.shape[1:])]
             arrays.append(torch.from_numpy(np.pad(part, room)))
         image, mask = arrays[0].float().div_(255)[None], arrays[1].float()[None]
-        if self.depth == 1: image, mask = image[:, 0], mask[:, 0]
+        if self.depth == 1: image, mask = image[0], mask[0]  # slices are channels
         if self.augment is not None:
             done = self.augment({'image': image, 'mask': mask})
             image, mask = (torch.as_tensor(done[n]) for n in ('image', 'mask'))

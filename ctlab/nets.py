@@ -85,14 +85,15 @@ class VolumeNet(nn.Module):
 
     def forward(self, x): return self.heads(self.backbone(self.mix(x)))
 
-# %% ../nbs/lib/13_nets.ipynb #b3106de1
+# %% ../nbs/lib/13_nets.ipynb #fa703f8e
 def unet_2d(
     structures: int,  # to tell apart, background not counted
     width: int = 32,  # channels of the first level; 32 is published
+    channels: int = 1,  # of the input
 ) -> nn.Module:
     "The 2-D U-Net: 32, 64, 128, 256 and 480 channels."
     from monai.networks.nets import BasicUNet
-    return BasicUNet(2, 1, structures + 1, features=(width, 2*width, 4*width, 8*width, 15*width, width), norm='batch', act='relu')
+    return BasicUNet(2, channels, structures + 1, features=(width, 2*width, 4*width, 8*width, 15*width, width), norm='batch', act='relu')
 
 # %% ../nbs/lib/13_nets.ipynb #bc86ffbd
 class ResNetUNet(nn.Module):

@@ -88,7 +88,7 @@ def summarise(
                          'low': np.quantile(drawn, .025), 'high': np.quantile(drawn, .975), 'n': len(values)})
     return pd.DataFrame(rows)
 
-# %% ../nbs/lib/18f_segmentation.ipynb #22e0bba7
+# %% ../nbs/lib/18f_segmentation.ipynb #2d740456
 @dataclass(frozen=True)
 class MaskPlan:
     "What a study does to its cases."
@@ -109,7 +109,6 @@ class MaskPlan:
     empty: bool = True  # keep samples without a mask
     prior: bool = False  # begin with the structures' shares of the training patients (see `nets.begin_at`)
     pieces: int = 0  # connected parts of the answer that are kept, the largest; 0 keeps all
-    crumbs: float = 0.  # parts of a structure below this share of its largest go
     patience: int = 0
     watch: str = 'valid_dice'  # what decides which epoch is kept
     note: dict | None = None  # more to store in config.json
@@ -164,7 +163,7 @@ def run_study(
     ready, aside = prepare_cases(find_cases(ensure_set(settings, kind)), settings.work, plan.recipe, settings.workers)
     return train_masks(settings, ready, plan, split and split([c.name for c in ready])) | {'cases': ready, 'aside': aside}
 
-# %% ../nbs/lib/18f_segmentation.ipynb #e743e79f
+# %% ../nbs/lib/18f_segmentation.ipynb #229e06ce
 def segment_scan(
     net,  # a trained network
     scan: Volume,  # as it came
@@ -181,11 +180,6 @@ def _answer(net, picture, affine, scan, plan, device):
     from ctlab.infer import mask_probabilities, on_scan
     found = on_scan(mask_probabilities(net, picture, plan.depth, plan.axis, device=device, context=plan.context), affine, scan)
     if plan.pieces: found.array[~cc3d.largest_k(found.array > 0, plan.pieces).astype(bool)] = 0
-    for k in range(1, len(plan.recipe.structures) + 1) if plan.crumbs else ():
-        parts = cc3d.connected_components(found.array == k)
-        voxels = np.bincount(parts.ravel())
-        voxels[0] = voxels[1:].max(initial=0)
-        found.array[(voxels < plan.crumbs*voxels[0])[parts]] = 0
     return found
 
 def score_cases(

@@ -15,7 +15,7 @@ from .settings import Settings
 __all__ = ['check_labels', 'read_labels', 'grade', 'make_folds', 'check_folds', 'list_series', 'ensure_cohort', 'stored_folds',
            'arrange']
 
-# %% ../nbs/lib/07_cohort.ipynb #54f19d50
+# %% ../nbs/lib/07_cohort.ipynb #3f9d55a6
 def check_labels(
     labels: pd.DataFrame,  # indexed by patient_id
 ) -> None:  # raises ValueError naming the first patients at fault
@@ -38,7 +38,9 @@ def read_labels(
     root = Path(root)
     choices = [root] if root.suffix == '.csv' else [root/'train_2024.csv', root/'train.csv']
     path = next((p for p in choices if p.is_file()), None)
-    if path is None: raise FileNotFoundError(f'{root}: neither train_2024.csv nor train.csv is here; expected the RSNA 2023 layout')
+    if path is None:
+        empty = (root/'labels_to_fill.csv').is_file()
+        raise FileNotFoundError(f'{root}: neither train_2024.csv nor train.csv is here; ' + ('fill in labels_to_fill.csv and save it as train.csv; ctlab predict, segment and view need no labels' if empty else 'expected the RSNA 2023 layout'))
     table = pd.read_csv(path)
     if 'patient_id' not in table: raise ValueError(f'{path}: no column patient_id; found {", ".join(table.columns[:8])}')
     labels = table.set_index('patient_id')

@@ -15,7 +15,7 @@ from .study import Samples, frames_of, with_masks
 # %% auto #0
 __all__ = ['as_cohort', 'run_folders', 'predict_scans', 'page']
 
-# %% ../nbs/lib/18d_predict.ipynb #686ea42b
+# %% ../nbs/lib/18d_predict.ipynb #5ddc1438
 def as_cohort(
     source: str | Path,  # a cohort in the RSNA layout, or a folder with one DICOM series
     work: str | Path,  # where the link goes
@@ -36,7 +36,7 @@ def run_folders(
     "The finished folds of a model."
     model = Path(model)
     found = [model] if (model/'config.json').is_file() else sorted(p.parent for p in model.glob('fold*/config.json'))
-    if not found: raise FileNotFoundError(f'{model}: no finished run; expected config.json and weights.safetensors, or folders fold0, fold1 …')
+    if not found: raise FileNotFoundError(f'{model}: no finished run; expected config.json and weights.safetensors, or folders fold0, fold1 …, as ctlab run writes them to reports/runs/STUDY/PRESET')
     return found
 
 def _unlabelled(settings, recipe):

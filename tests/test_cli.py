@@ -101,6 +101,7 @@ def test_segmentation_sets_are_drawn(ctlab, tmp_path):
 
 def test_arrange_makes_a_cohort_and_says_what_it_left(ctlab, tiny, tmp_path):
     import json, shutil
+    from ctlab.cohort import read_labels
     series = next(p for p in sorted((tiny/'train_images').glob('*/*')) if len(list(p.iterdir())) > 30)
     export = tmp_path/'export'/'disc'
     shutil.copytree(series, export)
@@ -109,5 +110,6 @@ def test_arrange_makes_a_cohort_and_says_what_it_left(ctlab, tiny, tmp_path):
     facts = json.loads(done.stdout)
     assert done.returncode == 0 and facts['series'] == 1 and facts['set_aside'] >= 1
     assert (tmp_path/'ours'/'train_images'/'1'/'1'/'1.dcm').exists() and 'README' in (tmp_path/'ours'/'set_aside.csv').read_text()
+    with pytest.raises(FileNotFoundError, match='fill in labels_to_fill.csv'): read_labels(tmp_path/'ours')
     again = ctlab('arrange', tmp_path/'export', tmp_path/'ours')
     assert again.returncode == 1 and 'not empty' in again.stderr and 'Traceback' not in again.stderr

@@ -18,6 +18,8 @@ $(VENV)/.installed: requirements.lock setup.py settings.ini
 	@$(BIN)/python -m pip install -q "$$(grep '^uv==' requirements.lock)"
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install -q -r requirements.lock || $(BIN)/python -m pip install -q -r requirements.lock
 	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@mkdir -p $(VENV)/share/jupyter/lab/settings
+	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' > $(VENV)/share/jupyter/lab/settings/overrides.json  # JupyterLab asks nothing outside, and nobody about it
 	@touch $@
 
 demo: install
@@ -27,7 +29,7 @@ test: install
 	@bash tests/ci.sh
 
 lab: install
-	$(BIN)/jupyter lab nbs --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate  # nothing outside is asked
+	$(BIN)/jupyter lab nbs
 
 site: install
 	@$(BIN)/ctlab site

@@ -110,6 +110,7 @@ def test_the_cohort_browser_in_jupyterlab(lab, browser, shots, tiny):
     page.wait_for_selector('[data-viewer] canvas[data-plane=axial][data-drawn]', timeout=60_000)
     assert str(tilted.iloc[0]['series_id']) in page.locator('[data-viewer]').first.inner_text()
     page.screenshot(path=str(shots/'browse-lab.png'))
+    assert 'Jupyter news' not in page.locator('body').inner_text()  # nobody is asked whether something outside may be
 
 
 def test_the_chapter_on_dicom_in_jupyterlab(lab, browser, shots):

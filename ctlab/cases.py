@@ -252,7 +252,7 @@ def neighbours(
     "A slice and those around it."
     return np.clip(np.add.outer(at, np.arange(-context, context + 1)), 0, n - 1)
 
-# %% ../nbs/lib/12b_cases.ipynb #4ff093a2
+# %% ../nbs/lib/12b_cases.ipynb #108bcc56
 class Patches(Dataset):
     "Slices or blocks of prepared cases with their masks."
 
@@ -264,6 +264,7 @@ class Patches(Dataset):
         empty: bool = True,  # keep samples without a mask
         context: int = 0,  # slices on either side that a single slice brings along, as channels
     ):
+        if context and depth > 1: raise ValueError(f'a block of {depth} slices has its neighbours already: context is for single slices')
         self.cases, self.depth, self.axis, self.augment, self.context = list(cases), depth, axis, augment, context
         planes = np.array([np.delete(c.shape, axis) for c in cases])
         self.plane = tuple(int(-(-n//32)*32) for n in planes.max(0))  # networks halve four or five times

@@ -19,8 +19,8 @@ from .volume import Volume, reorient, to_index
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'PLACE', 'NoMask', 'from_rsna', 'OnDisk', 'keep_networks', 'forget_networks', 'TotalSegmentator',
-           'weights_folder', 'on_stack', 'upright', 'MaskStacks', 'mask_stacks', 'roi', 'write_seg']
+__all__ = ['log', 'NoMask', 'from_rsna', 'OnDisk', 'keep_networks', 'forget_networks', 'TotalSegmentator', 'weights_folder',
+           'on_stack', 'upright', 'MaskStacks', 'mask_stacks', 'roi', 'write_seg']
 
 # %% ../nbs/lib/08b_masks.ipynb #2429c89a
 class NoMask(LookupError):
@@ -138,9 +138,7 @@ def _no_telemetry():
     for key, value in (('send_usage_stats', False), ('statistics_disclaimer_shown', True)):
         if get_config_key(key) is not value: set_config_key(key, value)
 
-# %% ../nbs/lib/08b_masks.ipynb #00224a36
-PLACE = ('origins', 'row', 'column', 'pixel')  # of what is known of a stack: where its voxels lie
-
+# %% ../nbs/lib/08b_masks.ipynb #45162dcf
 def _axes(info, shape):
     "LPS mm of a stack's slices, rows and columns; None where it leans."
     origins = np.asarray(info['origins'])
@@ -149,7 +147,7 @@ def _axes(info, shape):
 
 def on_stack(
     mask: Volume,  # numbers of `anatomy.CODES`
-    info: dict,  # of the stack: where it lies
+    info: dict,  # where the stack lies, from `Stacks.place`
     shape: tuple,  # of the stack
 ) -> np.ndarray:  # uint8, like the stack; 0 outside the mask's grid
     "A mask on the grid of a prepared stack, by the nearest voxel."
@@ -169,7 +167,7 @@ def on_stack(
 
 def upright(
     stack: np.ndarray,  # (frames, rows, columns)
-    info: dict,  # of the stack: where it lies
+    info: dict,  # where the stack lies, from `Stacks.place`
 ) -> tuple[np.ndarray, list]:  # the stack, and LPS mm of its slices, rows and columns
     "A stack whose axes are the patient's: itself, unless the gantry was tilted; then by the nearest voxel, 0 outside."
     if places := _axes(info, stack.shape): return stack, places
@@ -191,7 +189,7 @@ def upright(
         made[inside] = stack[k[inside], i[inside], j[inside]]
     return out, places
 
-# %% ../nbs/lib/08b_masks.ipynb #3212cc1a
+# %% ../nbs/lib/08b_masks.ipynb #a9bcfbf2
 @dataclass(frozen=True)
 class MaskStacks:
     "Masks on the grids of prepared stacks."
@@ -254,7 +252,7 @@ def mask_stacks(
     key = hashlib.sha1(repr(ready).encode()).hexdigest()[:6]
     folder = Path(work).resolve()/'masks'/f'{stacks.folder.name}-{"-".join(p.name for p in ready)}-{key}'
     rows = stacks.usable.merge(list_series(root), on=['patient_id', 'series_id']).to_dict('records')
-    tasks = [({'patient_id': r['patient_id'], 'series_id': r['series_id'], 'folder': r['folder']}, str(stacks.folder/r['stack']), {k: v for k, v in stacks.info(r['series_id']).items() if k in PLACE}, str(folder), ready) for r in rows]
+    tasks = [({'patient_id': r['patient_id'], 'series_id': r['series_id'], 'folder': r['folder']}, str(stacks.folder/r['stack']), stacks.place(r['series_id']), str(folder), ready) for r in rows]
     there = lambda task: (folder/str(task[0]['patient_id'])/f"{task[0]['series_id']}.json").exists()
     found = parallel_map(_mask_one, tasks, workers, 'masks' if progress else None, scheduler=scheduler, there=there, few=16)
     table = pd.DataFrame(found, columns=['patient_id', 'series_id', 'provider', 'reason'])

@@ -31,7 +31,7 @@ def progress_bar(
             yield lambda: bar.advance(task)
     return shown()
 
-# %% ../nbs/lib/02a_parallel.ipynb #6bdbe100
+# %% ../nbs/lib/02a_parallel.ipynb #a5383293
 def check_main() -> None:
     "Refuse to begin while a script is only being read again by a worker process."
     import multiprocessing
@@ -45,8 +45,8 @@ def parallel_map(
     crashed=None,  # (item, what happened) -> result of an item whose worker died or hung; without it that is an error
     limit: float = 0,  # seconds for one item; 0 for no limit
     scheduler: str = '',  # address of a Dask scheduler; empty for this machine
-    there=None,  # item -> is its result there already? Then it costs nothing, and
-    few: int = 8,  # below so many others no process is started: that takes seconds
+    there=None,  # item -> is its result there already, so that it costs nothing?
+    few: int = 8,  # when fewer than this are not there, no process is started: that takes seconds
 ) -> list:  # results in the order of the items
     "Work on all items."
     check_main()

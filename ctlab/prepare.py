@@ -221,7 +221,7 @@ def _fingerprint(folder):
     found = [entry.stat(follow_symlinks=False) for entry in os.scandir(folder)]
     return [len(found), sum(f.st_size for f in found), max((f.st_mtime_ns for f in found), default=0)]
 
-# %% ../nbs/lib/08_prepare.ipynb #c28348de
+# %% ../nbs/lib/08_prepare.ipynb #ef7a8c3b
 def read_frames(
     path: str | Path,  # a stack, as .npy
     at,  # indices of frames
@@ -258,6 +258,11 @@ class Stacks:
         "What is known of one stack: positions, spacing, instances, notes."
         return json.loads((self.folder/self._row(series_id)['stack']).with_suffix('.json').read_text())
 
+    def place(self, series_id: int) -> dict:
+        "Where the voxels of one stack lie, in LPS mm: the first of every frame, the ways of rows and columns, and the size of a pixel."
+        info = self.info(series_id)
+        return {k: info[k] for k in ('origins', 'row', 'column', 'pixel')}
+
     def _row(self, series_id):
         found = self.table[self.table['series_id'] == series_id]
         if not len(found) or not found.iloc[0]['stack']: raise KeyError(f'series {series_id} has no stack in {self.folder}')
@@ -285,7 +290,7 @@ def prepare(
     folder.mkdir(parents=True, exist_ok=True)
     tasks = [(row, str(folder), recipe) for row in series.to_dict('records')]
     there = lambda task: (folder/str(task[0]['patient_id'])/f"{task[0]['series_id']}.json").exists()
-    rows = parallel_map(_prepare_one, tasks, workers, 'preparing series' if progress else None, _crashed, limit, scheduler, there)
+    rows = parallel_map(_prepare_one, tasks, workers, 'preparing series' if progress else None, crashed=_crashed, limit=limit, scheduler=scheduler, there=there)
     table = pd.DataFrame(rows, columns=['patient_id', 'series_id', 'frames', 'status', 'reason', 'stack'])
     write_whole(folder/'summary.csv', table.to_csv(index=False))
     sweep(folder)

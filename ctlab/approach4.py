@@ -12,8 +12,8 @@ from .study import Plan, Samples, samples, train_fold, with_masks
 # %% auto #0
 __all__ = ['SIZES', 'load', 'plan', 'run']
 
-# %% ../nbs/06_approach4.ipynb #f9f27052
-SIZES = {'tiny': (64, 1), 'demo': (96, 10), 'full': (256, 12)}  # preset -> (pixels a side, epochs)
+# %% ../nbs/06_approach4.ipynb #3f097473
+SIZES = {'tiny': (64, 1), 'demo': (64, 10), 'full': (256, 12)}  # preset -> (pixels a side, epochs)
 
 def load(
     settings: Settings,

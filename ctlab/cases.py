@@ -252,13 +252,13 @@ def neighbours(
     "A slice and those around it."
     return np.clip(np.add.outer(at, np.arange(-context, context + 1)), 0, n - 1)
 
-# %% ../nbs/lib/12b_cases.ipynb #108bcc56
+# %% ../nbs/lib/12b_cases.ipynb #e408a3ba
 class Patches(Dataset):
     "Slices or blocks of prepared cases with their masks."
 
     def __init__(self,
         cases: list[Prepared],
-        depth: int = 1,  # slices in a sample; 1 gives pictures for 2-D networks
+        depth: int = 1,  # slices in a sample; 1 gives pictures for 2-D networks, 0 whole scans for a transform that cuts windows
         axis: int = 0,  # slices are taken along this axis: 0 along the patient, 1 front to back, 2 side to side
         augment=None,  # a MONAI transform on {'image', 'mask'}, channels first
         empty: bool = True,  # keep samples without a mask
@@ -271,8 +271,8 @@ class Patches(Dataset):
         self.index, self.held = [], []
         for k, case in enumerate(cases):
             present = case.counts[:, 1:] > 0 if axis == 0 else np.stack([(case.label() == s + 1).any(tuple(a for a in range(3) if a != axis)) for s in range(case.counts.shape[1] - 1)], 1)
-            for start in block_starts(case.shape[axis], depth):
-                held = present[start:start + depth].any(0)
+            for start in block_starts(case.shape[axis], depth or case.shape[axis]):
+                held = present[start:start + (depth or case.shape[axis])].any(0)
                 if empty or held.any():
                     self.index.append((k, start))
                     self.held.append(held)
@@ -285,17 +285,18 @@ class Patches(Dataset):
         arrays = []
         for array, context in ((self.cases[k].image(), self.context), (self.cases[k].label(), 0)):
             part = np.moveaxis(array, self.axis, 0)
-            part = part[neighbours(start, context, len(part))] if context else part[start:start + self.depth]
+            part = part[neighbours(start, context, len(part))] if context else part[start:start + (self.depth or len(part))]
             room = [(0, max(0, self.depth - len(part)))] + [((n - m)//2, n - m - (n - m)//2) for n, m in zip(self.plane, part.shape[1:])]
             arrays.append(torch.from_numpy(np.pad(part, room)))
         image, mask = arrays[0].float().div_(255)[None], arrays[1].float()[None]
         if self.depth == 1: image, mask = image[0], mask[0]  # slices are channels
         if self.augment is not None:
             done = self.augment({'image': image, 'mask': mask})
+            if isinstance(done, list): done = done[0]  # MONAI's croppers give lists
             image, mask = (torch.as_tensor(done[n]) for n in ('image', 'mask'))
         return {'image': image, 'mask': mask[0].long()}
 
-# %% ../nbs/lib/12b_cases.ipynb #20bdcdfd
+# %% ../nbs/lib/12b_cases.ipynb #3fe7989a
 class Balanced(Sampler):
     "An epoch of samples in which every structure has its share."
 
@@ -335,12 +336,16 @@ def augmentation(
     noise: float = .02,  # of the range
     blur: float = 0.,  # largest sigma, pixels
     volume: bool = False,  # samples are blocks: turn about the patient's axis only
+    window: tuple = (),  # (slices, pixels): cut blocks of this size out of whole scans
+    ratios: tuple = (1, 1),  # of the windows cut around background and around each structure
     seed: int = 0,
 ):  # a MONAI transform on {'image', 'mask'}
     "Rotation, zoom, mirroring, noise and blur; the mask moves with the picture, by nearest neighbour."
     from monai import transforms as T
     turn = np.deg2rad(degrees)
-    steps = [T.RandAffined(['image', 'mask'], prob=.7, rotate_range=(turn, 0, 0) if volume else (turn,), scale_range=(0, zoom, zoom) if volume else (zoom, zoom), mode=('bilinear', 'nearest'), padding_mode='zeros')]
+    cut = [-(-4*n//3) for n in window[1:]*2]  # with a rim, so that no corner is empty once the block is turned
+    steps = [T.SpatialPadd(['image', 'mask'], (window[0], *cut)), T.RandCropByLabelClassesd(['image', 'mask'], 'mask', (window[0], *cut), ratios, len(ratios), warn=False)] if window else []
+    steps.append(T.RandAffined(['image', 'mask'], (-1, *window[1:]*2) if window else None, prob=.7, rotate_range=(turn, 0, 0) if volume else (turn,), scale_range=(0, zoom, zoom) if volume else (zoom, zoom), mode=('bilinear', 'nearest'), padding_mode='zeros'))
     steps += [T.RandFlipd(['image', 'mask'], prob=.5, spatial_axis=a) for a in flips]
     if noise: steps.append(T.RandGaussianNoised('image', prob=.3, std=noise))
     if blur: steps.append(T.RandGaussianSmoothd('image', prob=.2, sigma_x=(.2, blur), sigma_y=(.2, blur)))

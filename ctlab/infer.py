@@ -45,7 +45,7 @@ def as_scores(
 # %% auto #0
 __all__ = ['predict', 'by_patient', 'as_scores', 'mask_probabilities', 'on_scan']
 
-# %% ../nbs/lib/16_infer.ipynb #d52589c9
+# %% ../nbs/lib/16_infer.ipynb #239a4d35
 def mask_probabilities(
     net: torch.nn.Module,
     picture: np.ndarray,  # uint8, (z, y, x), as prepared
@@ -55,17 +55,18 @@ def mask_probabilities(
     batch: int = 8,  # windows at once
     device: str = 'cpu',  # cpu or cuda
     context: int = 0,  # slices on either side that 2-D networks see as channels
+    window: int = 0,  # pixels a side of what 3-D networks see at once; 0 for whole slices
 ) -> np.ndarray:  # float16, (numbers, z, y, x), sums to 1
     "What the network thinks of every voxel."
     from monai.inferers import sliding_window_inference
     x = torch.from_numpy(np.moveaxis(np.asarray(picture), axis, 0).copy())
-    plane = [-(-n//32)*32 for n in x.shape[1:]]
+    plane = [window or -(-n//32)*32 for n in x.shape[1:]]
     net = net.to(device).eval()
     with torch.inference_mode():
         if depth == 1:
             parts = [sliding_window_inference(x[at].to(device).float().div_(255), plane, batch, net).softmax(1).half().cpu() for at in torch.from_numpy(neighbours(np.arange(len(x)), context, len(x))).split(batch)]
             p = torch.cat(parts).movedim(1, 0)
-        else: p = sliding_window_inference(x.float().div_(255)[None, None], [depth, *plane], 1, net, overlap, 'gaussian', sw_device=device, device='cpu')[0].softmax(0).half()
+        else: p = sliding_window_inference(x.float().div_(255)[None, None], [depth, *plane], batch if window else 1, net, overlap, 'gaussian', sw_device=device, device='cpu')[0].softmax(0).half()
     return np.moveaxis(p.numpy(), 1, axis + 1)
 
 def on_scan(

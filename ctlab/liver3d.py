@@ -30,8 +30,8 @@ def thirds(
     k = max(1, round(.15*len(order)))
     return {'test': order[:k], 'valid': order[k:2*k], 'train': order[2*k:]}
 
-# %% ../nbs/09_liver3d.ipynb #ac13c96f
-SIZES = {'tiny': (32, 4, 2, 8, 2), 'demo': (112, 8, 16, 64, 1), 'full': (256, 32, 100, 800, 2)}  # preset -> (pixels a side, width, epochs, blocks in an epoch, in a batch)
+# %% ../nbs/09_liver3d.ipynb #21c322f9
+SIZES = {'tiny': (32, 4, 2, 8, 2, 0), 'demo': (96, 8, 20, 400, 4, 48), 'full': (256, 32, 100, 800, 2, 0)}  # preset -> (pixels a side, width, epochs, blocks in an epoch, in a batch, pixels a side of a block)
 
 def plan(
     settings: Settings,
@@ -39,11 +39,12 @@ def plan(
     tumours: bool = False,  # tell tumours from liver; otherwise the liver is learned with what grows in it
 ) -> MaskPlan:
     "The study's plan."
-    pixels, width, epochs, draws, batch = SIZES[settings.preset]
+    pixels, width, epochs, draws, batch, window = SIZES[settings.preset]
     full, epochs = settings.preset == 'full', settings.epochs or epochs
     structures, weights, rule = (STRUCTURES, (1., 3., 30.), 'nearest') if tumours else (STRUCTURES[:1], (1., 5.), 'join')
-    return MaskPlan('liver3d' + (f'_tumours_{loss}' if tumours else ''), CaseRecipe(structures, pixels, 2.5 if full else 0., (50., 400.), rule=rule), lambda: UNet3D(len(structures), 1, width, 'batch' if full else 'instance'),
-                    lambda: MaskLoss(loss, weights if loss == 'cross_entropy' else None), epochs, draws, batch, 2e-3, fading(epochs), 16, prior=settings.preset == 'demo', pieces=1, augment=augmentation(10., zoom=.1, volume=True, seed=settings.seed), empty=False, note={'options': {'loss': loss, 'tumours': tumours}})
+    return MaskPlan('liver3d' + (f'_tumours_{loss}' if tumours else ''), CaseRecipe(structures, pixels, 2.5 if full else 0., (50., 400.), rule=rule), lambda: UNet3D(len(structures), 1, width),
+                    lambda: MaskLoss(loss, weights if loss == 'cross_entropy' else None), epochs, draws, batch, 2e-3, fading(epochs), 16, window=window, prior=settings.preset == 'demo', pieces=1,
+                    augment=augmentation(10., volume=True, window=(16, window) if window else (), ratios=(len(structures), *[2]*len(structures)), seed=settings.seed), empty=False, note={'options': {'loss': loss, 'tumours': tumours}})
 
 def run(
     settings: Settings,

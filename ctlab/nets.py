@@ -126,7 +126,7 @@ class ResNetUNet(nn.Module):
 
     def forward(self, x): return self.net((x.expand(-1, 3, -1, -1) - self.mean)/self.std)
 
-# %% ../nbs/lib/13_nets.ipynb #b2336265
+# %% ../nbs/lib/13_nets.ipynb #63e24360
 class UNet3D(nn.Module):
     "The 3-D U-Net of Çiçek and others: four steps, batch normalisation, channels doubled before pooling."
 
@@ -134,11 +134,9 @@ class UNet3D(nn.Module):
         structures: int,  # to tell apart, background not counted
         channels: int = 1,  # of the input
         width: int = 32,  # channels of the first convolution; 32 is published
-        norm: str = 'batch',  # or instance, for batches of one
     ):
         super().__init__()
-        normed = {'batch': nn.BatchNorm3d, 'instance': lambda n: nn.InstanceNorm3d(n, affine=True)}[norm]
-        conv = lambda i, o: nn.Sequential(nn.Conv3d(i, o, 3, padding=1), normed(o), nn.ReLU(True))
+        conv = lambda i, o: nn.Sequential(nn.Conv3d(i, o, 3, padding=1), nn.BatchNorm3d(o), nn.ReLU(True))
         pair = lambda i, m, o: nn.Sequential(conv(i, m), conv(m, o))
         w = [width*2**k for k in range(5)]
         self.down = nn.ModuleList([pair(channels, w[0], w[1]), pair(w[1], w[1], w[2]), pair(w[2], w[2], w[3]), pair(w[3], w[3], w[4])])

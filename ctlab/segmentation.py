@@ -88,7 +88,7 @@ def summarise(
                          'low': np.quantile(drawn, .025), 'high': np.quantile(drawn, .975), 'n': len(values)})
     return pd.DataFrame(rows)
 
-# %% ../nbs/lib/18f_segmentation.ipynb #2d740456
+# %% ../nbs/lib/18f_segmentation.ipynb #9f6b4528
 @dataclass(frozen=True)
 class MaskPlan:
     "What a study does to its cases."
@@ -104,6 +104,7 @@ class MaskPlan:
     depth: int = 1  # slices in a sample
     axis: int = 0  # slices are taken along this axis
     context: int = 0  # slices on either side that a slice brings along, as channels
+    window: int = 0  # pixels a side of a 3-D network's blocks; `augment` cuts them out of whole scans; 0 for whole slices
     augment: object = None  # a MONAI transform on {'image', 'mask'}
     share: float = .75  # of the draws chosen for a structure
     empty: bool = True  # keep samples without a mask
@@ -140,7 +141,7 @@ def _train(settings, cases, plan, split, folder):
     if state == 'finished':
         run = read_run(folder, learner)
         return run | {'scores': run.pop('predictions')}
-    patches = {side: Patches([cases[n] for n in split[side]], plan.depth, plan.axis, plan.augment if side == 'train' else None, plan.empty or side != 'train', plan.context) for side in ('train', 'valid')}
+    patches = {side: Patches([cases[n] for n in split[side]], 0 if plan.window and side == 'train' else plan.depth, plan.axis, plan.augment if side == 'train' else None, plan.empty or side != 'train', plan.context) for side in ('train', 'valid')}
     epochs = settings.epochs or plan.epochs
     run = fit(learner, patch_loader(patches['train'], plan.batch, plan.draws or len(patches['train']), plan.share if plan.draws else 0., settings.seed), patch_loader(patches['valid'], plan.batch), folder, epochs, settings.device, plan.patience,
               resume=state == 'unfinished', watch=plan.watch)
@@ -163,7 +164,7 @@ def run_study(
     ready, aside = prepare_cases(find_cases(ensure_set(settings, kind)), settings.work, plan.recipe, settings.workers)
     return train_masks(settings, ready, plan, split and split([c.name for c in ready])) | {'cases': ready, 'aside': aside}
 
-# %% ../nbs/lib/18f_segmentation.ipynb #229e06ce
+# %% ../nbs/lib/18f_segmentation.ipynb #c03e5208
 def segment_scan(
     net,  # a trained network
     scan: Volume,  # as it came
@@ -178,7 +179,7 @@ def _answer(net, picture, affine, scan, plan, device):
     "Predict a prepared picture, bring the answer back, keep its largest parts."
     import cc3d
     from ctlab.infer import mask_probabilities, on_scan
-    found = on_scan(mask_probabilities(net, picture, plan.depth, plan.axis, device=device, context=plan.context), affine, scan)
+    found = on_scan(mask_probabilities(net, picture, plan.depth, plan.axis, device=device, context=plan.context, window=plan.window), affine, scan)
     if plan.pieces: found.array[~cc3d.largest_k(found.array > 0, plan.pieces).astype(bool)] = 0
     return found
 

@@ -20,8 +20,8 @@ from .volume import Volume, volume_from
 VERSION = 1  # of the generator: a change makes older cohorts stale
 
 # %% auto #0
-__all__ = ['VERSION', 'PHASES', 'FAULTS', 'RATES', 'PRESETS', 'contrast_table', 'Scan', 'scan_grid', 'acquire', 'Slice', 'Preset',
-           'plan_cohort', 'make_patient', 'make_cohort']
+__all__ = ['VERSION', 'PHASES', 'FAULTS', 'RATES', 'PRESETS', 'contrast_table', 'Scan', 'scan_grid', 'outline', 'acquire',
+           'Slice', 'Preset', 'plan_cohort', 'make_patient', 'make_cohort']
 
 # %% ../nbs/lib/06_phantom.ipynb #c3674126
 PHASES = ('arterial', 'portal', 'late')
@@ -113,12 +113,31 @@ def scan_grid(
     origin = (corner, corner + 18*canvas.habitus.scale[1], scan.start*canvas.habitus.scale[2])
     return volume_from(np.broadcast_to(np.int16(0), (n, scan.matrix, scan.matrix)), (scan.spacing, pixel, pixel), origin)
 
-# %% ../nbs/lib/06_phantom.ipynb #d731dd44
+# %% ../nbs/lib/06_phantom.ipynb #f657f04d
 def _axes(canvas, grid):
     "Physical mm of the grid's and the body's samples, (z, y, x) each."
     body = [l*s + canvas.spacing*np.arange(n) for l, s, n in zip(canvas.low, canvas.habitus.scale[::-1], canvas.shape)]
     places = [o + d*np.arange(n) for o, d, n in zip(grid.origin[::-1], grid.spacing, grid.shape)]
     return places, body
+
+def _optics(canvas, scan, grid):
+    "How much each layer, row and column of the body counts in those of the grid."
+    places, body = _axes(canvas, grid)
+    sigma = max(.55, .5*canvas.spacing, .4*grid.spacing[1])
+    return _profile(places[0], scan.thickness, body[0], canvas.spacing), _blur(places[1], sigma, body[1]), _blur(places[2], sigma, body[2])
+
+def _look(optics, array):
+    slices, rows, columns = optics
+    return np.matmul(np.matmul(rows, np.tensordot(slices, array, 1)), columns.T)
+
+def outline(
+    canvas: Canvas,  # the body
+    scan: Scan,  # the acquisition
+    part: np.ndarray,  # bool, on the body's voxels
+) -> Volume:  # bool, on the scan's
+    "A part of the body as a reader would draw it on the scan: the voxels that show more of it than of all the rest."
+    grid = scan_grid(canvas, scan)
+    return Volume(_look(_optics(canvas, scan, grid), part.astype(np.float32)) > .5, grid.affine)
 
 def acquire(
     canvas: Canvas,  # the body, with its injuries
@@ -135,11 +154,7 @@ def acquire(
     grid = scan_grid(canvas, scan)
     places, body = _axes(canvas, grid)
     hu = _paint_hu(canvas, detail, contrast_table(scan.phase, np.random.default_rng([seed, 6])), rng)
-    hu += 1000
-    sigma = max(.55, .5*canvas.spacing, .4*grid.spacing[1])
-    hu = np.tensordot(_profile(places[0], scan.thickness, body[0], canvas.spacing), hu, 1)
-    hu = np.matmul(_blur(places[1], sigma, body[1]), hu)
-    hu = np.matmul(hu, _blur(places[2], sigma, body[2]).T) - 1000
+    hu = _look(_optics(canvas, scan, grid), hu + 1000) - 1000
     hu += _noise(hu, scan, grid, rng)
     z, y, x = (np.clip(np.round((p - b[0])/canvas.spacing).astype(int), 0, n - 1) for p, b, n in zip(places, body, canvas.shape))
     place, nearest = (lambda array: Volume(array, grid.affine)), (lambda array: array.take(z, 0).take(y, 1).take(x, 2))

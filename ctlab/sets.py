@@ -165,7 +165,7 @@ def _fill_bone(tissue, bones, name, canvas):
     tissue[bones[name]] = 3
     tissue[depth > max(3., 1.2*canvas.spacing)] = 4
 
-# %% ../nbs/lib/06a_sets.ipynb #78df67d9
+# %% ../nbs/lib/06a_sets.ipynb #5d5daac9
 _T1 = np.array([0., 900., 330., 60., 780.], np.float32)  # air, fat, muscle, cortex, marrow
 
 def limb_case(
@@ -190,7 +190,8 @@ def limb_case(
     noise = rng.normal(0, 22, (2, *signal.shape)).astype(np.float32)
     volume = np.hypot(signal*bias + noise[0], noise[1])
     affine_of = lambda array: volume_from(array, (sizes.limb_slice, sizes.limb, sizes.limb), (-(side - 1)/2*sizes.limb,)*2 + (0.,))
-    masks = {name: affine_of(pick(np.tensordot(weights, mask.astype(np.float32), 1) > .5).astype(np.uint8)) for name, mask in bones.items()}  # what fills most of the slice, as readers draw it
+    nearest = np.clip(np.round(heights/grid).astype(int), 0, canvas.shape[0] - 1)
+    masks = {name: affine_of(pick(mask[nearest]).astype(np.uint8)) for name, mask in bones.items()}
     return affine_of(np.clip(np.round(volume), 0, 4095).astype(np.int16)), masks
 
 def overlapping(
@@ -216,8 +217,8 @@ def _limb(task):
         for name in ('tibia', 'femur', 'fibula', 'pelvis'): nifti.write(masks[name], folder/'masks'/f'{name}.nii.gz')
     return folder.name
 
-# %% ../nbs/lib/06a_sets.ipynb #befe219a
-VERSIONS = {'spleen': 3, 'lits': 3, 'ircad': 3, 'limbs': 4}  # a change makes older sets stale
+# %% ../nbs/lib/06a_sets.ipynb #ec00d677
+VERSIONS = {'spleen': 3, 'lits': 3, 'ircad': 3, 'limbs': 3}  # a change makes older sets stale
 KINDS = {'spleen': 'Medical Decathlon layout, spleen', 'lits': 'LiTS layout, liver and tumours', 'ircad': 'IRCAD layout, liver', 'limbs': 'MR of both legs: DICOM and one mask per bone'}
 
 def make_set(

@@ -18,10 +18,10 @@ def _stop(text, code=1):
     raise typer.Exit(code)
 
 # %% auto #0
-__all__ = ['app', 'PUBLISHED_DICE', 'doctor', 'phantom', 'find_notebook', 'run_notebook', 'run', 'report', 'prepare', 'clean',
-           'compare', 'predict', 'segment', 'arrange', 'view', 'audit', 'site', 'demo', 'main']
+__all__ = ['app', 'doctor', 'phantom', 'find_notebook', 'run_notebook', 'run', 'report', 'prepare', 'clean', 'compare', 'predict',
+           'segment', 'arrange', 'view', 'audit', 'site', 'demo', 'main']
 
-# %% ../nbs/lib/20_cli.ipynb #0dfbb031
+# %% ../nbs/lib/20_cli.ipynb #d33656c1
 def _packages():
     "(name, wanted, found) of every package in requirements.lock, or of those that the studies import when there is no lock."
     from importlib import metadata
@@ -37,7 +37,8 @@ def _weights():
     "(what, found, where) of the pretrained weights that the studies can use."
     hub = Path(os.environ.get('HF_HUB_CACHE') or Path(os.environ.get('HF_HOME', Path.home()/'.cache'/'huggingface'))/'hub')
     torch_home = Path(os.environ.get('TORCH_HOME', Path.home()/'.cache'/'torch'))/'hub'/'checkpoints'
-    total = Path(os.environ.get('TOTALSEG_WEIGHTS_PATH', Path(os.environ.get('TOTALSEG_HOME_DIR', Path.home()/'.totalsegmentator'))/'nnunet'/'results'))
+    from ctlab.masks import weights_folder
+    total = weights_folder()
     return [('EfficientNet-B0 (ImageNet)', any(hub.glob('models--timm--efficientnet_b0*')), hub), ('r3d_18 (Kinetics-400)', any(torch_home.glob('r3d_18*')), torch_home),
             ('TotalSegmentator', total.is_dir() and any(total.glob('Dataset*')), total)]
 
@@ -165,7 +166,7 @@ def run_notebook(
     os.replace(half, output)
     return str(output), time.perf_counter() - start, ''
 
-# %% ../nbs/lib/20_cli.ipynb #5a683fef
+# %% ../nbs/lib/20_cli.ipynb #5c9df0fc
 @app.command(context_settings={'ignore_unknown_options': False})
 def run(
     study: Annotated[str, typer.Argument(help='03_approach1, approach1, or the path of a notebook.')],
@@ -186,7 +187,7 @@ def run(
         ctlab run approach1 --folds all --jobs 2 -p data_root /data/rsna -p preset full
     """
     from ctlab.parallel import parallel_map
-    from ctlab.settings import project_root
+    from ctlab.settings import Settings, project_root
     try: notebook = find_notebook(study)
     except FileNotFoundError as error: _stop(str(error), 2)
     parameters = dict(zip(parameter or [], map(_value, values or [])))
@@ -194,7 +195,7 @@ def run(
     wrong = [n for n in parameters if n not in known]
     if wrong: _stop(f'{notebook.stem} has no parameter {", ".join(wrong)}; it has: {", ".join(known)}', 2)
     out = out or project_root()/'reports'/'runs'/'notebooks'
-    chosen = _folds(folds, int(parameters.get('n_folds', 4)))
+    chosen = _folds(folds, int(parameters.get('n_folds', Settings.n_folds)))
     tasks = [(notebook, out/(f'{notebook.stem}.ipynb' if k is None or len(chosen) == 1 else f'{notebook.stem}-fold{k}.ipynb'), parameters | ({} if k is None else {'fold': k})) for k in chosen]
     results = parallel_map(run_notebook, tasks, min(jobs, len(tasks)), f'{notebook.stem}, {len(tasks)} fold{"s" if len(tasks) > 1 else ""}')
     for output, seconds, error in results: _say(f'{"failed" if error else "done"} in {seconds:.0f} s: {output}' + (f'\n{error}' if error else ''))
@@ -251,24 +252,23 @@ def report(
             f"Published values under the names that the audit found. {_made_by(study, preset, configs)}")
     for path in write_tables(table, to or settings.out/study/preset, f'{study}-{preset}', note): _say(str(path))
 
-# %% ../nbs/lib/20_cli.ipynb #0d6445aa
+# %% ../nbs/lib/20_cli.ipynb #02d3f439
 def _made_by(study, preset, configs):
     "The command that makes a table again, and how long it trained."
-    folds = '' if configs[0]['n_folds'] == 4 else f" -p n_folds {configs[0]['n_folds']}"
+    from ctlab.settings import Settings
+    folds = '' if configs[0]['n_folds'] == Settings.n_folds else f" -p n_folds {configs[0]['n_folds']}"
     which = 'all' if len(configs) == configs[0]['n_folds'] else ','.join(str(c['fold']) for c in configs)
     return f"Made by `ctlab run {study.partition('_')[0]} --folds {which} -p preset {preset}{folds}` in {sum(c['seconds'] for c in configs)/60:.0f} minutes of training."
-
-PUBLISHED_DICE = {'spleen': {'spleen': 0.}, 'lowerlimb': {'tibia': .93, 'femur': .93, 'fibula': .75, 'pelvis': .88}, 'liver2d': {'liver': .351}}  # as printed in the sources, on real patients
 
 def _report_masks(study, preset, scores, configs, folder):
     "The table of a segmentation study."
     from ctlab.report import write_tables
-    from ctlab.segmentation import mask_table
+    from ctlab.segmentation import PUBLISHED, mask_table
     people = 'phantoms' if all(c.get('phantom') for c in configs) else 'patients'
     held = scores[scores['split'] == 'test']
     note = (f"{study}, preset {preset}: {len(configs)} of {configs[0]['n_folds']} folds, {held['case'].nunique()} {people} held out, none of which chose the epoch. Means with 95 % intervals over patients; started from {configs[0]['weights']} weights. "
             f"{_made_by(study, preset, configs)}")
-    for path in write_tables(mask_table(scores, PUBLISHED_DICE.get(study.partition('_')[0])), folder, f'{study}-{preset}', note): _say(str(path))
+    for path in write_tables(mask_table(scores, PUBLISHED.get(study.partition('_')[0])), folder, f'{study}-{preset}', note): _say(str(path))
 
 # %% ../nbs/lib/20_cli.ipynb #8d30f181
 @app.command()

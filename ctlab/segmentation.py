@@ -17,8 +17,8 @@ from .volume import Volume, bounding_box, reorient
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'SCORES', 'ensure_set', 'split_cases', 'score_case', 'summarise', 'MaskPlan', 'train_masks', 'run_study',
-           'segment_scan', 'score_cases', 'real_trial', 'tidy', 'mask_table']
+__all__ = ['log', 'SCORES', 'PUBLISHED', 'ensure_set', 'split_cases', 'score_case', 'summarise', 'MaskPlan', 'train_masks',
+           'run_study', 'segment_scan', 'score_cases', 'real_trial', 'tidy', 'mask_table']
 
 # %% ../nbs/lib/18f_segmentation.ipynb #8226ae48
 def ensure_set(
@@ -260,7 +260,9 @@ def _sweep(mask, least):
     if not gone.any(): return mask
     return mask & ~gone[parts].reshape(z, y + 2, x + 2)[:, 1:-1, 1:-1]
 
-# %% ../nbs/lib/18f_segmentation.ipynb #538bf13f
+# %% ../nbs/lib/18f_segmentation.ipynb #237a8906
+PUBLISHED = {'spleen': {'spleen': 0.}, 'lowerlimb': {'tibia': .93, 'femur': .93, 'fibula': .75, 'pelvis': .88}, 'liver2d': {'liver': .351}}  # study -> structure -> Dice as printed in the sources, on real patients
+
 def mask_table(
     scores: pd.DataFrame,  # of all folds, with the column split
     published: dict | None = None,  # structure -> published Dice

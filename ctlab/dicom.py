@@ -292,7 +292,7 @@ def hounsfield(
     hu += np.float32(intercept)
     return hu
 
-# %% ../nbs/01_dicom.ipynb #7fe3be2d
+# %% ../nbs/01_dicom.ipynb #403ac9f7
 def check_pixels(
     header: Header,  # of the file about to be decoded
 ) -> None:  # raises DicomError
@@ -317,7 +317,8 @@ def _decode(path):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         dataset = pydicom.dcmread(path)
-        return pydicom.pixels.get_decoder(dataset.file_meta.TransferSyntaxUID).as_array(dataset, raw=True, index=0, correct_unused_bits=False)[0]
+        raw = pydicom.pixels.get_decoder(dataset.file_meta.TransferSyntaxUID).as_array(dataset, raw=True, index=0, correct_unused_bits=False)[0]
+    return raw.astype(raw.dtype.newbyteorder('='), copy=False)  # big-endian files keep their order in numpy's type
 
 def _quick_pixels(header):
     "Plain and RLE pixels at the place that the quick way noted; None when something is odd."

@@ -217,7 +217,7 @@ def _limb(task):
         for name in ('tibia', 'femur', 'fibula', 'pelvis'): nifti.write(masks[name], folder/'masks'/f'{name}.nii.gz')
     return folder.name
 
-# %% ../nbs/lib/06a_sets.ipynb #ec00d677
+# %% ../nbs/lib/06a_sets.ipynb #05833926
 VERSIONS = {'spleen': 3, 'lits': 3, 'ircad': 3, 'limbs': 3}  # a change makes older sets stale
 KINDS = {'spleen': 'Medical Decathlon layout, spleen', 'lits': 'LiTS layout, liver and tumours', 'ircad': 'IRCAD layout, liver', 'limbs': 'MR of both legs: DICOM and one mask per bone'}
 
@@ -233,7 +233,8 @@ def make_set(
     if kind not in KINDS: raise ValueError(f'no set is called {kind!r}; choose from {", ".join(KINDS)}')
     root, sizes = Path(root), SET_SIZES[preset] if isinstance(preset, str) else preset
     key, mark = json.dumps([VERSIONS[kind], kind, repr(sizes), seed]), root/'phantoms.json'
-    if root.exists() and any(root.iterdir()) and not (mark.exists() and mark.read_text() == key): raise FileExistsError(f'{root}: holds something else; choose another folder or delete it')
+    if mark.exists() and mark.read_text() != key: raise FileExistsError(f'{root}: phantoms of another version or size; delete the folder and they are drawn anew')
+    if not mark.exists() and root.exists() and any(root.iterdir()): raise FileExistsError(f'{root}: holds something else than phantoms; choose another folder')
     root.mkdir(parents=True, exist_ok=True)
     mark.write_text(key)
     work, n = {'spleen': (_decathlon, sizes.cases), 'lits': (_lits, sizes.cases), 'ircad': (_ircad, min(20, sizes.cases)), 'limbs': (_limb, sizes.limb_cases)}[kind]

@@ -113,7 +113,7 @@ def scan_grid(
     origin = (corner, corner + 18*canvas.habitus.scale[1], scan.start*canvas.habitus.scale[2])
     return volume_from(np.broadcast_to(np.int16(0), (n, scan.matrix, scan.matrix)), (scan.spacing, pixel, pixel), origin)
 
-# %% ../nbs/lib/06_phantom.ipynb #f657f04d
+# %% ../nbs/lib/06_phantom.ipynb #1a865d8c
 def _axes(canvas, grid):
     "Physical mm of the grid's and the body's samples, (z, y, x) each."
     body = [l*s + canvas.spacing*np.arange(n) for l, s, n in zip(canvas.low, canvas.habitus.scale[::-1], canvas.shape)]
@@ -127,6 +127,7 @@ def _optics(canvas, scan, grid):
     return _profile(places[0], scan.thickness, body[0], canvas.spacing), _blur(places[1], sigma, body[1]), _blur(places[2], sigma, body[2])
 
 def _look(optics, array):
+    "An array of the body as the scan shows it."
     slices, rows, columns = optics
     return np.matmul(np.matmul(rows, np.tensordot(slices, array, 1)), columns.T)
 

@@ -252,7 +252,7 @@ def neighbours(
     "A slice and those around it."
     return np.clip(np.add.outer(at, np.arange(-context, context + 1)), 0, n - 1)
 
-# %% ../nbs/lib/12b_cases.ipynb #e408a3ba
+# %% ../nbs/lib/12b_cases.ipynb #885218e3
 class Patches(Dataset):
     "Slices or blocks of prepared cases with their masks."
 
@@ -271,21 +271,22 @@ class Patches(Dataset):
         self.index, self.held = [], []
         for k, case in enumerate(cases):
             present = case.counts[:, 1:] > 0 if axis == 0 else np.stack([(case.label() == s + 1).any(tuple(a for a in range(3) if a != axis)) for s in range(case.counts.shape[1] - 1)], 1)
-            for start in block_starts(case.shape[axis], depth or case.shape[axis]):
-                held = present[start:start + (depth or case.shape[axis])].any(0)
+            size = depth or case.shape[axis]
+            for start in block_starts(case.shape[axis], size):
+                held = present[start:start + size].any(0)
                 if empty or held.any():
-                    self.index.append((k, start))
+                    self.index.append((k, start, start + size))
                     self.held.append(held)
         self.held = np.array(self.held)
 
     def __len__(self): return len(self.index)
 
     def __getitem__(self, i):
-        k, start = self.index[i]
+        k, start, stop = self.index[i]
         arrays = []
         for array, context in ((self.cases[k].image(), self.context), (self.cases[k].label(), 0)):
             part = np.moveaxis(array, self.axis, 0)
-            part = part[neighbours(start, context, len(part))] if context else part[start:start + (self.depth or len(part))]
+            part = part[neighbours(start, context, len(part))] if context else part[start:stop]
             room = [(0, max(0, self.depth - len(part)))] + [((n - m)//2, n - m - (n - m)//2) for n, m in zip(self.plane, part.shape[1:])]
             arrays.append(torch.from_numpy(np.pad(part, room)))
         image, mask = arrays[0].float().div_(255)[None], arrays[1].float()[None]

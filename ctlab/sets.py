@@ -19,7 +19,7 @@ from .volume import Volume, volume_from
 __all__ = ['SET_SIZES', 'BONES', 'VERSIONS', 'KINDS', 'Sizes', 'add_tumours', 'ct_case', 'whole_liver', 'Legs', 'draw_legs',
            'limb_case', 'overlapping', 'make_set']
 
-# %% ../nbs/lib/06a_sets.ipynb #b8f71551
+# %% ../nbs/lib/06a_sets.ipynb #f3a7c90a
 @dataclass(frozen=True)
 class Sizes:
     "How large the sets of a preset are."
@@ -53,16 +53,17 @@ def add_tumours(
 def ct_case(
     seed: int,
     sizes: Sizes,
+    parts: tuple,  # to outline: liver (with all that is in it), tumour, spleen
     tumours: bool = False,  # grow tumours in the liver
-) -> tuple[Volume, dict]:  # (HU, {'liver', 'tumour', 'spleen'}: mask volume); the liver with all that is in it
+) -> tuple[Volume, dict]:  # (HU, part -> mask volume)
     "One scan with its truth."
     rng = np.random.default_rng([seed, 21])
     body = draw_body(seed, sizes.grid)
     if tumours: add_tumours(body, np.random.default_rng([seed, 77]))
     scan = Scan('portal', float(rng.uniform(-10, 60)), float(rng.uniform(420, 470)), sizes.spacing, sizes.spacing, sizes.matrix, float(rng.uniform(370, 450)), float(rng.uniform(7, 13)))
     liver = whole_liver(body)
-    parts = {'liver': liver, 'tumour': liver & np.isin(body.detail, [DETAILS['tumour'], DETAILS['cyst']]), 'spleen': body.labels == CODES['spleen']}
-    return acquire(body, scan, seed)[0], {name: outline(body, scan, part) for name, part in parts.items()}
+    where = {'liver': liver, 'tumour': liver & np.isin(body.detail, [DETAILS['tumour'], DETAILS['cyst']]), 'spleen': body.labels == CODES['spleen']}
+    return acquire(body, scan, seed)[0], {name: outline(body, scan, where[name]) for name in parts}
 
 def whole_liver(
     body: Canvas,
@@ -70,14 +71,14 @@ def whole_liver(
     "The liver with the vessels inside it, as people draw it in LiTS and IRCAD."
     return (body.labels == CODES['liver']) | (body.detail == DETAILS['vein'])
 
-# %% ../nbs/lib/06a_sets.ipynb #5d65a266
+# %% ../nbs/lib/06a_sets.ipynb #fa8fba9b
 def _decathlon(task):
     "One spleen case: image and label, or an image without label for the test part."
     k, seed, sizes, root = task
     part, name = ('Tr', f'spleen_{k + 1}') if k < round(.75*sizes.cases) or sizes.cases < 4 else ('Ts', f'spleen_{k + 1}')
     image, label = root/f'images{part}'/f'{name}.nii.gz', root/('labelsTr' if part == 'Tr' else 'truth')/f'{name}.nii.gz'
     if not label.exists():
-        hu, masks = ct_case(seed*1000 + k, sizes)
+        hu, masks = ct_case(seed*1000 + k, sizes, ('spleen',))
         nifti.write(hu, image)
         nifti.write(Volume(masks['spleen'].array.astype(np.uint8), hu.affine), label)
     return part, name
@@ -86,7 +87,7 @@ def _lits(task):
     "One LiTS-like case: liver 1, tumour 2."
     k, seed, sizes, root = task
     if not (root/f'segmentation-{k}.nii').exists():
-        hu, masks = ct_case(seed*1000 + 300 + k, sizes, True)
+        hu, masks = ct_case(seed*1000 + 300 + k, sizes, ('liver', 'tumour'), True)
         nifti.write(hu, root/f'volume-{k}.nii')
         nifti.write(Volume(masks['liver'].array.astype(np.uint8) + masks['tumour'].array, hu.affine), root/f'segmentation-{k}.nii')
     return k
@@ -96,7 +97,7 @@ def _ircad(task):
     k, seed, sizes, root = task
     name = f'ircad_e{k + 1:02d}'
     if not (root/f'{name}_liver.nii.gz').exists():
-        hu, masks = ct_case(seed*1000 + 600 + k, sizes, k % 4 != 0)
+        hu, masks = ct_case(seed*1000 + 600 + k, sizes, ('liver',), k % 4 != 0)
         nifti.write(hu, root/f'{name}_orig.nii.gz')
         nifti.write(Volume(masks['liver'].array.astype(np.uint8), hu.affine), root/f'{name}_liver.nii.gz')
     return name

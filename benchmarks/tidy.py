@@ -24,7 +24,7 @@ def by_slices(array, least):
 
 
 def main():
-    _, bones = limb_case(1, Sizes(1, 0, 0, 0, 1.64, 2.32, 1))
+    _, bones = limb_case(1, Sizes(1, 0, 0, 0, 256, 2.32, 1))
     mask = np.zeros(bones['tibia'].shape, np.uint8)
     for k, bone in enumerate(bones.values(), 1): mask[bone.array > 0] = k
     rng = np.random.default_rng(0)

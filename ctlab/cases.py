@@ -18,8 +18,8 @@ from .volume import Volume, crop, reorient, resample, to_patient
 
 # %% auto #0
 __all__ = ['RULES', 'VERSION', 'Case', 'find_cases', 'merge_masks', 'read_image', 'read_case', 'CaseRecipe', 'Prepared',
-           'grid_for', 'scale', 'prepare_case', 'prepare_cases', 'block_starts', 'neighbours', 'Patches', 'Balanced',
-           'patch_loader', 'augmentation', 'write_nnunet']
+           'grid_for', 'scale', 'prepare_case', 'prepare_cases', 'block_starts', 'neighbours', 'seeded', 'Patches',
+           'Balanced', 'patch_loader', 'augmentation', 'write_nnunet']
 
 # %% ../nbs/lib/12b_cases.ipynb #0b5aea65
 @dataclass(frozen=True)
@@ -252,32 +252,49 @@ def neighbours(
     "A slice and those around it."
     return np.clip(np.add.outer(at, np.arange(-context, context + 1)), 0, n - 1)
 
-# %% ../nbs/lib/12b_cases.ipynb #885218e3
+# %% ../nbs/lib/12b_cases.ipynb #08cd6f45
+def seeded(
+    transform,  # MONAI's
+    sample: dict,
+):  # what the transform gives
+    "Apply a random transform with numbers from torch, so that one seed governs all that is drawn."
+    return transform.set_random_state(int(torch.randint(2**31, ())))(sample)
+
 class Patches(Dataset):
     "Slices or blocks of prepared cases with their masks."
 
     def __init__(self,
         cases: list[Prepared],
-        depth: int = 1,  # slices in a sample; 1 gives pictures for 2-D networks, 0 whole scans for a transform that cuts windows
+        depth: int = 1,  # slices in a sample; 1 gives pictures for 2-D networks
         axis: int = 0,  # slices are taken along this axis: 0 along the patient, 1 front to back, 2 side to side
         augment=None,  # a MONAI transform on {'image', 'mask'}, channels first
         empty: bool = True,  # keep samples without a mask
         context: int = 0,  # slices on either side that a single slice brings along, as channels
+        window: int = 0,  # pixels a side of a block, cut anew out of the scan whenever it is asked for; 0 for whole slices
+        share: float = .75,  # of these windows, how many are cut around a structure
     ):
         if context and depth > 1: raise ValueError(f'a block of {depth} slices has its neighbours already: context is for single slices')
         self.cases, self.depth, self.axis, self.augment, self.context = list(cases), depth, axis, augment, context
+        self.cut = self._cutter(window, share, cases[0].counts.shape[1] - 1) if window else None
         planes = np.array([np.delete(c.shape, axis) for c in cases])
         self.plane = tuple(int(-(-n//32)*32) for n in planes.max(0))  # networks halve four or five times
         self.index, self.held = [], []
         for k, case in enumerate(cases):
             present = case.counts[:, 1:] > 0 if axis == 0 else np.stack([(case.label() == s + 1).any(tuple(a for a in range(3) if a != axis)) for s in range(case.counts.shape[1] - 1)], 1)
-            size = depth or case.shape[axis]
+            size = case.shape[axis] if window else depth
             for start in block_starts(case.shape[axis], size):
                 held = present[start:start + size].any(0)
                 if empty or held.any():
                     self.index.append((k, start, start + size))
                     self.held.append(held)
         self.held = np.array(self.held)
+
+    def _cutter(self, window, share, structures):
+        "Cuts (a block with a rim out of a scan, the block out of that): turned, it has no empty corner."
+        from monai import transforms as T
+        both, rim = ['image', 'mask'], (self.depth, *[-(-4*window//3)]*2)
+        ratios = [1 - share] + [share/structures]*structures
+        return T.Compose([T.SpatialPadd(both, rim), T.RandCropByLabelClassesd(both, 'mask', rim, ratios, structures + 1, warn=False)]), T.CenterSpatialCropd(both, (self.depth, window, window))
 
     def __len__(self): return len(self.index)
 
@@ -291,13 +308,14 @@ class Patches(Dataset):
             arrays.append(torch.from_numpy(np.pad(part, room)))
         image, mask = arrays[0].float().div_(255)[None], arrays[1].float()[None]
         if self.depth == 1: image, mask = image[0], mask[0]  # slices are channels
-        if self.augment is not None:
-            done = self.augment({'image': image, 'mask': mask})
-            if isinstance(done, list): done = done[0]  # MONAI's croppers give lists
-            image, mask = (torch.as_tensor(done[n]) for n in ('image', 'mask'))
+        sample = {'image': image, 'mask': mask}
+        if self.cut: sample, = seeded(self.cut[0], sample)  # one window
+        if self.augment is not None: sample = seeded(self.augment, sample)
+        if self.cut: sample = self.cut[1](sample)
+        image, mask = (torch.as_tensor(sample[n]) for n in ('image', 'mask'))
         return {'image': image, 'mask': mask[0].long()}
 
-# %% ../nbs/lib/12b_cases.ipynb #3fe7989a
+# %% ../nbs/lib/12b_cases.ipynb #025bcdca
 class Balanced(Sampler):
     "An epoch of samples in which every structure has its share."
 
@@ -328,7 +346,7 @@ def patch_loader(
 ) -> DataLoader:
     "Batches of patches."
     sampler = Balanced(patches.held, draws, share, seed) if draws else None
-    return DataLoader(patches, batch, sampler=sampler, num_workers=workers, persistent_workers=workers > 0, pin_memory=torch.cuda.is_available())
+    return DataLoader(patches, batch, sampler=sampler, num_workers=workers, generator=torch.Generator().manual_seed(seed), pin_memory=torch.cuda.is_available())
 
 def augmentation(
     degrees: float = 15.,  # rotation, either way
@@ -337,21 +355,16 @@ def augmentation(
     noise: float = .02,  # of the range
     blur: float = 0.,  # largest sigma, pixels
     volume: bool = False,  # samples are blocks: turn about the patient's axis only
-    window: tuple = (),  # (slices, pixels): cut blocks of this size out of whole scans
-    ratios: tuple = (1, 1),  # of the windows cut around background and around each structure
-    seed: int = 0,
 ):  # a MONAI transform on {'image', 'mask'}
     "Rotation, zoom, mirroring, noise and blur; the mask moves with the picture, by nearest neighbour."
     from monai import transforms as T
     turn = np.deg2rad(degrees)
-    cut = [-(-4*n//3) for n in window[1:]*2]  # with a rim, so that no corner is empty once the block is turned
-    steps = [T.SpatialPadd(['image', 'mask'], (window[0], *cut)), T.RandCropByLabelClassesd(['image', 'mask'], 'mask', (window[0], *cut), ratios, len(ratios), warn=False)] if window else []
-    steps.append(T.RandAffined(['image', 'mask'], (-1, *window[1:]*2) if window else None, prob=.7, rotate_range=(turn, 0, 0) if volume else (turn,), scale_range=(0, zoom, zoom) if volume else (zoom, zoom), mode=('bilinear', 'nearest'), padding_mode='zeros'))
+    steps = [T.RandAffined(['image', 'mask'], prob=.7, rotate_range=(turn, 0, 0) if volume else (turn,), scale_range=(0, zoom, zoom) if volume else (zoom, zoom), mode=('bilinear', 'nearest'), padding_mode='zeros')]
     steps += [T.RandFlipd(['image', 'mask'], prob=.5, spatial_axis=a) for a in flips]
     if noise: steps.append(T.RandGaussianNoised('image', prob=.3, std=noise))
     if blur: steps.append(T.RandGaussianSmoothd('image', prob=.2, sigma_x=(.2, blur), sigma_y=(.2, blur)))
     steps += [T.RandScaleIntensityd('image', .1, prob=.3), T.RandShiftIntensityd('image', .05, prob=.3), T.ToTensord(['image', 'mask'], track_meta=False)]
-    return T.Compose(steps).set_random_state(seed)
+    return T.Compose(steps)
 
 # %% ../nbs/lib/12b_cases.ipynb #d050daae
 def write_nnunet(

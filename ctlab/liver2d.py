@@ -16,7 +16,7 @@ from .train import fading
 # %% auto #0
 __all__ = ['STRUCTURES', 'SIZES', 'plan', 'run', 'selection']
 
-# %% ../nbs/10_liver2d.ipynb #4e05141b
+# %% ../nbs/10_liver2d.ipynb #b37eb727
 STRUCTURES = ('liver',)
 SIZES = {'tiny': (64, 8, 2, 40), 'demo': (128, 8, 14, 500), 'full': (512, 32, 50, 4000)}  # preset -> (pixels a side, width, epochs, samples in an epoch)
 
@@ -29,7 +29,7 @@ def plan(
     pixels, width, epochs, draws = SIZES[settings.preset]
     epochs, full = settings.epochs or epochs, settings.preset == 'full'
     return MaskPlan('liver2d' + ('_mirrored' if mirror else ''), CaseRecipe(STRUCTURES, pixels, window=(50., 400.)), lambda: unet_2d(1, width), lambda: MaskLoss(loss), epochs, draws, 10, 1e-3 if full else 2e-3, None if full else fading(epochs),
-                    augment=augmentation(15., (0, 1) if mirror else (), blur=1., seed=settings.seed), share=.6, pieces=1, note={'options': {'loss': loss, 'mirror': mirror}})
+                    augment=augmentation(15., (0, 1) if mirror else (), blur=1.), share=.6, pieces=1, note={'options': {'loss': loss, 'mirror': mirror}})
 
 def run(
     settings: Settings,
@@ -38,21 +38,21 @@ def run(
     "Prepare, train and score one fold."
     return run_study(settings, 'ircad', plan)
 
-# %% ../nbs/10_liver2d.ipynb #e699ee3d
+# %% ../nbs/10_liver2d.ipynb #db87d0bd
 def selection(
     settings: Settings,
     plan: MaskPlan,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # (history, Dice of the chosen and of the last epoch)
     "Held-out Dice of the epoch that validation prefers beside that of the last one."
-    import torch
     from ctlab.segmentation import score_cases, split_cases
+    from ctlab.train import checkpoint
     bare = replace(plan, study='liver2d_bare', augment=None, share=0.)
     def third(names):
         split = split_cases(names, settings.n_folds, settings.fold, settings.seed)
         return split | {'train': split['train'][:max(2, len(split['train'])//3)]}
     run = run_study(settings, 'ircad', bare, third)
     rows = run['scores'][run['scores']['split'] == 'test'].assign(epoch=f"chosen ({run['best'] + 1})")
-    last = torch.load(run['folder']/'checkpoints'/'last.ckpt', weights_only=True, map_location='cpu')
+    last = checkpoint(run['folder']/'checkpoints'/'last.ckpt')
     run['learner'].load_state_dict(last['state_dict'])
     held = [c for c in run['cases'] if c.name in run['config']['split']['test']]
     return run['history'], pd.concat([rows, score_cases(run['learner'].net, held, bare).assign(epoch=f"last ({int(last['epoch']) + 1})")], ignore_index=True)

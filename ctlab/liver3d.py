@@ -30,7 +30,7 @@ def thirds(
     k = max(1, round(.15*len(order)))
     return {'test': order[:k], 'valid': order[k:2*k], 'train': order[2*k:]}
 
-# %% ../nbs/09_liver3d.ipynb #21c322f9
+# %% ../nbs/09_liver3d.ipynb #711dd0e0
 SIZES = {'tiny': (32, 4, 2, 8, 2, 0), 'demo': (96, 8, 20, 400, 4, 48), 'full': (256, 32, 100, 800, 2, 0)}  # preset -> (pixels a side, width, epochs, blocks in an epoch, in a batch, pixels a side of a block)
 
 def plan(
@@ -43,8 +43,8 @@ def plan(
     full, epochs = settings.preset == 'full', settings.epochs or epochs
     structures, weights, rule = (STRUCTURES, (1., 3., 30.), 'nearest') if tumours else (STRUCTURES[:1], (1., 5.), 'join')
     return MaskPlan('liver3d' + (f'_tumours_{loss}' if tumours else ''), CaseRecipe(structures, pixels, 2.5 if full else 0., (50., 400.), rule=rule), lambda: UNet3D(len(structures), 1, width),
-                    lambda: MaskLoss(loss, weights if loss == 'cross_entropy' else None), epochs, draws, batch, 2e-3, fading(epochs), 16, window=window, prior=settings.preset == 'demo', pieces=1,
-                    augment=augmentation(10., volume=True, window=(16, window) if window else (), ratios=(len(structures), *[2]*len(structures)), seed=settings.seed), empty=False, note={'options': {'loss': loss, 'tumours': tumours}})
+                    lambda: MaskLoss(loss, weights if loss == 'cross_entropy' else None), epochs, draws, batch, 2e-3, fading(epochs), 16, window=window, share=2/3, prior=settings.preset == 'demo', pieces=1,
+                    augment=augmentation(10., volume=True), empty=False, note={'options': {'loss': loss, 'tumours': tumours}})
 
 def run(
     settings: Settings,

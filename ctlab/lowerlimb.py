@@ -33,7 +33,7 @@ def overlaps(
     several = stack.sum(0) > 1
     return {'case': case.name, 'claimed twice (counted)': int(several.sum()), 'found by "sum > 4"': int((sums > 4).sum()), 'missed': int((several & (sums <= 4)).sum())}
 
-# %% ../nbs/08_lowerlimb.ipynb #940eecf1
+# %% ../nbs/08_lowerlimb.ipynb #8c8fa577
 SIZES = {'tiny': (64, 8, 2, 48), 'demo': (160, 8, 12, 800), 'full': (256, 32, 100, 4000)}  # preset -> (pixels a side, width, epochs, samples in an epoch)
 MODELS = {'unet': '2-D U-Net', 'unet25': '2-D U-Net with neighbours', 'resnet': 'ResNet-34 U-Net, fine-tuned', 'resnet_frozen': 'ResNet-34 U-Net, frozen encoder'}
 
@@ -50,7 +50,7 @@ def plan(
     rate = 1e-4 if full else 1e-3 if resnet else 3e-3  # as published at full size; few steps need a higher one
     net = (lambda: ResNetUNet(4, pretrained, model == 'resnet_frozen')) if resnet else lambda: unet_2d(4, width, 2*context + 1)
     return MaskPlan('lowerlimb' + ('' if model == 'unet' else f'_{model}'), CaseRecipe(STRUCTURES, size or pixels, window=None, region=True), net, lambda: MaskLoss('dice_cross_entropy' if settings.preset == 'demo' else 'dice_focal'), epochs, draws//3 if resnet and not full else draws, 16 if full else 8, rate,
-                    falling(1e-4, 1e-6) if full else fading(epochs), context=context, augment=augmentation(15., (1,), seed=settings.seed), prior=settings.preset == 'demo', patience=20, note={'options': {'model': model, 'size': size}})
+                    falling(1e-4, 1e-6) if full else fading(epochs), context=context, augment=augmentation(15., (1,)), prior=settings.preset == 'demo', patience=20, note={'options': {'model': model, 'size': size}})
 
 def run(
     settings: Settings,

@@ -88,7 +88,7 @@ def summarise(
                          'low': np.quantile(drawn, .025), 'high': np.quantile(drawn, .975), 'n': len(values)})
     return pd.DataFrame(rows)
 
-# %% ../nbs/lib/18f_segmentation.ipynb #9f6b4528
+# %% ../nbs/lib/18f_segmentation.ipynb #f4b5228b
 @dataclass(frozen=True)
 class MaskPlan:
     "What a study does to its cases."
@@ -104,9 +104,9 @@ class MaskPlan:
     depth: int = 1  # slices in a sample
     axis: int = 0  # slices are taken along this axis
     context: int = 0  # slices on either side that a slice brings along, as channels
-    window: int = 0  # pixels a side of a 3-D network's blocks; `augment` cuts them out of whole scans; 0 for whole slices
+    window: int = 0  # pixels a side of a 3-D network's blocks, cut anew out of the scans for every step; 0 for whole slices
     augment: object = None  # a MONAI transform on {'image', 'mask'}
-    share: float = .75  # of the draws chosen for a structure
+    share: float = .75  # of the draws, or windows, chosen for a structure
     empty: bool = True  # keep samples without a mask
     prior: bool = False  # begin with the structures' shares of the training patients (see `nets.begin_at`)
     pieces: int = 0  # connected parts of the answer that are kept, the largest; 0 keeps all
@@ -141,7 +141,7 @@ def _train(settings, cases, plan, split, folder):
     if state == 'finished':
         run = read_run(folder, learner)
         return run | {'scores': run.pop('predictions')}
-    patches = {side: Patches([cases[n] for n in split[side]], 0 if plan.window and side == 'train' else plan.depth, plan.axis, plan.augment if side == 'train' else None, plan.empty or side != 'train', plan.context) for side in ('train', 'valid')}
+    patches = {side: Patches([cases[n] for n in split[side]], plan.depth, plan.axis, plan.augment if side == 'train' else None, plan.empty or side != 'train', plan.context, plan.window if side == 'train' else 0, plan.share) for side in ('train', 'valid')}
     epochs = settings.epochs or plan.epochs
     run = fit(learner, patch_loader(patches['train'], plan.batch, plan.draws or len(patches['train']), plan.share if plan.draws else 0., settings.seed), patch_loader(patches['valid'], plan.batch), folder, epochs, settings.device, plan.patience,
               resume=state == 'unfinished', watch=plan.watch)

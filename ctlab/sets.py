@@ -19,7 +19,7 @@ from .volume import Volume, volume_from
 __all__ = ['SET_SIZES', 'BONES', 'VERSIONS', 'KINDS', 'Sizes', 'add_tumours', 'ct_case', 'whole_liver', 'Legs', 'draw_legs',
            'limb_case', 'overlapping', 'make_set']
 
-# %% ../nbs/lib/06a_sets.ipynb #f3a7c90a
+# %% ../nbs/lib/06a_sets.ipynb #ece5523c
 @dataclass(frozen=True)
 class Sizes:
     "How large the sets of a preset are."
@@ -27,11 +27,11 @@ class Sizes:
     matrix: int
     grid: float  # mm of the body
     spacing: float  # mm between slices
-    limb: float  # mm of the legs' voxels in the plane
+    limb: int  # pixels a side of the legs' slices
     limb_slice: float  # mm between the legs' slices
     limb_cases: int
 
-SET_SIZES = {'tiny': Sizes(6, 64, 6., 8., 5., 12., 3), 'demo': Sizes(24, 128, 3., 5., 2.5, 4., 6), 'full': Sizes(130, 512, 1.25, 2., .8, 1., 20)}
+SET_SIZES = {'tiny': Sizes(6, 64, 6., 8., 80, 12., 3), 'demo': Sizes(24, 128, 3., 5., 160, 2.5, 6), 'full': Sizes(130, 512, 1.25, 2., 512, 1., 20)}
 
 def add_tumours(
     canvas: Canvas,  # a body
@@ -166,7 +166,7 @@ def _fill_bone(tissue, bones, name, canvas):
     tissue[bones[name]] = 3
     tissue[depth > max(3., 1.2*canvas.spacing)] = 4
 
-# %% ../nbs/lib/06a_sets.ipynb #5d5daac9
+# %% ../nbs/lib/06a_sets.ipynb #628463f8
 _T1 = np.array([0., 900., 330., 60., 780.], np.float32)  # air, fat, muscle, cortex, marrow
 
 def limb_case(
@@ -176,23 +176,21 @@ def limb_case(
     "One MR volume of both legs, with a mask per bone."
     from ctlab.phantom import _profile
     rng = np.random.default_rng([seed, 32])
-    grid = min(4., max(1.5, sizes.limb))
+    grid = min(4., max(1.5, sizes.limb_slice))
     canvas, bones, tissue = draw_legs(seed, grid)
     heights = np.arange(0, canvas.shape[0]*grid - sizes.limb_slice, sizes.limb_slice)
     weights = _profile(heights, sizes.limb_slice, grid*np.arange(canvas.shape[0]), grid)
-    n = int(round(canvas.shape[2]*grid/sizes.limb))
-    side = n + n % 2
-    at = np.clip(np.round(((np.arange(side) - side/2 + .5)*sizes.limb)/grid + canvas.shape[2]/2 - .5).astype(int), 0, canvas.shape[2] - 1)
-    down = np.round(((np.arange(side) - side/2 + .5)*sizes.limb)/grid + canvas.shape[1]/2 - .5).astype(int)
+    side, pixel = sizes.limb, canvas.shape[2]*grid/sizes.limb  # the matrix is the scanner's, the field fits the patient
+    at = np.clip(np.round(((np.arange(side) - side/2 + .5)*pixel)/grid + canvas.shape[2]/2 - .5).astype(int), 0, canvas.shape[2] - 1)
+    down = np.round(((np.arange(side) - side/2 + .5)*pixel)/grid + canvas.shape[1]/2 - .5).astype(int)
     inside, down = (down >= 0) & (down < canvas.shape[1]), np.clip(down, 0, canvas.shape[1] - 1)
     pick = lambda a: np.where(inside[None, :, None], a[:, down][:, :, at], 0)
     signal = pick(np.tensordot(weights, _T1[tissue]*(1 + .06*smooth_noise(rng, canvas.shape, grid, 6.)), 1))
-    bias = np.exp(.22*smooth_noise(rng, signal.shape, (sizes.limb_slice, sizes.limb, sizes.limb), 220.)).astype(np.float32)
+    bias = np.exp(.22*smooth_noise(rng, signal.shape, (sizes.limb_slice, pixel, pixel), 220.)).astype(np.float32)
     noise = rng.normal(0, 22, (2, *signal.shape)).astype(np.float32)
     volume = np.hypot(signal*bias + noise[0], noise[1])
-    affine_of = lambda array: volume_from(array, (sizes.limb_slice, sizes.limb, sizes.limb), (-(side - 1)/2*sizes.limb,)*2 + (0.,))
-    nearest = np.clip(np.round(heights/grid).astype(int), 0, canvas.shape[0] - 1)
-    masks = {name: affine_of(pick(mask[nearest]).astype(np.uint8)) for name, mask in bones.items()}
+    affine_of = lambda array: volume_from(array, (sizes.limb_slice, pixel, pixel), (-(side - 1)/2*pixel,)*2 + (0.,))
+    masks = {name: affine_of(pick(np.tensordot(weights, mask.astype(np.float32), 1) > .5).astype(np.uint8)) for name, mask in bones.items()}  # what fills most of a slice
     return affine_of(np.clip(np.round(volume), 0, 4095).astype(np.int16)), masks
 
 def overlapping(
@@ -218,8 +216,8 @@ def _limb(task):
         for name in ('tibia', 'femur', 'fibula', 'pelvis'): nifti.write(masks[name], folder/'masks'/f'{name}.nii.gz')
     return folder.name
 
-# %% ../nbs/lib/06a_sets.ipynb #05833926
-VERSIONS = {'spleen': 3, 'lits': 3, 'ircad': 3, 'limbs': 3}  # a change makes older sets stale
+# %% ../nbs/lib/06a_sets.ipynb #0fa30f24
+VERSIONS = {'spleen': 3, 'lits': 3, 'ircad': 3, 'limbs': 4}  # a change makes older sets stale
 KINDS = {'spleen': 'Medical Decathlon layout, spleen', 'lits': 'LiTS layout, liver and tumours', 'ircad': 'IRCAD layout, liver', 'limbs': 'MR of both legs: DICOM and one mask per bone'}
 
 def make_set(

@@ -35,7 +35,7 @@ def describe(
                      'slices with spleen': int((truth.array.any((1, 2))).sum()) if truth else 0, 'slices': scan.shape[0], 'spleen_mm3': round(volume), 'outlier': volume > largest})
     return pd.DataFrame(rows)
 
-# %% ../nbs/07_spleen.ipynb #323fb8ad
+# %% ../nbs/07_spleen.ipynb #c8256003
 SIZES = {'tiny': (64, 8, 2, 48), 'demo': (128, 8, 24, 640), 'full': (256, 32, 60, 4000)}  # preset -> (pixels a side, width, epochs, samples in an epoch)
 
 def plan(
@@ -51,7 +51,7 @@ def plan(
     epochs = settings.epochs or epochs
     name = 'spleen' + (f'_axis{axis}' if axis else '')
     return MaskPlan(name, CaseRecipe(STRUCTURES, size or pixels), lambda: unet_2d(1, width), lambda: MaskLoss(loss), epochs, draws, 16, rate, fading(epochs) if balanced else None, axis=axis,
-                    augment=augmentation(seed=settings.seed) if balanced else None, share=.75 if balanced else 0., pieces=1, note={'options': {'axis': axis, 'size': size, 'rate': rate, 'balanced': balanced, 'loss': loss}})
+                    augment=augmentation() if balanced else None, share=.75 if balanced else 0., pieces=1, note={'options': {'axis': axis, 'size': size, 'rate': rate, 'balanced': balanced, 'loss': loss}})
 
 def run(
     settings: Settings,

@@ -53,32 +53,52 @@ def test_plain_papermill_from_the_root(root, tiny, tmp_path):
     assert 'fold = 2' in (tmp_path/'out.ipynb').read_text()
 
 
-TRAINING = '''
-import sys, torch
-torch.set_num_threads(1)
+TRAUMA = """
 from ctlab.approach1 import load, plan
 from ctlab.settings import Settings
 from ctlab.study import train_fold
-from dataclasses import replace
-settings = Settings(work_dir=sys.argv[1], out_dir=sys.argv[2], epochs=3, seed=5, device='cpu')
+settings = Settings(work_dir=sys.argv[1], out_dir=sys.argv[2], epochs=4, seed=5, device='cpu')
 data = load(settings)
-data = replace(data, table=data.table.groupby('fold').head(4))
-run = train_fold(settings, data, plan('tiny'))
-'''
+train_fold(settings, replace(data, table=data.table.groupby('fold').head(4)), plan('tiny'))
+"""
+MASKS = """
+from ctlab.liver3d import plan, run
+from ctlab.settings import Settings
+settings = Settings(work_dir=sys.argv[1], out_dir=sys.argv[2], epochs=4, seed=5, device='cpu', workers=1)
+run(settings, replace(plan(settings), draws=12, window=16, net=lambda: UNet3D(1, 1, 4)))
+"""
+TRAINING = """
+import sys, torch
+from dataclasses import replace
+from ctlab.nets import UNet3D
+torch.set_num_threads(1)
+if __name__ == '__main__':
+"""
 
 
-def test_a_killed_training_resumes_to_the_same_metrics(tiny, tmp_path):
-    call = lambda out: [sys.executable, '-c', TRAINING, str(tmp_path/'work'), str(tmp_path/out)]
+@pytest.mark.parametrize('code, run', [(TRAUMA, 'approach1/tiny/fold0'), (MASKS, 'liver3d/tiny/fold0')], ids=['trauma', 'masks'])
+def test_a_killed_training_resumes_as_if_undisturbed(tiny, tmp_path, code, run):
+    "The same losses in every epoch, the same weights and the same scores, to the last digit, killed twice."
+    import torch
+    script = tmp_path/'training.py'
+    script.write_text(TRAINING + ''.join(f'    {line}\n' for line in code.strip().splitlines()))
+    call = lambda out: [sys.executable, str(script), str(tmp_path/'work'), str(tmp_path/out)]
     subprocess.run(call('whole'), check=True, capture_output=True)
-    process = subprocess.Popen(call('killed'), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    history = tmp_path/'killed'/'approach1'/'tiny'/'fold0'/'checkpoints'/'last.ckpt'
-    while process.poll() is None and not history.exists(): time.sleep(.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path/'killed'/'approach1'/'tiny'/'fold0'/'metrics.csv').exists()
+    folders = [tmp_path/n/run for n in ('whole', 'killed')]
+    epochs = lambda: len(pd.read_csv(folders[1]/'history.csv')) if (folders[1]/'history.csv').exists() else 0
+    last = folders[1]/'checkpoints'/'last.ckpt'
+    for done in (0, 1):
+        before = last.stat().st_mtime_ns if done else None
+        process = subprocess.Popen(call('killed'), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        while process.poll() is None and not (last.exists() and last.stat().st_mtime_ns != before): time.sleep(.005)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert epochs() < 4 and not (folders[1]/'metrics.csv').exists(), 'killed too late to test anything'
     subprocess.run(call('killed'), check=True, capture_output=True)
-    one, two = (pd.read_csv(tmp_path/n/'approach1'/'tiny'/'fold0'/'metrics.csv') for n in ('whole', 'killed'))
-    pd.testing.assert_frame_equal(one, two)
+    for name in ('history.csv', 'metrics.csv'): pd.testing.assert_frame_equal(*(pd.read_csv(f/name) for f in folders))
+    whole, killed = (torch.load(f/'checkpoints'/'last.ckpt', weights_only=True) for f in folders)
+    assert whole['epoch'] == killed['epoch'] == 3
+    for name, value in whole['state_dict'].items(): assert torch.equal(value, killed['state_dict'][name]), name
 
 
 PARALLEL = '''

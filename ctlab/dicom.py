@@ -216,14 +216,15 @@ def _read(path, repeats):
     repeats.learn(block, header)
     return header
 
-# %% ../nbs/01_dicom.ipynb #03addb28
+# %% ../nbs/01_dicom.ipynb #035e7ffc
 def _header(path, dataset, size, syntax, pixels_at=0):
     "A `Header` from values by keyword."
     take = _Lenient(dataset)
     get, text, whole = take.get, _string, _whole
     one = lambda v: _numbers(v, 1) and _numbers(v, 1)[0]
     scalar = lambda v: (n := _numbers(v)) and n[0]
-    tables = get('ModalityLUTSequence', _table), get('VOILUTSequence', _table)
+    order = '>u2' if syntax == _PLAIN[2] else '<u2'
+    tables = [get(n, lambda sequence: _table(sequence, order)) for n in ('ModalityLUTSequence', 'VOILUTSequence')]
     return Header(
         path, get('PatientID', text, ''), get('StudyInstanceUID', text, ''), get('SeriesInstanceUID', text, ''),
         get('SOPInstanceUID', text, ''), get('InstanceNumber', whole), get('Modality', text, ''),
@@ -237,12 +238,12 @@ def _header(path, dataset, size, syntax, pixels_at=0):
         get('PixelPaddingValue', whole), syntax,
         get('PatientPosition', text, ''), size, tuple(take.notes), pixels_at, *tables)
 
-def _table(sequence):
+def _table(sequence, order):
     "(first value, table) of the first look-up table of a sequence; None where it contradicts itself."
     item = sequence[0]
     n, first, bits = (int(v) for v in item.LUTDescriptor)
     n, data = n or 65536, item.LUTData
-    table = np.frombuffer(data, '<u2') if isinstance(data, bytes) else np.asarray(data, np.uint16)
+    table = np.frombuffer(data, order).astype('<u2') if isinstance(data, bytes) else np.asarray(data, np.uint16)
     if bits == 8 and len(table) == -(-n//2): table = table.view(np.uint8)[:n]
     return (first, table.astype(np.uint16)) if len(table) == n and 8 <= bits <= 16 else None
 

@@ -30,13 +30,16 @@ __all__ = ['TARGET_COLOURS', 'STYLE', 'style', 'mark', 'save', 'plane_picture', 
            'roc_and_pr', 'calibration', 'confusions', 'interval_figure', 'frame_strip', 'mask_curves', 'score_strip',
            'mask_gallery']
 
-# %% ../nbs/lib/17_figures.ipynb #3283f3b0
+# %% ../nbs/lib/17_figures.ipynb #1a256969
 def mark(
     figure,  # matplotlib figure
     phantom: bool = True,  # are the patients phantoms?
 ) -> None:
     "Write on a figure that its patients are phantoms."
-    if phantom: figure.text(.995, .002, 'phantoms, not patients', ha='right', va='bottom', fontsize=7, color='#777777', style='italic')
+    if not phantom: return
+    room = .14/figure.get_figheight()  # a line of its own below the pictures
+    if engine := figure.get_layout_engine(): engine.set(rect=(0, room, 1, 1 - room))
+    figure.text(.995, .002, 'phantoms, not patients', ha='right', va='bottom', fontsize=7, color='#777777', style='italic')
 
 def save(
     figure,  # matplotlib figure
@@ -149,7 +152,7 @@ def roc_and_pr(
         mark(figure, phantom)
     return figure
 
-# %% ../nbs/lib/17_figures.ipynb #10db8c64
+# %% ../nbs/lib/17_figures.ipynb #5038d517
 def calibration(
     truth: pd.DataFrame,  # one column per target, class numbers
     injured: dict,  # target -> probability of any injury
@@ -159,14 +162,14 @@ def calibration(
     "Observed against promised probability of injury."
     from ctlab.metrics import calibration_curve, calibration_error
     with style() as plt:
-        figure, axis = plt.subplots(figsize=(4.6, 4.2))
+        figure, axis = plt.subplots(figsize=(6.2, 4.2))
         axis.plot([0, 1], [0, 1], ':', color='#999999')
         for target, p in injured.items():
             y = (truth[target].to_numpy() > 0).astype(int)
             table = calibration_curve(y, p, bins)
             axis.plot(table['promised'], table['observed'], 'o-', ms=4, color=TARGET_COLOURS[target], label=f'{target}, off by {calibration_error(y, p, bins):.2f}')
         axis.set(xlabel='promised probability of injury', ylabel='observed share', title='Calibration (expected error)', aspect='equal', xlim=(0, 1), ylim=(0, 1.02))
-        axis.legend(fontsize=8)
+        figure.legend(fontsize=8, loc='outside right upper')
         mark(figure, phantom)
     return figure
 
@@ -192,7 +195,7 @@ def confusions(
         mark(figure, phantom)
     return figure
 
-# %% ../nbs/lib/17_figures.ipynb #40c8f1ef
+# %% ../nbs/lib/17_figures.ipynb #31b5fe9e
 def interval_figure(
     table: pd.DataFrame,  # target, metric, value, low, high and optionally published
     title: str,
@@ -210,7 +213,7 @@ def interval_figure(
             if 'published' in part: axis.scatter(part['published'], part.index, marker='D', facecolors='none', edgecolors='#333333', s=26, zorder=4, label='published')
             axis.set(title=name.replace('_', ' '), xlim=(-.02, 1.02), yticks=range(len(part)), yticklabels=part['target'], ylim=(len(part) - .5, -.5))
             axis.grid(axis='x', color='#e5e5e5'); axis.set_axisbelow(True)
-        if 'published' in table: axes[0][-1].legend(fontsize=7, loc='lower left')
+        if 'published' in table: figure.legend(*axes[0][-1].get_legend_handles_labels(), fontsize=7, loc='outside lower left')
         figure.suptitle(title, x=.01, ha='left')
         mark(figure, phantom)
     return figure
@@ -256,7 +259,7 @@ def mask_curves(
         mark(figure, phantom)
     return figure
 
-# %% ../nbs/lib/17_figures.ipynb #25296883
+# %% ../nbs/lib/17_figures.ipynb #15fd73ac
 def score_strip(
     scores: pd.DataFrame,  # structure, the metric, and optionally a column that groups (model, axis …)
     metric: str = 'dice',
@@ -282,7 +285,7 @@ def score_strip(
         if metric in ('dice', 'jaccard', 'surface_dice'): axis.set_xlim(-.02, 1.02)
         axis.grid(axis='x', color='#e5e5e5')
         axis.set_axisbelow(True)
-        if published: axis.legend(fontsize=8, loc='lower left')
+        if published: figure.legend(fontsize=8, loc='outside lower left')
         mark(figure, phantom)
     return figure
 

@@ -17,9 +17,9 @@ from .files import whole, write_whole
 from .volume import Volume, crop, reorient, resample, to_patient
 
 # %% auto #0
-__all__ = ['RULES', 'VERSION', 'Case', 'find_cases', 'merge_masks', 'read_image', 'read_case', 'CaseRecipe', 'Prepared',
-           'grid_for', 'scale', 'prepare_case', 'prepare_cases', 'block_starts', 'neighbours', 'seeded', 'Patches',
-           'Balanced', 'patch_loader', 'augmentation', 'write_nnunet']
+__all__ = ['RULES', 'VERSION', 'Case', 'find_cases', 'merge_masks', 'read_image', 'read_case', 'sound_cases', 'tell',
+           'CaseRecipe', 'Prepared', 'grid_for', 'scale', 'prepare_case', 'prepare_cases', 'block_starts', 'neighbours',
+           'seeded', 'Patches', 'Balanced', 'patch_loader', 'augmentation', 'write_nnunet']
 
 # %% ../nbs/lib/12b_cases.ipynb #0b5aea65
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _nearest(stack, both, spacing):
         if sure.any(): away[k] = np.where(mask[both], distance_transform_edt(~sure, spacing)[both], np.inf)
     return away.argmin(0) + 1
 
-# %% ../nbs/lib/12b_cases.ipynb #ded503a7
+# %% ../nbs/lib/12b_cases.ipynb #476e9c48
 def read_image(
     path: str | Path,  # a NIfTI file or a folder of DICOM
 ) -> Volume:
@@ -97,6 +97,10 @@ def read_image(
         from ctlab.dicom import read_series
         return read_series(path)
     return nifti.read(path)
+
+def _place(volume):
+    "Where a volume lies, for messages."
+    return f'{volume.shape} voxels of {np.round(volume.spacing, 3).tolist()} mm from {np.round(volume.origin, 1).tolist()}'
 
 def read_case(
     case: Case,
@@ -111,7 +115,7 @@ def read_case(
     for name, path in files.items():
         mask = reorient(nifti.read(path))
         if mask.shape != scan.shape or not np.allclose(mask.affine, scan.affine, atol=.05):
-            raise ValueError(f'{path}: not on the grid of {case.image}: {mask.shape} voxels of {np.round(mask.spacing, 3)} mm against {scan.shape} of {np.round(scan.spacing, 3)}')
+            raise ValueError(f'{path}: not on the grid of {case.image}: {_place(mask)} against {_place(scan)}')
         masks[name] = mask.array
     if rule == 'join': return scan, Volume(np.any([m > 0 for m in masks.values()], 0).astype(np.uint8), scan.affine)
     if isinstance(case.label, dict): return scan, Volume(merge_masks(masks, structures, rule, scan.spacing)[0], scan.affine)
@@ -119,6 +123,38 @@ def read_case(
     strange = [v for v in found.tolist() if v not in range(len(structures) + 1)]
     if strange: raise ValueError(f'{case.label}: holds the values {strange[:5]}; expected 0 to {len(structures)} ({", ".join(structures)})')
     return scan, Volume(masks[''].astype(np.uint8), scan.affine)
+
+# %% ../nbs/lib/12b_cases.ipynb #581ca292
+def _why_not(task):
+    "What is wrong with a case; empty when nothing is."
+    case, structures, rule = task
+    try: read_case(case, structures, rule)
+    except Exception as error: return str(error) or type(error).__name__  # whatever a broken file causes, it stops nobody
+    return ''
+
+def sound_cases(
+    cases: list[Case],
+    structures: tuple,  # names of the numbers 1, 2, …
+    rule: str = 'nearest',  # for masks that overlap
+    workers: int = 0,
+) -> tuple[list[Case], pd.DataFrame]:  # (cases that can be read, table of those set aside with the reason)
+    "Open every case once."
+    few = sum(c.image.stat().st_size for c in cases if c.image.is_file()) < 200e6
+    reasons = parallel_map(_why_not, [(c, structures, rule) for c in cases], 1 if few else workers, crashed=lambda task, what: what)
+    return [c for c, why in zip(cases, reasons) if not why], _aside(zip(cases, reasons))
+
+def _aside(reasons):
+    return pd.DataFrame([{'case': c.name, 'reason': why} for c, why in reasons if why], columns=['case', 'reason'])
+
+def tell(
+    cases: list,  # that are used
+    aside: pd.DataFrame,  # case, reason
+    most: int = 10,  # reasons to print
+) -> None:
+    "Say how many cases there are, and why others were left out."
+    print(f'{len(cases)} cases, {len(aside)} set aside')
+    for row in aside.head(most).itertuples(): print(f'  {row.case}: {row.reason}')
+    if len(aside) > most: print(f'  and {len(aside) - most} more')
 
 # %% ../nbs/lib/12b_cases.ipynb #170ab595
 @dataclass(frozen=True)
@@ -180,7 +216,7 @@ def prepare_case(
     picture = Volume(scale(resample(scan, like=grid).array, recipe), grid.affine)
     return picture, resample(label, like=grid, labels=True) if label is not None else None
 
-# %% ../nbs/lib/12b_cases.ipynb #44678951
+# %% ../nbs/lib/12b_cases.ipynb #241b13dc
 VERSION = 1
 
 def _key(case, recipe):
@@ -231,7 +267,7 @@ def prepare_cases(
     done = parallel_map(_prepare_one, [(c, recipe, folder) for c in cases], workers if _worth_a_pool(cases, recipe, folder) else 1, 'preparing cases' if progress else None,
                         crashed=lambda task, what: (None, what))
     ready = [Prepared(c.name, c, folder/c.name, tuple(f['shape']), np.array(f['affine']), np.array(f['counts'])) for c, (f, why) in zip(cases, done) if f]
-    return ready, pd.DataFrame([{'case': c.name, 'reason': why} for c, (f, why) in zip(cases, done) if not f], columns=['case', 'reason'])
+    return ready, _aside((c, why) for c, (_, why) in zip(cases, done))
 
 # %% ../nbs/lib/12b_cases.ipynb #b07d66f0
 def block_starts(

@@ -252,7 +252,7 @@ def report(
             f"Published values under the names that the audit found. {_made_by(study, preset, configs)}")
     for path in write_tables(table, to or settings.out/study/preset, f'{study}-{preset}', note): _say(str(path))
 
-# %% ../nbs/lib/20_cli.ipynb #02d3f439
+# %% ../nbs/lib/20_cli.ipynb #b4387c17
 def _made_by(study, preset, configs):
     "The command that makes a table again, and how long it trained."
     from ctlab.settings import Settings
@@ -265,9 +265,9 @@ def _report_masks(study, preset, scores, configs, folder):
     from ctlab.report import write_tables
     from ctlab.segmentation import PUBLISHED, mask_table
     people = 'phantoms' if all(c.get('phantom') for c in configs) else 'patients'
-    held = scores[scores['split'] == 'test']
+    held, lost = scores[scores['split'] == 'test'], len(configs[0].get('set_aside', []))
     note = (f"{study}, preset {preset}: {len(configs)} of {configs[0]['n_folds']} folds, {held['case'].nunique()} {people} held out, none of which chose the epoch. Means with 95 % intervals over patients; started from {configs[0]['weights']} weights. "
-            f"{_made_by(study, preset, configs)}")
+            f"{f'{lost} cases of the set could not be used. ' if lost else ''}{_made_by(study, preset, configs)}")
     for path in write_tables(mask_table(scores, PUBLISHED.get(study.partition('_')[0])), folder, f'{study}-{preset}', note): _say(str(path))
 
 # %% ../nbs/lib/20_cli.ipynb #8d30f181

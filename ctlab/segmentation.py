@@ -88,7 +88,7 @@ def summarise(
                          'low': np.quantile(drawn, .025), 'high': np.quantile(drawn, .975), 'n': len(values)})
     return pd.DataFrame(rows)
 
-# %% ../nbs/lib/18f_segmentation.ipynb #f4b5228b
+# %% ../nbs/lib/18f_segmentation.ipynb #48cf0f48
 @dataclass(frozen=True)
 class MaskPlan:
     "What a study does to its cases."
@@ -119,12 +119,13 @@ def train_masks(
     cases: list[Prepared],  # all of the set
     plan: MaskPlan,
     split: dict | None = None,  # train, valid, test: names; `split_cases` when left out
+    aside: pd.DataFrame | None = None,  # cases that could not be used, with the reason; recorded with the run
 ) -> dict:  # history, best, metrics, scores, folder, learner, config
     "Train on one side, keep the epoch that another side prefers, and score the third."
     folder = settings.run_folder(plan.study)
-    with only_one(folder): return _train(settings, {c.name: c for c in cases}, plan, split or split_cases([c.name for c in cases], settings.n_folds, settings.fold, settings.seed), folder)
+    with only_one(folder): return _train(settings, {c.name: c for c in cases}, plan, split or split_cases([c.name for c in cases], settings.n_folds, settings.fold, settings.seed), folder, [] if aside is None else aside.to_dict('records'))
 
-def _train(settings, cases, plan, split, folder):
+def _train(settings, cases, plan, split, folder, aside):
     import lightning as L
     from ctlab.report import read_run, write_run
     from ctlab.nets import begin_at
@@ -148,7 +149,7 @@ def _train(settings, cases, plan, split, folder):
     device = 'cuda' if accelerator(settings.device) == 'gpu' else 'cpu'
     scores = pd.concat([score_cases(learner.net, [cases[n] for n in split[side]], plan, device).assign(split=side) for side in ('valid', 'test')], ignore_index=True)
     metrics = summarise(scores, plan.study, settings.fold, settings.seed)
-    config = asdict(settings) | {'study': plan.study, 'plan': facts, 'split': split, 'epochs': epochs, 'weights': getattr(net, 'weights', 'random'), 'phantom': settings.phantom, 'best_epoch': run['best'],
+    config = asdict(settings) | {'study': plan.study, 'plan': facts, 'split': split, 'set_aside': aside, 'epochs': epochs, 'weights': getattr(net, 'weights', 'random'), 'phantom': settings.phantom, 'best_epoch': run['best'],
                                  'seconds': round(run['seconds'], 1), 'waiting_for_data': round(run['waiting'], 4), 'parameters': sum(p.numel() for p in net.parameters())} | (plan.note or {})
     save_weights(learner.net, folder/'weights.safetensors', {'study': plan.study, 'fold': settings.fold, 'preset': settings.preset, 'structures': list(plan.recipe.structures), 'trained on': 'phantoms' if settings.phantom else str(settings.data.name), 'started from': config['weights']})
     write_run(folder, metrics, scores, config)
@@ -162,7 +163,8 @@ def run_study(
 ) -> dict:  # see `train_masks`, with the cases and what was set aside
     "Prepare a set, train and score one fold."
     ready, aside = prepare_cases(find_cases(ensure_set(settings, kind)), settings.work, plan.recipe, settings.workers)
-    return train_masks(settings, ready, plan, split and split([c.name for c in ready])) | {'cases': ready, 'aside': aside}
+    if len(aside) and len(ready) < max(3, settings.n_folds): raise ValueError(f'{len(ready)} of {len(ready) + len(aside)} cases can be used, too few for {settings.n_folds} folds; the first set aside: {aside["reason"].iloc[0]}')
+    return train_masks(settings, ready, plan, split and split([c.name for c in ready]), aside) | {'cases': ready, 'aside': aside}
 
 # %% ../nbs/lib/18f_segmentation.ipynb #c03e5208
 def segment_scan(

@@ -17,7 +17,7 @@ from .files import whole, write_whole
 from .volume import Volume, crop, reorient, resample, to_patient
 
 # %% auto #0
-__all__ = ['RULES', 'VERSION', 'Case', 'find_cases', 'merge_masks', 'read_image', 'read_case', 'sound_cases', 'tell',
+__all__ = ['RULES', 'WORTH', 'VERSION', 'Case', 'find_cases', 'merge_masks', 'read_image', 'read_case', 'sound_cases', 'tell',
            'CaseRecipe', 'Prepared', 'grid_for', 'scale', 'prepare_case', 'prepare_cases', 'block_starts', 'neighbours',
            'seeded', 'Patches', 'Balanced', 'patch_loader', 'augmentation', 'write_nnunet']
 
@@ -124,7 +124,17 @@ def read_case(
     if strange: raise ValueError(f'{case.label}: holds the values {strange[:5]}; expected 0 to {len(structures)} ({", ".join(structures)})')
     return scan, Volume(masks[''].astype(np.uint8), scan.affine)
 
-# %% ../nbs/lib/12b_cases.ipynb #581ca292
+# %% ../nbs/lib/12b_cases.ipynb #c2f568b5
+WORTH = 60e6  # bytes to read from which on processes pay; starting one costs seconds
+
+def _files(case):
+    files = [case.image] if case.image.is_file() else sorted(p for p in case.image.iterdir() if p.is_file())
+    return files + (list(case.label.values()) if isinstance(case.label, dict) else [case.label] if case.label else [])
+
+def _size(case):
+    try: return sum(f.stat().st_size for f in _files(case))
+    except OSError: return 0  # whoever reads it will say so
+
 def _why_not(task):
     "What is wrong with a case; empty when nothing is."
     case, structures, rule = task
@@ -139,8 +149,7 @@ def sound_cases(
     workers: int = 0,
 ) -> tuple[list[Case], pd.DataFrame]:  # (cases that can be read, table of those set aside with the reason)
     "Open every case once."
-    few = sum(c.image.stat().st_size for c in cases if c.image.is_file()) < 200e6
-    reasons = parallel_map(_why_not, [(c, structures, rule) for c in cases], 1 if few else workers, crashed=lambda task, what: what)
+    reasons = parallel_map(_why_not, [(c, structures, rule) for c in cases], workers if sum(map(_size, cases)) > WORTH else 1, crashed=lambda task, what: what)
     return [c for c, why in zip(cases, reasons) if not why], _aside(zip(cases, reasons))
 
 def _aside(reasons):
@@ -216,43 +225,36 @@ def prepare_case(
     picture = Volume(scale(resample(scan, like=grid).array, recipe), grid.affine)
     return picture, resample(label, like=grid, labels=True) if label is not None else None
 
-# %% ../nbs/lib/12b_cases.ipynb #241b13dc
+# %% ../nbs/lib/12b_cases.ipynb #242cd1e1
 VERSION = 1
 
 def _key(case, recipe):
     "Changes with the files, the recipe and the code's version."
-    files = [case.image] if case.image.is_file() else sorted(p for p in case.image.iterdir() if p.is_file())
-    files += list(case.label.values()) if isinstance(case.label, dict) else [case.label] if case.label else []
-    stats = [(str(f.name), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    return hashlib.sha1(json.dumps([VERSION, asdict(recipe), stats]).encode()).hexdigest(), sum(size for _, size, _ in stats)
+    stats = [(str(f.name), f.stat().st_size, f.stat().st_mtime_ns) for f in _files(case)]
+    return hashlib.sha1(json.dumps([VERSION, asdict(recipe), stats]).encode()).hexdigest()
+
+def _known(case, recipe, folder):
+    "What was noted when the case was prepared; None where that is to be done, or done again."
+    facts = folder/case.name/'facts.json'
+    try: return known if facts.exists() and (known := json.loads(facts.read_text()))['key'] == _key(case, recipe) else None
+    except (OSError, ValueError): return None
 
 def _prepare_one(task):
     "Prepare one case; (facts, reason)."
+    if known := _known(*task): return known, ''
     case, recipe, folder = task
     try:
-        key, facts = _key(case, recipe)[0], folder/case.name/'facts.json'
-        if facts.exists() and (known := json.loads(facts.read_text()))['key'] == key: return known, ''
+        facts = folder/case.name/'facts.json'
         scan, label = read_case(case, recipe.structures, recipe.rule)
         picture, numbers = prepare_case(scan, recipe, label)
         with whole(facts.parent/'image.npy') as half: np.save(half, picture.array)
         if label is not None:
             with whole(facts.parent/'label.npy') as half: np.save(half, numbers.array.astype(np.uint8))
         counts = [] if label is None else [np.bincount(s.ravel(), minlength=len(recipe.structures) + 1).tolist() for s in numbers.array]
-        known = {'key': key, 'shape': list(picture.shape), 'affine': picture.affine.tolist(), 'counts': counts}
+        known = {'key': _key(case, recipe), 'shape': list(picture.shape), 'affine': picture.affine.tolist(), 'counts': counts}
         write_whole(facts, json.dumps(known))
         return known, ''
     except Exception as error: return None, f'{type(error).__name__}: {error}'
-
-def _worth_a_pool(cases, recipe, folder):
-    "Is there enough to do for processes to pay? Starting one costs seconds."
-    todo = 0
-    for case in cases:
-        try:
-            key, size = _key(case, recipe)
-            facts = folder/case.name/'facts.json'
-            todo += 0 if facts.exists() and json.loads(facts.read_text())['key'] == key else size
-        except (OSError, ValueError): continue
-    return todo > 60e6
 
 def prepare_cases(
     cases: list[Case],
@@ -264,7 +266,7 @@ def prepare_cases(
     "Make (or find) the arrays of all cases."
     root = str(cases[0].image.resolve().parents[1]) if cases else ''
     folder = Path(work)/'cases'/hashlib.sha1(json.dumps([VERSION, root, asdict(recipe)]).encode()).hexdigest()[:16]
-    done = parallel_map(_prepare_one, [(c, recipe, folder) for c in cases], workers if _worth_a_pool(cases, recipe, folder) else 1, 'preparing cases' if progress else None,
+    done = parallel_map(_prepare_one, [(c, recipe, folder) for c in cases], workers if sum(_size(c) for c in cases if not _known(c, recipe, folder)) > WORTH else 1, 'preparing cases' if progress else None,
                         crashed=lambda task, what: (None, what))
     ready = [Prepared(c.name, c, folder/c.name, tuple(f['shape']), np.array(f['affine']), np.array(f['counts'])) for c, (f, why) in zip(cases, done) if f]
     return ready, _aside((c, why) for c, (_, why) in zip(cases, done))

@@ -12,7 +12,7 @@ from .volume import Volume, bounding_box
 # %% auto #0
 __all__ = ['surface', 'measures', 'coloured', 'write_mesh', 'draw_surfaces']
 
-# %% ../nbs/lib/10b_meshes.ipynb #f187fb65
+# %% ../nbs/lib/10b_meshes.ipynb #70a70018
 def surface(
     mask: Volume,  # boolean
     smooth: float = 1.,  # mm, sigma of the smoothing; 0 keeps the stairs
@@ -27,15 +27,18 @@ def surface(
     low, high = bounding_box(inside)
     box = np.pad(inside[tuple(map(slice, low, high))], room).astype(np.float32)
     field = gaussian_filter(box, np.array(smooth)/mask.spacing) if smooth else box
-    low_level, high_level, level = .02, .98, .5
+    low_level, high_level, level = np.array([.02, .98, .5])*field.max()  # of a crumb that is thinner than the smoothing, less than 1 is left
     for _ in range(14 if smooth else 1):  # the volume falls as the level rises
         points, faces, _, _ = marching_cubes(field, level)
         ratio = abs(_enclosed(points, faces))/inside.sum()
         if abs(ratio - 1) < .004: break
         low_level, high_level = (level, high_level) if ratio > 1 else (low_level, level)
         level = (low_level + high_level)/2
-    places = (points + low - room)[:, ::-1] @ mask.affine[:3, :3].T + mask.affine[:3, 3]
-    made = trimesh.Trimesh(places, faces, process=True)
+    for nudge in (0, .001, -.001, .003, -.003, .01, -.01):  # at an unlucky level two corners fall together, and the surface touches itself
+        if nudge: points, faces, _, _ = marching_cubes(field, level + nudge)
+        places = (points + low - room)[:, ::-1] @ mask.affine[:3, :3].T + mask.affine[:3, 3]
+        made = trimesh.Trimesh(places, faces, process=True)
+        if made.is_watertight: break
     if made.volume < 0: made.invert()  # normals point outwards
     return made
 

@@ -262,7 +262,7 @@ def _sweep(mask, least):
     if not gone.any(): return mask
     return mask & ~gone[parts].reshape(z, y + 2, x + 2)[:, 1:-1, 1:-1]
 
-# %% ../nbs/lib/18f_segmentation.ipynb #237a8906
+# %% ../nbs/lib/18f_segmentation.ipynb #6de24984
 PUBLISHED = {'spleen': {'spleen': 0.}, 'lowerlimb': {'tibia': .93, 'femur': .93, 'fibula': .75, 'pelvis': .88}, 'liver2d': {'liver': .351}}  # study -> structure -> Dice as printed in the sources, on real patients
 
 def mask_table(
@@ -275,6 +275,8 @@ def mask_table(
     words = {'dice': 'Dice', 'jaccard': 'Jaccard', 'hausdorff95_mm': 'HD95, mm', 'surface_dice': 'surface Dice, 2 mm', 'volume_error_ml': 'volume error, mL'}
     digits = lambda m: 1 if m in ('hausdorff95_mm', 'volume_error_ml') else 3
     wide['text'] = [f"{r.value:.{digits(r.metric)}f} [{r.low:.{digits(r.metric)}f}, {r.high:.{digits(r.metric)}f}]" if np.isfinite(r.low) else f'{r.value:.{digits(r.metric)}f}' for r in wide.itertuples()]
+    patients = wide.groupby('target')['n'].transform('max')
+    wide['text'] += np.where(wide['n'] < patients, ' (' + wide['n'].astype(str) + ' of ' + patients.astype(str) + ')', '')  # a mask that is missing altogether has no distance
     table = wide.pivot(index='target', columns='metric', values='text').rename(columns=words)[list(words.values())].loc[list(dict.fromkeys(wide['target']))]
     table.insert(0, 'patients', wide[wide['metric'] == 'dice'].set_index('target')['n'])
     if published: table['published Dice'] = table.index.map(lambda n: published.get(n, '–'))

@@ -14,13 +14,31 @@ log = logging.getLogger(__name__)
 # %% auto #0
 __all__ = ['log', 'timm_backbone', 'Heads', 'FrameNet', 'VolumeNet', 'unet_2d', 'ResNetUNet', 'UNet3D', 'begin_at', 'worst_slice']
 
-# %% ../nbs/lib/13_nets.ipynb #8089db90
+# %% ../nbs/lib/13_nets.ipynb #7f16785e
 def _online(host: str, seconds: float = 2.) -> bool:
     "Can a host be reached?"
     import socket
     try: socket.create_connection((host, 443), seconds).close()
     except OSError: return False
     return True
+
+def _in_hub(repository: str, file: str, revision: str | None = None) -> bool:
+    "Does the hub's cache hold a file?"
+    from huggingface_hub import try_to_load_from_cache
+    return isinstance(try_to_load_from_cache(repository, file, revision=revision), str)
+
+def _usable(
+    name: str,  # of the network
+    pretrained: str | bool,  # 'auto', True or False
+    kept: bool,  # are the weights here?
+    host: str,  # that has them
+    where: str,  # they would be kept
+) -> bool:
+    "May a network start from pretrained weights? Without them 'auto' says so, and True is an error."
+    if not pretrained or kept or _online(host): return bool(pretrained)
+    if pretrained is True: raise FileNotFoundError(f'no pretrained weights of {name}: {host} cannot be reached and {where} does not hold them; fill it on a machine with a network, or pass pretrained="auto" or False')
+    log.warning('no pretrained weights of %s here and no network: starting from random weights', name)
+    return False
 
 def timm_backbone(
     name: str,  # of timm
@@ -29,16 +47,10 @@ def timm_backbone(
 ) -> tuple[nn.Module, str]:  # (backbone without its classifier, where its weights came from)
     "A timm network for features."
     import timm
-    make = lambda weights: timm.create_model(name, pretrained=weights, num_classes=0, **options)
-    if not pretrained: return make(False), 'random'
-    from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.constants import HF_HUB_CACHE
     hub = timm.models.get_pretrained_cfg(name).hf_hub_id or f'timm/{name}'
-    cached = any(isinstance(try_to_load_from_cache(hub, f), str) for f in ('model.safetensors', 'pytorch_model.bin'))
-    if cached or _online('huggingface.co'): return make(True), f'{hub} (ImageNet)'
-    if pretrained is True: raise FileNotFoundError(f'no pretrained weights of {name}: the hub cannot be reached and {HF_HUB_CACHE} does not hold {hub}; fill it on a machine with a network, or pass pretrained="auto" or False')
-    log.warning('no pretrained weights of %s here and no network: starting from random weights', name)
-    return make(False), 'random'
+    usable = _usable(name, pretrained, any(_in_hub(hub, f) for f in ('model.safetensors', 'pytorch_model.bin')), 'huggingface.co', HF_HUB_CACHE)
+    return timm.create_model(name, pretrained=usable, num_classes=0, **options), f'{hub} (ImageNet)' if usable else 'random'
 
 # %% ../nbs/lib/13_nets.ipynb #e15fad2a
 class Heads(nn.Module):
@@ -65,7 +77,7 @@ class FrameNet(nn.Module):
 
     def forward(self, x): return self.heads(self.backbone(self.mix(x)))
 
-# %% ../nbs/lib/13_nets.ipynb #8c264378
+# %% ../nbs/lib/13_nets.ipynb #d60d1def
 class VolumeNet(nn.Module):
     "Approach 4: Conv3d(1 -> 3, 3×3×3), r3d_18, five heads on its 512 features."
 
@@ -76,9 +88,7 @@ class VolumeNet(nn.Module):
         from torchvision.models.video import R3D_18_Weights, r3d_18
         from pathlib import Path
         kept = Path(torch.hub.get_dir())/'checkpoints'/R3D_18_Weights.DEFAULT.url.rsplit('/', 1)[1]
-        usable = bool(pretrained) and (kept.exists() or _online('download.pytorch.org'))
-        if pretrained is True and not usable: raise FileNotFoundError(f'no pretrained weights of r3d_18: the hub cannot be reached and {kept} does not exist; fill it on a machine with a network, or pass pretrained="auto" or False')
-        if pretrained and not usable: log.warning('no pretrained weights of r3d_18 here and no network: starting from random weights')
+        usable = _usable('r3d_18', pretrained, kept.exists(), 'download.pytorch.org', str(kept.parent))
         self.weights = 'torchvision r3d_18 (Kinetics-400)' if usable else 'random'
         self.mix, self.backbone = nn.Conv3d(1, 3, 3), r3d_18(weights=R3D_18_Weights.DEFAULT if usable else None)
         self.heads, self.backbone.fc = Heads(self.backbone.fc.in_features), nn.Identity()
@@ -95,7 +105,7 @@ def unet_2d(
     from monai.networks.nets import BasicUNet
     return BasicUNet(2, channels, structures + 1, features=(width, 2*width, 4*width, 8*width, 15*width, width), norm='batch', act='relu')
 
-# %% ../nbs/lib/13_nets.ipynb #bc86ffbd
+# %% ../nbs/lib/13_nets.ipynb #546a1915
 class ResNetUNet(nn.Module):
     "A U-Net on a ResNet-34 encoder, with the encoder's own preprocessing inside."
 
@@ -106,15 +116,12 @@ class ResNetUNet(nn.Module):
     ):
         super().__init__()
         import segmentation_models_pytorch as smp
-        self.weights, made = 'random', None
-        if pretrained:
-            try: made, self.weights = smp.Unet('resnet34', encoder_weights='imagenet', classes=structures + 1), 'resnet34 (ImageNet)'
-            except Exception as error:
-                if pretrained is True: raise FileNotFoundError('no pretrained weights of resnet34: the hub cannot be reached; fill its cache on a machine with a network, or pass pretrained="auto" or False') from error
-                log.warning('no pretrained weights of resnet34 here and no network: starting from random weights')
-        self.net = made or smp.Unet('resnet34', encoder_weights=None, classes=structures + 1)
-        wanted = smp.encoders.get_preprocessing_params('resnet34') if self.weights != 'random' else {'mean': (.485, .456, .406), 'std': (.229, .224, .225)}
-        for name in ('mean', 'std'): self.register_buffer(name, torch.tensor(wanted[name]).view(1, 3, 1, 1).float())
+        from huggingface_hub.constants import HF_HUB_CACHE
+        hub = smp.encoders.encoders['resnet34']['pretrained_settings']['imagenet']
+        usable = _usable('resnet34', pretrained, all(_in_hub(hub['repo_id'], f, hub['revision']) for f in ('config.json', 'model.safetensors')), 'huggingface.co', HF_HUB_CACHE)
+        self.weights = 'resnet34 (ImageNet)' if usable else 'random'
+        self.net = smp.Unet('resnet34', encoder_weights='imagenet' if usable else None, classes=structures + 1)
+        for name, values in (('mean', (.485, .456, .406)), ('std', (.229, .224, .225))): self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))  # ImageNet's
         self.frozen = frozen
         if frozen: self.net.encoder.requires_grad_(False)
 

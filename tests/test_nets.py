@@ -49,3 +49,34 @@ def test_mask_networks(name):
     image = (mask*.5 + torch.rand(mask.shape, generator=torch.Generator().manual_seed(2))*.4).float()[:, None]
     first, last = by_heart(net, image, MaskLoss(), {'mask': mask}, 60, 1e-2)
     assert last < .35*first, (first, last)
+
+
+CACHED = '''
+import timm, torch
+import segmentation_models_pytorch as smp
+from pathlib import Path
+from huggingface_hub.constants import HF_HUB_CACHE
+from safetensors.torch import save_file
+from ctlab.nets import ResNetUNet, timm_backbone
+
+def keep(repository, revision, net):
+    "Weights where the hub's own cache would have them."
+    folder = Path(HF_HUB_CACHE)/f"models--{repository.replace('/', '--')}"
+    for name in ('refs', f'snapshots/{revision}'): (folder/name).mkdir(parents=True)
+    (folder/'refs'/'main').write_text(revision)
+    (folder/'snapshots'/revision/'config.json').write_text('{}')
+    save_file(net.state_dict(), folder/'snapshots'/revision/'model.safetensors')
+
+hub = smp.encoders.encoders['resnet34']['pretrained_settings']['imagenet']
+encoder, backbone = smp.encoders.get_encoder('resnet34', weights=None), timm.create_model('efficientnet_b0')
+keep(hub['repo_id'], hub['revision'], encoder)
+keep(timm.models.get_pretrained_cfg('efficientnet_b0').hf_hub_id, 40*'a', backbone)
+made, (body, source) = ResNetUNet(4, True), timm_backbone('efficientnet_b0', True)
+assert 'ImageNet' in made.weights and 'ImageNet' in source
+assert torch.equal(made.net.encoder.conv1.weight, encoder.conv1.weight) and torch.equal(body.conv_stem.weight, backbone.conv_stem.weight)
+'''
+
+
+def test_weights_of_the_hub_are_taken_from_its_cache_without_a_network(tmp_path):
+    import os, subprocess, sys
+    subprocess.run([sys.executable, '-W', 'ignore', '-c', CACHED], env=os.environ | {'HF_HUB_CACHE': str(tmp_path)}, check=True, timeout=120)

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 # %% auto #0
 __all__ = ['log', 'timm_backbone', 'Heads', 'FrameNet', 'VolumeNet', 'unet_2d', 'ResNetUNet', 'UNet3D', 'begin_at', 'worst_slice']
 
-# %% ../nbs/lib/13_nets.ipynb #7f16785e
+# %% ../nbs/lib/13_nets.ipynb #bc54b4c1
 def _online(host: str, seconds: float = 2.) -> bool:
     "Can a host be reached?"
     import socket
@@ -48,7 +48,7 @@ def timm_backbone(
     "A timm network for features."
     import timm
     from huggingface_hub.constants import HF_HUB_CACHE
-    hub = timm.models.get_pretrained_cfg(name).hf_hub_id or f'timm/{name}'
+    hub = getattr(timm.models.get_pretrained_cfg(name), 'hf_hub_id', '') or f'timm/{name}'
     usable = _usable(name, pretrained, any(_in_hub(hub, f) for f in ('model.safetensors', 'pytorch_model.bin')), 'huggingface.co', HF_HUB_CACHE)
     return timm.create_model(name, pretrained=usable, num_classes=0, **options), f'{hub} (ImageNet)' if usable else 'random'
 

@@ -225,7 +225,7 @@ def prepare_case(
     picture = Volume(scale(resample(scan, like=grid).array, recipe), grid.affine)
     return picture, resample(label, like=grid, labels=True) if label is not None else None
 
-# %% ../nbs/lib/12b_cases.ipynb #242cd1e1
+# %% ../nbs/lib/12b_cases.ipynb #4caff2f1
 VERSION = 1
 
 def _key(case, recipe):
@@ -244,14 +244,14 @@ def _prepare_one(task):
     if known := _known(*task): return known, ''
     case, recipe, folder = task
     try:
-        facts = folder/case.name/'facts.json'
+        key, facts = _key(case, recipe), folder/case.name/'facts.json'  # as the files are before they are read
         scan, label = read_case(case, recipe.structures, recipe.rule)
         picture, numbers = prepare_case(scan, recipe, label)
         with whole(facts.parent/'image.npy') as half: np.save(half, picture.array)
         if label is not None:
             with whole(facts.parent/'label.npy') as half: np.save(half, numbers.array.astype(np.uint8))
         counts = [] if label is None else [np.bincount(s.ravel(), minlength=len(recipe.structures) + 1).tolist() for s in numbers.array]
-        known = {'key': _key(case, recipe), 'shape': list(picture.shape), 'affine': picture.affine.tolist(), 'counts': counts}
+        known = {'key': key, 'shape': list(picture.shape), 'affine': picture.affine.tolist(), 'counts': counts}
         write_whole(facts, json.dumps(known))
         return known, ''
     except Exception as error: return None, f'{type(error).__name__}: {error}'

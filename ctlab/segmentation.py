@@ -88,7 +88,7 @@ def summarise(
                          'low': np.quantile(drawn, .025), 'high': np.quantile(drawn, .975), 'n': len(values)})
     return pd.DataFrame(rows)
 
-# %% ../nbs/lib/18f_segmentation.ipynb #48cf0f48
+# %% ../nbs/lib/18f_segmentation.ipynb #fb0628ee
 @dataclass(frozen=True)
 class MaskPlan:
     "What a study does to its cases."
@@ -163,8 +163,10 @@ def run_study(
 ) -> dict:  # see `train_masks`, with the cases and what was set aside
     "Prepare a set, train and score one fold."
     ready, aside = prepare_cases(find_cases(ensure_set(settings, kind)), settings.work, plan.recipe, settings.workers)
-    if len(aside) and len(ready) < max(3, settings.n_folds): raise ValueError(f'{len(ready)} of {len(ready) + len(aside)} cases can be used, too few for {settings.n_folds} folds; the first set aside: {aside["reason"].iloc[0]}')
-    return train_masks(settings, ready, plan, split and split([c.name for c in ready]), aside) | {'cases': ready, 'aside': aside}
+    names = [c.name for c in ready]
+    try: sides = split(names) if split else split_cases(names, settings.n_folds, settings.fold, settings.seed)
+    except ValueError as error: raise ValueError(f'{error}; set aside: {len(aside)}{"".join(f", the first: {why}" for why in aside["reason"].head(1))}') from error
+    return train_masks(settings, ready, plan, sides, aside) | {'cases': ready, 'aside': aside}
 
 # %% ../nbs/lib/18f_segmentation.ipynb #c03e5208
 def segment_scan(
@@ -262,7 +264,7 @@ def _sweep(mask, least):
     if not gone.any(): return mask
     return mask & ~gone[parts].reshape(z, y + 2, x + 2)[:, 1:-1, 1:-1]
 
-# %% ../nbs/lib/18f_segmentation.ipynb #6de24984
+# %% ../nbs/lib/18f_segmentation.ipynb #bf11bea0
 PUBLISHED = {'spleen': {'spleen': 0.}, 'lowerlimb': {'tibia': .93, 'femur': .93, 'fibula': .75, 'pelvis': .88}, 'liver2d': {'liver': .351}}  # study -> structure -> Dice as printed in the sources, on real patients
 
 def mask_table(
@@ -275,9 +277,9 @@ def mask_table(
     words = {'dice': 'Dice', 'jaccard': 'Jaccard', 'hausdorff95_mm': 'HD95, mm', 'surface_dice': 'surface Dice, 2 mm', 'volume_error_ml': 'volume error, mL'}
     digits = lambda m: 1 if m in ('hausdorff95_mm', 'volume_error_ml') else 3
     wide['text'] = [f"{r.value:.{digits(r.metric)}f} [{r.low:.{digits(r.metric)}f}, {r.high:.{digits(r.metric)}f}]" if np.isfinite(r.low) else f'{r.value:.{digits(r.metric)}f}' for r in wide.itertuples()]
-    patients = wide.groupby('target')['n'].transform('max')
-    wide['text'] += np.where(wide['n'] < patients, ' (' + wide['n'].astype(str) + ' of ' + patients.astype(str) + ')', '')  # a mask that is missing altogether has no distance
+    patients = wide[wide['metric'] == 'dice'].set_index('target')['n']
+    wide['text'] += [f' ({r.n} of {patients[r.target]})' if r.n < patients[r.target] else '' for r in wide.itertuples()]  # a mask that is missing altogether has no distance
     table = wide.pivot(index='target', columns='metric', values='text').rename(columns=words)[list(words.values())].loc[list(dict.fromkeys(wide['target']))]
-    table.insert(0, 'patients', wide[wide['metric'] == 'dice'].set_index('target')['n'])
+    table.insert(0, 'patients', patients)
     if published: table['published Dice'] = table.index.map(lambda n: published.get(n, '–'))
     return table.rename_axis('structure')

@@ -166,7 +166,7 @@ def _fill_bone(tissue, bones, name, canvas):
     tissue[bones[name]] = 3
     tissue[depth > max(3., 1.2*canvas.spacing)] = 4
 
-# %% ../nbs/lib/06a_sets.ipynb #628463f8
+# %% ../nbs/lib/06a_sets.ipynb #154b6ff8
 _T1 = np.array([0., 900., 330., 60., 780.], np.float32)  # air, fat, muscle, cortex, marrow
 
 def limb_case(
@@ -213,7 +213,7 @@ def _limb(task):
         if k % 3 == 2:
             for name, mask in masks.items(): nifti.write(mask, folder/'truth'/f'{name}.nii.gz')
             masks = overlapping(masks)
-        for name in ('tibia', 'femur', 'fibula', 'pelvis'): nifti.write(masks[name], folder/'masks'/f'{name}.nii.gz')
+        for name in BONES: nifti.write(masks[name], folder/'masks'/f'{name}.nii.gz')
     return folder.name
 
 # %% ../nbs/lib/06a_sets.ipynb #0fa30f24

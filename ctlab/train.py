@@ -115,11 +115,11 @@ class Waiting(Callback):
         "Share of the time spent waiting."
         return self.waited/max(1e-9, self.waited + self.worked)
 
-# %% ../nbs/lib/15_train.ipynb #92d918c2
+# %% ../nbs/lib/15_train.ipynb #f9f00ac3
 class Renewed(Callback):
     "Gives every epoch the random numbers of its number."
 
-    def __init__(self, loader, seed: int): self.loader, self.seed = loader, seed
+    def __init__(self, loader, seed: int): self.loader, self.seed, self.first = loader, seed, 0
 
     def renew(self, epoch: int, rank: int = 0):
         "Begin the epoch's numbers: in this process, in the order of the samples, and in the processes that load them."
@@ -129,6 +129,10 @@ class Renewed(Callback):
         for generator in (getattr(self.loader, 'generator', None), getattr(sampler, 'generator', None)):
             if generator is not None: generator.manual_seed(seed)
         if hasattr(sampler, 'set_epoch'): sampler.set_epoch(epoch)
+
+    def on_load_checkpoint(self, trainer, _, checkpoint): self.first = checkpoint['epoch'] + 1
+
+    def on_fit_start(self, trainer, _): self.renew(self.first, trainer.global_rank)  # processes that load samples begin before the epoch does
 
     def on_train_epoch_start(self, trainer, _): self.renew(trainer.current_epoch, trainer.global_rank)
 
@@ -159,7 +163,7 @@ def _quiet():
         yield
     for l, level in zip(loggers, levels): l.setLevel(level)
 
-# %% ../nbs/lib/15_train.ipynb #3f50655a
+# %% ../nbs/lib/15_train.ipynb #9414a8c8
 def fit(
     learner: L.LightningModule,
     train,  # DataLoader
@@ -177,19 +181,17 @@ def fit(
     "Train, keep the best epoch, and load it back into the learner."
     folder, kind, mode = Path(folder), accelerator(device), 'max' if watch.endswith('dice') else 'min'
     best, last = (folder/'checkpoints'/f'{n}.ckpt' for n in ('best', 'last'))
-    waiting, timer, history, renewed = Waiting(), Timer(), History(folder/'history.csv'), Renewed(train, torch.initial_seed())
-    calls = [renewed, waiting, timer, history] + ([EarlyStopping(watch, patience=patience, mode=mode)] if patience else [])
+    waiting, timer, history = Waiting(), Timer(), History(folder/'history.csv')
+    calls = [Renewed(train, torch.initial_seed()), waiting, timer, history] + ([EarlyStopping(watch, patience=patience, mode=mode)] if patience else [])
     if watch: calls.append(ModelCheckpoint(best.parent, best.stem, monitor=watch, mode=mode, enable_version_counter=False))
     calls.append(ModelCheckpoint(last.parent, last.stem, save_on_train_epoch_end=True, enable_version_counter=False))  # after `best`, whose score it holds
-    begun = last if resume and last.exists() else None
     with _quiet():
         trainer = L.Trainer(accelerator=kind, devices=devices, strategy='ddp' if devices > 1 and kind == 'cpu' else 'auto', max_epochs=epochs, callbacks=calls, plugins=[AtomicCheckpoints()], default_root_dir=folder,
                             logger=[CSVLogger(folder, 'logs', ''), TensorBoardLogger(folder, 'logs', '')],
                             precision=('16-mixed' if kind == 'gpu' else '32-true') if precision == 'auto' else precision, enable_progress_bar=progress, enable_model_summary=False,
                             log_every_n_steps=1, num_sanity_val_steps=0)
         if kind == 'cpu': _channels_last(learner.net)
-        renewed.renew(checkpoint(begun)['epoch'] + 1 if begun else 0, trainer.global_rank)  # processes that load samples begin before the epoch does
-        with _kept_memory() if kind == 'cpu' else contextlib.nullcontext(): trainer.fit(learner, train, valid, ckpt_path=begun, weights_only=True)
+        with _kept_memory() if kind == 'cpu' else contextlib.nullcontext(): trainer.fit(learner, train, valid, ckpt_path=last if resume and last.exists() else None, weights_only=True)
     kept = checkpoint(best if watch else last)
     learner.load_state_dict(kept['state_dict'])
     return {'history': history.table(), 'best': int(kept['epoch']), 'waiting': waiting.share, 'seconds': timer.time_elapsed()}

@@ -63,6 +63,7 @@ train_fold(settings, replace(data, table=data.table.groupby('fold').head(4)), pl
 """
 MASKS = """
 from ctlab.liver3d import plan, run
+from ctlab.nets import UNet3D
 from ctlab.settings import Settings
 settings = Settings(work_dir=sys.argv[1], out_dir=sys.argv[2], epochs=4, seed=5, device='cpu', workers=1)
 run(settings, replace(plan(settings), draws=12, window=16, net=lambda: UNet3D(1, 1, 4)))
@@ -70,7 +71,6 @@ run(settings, replace(plan(settings), draws=12, window=16, net=lambda: UNet3D(1,
 TRAINING = """
 import sys, torch
 from dataclasses import replace
-from ctlab.nets import UNet3D
 torch.set_num_threads(1)
 if __name__ == '__main__':
 """
@@ -87,10 +87,11 @@ def test_a_killed_training_resumes_as_if_undisturbed(tiny, tmp_path, code, run):
     folders = [tmp_path/n/run for n in ('whole', 'killed')]
     epochs = lambda: len(pd.read_csv(folders[1]/'history.csv')) if (folders[1]/'history.csv').exists() else 0
     last = folders[1]/'checkpoints'/'last.ckpt'
-    for done in (0, 1):
-        before = last.stat().st_mtime_ns if done else None
+    written = lambda: last.stat().st_mtime_ns if last.exists() else None
+    for _ in range(2):
+        before = written()
         process = subprocess.Popen(call('killed'), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-        while process.poll() is None and not (last.exists() and last.stat().st_mtime_ns != before): time.sleep(.005)
+        while process.poll() is None and written() == before: time.sleep(.005)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         assert epochs() < 4 and not (folders[1]/'metrics.csv').exists(), 'killed too late to test anything'

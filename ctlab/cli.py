@@ -225,7 +225,7 @@ def report(
     data_root: Annotated[str, typer.Option(help='The cohort; the preset\'s phantoms when left out.')] = '',
     to: Annotated[Optional[Path], typer.Option(help='Folder for the tables; beside the runs when left out.')] = None,
 ):
-    """Gather the finished folds of a study into one table with intervals, beside the published one: the source's table for the trauma studies, Dice and its companions for masks.
+    """Gather the finished folds of a study into one table with intervals, beside the published one: the source's table for the trauma studies, with curves and a page of its own; Dice and its companions for masks.
 
     Examples:
 
@@ -236,7 +236,7 @@ def report(
         ctlab report spleen --preset demo
     """
     from ctlab.cohort import grade, read_labels
-    from ctlab.report import gather, pooled_table, source_table, write_tables
+    from ctlab.report import gather, pooled_figures, pooled_table, source_table, write_page, write_tables
     from ctlab.settings import Settings, project_root
     settings = Settings(data_root=data_root, out_dir=out_dir, preset=preset)
     try:
@@ -246,19 +246,21 @@ def report(
     except (FileNotFoundError, ValueError) as error: _stop(str(error))
     published = study if (project_root()/'data'/'published'/f'{study}.csv').exists() else None
     table = source_table(pooled_table(predictions, grade(labels)), published)
-    people = 'phantoms' if all(c.get('phantom') for c in configs) else 'patients'
+    phantom = all(c.get('phantom') for c in configs)
+    people = 'phantoms' if phantom else 'patients'
     held = predictions[predictions['split'] == 'valid']
-    note = (f"{study}, preset {preset}: {len(configs)} of {configs[0]['n_folds']} folds, {held['patient_id'].nunique()} {people} held out once each. Per cent, with 95 % intervals over patients. "
-            f"Published values under the names that the audit found. {_made_by(study, preset, configs)}")
-    for path in write_tables(table, to or settings.out/study/preset, f'{study}-{preset}', note): _say(str(path))
+    note = (f"{study}, preset {preset}: {len(configs)} of {configs[0]['n_folds']} folds, {held['patient_id'].nunique()} {people} held out once each. Per cent, with 95 % intervals over patients; started from {configs[0]['weights']} weights. "
+            f"{'Published values under the names that the audit found. ' if published else ''}{_made_by(study, preset, configs)}")
+    place = (to or settings.out/study/preset, f'{study}-{preset}', note)
+    for path in write_tables(table, *place) + write_page(table, pooled_figures(predictions, grade(labels), phantom), *place): _say(str(path))
 
 # %% ../nbs/lib/20_cli.ipynb #b4387c17
 def _made_by(study, preset, configs):
     "The command that makes a table again, and how long it trained."
     from ctlab.settings import Settings
-    folds = '' if configs[0]['n_folds'] == Settings.n_folds else f" -p n_folds {configs[0]['n_folds']}"
+    more = ('' if configs[0]['n_folds'] == Settings.n_folds else f" -p n_folds {configs[0]['n_folds']}") + (f" -p start {configs[0]['start']}" if configs[0].get('start') else '')
     which = 'all' if len(configs) == configs[0]['n_folds'] else ','.join(str(c['fold']) for c in configs)
-    return f"Made by `ctlab run {study.partition('_')[0]} --folds {which} -p preset {preset}{folds}` in {sum(c['seconds'] for c in configs)/60:.0f} minutes of training."
+    return f"Made by `ctlab run {study.partition('_')[0]} --folds {which} -p preset {preset}{more}` in {sum(c['seconds'] for c in configs)/60:.0f} minutes of training."
 
 def _report_masks(study, preset, scores, configs, folder):
     "The table of a segmentation study."

@@ -4,7 +4,8 @@
 
 # %% ../nbs/lib/13_nets.ipynb #d72c6b74
 from __future__ import annotations
-import logging
+import hashlib, json, logging
+from pathlib import Path
 import torch
 from torch import nn
 from .anatomy import TARGETS
@@ -42,15 +43,28 @@ def _usable(
 
 def timm_backbone(
     name: str,  # of timm
-    pretrained: str | bool = 'auto',  # 'auto', True or False
+    pretrained: str | bool | Path = 'auto',  # 'auto', True or False, or the file of a start (see `pretraining`)
     **options,  # for timm
 ) -> tuple[nn.Module, str]:  # (backbone without its classifier, where its weights came from)
     "A timm network for features."
     import timm
     from huggingface_hub.constants import HF_HUB_CACHE
+    if isinstance(pretrained, Path): return _started(timm.create_model(name, num_classes=0, **options), name, pretrained)
     hub = getattr(timm.models.get_pretrained_cfg(name), 'hf_hub_id', '') or f'timm/{name}'
     usable = _usable(name, pretrained, any(_in_hub(hub, f) for f in ('model.safetensors', 'pytorch_model.bin')), 'huggingface.co', HF_HUB_CACHE)
     return timm.create_model(name, pretrained=usable, num_classes=0, **options), f'{hub} (ImageNet)' if usable else 'random'
+
+def _started(net, name, path):
+    "A network with the backbone of a start; nothing in the file is executed."
+    from safetensors import SafetensorError, safe_open
+    try:
+        with safe_open(path, 'pt') as file:
+            card = {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
+            weights = {k.removeprefix('backbone.'): file.get_tensor(k) for k in file.keys() if k.startswith('backbone.')}
+    except (SafetensorError, json.JSONDecodeError) as error: raise ValueError(f'{path}: not a start of this lab ({error})') from error
+    if card.get('backbone') != name: raise ValueError(f"{path}: a start for {card.get('backbone', 'an unknown network')}, not for {name}")
+    net.load_state_dict(weights)
+    return net, f"phantom-taught ({card['trained on']})"
 
 # %% ../nbs/lib/13_nets.ipynb #e15fad2a
 class Heads(nn.Module):
@@ -68,7 +82,7 @@ class FrameNet(nn.Module):
     def __init__(self,
         frames: int = 4,  # channels of the input
         backbone: str = 'efficientnet_b0',  # any timm network
-        pretrained: str | bool = 'auto',
+        pretrained: str | bool | Path = 'auto',
     ):
         super().__init__()
         self.mix = nn.Conv2d(frames, 3, 3)
@@ -86,7 +100,7 @@ class VolumeNet(nn.Module):
     ):
         super().__init__()
         from torchvision.models.video import R3D_18_Weights, r3d_18
-        from pathlib import Path
+        if isinstance(pretrained, Path): raise ValueError(f'{pretrained}: r3d_18 has no start of this kind; leave the start empty')
         kept = Path(torch.hub.get_dir())/'checkpoints'/R3D_18_Weights.DEFAULT.url.rsplit('/', 1)[1]
         usable = _usable('r3d_18', pretrained, kept.exists(), 'download.pytorch.org', str(kept.parent))
         self.weights = 'torchvision r3d_18 (Kinetics-400)' if usable else 'random'

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from .anatomy import LABEL_COLUMNS, TARGETS
+from .report import html_page
 from .settings import Settings
 from .study import Samples, frames_of, with_masks
 
@@ -113,8 +114,7 @@ def page(
         parts.append(f"<h2>patient {row['patient_id']}, series {row['series_id']}</h2><table><tr><th>target</th><th>grade</th><th>probability</th><th>over the folds</th></tr>{lines}</table>"
                      f"<p>{seen if config['study'] in ('approach5', 'approach6') else f'{seen}, with the place of the verdict on {hurt.idxmax()} injury'}:</p><img alt='frames' src='data:image/png;base64,{_evidence(dataset, k, context['nets'][0], hurt.idxmax(), config)}'>")
     for r in context['data'].set_aside.itertuples(): parts.append(f'<p>Set aside: patient {r.patient_id}, series {r.series_id}: {html.escape(str(r.reason))}</p>')
-    style = 'body{font:15px system-ui;margin:2em auto;max-width:60em;padding:0 1em}table{border-collapse:collapse}td,th{padding:.2em .8em;border-bottom:1px solid #ccc;text-align:left}img{max-width:100%}'
-    return f"<!doctype html><html lang='en'><meta charset='utf-8'><title>ctlab predictions</title><style>{style}</style>{''.join(parts)}</html>"
+    return html_page('ctlab predictions', parts)
 
 def _evidence(dataset, k, net, target, config):
     "The frames of a scan as a PNG in base64."

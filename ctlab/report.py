@@ -4,7 +4,7 @@
 
 # %% ../nbs/lib/18_report.ipynb #04761e6d
 from __future__ import annotations
-import json, platform
+import base64, html, json, platform, re
 from importlib import metadata
 from pathlib import Path
 import pandas as pd
@@ -15,7 +15,7 @@ from .settings import project_root
 
 # %% auto #0
 __all__ = ['SHOWN', 'environment', 'write_run', 'read_run', 'gather', 'pooled_table', 'published_table', 'source_table',
-           'write_tables']
+           'write_tables', 'pooled_figures', 'html_page', 'write_page']
 
 # %% ../nbs/lib/18_report.ipynb #ef9bd81c
 def environment() -> dict:  # versions and machine
@@ -128,3 +128,38 @@ def write_tables(
     body = ' \\\\\n'.join(' & '.join(map(escape, r)) for r in [flat.columns, *flat.to_numpy()])
     write_whole(folder/f'{name}.tex', '\\begin{tabular}{' + 'l'*flat.shape[1] + '}\n' + body + ' \\\\\n\\end{tabular}\n')
     return [folder/f'{name}.{kind}' for kind in ('csv', 'md', 'tex')]
+
+# %% ../nbs/lib/18_report.ipynb #b3efe284
+def pooled_figures(
+    predictions: pd.DataFrame,  # from `gather`
+    labels: pd.DataFrame,  # class numbers per target, indexed by patient
+    phantom: bool = True,
+) -> dict:  # what it shows -> matplotlib figure
+    "ROC and precision-recall curves, calibration and confusion matrices of everything that was held out."
+    from ctlab.figures import calibration, confusions, roc_and_pr
+    from ctlab.infer import as_scores
+    held = predictions[predictions['split'] == 'valid']
+    truth, injured = labels.loc[held['patient_id']], {t: 1 - held[f'{t}_healthy'].to_numpy() for t in TARGETS}
+    return {'roc': roc_and_pr(truth, injured, held['patient_id'].to_numpy(), phantom), 'calibration': calibration(truth, injured, phantom=phantom), 'confusions': confusions(truth, as_scores(held), phantom)}
+
+def html_page(
+    title: str,
+    parts: list[str],  # of the body, as HTML
+) -> str:  # complete in itself
+    "A plain page."
+    style = 'body{font:15px system-ui;margin:2em auto;max-width:60em;padding:0 1em}table{border-collapse:collapse;font-size:13px}td,th{padding:.2em .8em;border-bottom:1px solid #ccc;text-align:left}img{max-width:100%}.wide{overflow-x:auto}'
+    return f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title><style>{style}</style>{''.join(parts)}</html>"
+
+def write_page(
+    table: pd.DataFrame,  # from `source_table`
+    figures: dict,  # from `pooled_figures`
+    folder: str | Path,
+    name: str,  # of the files
+    note: str = '',  # said under the table
+) -> list[Path]:  # the page, and each figure as PNG
+    "One page with a study's table and figures."
+    from ctlab.figures import save
+    paths = [save(figure, folder, f'{name}-{what}', ('png',), 110)[0] for what, figure in figures.items()]
+    pictures = [f"<img alt='{what}' src='data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}'>" for what, path in zip(figures, paths)]
+    words = re.sub('`([^`]+)`', r'<code>\1</code>', html.escape(note))
+    return [write_whole(Path(folder)/f'{name}.html', html_page(name, [f'<h1>{html.escape(name)}</h1><p>{words}</p><div class="wide">', table.reset_index().to_html(index=False, border=0), '</div>', *pictures])), *paths]

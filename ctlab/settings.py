@@ -5,7 +5,7 @@
 # %% ../nbs/lib/00a_settings.ipynb #da257bc2
 from __future__ import annotations
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 def project_root(
@@ -41,6 +41,7 @@ class Settings:
     seed: int = 0
     device: str = 'auto'  # auto, cpu, cuda
     workers: int = 0  # processes; 0 for one per core
+    start: str = ''  # weights to begin from: ImageNet's where they can be had (empty), phantoms, or the path of a .safetensors file
 
     def __post_init__(self):
         if self.preset not in PRESET_NAMES: raise ValueError(f'preset {self.preset!r} is unknown; choose from {", ".join(PRESET_NAMES)}')
@@ -60,3 +61,11 @@ class Settings:
     def run_folder(self, study: str) -> Path:
         "Where a study's results of this fold go."
         return self.out/study/self.preset/f'fold{self.fold}'
+
+    @property
+    def pretrained(self) -> str | Path:
+        "What a network begins from: 'auto', or the file of a start."
+        if not self.start: return 'auto'
+        path = replace(self, fold=0).run_folder('pretraining')/'weights.safetensors' if self.start == 'phantoms' else Path(self.start)
+        if path.is_file(): return path
+        raise FileNotFoundError(f'{path}: no such start' + (f'; make it with: ctlab run 02b_pretraining -p preset {self.preset}' if self.start == 'phantoms' else ''))

@@ -84,7 +84,7 @@ def with_masks(
 class Plan:
     "What an approach does to its samples."
     study: str  # name of the run's folder
-    net: object  # (pretrained) -> network
+    net: object  # (pretrained: 'auto', False or the file of a start) -> network
     loss: object  # () -> loss
     select: object  # (frames in the stack, row) -> indices
     epochs: int
@@ -118,7 +118,7 @@ def _train_fold(settings, samples, plan, folder):
     from ctlab.train import Learner, accelerator, fit, save_weights
     state = _claim(folder, settings, samples, plan)
     L.seed_everything(settings.seed*1000 + settings.fold, verbose=False)
-    net = plan.net()
+    net = plan.net(False if state == 'finished' else settings.pretrained)
     learner = Learner(net, plan.loss(), plan.rate, plan.schedule, plan.decay)
     if state == 'finished': return read_run(folder, learner)
     train, valid = samples.split(settings.fold)
@@ -152,7 +152,7 @@ def _claim(folder, settings, samples, plan):
     from ctlab.train import claim, code_of
     code = code_of('anatomy', 'prepare', 'masks', 'frames', 'datasets', 'nets', 'losses', 'train', 'infer', 'metrics', 'study', plan.study.partition('_')[0])
     data = hashlib.sha1(samples.table.to_csv(index=False).encode()).hexdigest()
-    return claim(folder, asdict(settings) | {'study': plan.study, 'plan': [plan.epochs, plan.batch, plan.rate, plan.patience, plan.volume, plan.opened, plan.note], 'stacks': samples.stacks.folder.name, 'data': data, 'code': code})
+    return claim(folder, asdict(settings) | {'study': plan.study, 'plan': [plan.epochs, plan.batch, plan.rate, plan.patience, plan.volume, plan.opened, plan.note], 'stacks': samples.stacks.folder.name, 'data': data, 'code': code, 'start': settings.start and hashlib.sha1(settings.pretrained.read_bytes()).hexdigest()})
 
 def fold_metrics(
     samples: Samples,

@@ -24,6 +24,8 @@ def test_papermill_runs_every_fold_and_the_report_gathers_them(ctlab, tiny, tmp_
     ended = ctlab('report', study, '--out-dir', tmp_path/'runs')
     assert ended.returncode == 0, ended.stderr
     table = (tmp_path/'runs'/study/'tiny'/f'{study}-tiny.md').read_text()
+    page = (tmp_path/'runs'/study/'tiny'/f'{study}-tiny.html').read_text()
+    assert page.count('data:image/png') == 3 and 'http' not in page
     assert 'phantoms' in table and ('published' in table) == (study not in ('approach5', 'approach6'))
     if study == 'approach1': predict_and_check(ctlab, tiny, tmp_path)
 
@@ -44,6 +46,22 @@ def predict_and_check(ctlab, tiny, tmp_path):
         assert 'Trained on phantoms' in page and 'data:image/png' in page and 'http' not in page
     ended = ctlab('predict', one, '--model', tmp_path/'nothing')
     assert ended.returncode == 1 and 'no finished run' in ended.stderr
+
+
+def test_a_start_from_phantoms_is_asked_for_by_name(ctlab, tiny, tmp_path):
+    "Made once, taken by the studies that can, recorded; refused where it is not there or does not fit."
+    where = ('-p', 'out_dir', tmp_path/'runs', '-p', 'work_dir', tmp_path/'work', '--out', tmp_path/'notebooks')
+    ended = ctlab('run', '03_approach1', '-p', 'start', 'phantoms', *where)
+    assert ended.returncode == 1 and 'ctlab run 02b_pretraining -p preset tiny' in ended.stdout + ended.stderr
+    assert ctlab('run', '02b_pretraining', *where).returncode == 0
+    assert ctlab('run', '03_approach1', '-p', 'start', 'phantoms', *where).returncode == 0
+    runs = tmp_path/'runs'
+    config = json.loads((runs/'approach1'/'tiny'/'fold0'/'config.json').read_text())
+    assert config['start'] == 'phantoms' and 'phantom-taught' in config['weights']
+    ended = ctlab('report', 'approach1', '--out-dir', runs)
+    assert '-p start phantoms' in (runs/'approach1'/'tiny'/'approach1-tiny.md').read_text(), ended.stderr
+    from ctlab.nets import VolumeNet
+    with pytest.raises(ValueError, match='r3d_18'): VolumeNet(runs/'pretraining'/'tiny'/'fold0'/'weights.safetensors')
 
 
 def test_plain_papermill_from_the_root(root, tiny, tmp_path):

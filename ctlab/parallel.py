@@ -84,7 +84,8 @@ def _pool(work, items, waiting, workers, results, advance, limit):
     from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
-    pool, running = ProcessPoolExecutor(workers, mp_context=get_context('spawn')), {}
+    begun = get_context('spawn').Event()
+    pool, running = ProcessPoolExecutor(workers, mp_context=get_context('spawn'), initializer=begun.set), {}
     try:
         while waiting or running:
             while waiting and len(running) < workers:
@@ -96,7 +97,9 @@ def _pool(work, items, waiting, workers, results, advance, limit):
                 del running[future]
                 advance()
             if limit and any(time.monotonic() - start > limit + 15*(not results) for _, start in running.values()): return [k for k, _ in running.values()], f'took more than {limit:g} s'
-    except BrokenProcessPool: return [k for k, _ in running.values()], 'died'
+    except BrokenProcessPool:
+        if begun.is_set(): return [k for k, _ in running.values()], 'died'
+        raise RuntimeError("no worker process could start, see its message above; a script must put what it does under if __name__ == '__main__':") from None
     finally:
         processes = list((pool._processes or {}).values())
         pool.shutdown(wait=not running, cancel_futures=True)

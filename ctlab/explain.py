@@ -14,7 +14,7 @@ from .figures import mark, style
 from .infer import by_patient
 
 # %% auto #0
-__all__ = ['attention', 'worst_misses', 'miss_figure', 'held_out', 'compare']
+__all__ = ['attention', 'evidence', 'worst_misses', 'miss_figure', 'held_out', 'compare']
 
 # %% ../nbs/lib/18c_explain.ipynb #3b24024d
 class _Injury(torch.nn.Module):
@@ -29,19 +29,54 @@ class _Injury(torch.nn.Module):
         return torch.cat([-out, out], 1) if out.shape[1] == 1 else torch.stack([out[:, 0], out[:, 1:].logsumexp(1)], 1)
 
 def attention(
-    net: torch.nn.Module,  # FrameNet or VolumeNet
+    net: torch.nn.Module,  # of approaches 1 to 5
     image: torch.Tensor,  # one sample with its batch axis
     target: str,  # bowel, extravasation, kidney, liver or spleen
     layer: str | None = None,  # dotted name of a layer of the network; its last feature map when left out
-) -> np.ndarray:  # like the image without channels, 0…1, high where the verdict rests
+) -> np.ndarray:  # (rows, columns), or with the frames in front where the network looks at each; 0…1, high where the verdict rests
     "Grad-CAM of the verdict 'injured'."
     from monai.visualize import GradCAM
-    layer = layer or ('backbone.layer4' if image.ndim == 5 else 'backbone.conv_head')
+    layer = layer or ('backbone.conv_head' if hasattr(net.backbone, 'conv_head') else 'backbone.layer4')
     before = [(p, p.requires_grad) for p in net.parameters()]
-    cam = GradCAM(_Injury(net.cpu().eval(), target), f'net.{layer}', postprocessing=lambda x: x)(image, class_idx=1)[0, 0]
+    maps = GradCAM(_Injury(net.cpu().eval(), target), f'net.{layer}').compute_map(image, class_idx=1)  # (1 or frames, 1, …)
     for p, needed in before: p.requires_grad_(needed)
-    heat = cam.detach().cpu().numpy()
+    fine = torch.nn.functional.interpolate(maps.detach(), image.shape[2 - maps.ndim:], mode='trilinear' if maps.ndim == 5 else 'bilinear')
+    heat = (fine[0, 0] if len(fine) == 1 else fine[:, 0]).numpy()
     return (heat - heat.min())/max(float(np.ptp(heat)), 1e-9)
+
+# %% ../nbs/lib/18c_explain.ipynb #8731f2be
+class _Region(torch.nn.Module):
+    "Approach 6 for one target and one region."
+
+    def __init__(self, net, region, target):
+        super().__init__()
+        self.net, self.region, self.target = net, region, target
+
+    def forward(self, cube): return {self.target: self.net.heads[self.target](self.net.features({self.region: cube}, self.region))}
+
+def _cube_evidence(net, cubes, target):
+    "The cube on which approach 6 rests its verdict."
+    regions = {'kidney': ('kidney_left', 'kidney_right'), 'liver': ('liver',), 'spleen': ('spleen',)}.get(target, ('trunk',))
+    views = {r: _Region(net.cpu().eval(), r, target) for r in regions}
+    with torch.no_grad(): hurt = {r: float(_Injury(v, target)(cubes[r][None].float()).diff(dim=1)) for r, v in views.items()}
+    worst = max(hurt, key=hurt.get)
+    return cubes[worst][0].numpy()/255, attention(views[worst], cubes[worst][None].float(), target, f"net.streams.{worst.partition('_')[0]}.body.2")
+
+def evidence(
+    net: torch.nn.Module,  # of approaches 1 to 6
+    image,  # of a sample, as its dataset gives it
+    target: str,  # bowel, extravasation, kidney, liver or spleen
+    frames: int = 6,  # at most
+) -> tuple[np.ndarray, np.ndarray]:  # (pictures, place of the verdict), both (n, rows, columns), 0…1
+    "The frames that a verdict rests on."
+    if isinstance(image, dict): pictures, heat = _cube_evidence(net, image, target)
+    else:
+        pictures = (image[:, 1] if image.ndim == 4 and len(image) > 1 else image.reshape(-1, *image.shape[-2:])).numpy()  # the middle of triples; or all frames
+        heat = attention(net, image[None], target)
+    n = min(frames, len(pictures))
+    if heat.ndim == 2: return pictures[np.linspace(0, len(pictures) - 1, n).astype(int)], np.broadcast_to(heat, (n, *heat.shape))
+    chosen = np.sort(np.argsort(-heat.max((1, 2)), kind='stable')[:n])
+    return pictures[chosen], heat[chosen]
 
 # %% ../nbs/lib/18c_explain.ipynb #02e1cb1f
 def worst_misses(
@@ -59,7 +94,7 @@ def worst_misses(
 
 def miss_figure(
     misses: pd.DataFrame,  # from `worst_misses`
-    dataset,  # FrameDataset that holds their series
+    dataset,  # of the plan; it holds their series
     net: torch.nn.Module,
     frames: int = 6,  # shown of each
     phantom: bool = True,
@@ -70,12 +105,8 @@ def miss_figure(
         for axis in axes.flat: axis.set_axis_off()
         for line, row in zip(axes, misses.to_dict('records')):
             k = int(np.flatnonzero(dataset.table['series_id'] == row['series_id'])[0])
-            image = dataset[k]['image'][None]
-            heat = attention(net, image, row['target'])
-            pictures = image.reshape(-1, *image.shape[-2:]).numpy()
-            for axis, f in zip(line, np.linspace(0, len(pictures) - 1, min(frames, len(pictures))).astype(int)):
-                axis.imshow(pictures[f], cmap='gray', vmin=0, vmax=1)
-                axis.imshow(heat if heat.ndim == 2 else heat[f], cmap='Oranges', alpha=.35*(heat if heat.ndim == 2 else heat[f]))
+            for axis, picture, heat in zip(line, *evidence(net, dataset[k]['image'], row['target'], frames)):
+                axis.imshow(picture, cmap='gray', vmin=0, vmax=1); axis.imshow(heat, cmap='Oranges', vmin=0, vmax=1, alpha=.35*heat)
             line[0].set_title(f"patient {row['patient_id']}: {row['target']} {row['grade']}, called injured with {row['probability']:.2f}", fontsize=8)
         figure.suptitle('The worst misses, with the frames that the network saw', fontsize=10)
         mark(figure, phantom)

@@ -106,30 +106,25 @@ def page(
     config = context['configs'][0]
     trained = 'phantoms' if config['phantom'] else 'the RSNA 2023 cohort'
     parts = [f"<h1>{html.escape(config['study'])}, {len(context['configs'])} fold(s), preset {config['preset']}</h1><p>Trained on {trained}, from {html.escape(str(config['weights']))} weights. For research only; not a medical device.</p>"]
-    seen, dataset = 'What the network saw', frames_of(context['data'], context['plan'], context['data'].table)
+    dataset = frames_of(context['data'], context['plan'], context['data'].table)
     for k, row in enumerate(context['data'].table.head(most).to_dict('records')):
         mine = table[table['series_id'] == row['series_id']]
         hurt = mine[mine['grade'] != 'healthy'].groupby('target')['probability'].sum()
         lines = ''.join(f"<tr><td>{r.target}</td><td>{r.grade}</td><td>{r.probability:.2f}</td><td>{r.low:.2f} – {r.high:.2f}</td></tr>" for r in mine.itertuples() if r.grade != 'healthy')
         parts.append(f"<h2>patient {row['patient_id']}, series {row['series_id']}</h2><table><tr><th>target</th><th>grade</th><th>probability</th><th>over the folds</th></tr>{lines}</table>"
-                     f"<p>{seen if config['study'] in ('approach5', 'approach6') else f'{seen}, with the place of the verdict on {hurt.idxmax()} injury'}:</p><img alt='frames' src='data:image/png;base64,{_evidence(dataset, k, context['nets'][0], hurt.idxmax(), config)}'>")
+                     f"<p>What the network saw, with the place of the verdict on {hurt.idxmax()} injury:</p><img alt='frames' src='data:image/png;base64,{_evidence(dataset, k, context['nets'][0], hurt.idxmax(), config)}'>")
     for r in context['data'].set_aside.itertuples(): parts.append(f'<p>Set aside: patient {r.patient_id}, series {r.series_id}: {html.escape(str(r.reason))}</p>')
     return html_page('ctlab predictions', parts)
 
 def _evidence(dataset, k, net, target, config):
     "The frames of a scan as a PNG in base64."
-    from ctlab.explain import attention
+    from ctlab.explain import evidence
     from ctlab.figures import mark, style
-    image, heat = dataset[k]['image'], None
-    if config['study'] == 'approach6': pictures = [c[0, int((c[1] == 1).sum((1, 2)).argmax())]/255 for c in image.values()]  # each organ where it is widest
-    elif config['study'] == 'approach5': pictures = image[:, 1]
-    else: pictures, heat = image.reshape(-1, *image.shape[-2:]), attention(net, image[None], target)
-    chosen = np.linspace(0, len(pictures) - 1, min(6, len(pictures))).astype(int)
+    pictures, places = evidence(net, dataset[k]['image'], target)
     with style() as plt:
-        figure, axes = plt.subplots(1, len(chosen), figsize=(1.9*len(chosen), 2), squeeze=False)
-        for axis, f in zip(axes[0], chosen):
-            axis.imshow(pictures[f], cmap='gray', vmin=0, vmax=1); axis.set_axis_off()
-            if heat is not None: axis.imshow(heat if heat.ndim == 2 else heat[f], cmap='Oranges', alpha=.35*(heat if heat.ndim == 2 else heat[f]))
+        figure, axes = plt.subplots(1, len(pictures), figsize=(1.9*len(pictures), 2), squeeze=False)
+        for axis, picture, heat in zip(axes[0], pictures, places):
+            axis.imshow(picture, cmap='gray', vmin=0, vmax=1); axis.imshow(heat, cmap='Oranges', vmin=0, vmax=1, alpha=.35*heat); axis.set_axis_off()
         mark(figure, config['phantom'])
         figure.savefig(buffer := io.BytesIO(), format='png', dpi=110)
         plt.close(figure)

@@ -196,7 +196,7 @@ def _run(settings, data, folder):
     learner = Learner(net, LessonLoss(), size.rate, fading(epochs), 1e-2)
     if state == 'finished': return read_run(folder, learner)
     train, valid = data.split(settings.fold, settings.n_folds)
-    done = fit(learner, _drawn(SliceDataset(data, train, size.view, True), size, settings.seed), torch.utils.data.DataLoader(SliceDataset(data, valid[::2], size.view), 2*size.batch), folder, epochs, settings.device, resume=state == 'unfinished')
+    done = fit(learner, _drawn(SliceDataset(data, train, size.view, True), size, settings.seed), torch.utils.data.DataLoader(SliceDataset(data, valid[::2], size.view), 2*size.batch), folder, epochs, settings.device, resume=state == 'unfinished', watch='')
     predictions, metrics = judge(net, SliceDataset(data, valid, size.view), settings)
     config = asdict(settings) | {'study': 'pretraining', 'epochs': epochs, 'size': asdict(size), 'weights': net.weights, 'phantom': True, 'best_epoch': done['best'], 'seconds': round(done['seconds'], 1), 'waiting_for_data': round(done['waiting'], 4),
                                  'slices': {'train': len(train), 'valid': len(valid)}, 'patients': {'train': train['patient_id'].nunique(), 'valid': valid['patient_id'].nunique()}}

@@ -33,7 +33,7 @@ class Size:
     rate: float = 3e-4
     spacing: float = 5.
 
-SIZES = {'tiny': Size(96, 64, 4, 16, 4, 1), 'demo': Size(256, 128, 12, 96, 4, 14), 'full': Size(512, 384, 32, 256, 4, 20, 2e-4, 2.5)}
+SIZES = {'tiny': Size(96, 64, 4, 16, 4, 1), 'demo': Size(256, 128, 12, 96, 4, 10), 'full': Size(512, 384, 32, 256, 4, 20, 2e-4, 2.5)}
 GROUPS = {'bowel': ('duodenum', 'small_bowel', 'colon'), 'kidney': ('kidney_left', 'kidney_right'), 'liver': ('liver',), 'spleen': ('spleen',)}  # organs behind each target; extravasation may be anywhere
 
 # %% ../nbs/06b_approach5.ipynb #1e38eca0

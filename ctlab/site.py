@@ -9,7 +9,7 @@ from pathlib import Path
 from .settings import project_root
 
 # %% auto #0
-__all__ = ['chapters', 'clean_page', 'api_page', 'readme_text', 'build_site', 'refresh_notebooks']
+__all__ = ['chapters', 'clean_page', 'api_page', 'readme_text', 'build_site', 'refresh_notebooks', 'keep_outputs']
 
 # %% ../nbs/lib/19_site.ipynb #5cd08cd4
 def chapters(
@@ -217,17 +217,29 @@ def refresh_notebooks(
 ) -> None:
     "Execute notebooks in place and keep their figures and tables."
     import papermill
-    from nbdev.clean import nbdev_clean
     root = Path(root or project_root())
     paths = [p for p in sorted((root/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts and (not names or p.stem in names)]
     for path in paths:
-        ran = papermill.execute_notebook(str(path), None, progress_bar=False, kernel_name='python3', extra_arguments=['--log-level=50'], cwd=str(path.parent))
-        notebook = json.loads(path.read_text())
-        for cell, new in zip(notebook['cells'], [c for c in ran.cells if 'injected-parameters' not in c.metadata.get('tags', [])]):
-            if cell['cell_type'] == 'code': cell['outputs'] = [_plain(o) for o in new['outputs'] if not _noise(o)]
-        path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + '\n')
-        nbdev_clean(str(path))
+        keep_outputs(papermill.execute_notebook(str(path), None, progress_bar=False, kernel_name='python3', extra_arguments=['--log-level=50'], cwd=str(path.parent)), path)
         print(path.relative_to(root), f'{path.stat().st_size/1024:.0f} kB')
+
+def keep_outputs(
+    ran: dict,  # an executed notebook
+    path: str | Path,  # of the chapter that it was executed from
+) -> Path:
+    "Store the figures and tables of a run in its chapter."
+    from nbdev.clean import nbdev_clean
+    path = Path(path)
+    notebook = json.loads(path.read_text())
+    cells = [c for c in ran['cells'] if 'injected-parameters' not in c['metadata'].get('tags', [])]
+    text = lambda c: ''.join(c['source'])
+    differ = [text(c) for c, new in zip(notebook['cells'], cells) if c['cell_type'] == 'code' and text(c) != text(new)]
+    if differ or len(cells) != len(notebook['cells']): raise ValueError(f'{path}: the run is of another version of this chapter' + (f'; the first cell that differs: {differ[0][:80]!r}' if differ else ''))
+    for cell, new in zip(notebook['cells'], cells):
+        if cell['cell_type'] == 'code': cell['outputs'] = [_plain(o) for o in new['outputs'] if not _noise(o)]
+    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + '\n')
+    nbdev_clean(str(path))
+    return path
 
 def _small(png, colours=160):
     "A PNG in base64 with a palette: a third of the size, the same to the eye."
@@ -250,4 +262,6 @@ def _plain(output):
 # %% ../nbs/lib/19_site.ipynb #3ea0dda5
 if __name__ == '__main__' and '__file__' in globals():
     import sys
-    refresh_notebooks(sys.argv[1:])
+    ran = [Path(a) for a in sys.argv[1:] if a.endswith('.ipynb')]  # already executed, such as reports/runs/notebooks/03_approach1-fold0.ipynb
+    for path in ran: print(keep_outputs(json.loads(path.read_text()), next((project_root()/'nbs').rglob(f"{path.stem.partition('-')[0]}.ipynb"))))
+    if not ran: refresh_notebooks(sys.argv[1:])

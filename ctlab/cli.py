@@ -38,9 +38,10 @@ def _weights():
     hub = Path(os.environ.get('HF_HUB_CACHE') or Path(os.environ.get('HF_HOME', Path.home()/'.cache'/'huggingface'))/'hub')
     torch_home = Path(os.environ.get('TORCH_HOME', Path.home()/'.cache'/'torch'))/'hub'/'checkpoints'
     from ctlab.masks import weights_folder
-    total = weights_folder()
+    from ctlab.settings import Settings
+    total, own = weights_folder(), Settings(preset='demo').run_folder('pretraining')
     return [('EfficientNet-B0 (ImageNet)', any(hub.glob('models--timm--efficientnet_b0*')), hub), ('r3d_18 (Kinetics-400)', any(torch_home.glob('r3d_18*')), torch_home),
-            ('TotalSegmentator', total.is_dir() and any(total.glob('Dataset*')), total)]
+            ('TotalSegmentator', total.is_dir() and any(total.glob('Dataset*')), total), ('a start of our own (demo)', (own/'config.json').exists(), own)]
 
 def _machine():
     "Facts of the machine, in words."

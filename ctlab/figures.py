@@ -136,19 +136,19 @@ def roc_and_pr(
     from sklearn.metrics import precision_recall_curve, roc_curve
     from ctlab.metrics import bootstrap
     with style() as plt:
-        figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4))
+        figure, (left, right) = plt.subplots(1, 2, figsize=(11.5, 3.7))
         for target, p in injured.items():
             y = (truth[target].to_numpy() > 0).astype(int)
             if y.min() == y.max(): continue
             area, low, high = bootstrap('auc_roc', y, p, groups, n=1000)
             fpr, tpr, _ = roc_curve(y, p)
-            left.plot(fpr, tpr, color=TARGET_COLOURS[target], label=f'{target} {area:.2f} [{low:.2f}, {high:.2f}]')
+            left.plot(fpr, tpr, color=TARGET_COLOURS[target], label=f'{target}\n{area:.2f} [{low:.2f}, {high:.2f}]')
             precision, recall, _ = precision_recall_curve(y, p)
-            right.step(recall, precision, where='post', color=TARGET_COLOURS[target], label=f'{target}, {y.mean():.0%} injured')
+            right.step(recall, precision, where='post', color=TARGET_COLOURS[target], label=f'{target}\n{y.mean():.0%} injured')
         left.plot([0, 1], [0, 1], ':', color='#999999')
         left.set(xlabel='false positive rate', ylabel='true positive rate', title='Injured against healthy: area [95 % interval]', aspect='equal')
         right.set(xlabel='recall', ylabel='precision', title='Precision against recall', ylim=(0, 1.03), aspect='equal')
-        left.legend(fontsize=8, loc='lower right'); right.legend(fontsize=8, loc='lower left')
+        for axis in (left, right): axis.legend(fontsize=8, loc='center left', bbox_to_anchor=(1.02, .5))
         mark(figure, phantom)
     return figure
 

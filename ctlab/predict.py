@@ -36,7 +36,7 @@ def run_folders(
 ) -> list[Path]:
     "The finished folds of a model."
     model = Path(model)
-    found = [model] if (model/'config.json').is_file() else sorted(p.parent for p in model.glob('fold*/config.json'))
+    found = [f for f in (model, *sorted(model.glob('fold*'))) if all((f/n).is_file() for n in ('config.json', 'weights.safetensors'))]
     if not found: raise FileNotFoundError(f'{model}: no finished run; expected config.json and weights.safetensors, or folders fold0, fold1 …, as ctlab run writes them to reports/runs/STUDY/PRESET')
     return found
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from .settings import project_root
 
 # %% auto #0
-__all__ = ['chapters', 'clean_page', 'api_page', 'readme_text', 'build_site', 'refresh_notebooks', 'keep_outputs']
+__all__ = ['chapters', 'clean_page', 'own_run', 'api_page', 'readme_text', 'build_site', 'refresh_notebooks', 'keep_outputs']
 
 # %% ../nbs/lib/19_site.ipynb #5cd08cd4
 def chapters(
@@ -48,6 +48,16 @@ def _noise(output):
     return output.get('output_type') == 'stream' and output.get('name') == 'stderr' or _WIDGET in output.get('data', {}) and 'image/png' not in output['data']
 
 _WIDGET = 'application/vnd.jupyter.widget-view+json'  # alive only beside a kernel; what has a still picture too is shown by it
+
+# %% ../nbs/lib/19_site.ipynb #f02ddcf4
+def own_run(
+    notebook: dict,  # executed by papermill on this machine
+) -> dict:  # whose text says so
+    "A notebook that says that its outputs are of a run on this machine."
+    given = notebook['metadata'].get('papermill', {}).get('parameters', {})
+    note = f"The pictures and tables on this page are of a run on this machine{', ' + ', '.join(f'{k} {v}' for k, v in given.items()) if given else ''}."
+    cells = [c | {'source': re.sub(r'The pictures and tables on this page were made with[^\n]*', note, ''.join(c['source'])).splitlines(True)} if c['cell_type'] == 'markdown' else c for c in notebook['cells']]
+    return notebook | {'cells': cells}
 
 # %% ../nbs/lib/19_site.ipynb #2eac3b14
 def _parameters(obj):
@@ -143,7 +153,8 @@ def _stage(root, source):
     sections = chapters(root)
     for name in ['index', *sections['Studies'], *sections['Library']]:
         ran = root/'reports'/'runs'/'notebooks'/f'{Path(name).name}.ipynb'
-        page = clean_page(json.loads((ran if ran.exists() else root/'nbs'/f'{name}.ipynb').read_text()))
+        notebook = json.loads((ran if ran.exists() else root/'nbs'/f'{name}.ipynb').read_text())
+        page = clean_page(own_run(notebook) if ran.exists() else notebook)
         target = source/f'{name}.ipynb'
         target.parent.mkdir(parents=True, exist_ok=True)
         if name == 'index': page = _front(page, sections, root)

@@ -14,7 +14,7 @@ from .figures import mark, style
 from .infer import by_patient
 
 # %% auto #0
-__all__ = ['attention', 'evidence', 'worst_misses', 'miss_figure', 'held_out', 'compare']
+__all__ = ['attention', 'evidence', 'show_evidence', 'worst_misses', 'miss_figure', 'held_out', 'compare']
 
 # %% ../nbs/lib/18c_explain.ipynb #3b24024d
 class _Injury(torch.nn.Module):
@@ -79,6 +79,17 @@ def evidence(
     return pictures[chosen], heat[chosen]
 
 # %% ../nbs/lib/18c_explain.ipynb #02e1cb1f
+def show_evidence(
+    axis,  # of matplotlib
+    picture: np.ndarray,  # 0…1
+    heat: np.ndarray,  # 0…1
+) -> None:
+    "A picture, orange where the verdict rests."
+    orange = np.broadcast_to(np.array([1., .55, 0.]), (*heat.shape, 3))
+    axis.imshow(picture, cmap='gray', vmin=0, vmax=1)
+    axis.imshow(np.dstack([orange, .55*heat]))
+    axis.set_axis_off()
+
 def worst_misses(
     predictions: pd.DataFrame,  # one row per series
     labels: pd.DataFrame,  # the label table
@@ -106,7 +117,7 @@ def miss_figure(
         for line, row in zip(axes, misses.to_dict('records')):
             k = int(np.flatnonzero(dataset.table['series_id'] == row['series_id'])[0])
             for axis, picture, heat in zip(line, *evidence(net, dataset[k]['image'], row['target'], frames)):
-                axis.imshow(picture, cmap='gray', vmin=0, vmax=1); axis.imshow(heat, cmap='Oranges', vmin=0, vmax=1, alpha=.35*heat)
+                show_evidence(axis, picture, heat)
             line[0].set_title(f"patient {row['patient_id']}: {row['target']} {row['grade']}, called injured with {row['probability']:.2f}", fontsize=8)
         figure.suptitle('The worst misses, with the frames that the network saw', fontsize=10)
         mark(figure, phantom)

@@ -118,13 +118,13 @@ def page(
 
 def _evidence(dataset, k, net, target, config):
     "The frames of a scan as a PNG in base64."
-    from ctlab.explain import evidence
+    from ctlab.explain import evidence, show_evidence
     from ctlab.figures import mark, style
     pictures, places = evidence(net, dataset[k]['image'], target)
     with style() as plt:
         figure, axes = plt.subplots(1, len(pictures), figsize=(1.9*len(pictures), 2), squeeze=False)
         for axis, picture, heat in zip(axes[0], pictures, places):
-            axis.imshow(picture, cmap='gray', vmin=0, vmax=1); axis.imshow(heat, cmap='Oranges', vmin=0, vmax=1, alpha=.35*heat); axis.set_axis_off()
+            show_evidence(axis, picture, heat)
         mark(figure, config['phantom'])
         figure.savefig(buffer := io.BytesIO(), format='png', dpi=110)
         plt.close(figure)

@@ -112,6 +112,7 @@ def training_curves(
     history: pd.DataFrame,  # epoch, train_total, valid_total …
     best: int | None = None,  # epoch kept
     phantom: bool = True,
+    loss: str = 'loss (sum of five targets)',  # what is watched
 ):  # matplotlib figure
     "Loss over epochs, with the epoch that was kept."
     with style() as plt:
@@ -119,7 +120,7 @@ def training_curves(
         for split, colour in (('train', '#0072b2'), ('valid', '#d55e00')):
             if f'{split}_total' in history: axis.plot(history['epoch'] + 1, history[f'{split}_total'], 'o-', ms=4, color=colour, label={'train': 'training', 'valid': 'validation'}[split])
         if best is not None: axis.axvline(best + 1, color='#999999', lw=1, ls='--')
-        axis.set(xlabel='epoch', ylabel='loss (sum of five targets)', title=f'Training; epoch {best + 1} is kept' if best is not None else 'Training')
+        axis.set(xlabel='epoch', ylabel=loss, title=f'Training; epoch {best + 1} is kept' if best is not None else 'Training')
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend()
         mark(figure, phantom)

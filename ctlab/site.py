@@ -32,16 +32,10 @@ def clean_page(
         body = '\n'.join(l for l in lines if l not in directives).strip('\n')
         if not body.strip(): continue
         cell = cell | {'source': body.splitlines(True)}
-        if cell['cell_type'] == 'code': cell['outputs'] = [_linked(o) for o in cell.get('outputs', []) if not _noise(o)]
+        if cell['cell_type'] == 'code': cell['outputs'] = [o for o in cell.get('outputs', []) if not _noise(o)]
         if cell['cell_type'] == 'markdown': cell['source'] = [re.sub(r'\]\(([\w/.-]+)\.ipynb\)', r'](\1.md)', l).replace('.md)', '.ipynb)') for l in cell['source']]
         cells.append(cell)
     return notebook | {'cells': cells, 'metadata': {k: v for k, v in notebook['metadata'].items() if k in ('kernelspec', 'language_info')}}
-
-def _linked(output):
-    "Links between notebooks within an output lead to pages."
-    words = output.get('data', {}).get('text/markdown')
-    if words is None: return output
-    return output | {'data': output['data'] | {'text/markdown': re.sub(r'\]\(([\w/.-]+)\.ipynb\)', r'](\1.html)', ''.join(words))}}
 
 def _noise(output):
     "Log lines and progress bars do not belong on a page."
@@ -125,7 +119,7 @@ def readme_text(
 _CONF = '''
 project, author, copyright = 'ctlab', 'the ctlab authors', '2026, the ctlab authors'
 extensions = ['myst_nb', 'sphinx_design', 'sphinx-mathjax-offline']
-nb_execution_mode, nb_merge_streams, nb_render_text_lexer = 'off', True, 'none'
+nb_execution_mode, nb_merge_streams, nb_render_text_lexer, nb_render_markdown_format = 'off', True, 'none', 'myst'  # which knows tables
 nb_mime_priority_overrides = [('html', 'application/vnd.jupyter.widget-view+json', None)]
 myst_enable_extensions = ['dollarmath', 'colon_fence', 'attrs_inline']
 myst_heading_anchors = 3
@@ -145,6 +139,9 @@ body[data-theme="dark"] .cell_output img { filter: brightness(.92); }
 .cell_output table, .cell_output .dataframe { font-size: .82em; display: block; overflow-x: auto; }
 .cell_output caption { text-align: left; font-style: italic; padding: .3em 0; white-space: nowrap; }
 .content table { font-size: .9em; margin-left: 0; }
+.cell_output table.docutils { font-size: .76em; }
+.cell_output table.docutils td, .cell_output table.docutils th { padding: .2em .5em; }
+.cell_output table.docutils td { white-space: nowrap; }
 .highlight-python pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 '''
 

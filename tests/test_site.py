@@ -30,6 +30,11 @@ def test_every_internal_link_leads_somewhere(site):
     assert not missing
 
 
+def test_tables_of_the_reports_are_tables(site):
+    page = (site/'12_results.html').read_text()
+    assert 'published AUC-ROC</p></th>' in page and '|—|' not in page and '|---|' not in page
+
+
 def test_no_script_style_font_or_picture_comes_from_outside(site):
     import re
     for page in site.rglob('*.html'):

@@ -63,8 +63,9 @@ def _started(net, name, path):
             weights = {k.removeprefix('backbone.'): file.get_tensor(k) for k in file.keys() if k.startswith('backbone.')}
     except (SafetensorError, json.JSONDecodeError) as error: raise ValueError(f'{path}: not a start of this lab ({error})') from error
     if card.get('backbone') != name: raise ValueError(f"{path}: a start for {card.get('backbone', 'an unknown network')}, not for {name}")
-    net.load_state_dict(weights)
-    return net, f"phantom-taught ({card['trained on']})"
+    try: net.load_state_dict(weights)
+    except RuntimeError as error: raise ValueError(f'{path}: does not hold the weights of {name} ({str(error).splitlines()[-1].strip()})') from error
+    return net, f"phantom-taught ({card.get('trained on', path.name)})"
 
 # %% ../nbs/lib/13_nets.ipynb #e15fad2a
 class Heads(nn.Module):

@@ -155,7 +155,7 @@ def compare(
     scores = [_scores(labels.loc[both], p.loc[both], resamples) for p in (one, other)]
     spread = (scores[0] - scores[1])[1:]
     rows.append({'measure': 'competition metric', 'one': scores[0][0], 'other': scores[1][0], 'difference': scores[0][0] - scores[1][0], 'low': np.quantile(spread, .025), 'high': np.quantile(spread, .975),
-                 'p': min(1., 2*min((spread >= 0).mean(), (spread <= 0).mean()))})
+                 'p': min(1., 2*(min((spread >= 0).sum(), (spread <= 0).sum()) + 1)/(n + 1))})  # never zero: n resamples cannot show less
     return pd.DataFrame(rows).assign(patients=len(both))
 
 def _scores(labels, predictions, resamples):

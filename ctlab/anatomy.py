@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 # %% auto #0
 __all__ = ['TARGETS', 'LABEL_COLUMNS', 'INJURY_NAMES', 'LETTERS', 'PREVALENCE', 'STRUCTURES', 'CODES', 'COLOURS', 'RSNA_MASK',
-           'ROI_ORGANS', 'WINDOWS', 'Structure', 'rsna_code', 'window']
+           'TARGET_ORGANS', 'ROI_ORGANS', 'WINDOWS', 'Structure', 'rsna_code', 'window']
 
 # %% ../nbs/lib/00_anatomy.ipynb #f9a1e48a
 TARGETS = {'bowel': ('healthy', 'injury'), 'extravasation': ('healthy', 'injury'),
@@ -46,6 +46,7 @@ COLOURS = {name: s.colour for name, s in STRUCTURES.items()} | {'tibia': '#0072b
 # %% ../nbs/lib/00_anatomy.ipynb #a930dd8d
 RSNA_MASK = {1: ('liver',), 2: ('spleen',), 3: ('kidney_left',), 4: ('kidney_right',),
              5: ('duodenum', 'small_bowel', 'colon')}
+TARGET_ORGANS = {'bowel': ('duodenum', 'small_bowel', 'colon'), 'kidney': ('kidney_left', 'kidney_right'), 'liver': ('liver',), 'spleen': ('spleen',)}  # extravasation may be anywhere
 ROI_ORGANS = ('liver', 'spleen', 'kidney_left', 'kidney_right', 'duodenum', 'small_bowel', 'colon')
 
 def rsna_code(

@@ -10,7 +10,8 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
-from .anatomy import CODES, TARGETS
+from .anatomy import CODES, TARGET_ORGANS, TARGETS
+from .cases import neighbours
 from .frames import even_frames
 from .nets import timm_backbone, worst_slice
 from .prepare import Recipe
@@ -18,7 +19,7 @@ from .settings import Settings
 from .study import Plan, Samples, samples, train_fold, with_masks
 
 # %% auto #0
-__all__ = ['SIZES', 'GROUPS', 'Size', 'visibility', 'TripleDataset', 'SequenceNet', 'SequenceLoss', 'plan', 'run']
+__all__ = ['SIZES', 'Size', 'visibility', 'TripleDataset', 'SequenceNet', 'SequenceLoss', 'plan', 'run']
 
 # %% ../nbs/06b_approach5.ipynb #b735885a
 @dataclass(frozen=True)
@@ -34,7 +35,6 @@ class Size:
     spacing: float = 5.
 
 SIZES = {'tiny': Size(96, 64, 4, 16, 4, 1), 'demo': Size(256, 128, 12, 96, 4, 10), 'full': Size(512, 384, 32, 256, 4, 20, 2e-4, 2.5)}
-GROUPS = {'bowel': ('duodenum', 'small_bowel', 'colon'), 'kidney': ('kidney_left', 'kidney_right'), 'liver': ('liver',), 'spleen': ('spleen',)}  # organs behind each target; extravasation may be anywhere
 
 # %% ../nbs/06b_approach5.ipynb #1e38eca0
 def visibility(
@@ -43,7 +43,7 @@ def visibility(
     "How much of each target's organ every frame shows."
     columns = []
     for target in TARGETS:
-        organs = GROUPS.get(target) or sum(GROUPS.values(), ())
+        organs = TARGET_ORGANS.get(target) or sum(TARGET_ORGANS.values(), ())
         total = sum(np.asarray(areas[o], float) for o in organs)
         columns.append(total/max(float(total.max()), 1e-9))
     return np.stack(columns, 1).astype(np.float32)
@@ -69,10 +69,10 @@ class TripleDataset(torch.utils.data.Dataset):
         stack, codes = self.stacks.load(row['series_id']), self.masks.load(row['series_id'])
         centres = int(row['first']) + even_frames(int(row['last']) - int(row['first']), size.triples)
         if self.augment: centres = np.clip(centres + np.random.randint(-1, 2, len(centres)), 0, len(stack) - 1)
-        at = np.clip(centres[:, None] + np.array([-1, 0, 1]), 0, len(stack) - 1)
+        at = neighbours(centres, 1, len(stack))
         box = self._box(codes[int(row['first']):int(row['last']):3])
         pictures = torch.from_numpy(np.stack([stack[t][:, box[0], box[1]] for t in at])).float()/255
-        organs = torch.from_numpy(np.stack([np.isin(codes[centres][:, box[0], box[1]], [CODES[o] for o in GROUPS[g]]) for g in GROUPS], 1)).float()
+        organs = torch.from_numpy(np.stack([np.isin(codes[centres][:, box[0], box[1]], [CODES[o] for o in TARGET_ORGANS[g]]) for g in TARGET_ORGANS], 1)).float()
         pictures, organs = (F.interpolate(x, (size.view, size.view), mode=mode, **options) for x, mode, options in ((pictures, 'bilinear', dict(antialias=True, align_corners=False)), (organs, 'nearest', {})))
         if self.augment: pictures, organs = self._shake(pictures, organs)
         return {'image': pictures, 'organs': F.avg_pool2d(organs, 32 if size.view >= 96 else 16), 'visible': torch.from_numpy(self.seen[row['series_id']][centres]), 'index': k, **{t: int(row[t]) for t in TARGETS}}
@@ -107,7 +107,7 @@ class SequenceNet(nn.Module):
         super().__init__()
         self.backbone, self.weights = timm_backbone(backbone, pretrained, **({} if output_stride == 32 else {'output_stride': output_stride}))
         width = self.backbone.num_features
-        self.organs = nn.Conv2d(width, len(GROUPS), 1)
+        self.organs = nn.Conv2d(width, len(TARGET_ORGANS), 1)
         self.read = nn.GRU(width, hidden, batch_first=True, bidirectional=True)
         self.heads = nn.ModuleDict({t: nn.Linear(width + 2*hidden, 1 if len(g) == 2 else len(g)) for t, g in TARGETS.items()})
 
@@ -117,7 +117,7 @@ class SequenceNet(nn.Module):
         features = maps.mean((2, 3)).view(n, t, -1)
         context = torch.cat([features, self.read(features)[0]], -1)
         slices = {target: head(context) for target, head in self.heads.items()}
-        return {target: worst_slice(logits) for target, logits in slices.items()} | {'slices': slices, 'organs': self.organs(maps).view(n, t, len(GROUPS), *maps.shape[2:])}
+        return {target: worst_slice(logits) for target, logits in slices.items()} | {'slices': slices, 'organs': self.organs(maps).view(n, t, len(TARGET_ORGANS), *maps.shape[2:])}
 
 # %% ../nbs/06b_approach5.ipynb #6d320c2c
 class SequenceLoss(nn.Module):
@@ -144,7 +144,7 @@ class SequenceLoss(nn.Module):
                 losses[f'slice_{target}'] = -(weight[..., None]*goal*logits.log_softmax(-1)).sum()/weight.sum()
         losses['organs'] = F.binary_cross_entropy_with_logits(outputs['organs'], batch['organs'])
         scan = self.whole({t: outputs[t] for t in TARGETS}, batch)['total']
-        return losses | {'scan': scan, 'total': sum(losses[f'slice_{t}'] for t in TARGETS) + self.organs*len(GROUPS)*losses['organs'] + self.scan*scan}
+        return losses | {'scan': scan, 'total': sum(losses[f'slice_{t}'] for t in TARGETS) + self.organs*len(TARGET_ORGANS)*losses['organs'] + self.scan*scan}
 
 # %% ../nbs/06b_approach5.ipynb #c34f4189
 def plan(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from .anatomy import LABEL_COLUMNS, TARGETS
+from .anatomy import LABEL_COLUMNS, TARGET_ORGANS, TARGETS
 from .cohort import grade
 from .figures import mark, style
 from .infer import by_patient
@@ -56,7 +56,7 @@ class _Region(torch.nn.Module):
 
 def _cube_evidence(net, cubes, target):
     "The cube on which approach 6 rests its verdict."
-    regions = {'kidney': ('kidney_left', 'kidney_right'), 'liver': ('liver',), 'spleen': ('spleen',)}.get(target, ('trunk',))
+    regions = TARGET_ORGANS[target] if target in ('kidney', 'liver', 'spleen') else ('trunk',)
     views = {r: _Region(net.cpu().eval(), r, target) for r in regions}
     with torch.no_grad(): hurt = {r: float(_Injury(v, target)(cubes[r][None].float()).diff(dim=1)) for r, v in views.items()}
     worst = max(hurt, key=hurt.get)

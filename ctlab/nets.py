@@ -4,7 +4,7 @@
 
 # %% ../nbs/lib/13_nets.ipynb #d72c6b74
 from __future__ import annotations
-import hashlib, json, logging
+import json, logging
 from pathlib import Path
 import torch
 from torch import nn

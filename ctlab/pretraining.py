@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from . import nifti
-from .anatomy import CODES, TARGETS
+from .anatomy import CODES, TARGET_ORGANS, TARGETS
 from .body import DETAILS
+from .cases import neighbours
 from .masks import MaskStacks, NoMask, mask_stacks
 from .nets import timm_backbone
 from .phantom import PRESETS, make_cohort
@@ -22,8 +23,8 @@ from .settings import Settings
 from .volume import Volume
 
 # %% auto #0
-__all__ = ['SIZES', 'ORGANS', 'WOUNDS', 'LESSONS', 'Size', 'teachers', 'Truth', 'lesson', 'School', 'school', 'SliceDataset',
-           'LessonNet', 'LessonLoss', 'run', 'judge']
+__all__ = ['SIZES', 'WOUNDS', 'LESSONS', 'Size', 'teachers', 'Truth', 'lesson', 'School', 'school', 'SliceDataset', 'LessonNet',
+           'LessonLoss', 'run', 'judge']
 
 # %% ../nbs/02b_pretraining.ipynb #7b9bc002
 @dataclass(frozen=True)
@@ -48,9 +49,8 @@ def teachers(
     return make_cohort(root, replace(PRESETS[settings.preset], patients=SIZES[settings.preset].patients, spacings=(5.,), balanced=True, every_fault=False, masks=1.), settings.seed + 1000, {}, settings.workers)
 
 # %% ../nbs/02b_pretraining.ipynb #24f1bda6
-ORGANS = {'bowel': ('duodenum', 'small_bowel', 'colon'), 'kidney': ('kidney_left', 'kidney_right'), 'liver': ('liver',), 'spleen': ('spleen',)}
 WOUNDS = {'bowel': ('thick_wall', 'stranding', 'free_gas'), 'extravasation': ('extravasation',)} | dict.fromkeys(('kidney', 'liver', 'spleen'), ('laceration', 'haematoma', 'devascularised'))
-LESSONS = tuple(ORGANS) + tuple(f'{t} injury' for t in TARGETS)
+LESSONS = tuple(TARGET_ORGANS) + tuple(f'{t} injury' for t in TARGETS)
 
 @dataclass(frozen=True)
 class Truth:
@@ -73,7 +73,7 @@ def lesson(
     wounds: np.ndarray,  # numbers of `body.DETAILS`
 ) -> np.ndarray:  # float32, (9, …): LESSONS, 0 or 1
     "Everything that a slice says."
-    where = {g: np.isin(organs, [CODES[n] for n in names]) for g, names in ORGANS.items()}
+    where = {g: np.isin(organs, [CODES[n] for n in names]) for g, names in TARGET_ORGANS.items()}
     hurt = {t: np.isin(wounds, [DETAILS[n] for n in names]) for t, names in WOUNDS.items()}
     return np.stack([*where.values(), *(hurt[t] & where[t] if t in ('kidney', 'liver', 'spleen') else hurt[t] for t in TARGETS)]).astype(np.float32)
 
@@ -102,7 +102,7 @@ def school(
     rows = []
     for r in stacks.usable.to_dict('records'):
         areas, hurt = organs.areas(r['series_id']), np.asarray(wounds.load(r['series_id'])).any((1, 2))
-        shown = np.flatnonzero(sum(areas[n] for names in ORGANS.values() for n in names) + hurt > 0)
+        shown = np.flatnonzero(sum(areas[n] for names in TARGET_ORGANS.values() for n in names) + hurt > 0)
         rows += [(r['patient_id'], r['series_id'], int(z), bool(hurt[z])) for z in shown]
     return School(stacks, organs, wounds, pd.DataFrame(rows, columns=['patient_id', 'series_id', 'frame', 'hurt']))
 
@@ -124,7 +124,7 @@ class SliceDataset(torch.utils.data.Dataset):
     def __getitem__(self, k):
         series, at = self.slices['series_id'].iat[k], int(self.slices['frame'].iat[k])
         stack, organs, wounds, frames = self.paths[series]
-        picture = torch.from_numpy(read_frames(stack, np.clip([at - 1, at, at + 1], 0, frames - 1))).float()/255
+        picture = torch.from_numpy(read_frames(stack, neighbours(at, 1, frames))).float()/255
         truth = torch.from_numpy(lesson(read_frames(organs, [at])[0], read_frames(wounds, [at])[0]))
         picture, truth = self._look(picture, truth)
         return {'image': picture, 'share': F.avg_pool2d(truth, 4), 'shown': (truth.sum((1, 2)) > 16).float(), 'index': k}
@@ -167,7 +167,7 @@ class LessonLoss(nn.Module):
     def forward(self, outputs, batch):
         places, share = outputs['places'], batch['share']
         weight = torch.ones(len(LESSONS), 1, 1, device=places.device)
-        weight[len(ORGANS):] = 3
+        weight[len(TARGET_ORGANS):] = 3
         p = places.sigmoid()
         overlap = (2*(p*share).sum((0, 2, 3)) + 1)/((p + share).sum((0, 2, 3)) + 1)
         losses = {'places': F.binary_cross_entropy_with_logits(places, share, pos_weight=weight), 'dice': 1 - overlap.mean(), 'slice': F.binary_cross_entropy_with_logits(outputs['slice'], batch['shown'])}
@@ -219,7 +219,7 @@ def judge(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # (one row per slice, metrics)
     "What a network recognises on slices."
     from ctlab.metrics import bootstrap, patient_weights
-    device, rows, level = next(net.parameters()).device, [], torch.tensor([.5]*len(ORGANS) + [.25]*len(TARGETS))[:, None, None]  # wounds count three times, so their even odds lie at a quarter
+    device, rows, level = next(net.parameters()).device, [], torch.tensor([.5]*len(TARGET_ORGANS) + [.25]*len(TARGETS))[:, None, None]  # wounds count three times, so their even odds lie at a quarter
     net.eval()
     with torch.inference_mode():
         for batch in torch.utils.data.DataLoader(dataset, 32):

@@ -14,8 +14,8 @@ FEATURES, CASES = (32, 64, 128, 256, 320, 320), 3
 
 
 def main():
-    from ctlab.masks import TotalSegmentator, forget_networks
-    from ctlab.volume import volume_from
+    from ctlab.cohort.masks import TotalSegmentator, forget_networks
+    from ctlab.scans.volume import volume_from
     from totalseg_layout import network, write_weights
     scan = volume_from(np.random.default_rng(0).normal(0, 60, (20, 32, 32)).astype(np.int16), (3., 3., 3.))
     with tempfile.TemporaryDirectory() as home:

@@ -27,13 +27,13 @@ def main():
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    from ctlab import approach6
-    from ctlab.anatomy import TARGETS
-    from ctlab.cohort import list_series
-    from ctlab.explain import held_out
-    from ctlab.infer import as_scores
-    from ctlab.metrics import bootstrap
-    from ctlab.settings import Settings
+    from ctlab.trauma import approach6
+    from ctlab.core.anatomy import TARGETS
+    from ctlab.cohort.layout import list_series
+    from ctlab.judge.comparison import held_out
+    from ctlab.learn.inference import as_scores
+    from ctlab.judge.metrics import bootstrap
+    from ctlab.core.settings import Settings
 
     settings = Settings(preset='demo')
     data, cubes = approach6.load(settings)
@@ -68,7 +68,7 @@ def main():
     table = pd.DataFrame(table, columns=['target', 'reader', 'AUC', 'low', 'high', 'patients']).round(3)
     print('injured or not, held-out phantoms of preset demo, 95 % intervals over patients\n')
     print(table.to_string(index=False))
-    from ctlab.metrics import RSNA_WEIGHTS, rsna_score
+    from ctlab.judge.metrics import RSNA_WEIGHTS, rsna_score
     answer = {}
     for target, grades in TARGETS.items():  # the one answer for everybody that costs least
         counts = np.array([data.labels[f'{target}_{g}'].loc[learned.index].sum() for g in grades])*np.array(RSNA_WEIGHTS[target])

@@ -7,7 +7,7 @@ from scans import HOME, best, series
 
 
 def main(n_series=40, reads=400):
-    from ctlab.prepare import Recipe, read_frames, stack_series
+    from ctlab.cohort.stacks import Recipe, read_frames, stack_series
     from PIL import Image
     import blosc2, zarr
     stack, _ = stack_series(series(), Recipe())

@@ -48,8 +48,8 @@ def floor(headers):
 
 
 def main():
-    from ctlab import dicom
-    from ctlab.prepare import Recipe, nearest_slices, prepare, stack_series
+    from ctlab.scans import dicom
+    from ctlab.cohort.stacks import Recipe, nearest_slices, prepare, stack_series
     folder = series()
     headers, _ = dicom.read_headers(dicom.list_files(folder))
     found = dicom.geometry(headers)

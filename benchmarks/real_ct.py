@@ -9,9 +9,9 @@ import pandas as pd
 
 
 def main():
-    from ctlab.segment import load_run
-    from ctlab.segmentation import real_trial
-    from ctlab.settings import Settings, real_data
+    from ctlab.organs.segment import load_run
+    from ctlab.organs.mask_study import real_trial
+    from ctlab.core.settings import Settings, real_data
     if real_data() is None: raise SystemExit('no real scan at hand; set CTLAB_REAL_DATA to a folder that holds totalsegmentator/')
     rows = []
     for study, structure in (('spleen', 'spleen'), ('liver2d', 'liver'), ('liver3d', 'liver')):

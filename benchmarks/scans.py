@@ -10,10 +10,10 @@ def series(slices=300, syntax='rle'):
     "A folder with one series."
     folder = HOME/f'{syntax}{slices}'/'train_images'/'1'/'1'
     if folder.exists() and len(list(folder.glob('*.dcm'))) == slices: return folder
-    from ctlab.body import draw_body
-    from ctlab.dicom import write_series
-    from ctlab.phantom import Scan, acquire
-    from ctlab.volume import Volume
+    from ctlab.phantoms.body import draw_body
+    from ctlab.scans.dicom import write_series
+    from ctlab.phantoms.acquisition import Scan, acquire
+    from ctlab.scans.volume import Volume
     hu, _, _ = acquire(draw_body(1, 2.5), Scan(start=60, stop=60 + 1.4*slices, spacing=1., thickness=1., matrix=512, field_of_view=400, noise=10), 1)
     write_series(Volume(np.ascontiguousarray(hu.array[:slices]), hu.affine), folder, 'bench', syntax=syntax)
     return folder

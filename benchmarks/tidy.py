@@ -3,9 +3,9 @@ import time
 import numpy as np
 from scipy.ndimage import binary_dilation, binary_fill_holes
 from skimage.measure import label, regionprops
-from ctlab.segmentation import tidy
-from ctlab.sets import Sizes, limb_case
-from ctlab.volume import volume_from
+from ctlab.organs.mask_study import tidy
+from ctlab.phantoms.case_sets import Sizes, limb_case
+from ctlab.scans.volume import volume_from
 
 
 def by_slices(array, least):
@@ -32,7 +32,7 @@ def main():
     mask[near] = rng.integers(0, 5, int(near.sum()))  # holes and crumbs
     volume = volume_from(mask)
     times = {}
-    for name, work in (('slice by slice', lambda: by_slices(mask, .01)), ('ctlab.segmentation.tidy', lambda: tidy(volume, .01).array)):
+    for name, work in (('slice by slice', lambda: by_slices(mask, .01)), ('ctlab.organs.mask_study.tidy', lambda: tidy(volume, .01).array)):
         start = time.perf_counter()
         result = work()
         times[name] = time.perf_counter() - start, result

@@ -1,8 +1,23 @@
+"""A lab for computed tomography: what is typed daily is here, loaded when it is first wanted; the rest is in ten rooms.
+
+>>> import ctlab
+>>> scan = ctlab.read('series/')        # DICOM, NIfTI, or the masks that `ctlab segment` wrote
+>>> ctlab.view(scan)                    # three planes, in a notebook
+>>> ctlab.segment('series/', 'out', model='reports/runs/spleen/demo/fold0')
+"""
 __version__ = "0.1.0"
+
+_HOMES = {'Volume': 'scans.volume', 'read': 'scans.reading', 'write': 'scans.reading', 'view': 'show.viewer', 'view3d': 'show.viewer', 'browse': 'show.viewer',
+          'segment': 'organs.segment', 'predict': 'trauma.predict', 'prepare': 'cohort.stacks', 'audit': 'judge.audit'}
+__all__ = list(_HOMES)
 
 
 def __getattr__(name):
-    "`ctlab.view`, `ctlab.view3d` and `ctlab.browse`, loaded when they are first wanted."
-    if name not in ('view', 'view3d', 'browse'): raise AttributeError(f'module ctlab has no attribute {name!r}')
-    from . import viewer
-    return getattr(viewer, name)
+    if name not in _HOMES: raise AttributeError(f'module ctlab has no attribute {name!r}')
+    from importlib import import_module
+    found = getattr(import_module(f'{__name__}.{_HOMES[name]}'), {'audit': 'audit_table', 'predict': 'predict_scans'}.get(name, name))
+    globals()[name] = found  # the next look-up is a plain one
+    return found
+
+
+def __dir__(): return sorted([*globals(), *__all__])

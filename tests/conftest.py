@@ -14,8 +14,8 @@ def root(): return ROOT
 @pytest.fixture(scope='session')
 def tiny():
     "The tiny cohort, drawn on first use."
-    from ctlab.cohort import ensure_cohort
-    from ctlab.settings import Settings
+    from ctlab.cohort.layout import ensure_cohort
+    from ctlab.core.settings import Settings
     return ensure_cohort(Settings())
 
 

@@ -16,7 +16,7 @@ def test_help_shows_every_command_and_examples(ctlab):
 
 def test_import_is_light():
     import subprocess, sys
-    code = 'import ctlab, ctlab.cli, sys; print([m for m in ("torch", "monai", "SimpleITK", "matplotlib", "pandas", "numpy") if m in sys.modules])'
+    code = 'import ctlab, ctlab.doors.cli, sys; print([m for m in ("torch", "monai", "SimpleITK", "matplotlib", "pandas", "numpy") if m in sys.modules])'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'
 
 
@@ -101,7 +101,7 @@ def test_segmentation_sets_are_drawn(ctlab, tmp_path):
 
 def test_arrange_makes_a_cohort_and_says_what_it_left(ctlab, tiny, tmp_path):
     import json, shutil
-    from ctlab.cohort import read_labels
+    from ctlab.cohort.labels import read_labels
     series = next(p for p in sorted((tiny/'train_images').glob('*/*')) if len(list(p.iterdir())) > 30)
     export = tmp_path/'export'/'disc'
     shutil.copytree(series, export)

@@ -8,7 +8,7 @@ import pytest
 from pydicom.pixels import apply_modality_lut
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
-from ctlab.dicom import DicomError, quiet_decoders, read_header, read_pixels
+from ctlab.scans.dicom import DicomError, quiet_decoders, read_header, read_pixels
 
 FILES = [p for p in sorted((Path(pydicom.data.__file__).parent/'test_files').rglob('*')) if p.is_file() and p.stat().st_size < 1 << 20]
 
@@ -35,7 +35,7 @@ def test_as_pydicom_reads_it():
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('order, syntax', [('<', ExplicitVRLittleEndian), ('>', ExplicitVRBigEndian)])
 def test_a_modality_table_in_either_order_of_bytes(tmp_path, order, syntax):
-    from ctlab.dicom import SliceWriter
+    from ctlab.scans.dicom import SliceWriter
     path, stored = tmp_path/'slice.dcm', np.arange(64, dtype=np.uint16).reshape(8, 8)
     SliceWriter('plain').write(path, stored, {'SOPInstanceUID': '1.2.3'})
     dataset = pydicom.dcmread(path)

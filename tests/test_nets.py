@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from ctlab.anatomy import TARGETS
-from ctlab.losses import MaskLoss, TraumaLoss
+from ctlab.core.anatomy import TARGETS
+from ctlab.learn.losses import MaskLoss, TraumaLoss
 
 
 def by_heart(net, image, loss, batch, steps, rate):
@@ -21,8 +21,8 @@ def by_heart(net, image, loss, batch, steps, rate):
 
 
 def trauma():
-    from ctlab.approach6 import OrganNet, regions
-    from ctlab.nets import FrameNet, VolumeNet
+    from ctlab.trauma.approach6 import OrganNet, regions
+    from ctlab.learn.nets import FrameNet, VolumeNet
     g = torch.Generator().manual_seed(1)
     cubes = {n: torch.stack([torch.randint(0, 256, (2, *r.shape), generator=g), torch.randint(0, 3, (2, *r.shape), generator=g)], 1).to(torch.uint8) for n, r in regions('tiny').items()}
     return {'four frames': (lambda: FrameNet(4, pretrained=False), torch.rand(2, 4, 64, 64, generator=g), 3e-3), 'ten frames': (lambda: FrameNet(10, pretrained=False), torch.rand(2, 10, 64, 64, generator=g), 3e-3),
@@ -40,7 +40,7 @@ def test_trauma_networks(name):
 
 @pytest.mark.parametrize('name', ['unet', 'resnet', 'unet3d'])
 def test_mask_networks(name):
-    from ctlab.nets import ResNetUNet, UNet3D, unet_2d
+    from ctlab.learn.nets import ResNetUNet, UNet3D, unet_2d
     torch.manual_seed(0)
     net = {'unet': lambda: unet_2d(1, 8), 'resnet': lambda: ResNetUNet(1, False), 'unet3d': lambda: UNet3D(1, 1, 4)}[name]()
     shape = (16, 16, 16) if name == 'unet3d' else (32, 32)
@@ -57,7 +57,7 @@ import segmentation_models_pytorch as smp
 from pathlib import Path
 from huggingface_hub.constants import HF_HUB_CACHE
 from safetensors.torch import save_file
-from ctlab.nets import ResNetUNet, timm_backbone
+from ctlab.learn.nets import ResNetUNet, timm_backbone
 
 def keep(repository, revision, net):
     "Weights where the hub's own cache would have them."

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from ctlab import dicom, nifti
-from ctlab.phantom import FAULTS
+from ctlab.scans import dicom, nifti
+from ctlab.phantoms.patients import FAULTS
 
 #: faults that other readers handle by other rules than ours; each has its own test in the chapters
 OTHERS = ('missing', 'duplicate', 'foreign', 'truncated', 'tilt', 'sign', 'units')
@@ -97,7 +97,7 @@ def truncated(tiny):
 
 def test_same_seed_same_bytes(tmp_path):
     import hashlib
-    from ctlab.phantom import Preset, make_cohort
+    from ctlab.phantoms.patients import Preset, make_cohort
     sizes = Preset(2, 48, 9., (20.,), True, False)
     digest = lambda r: {p.relative_to(r).as_posix(): hashlib.sha1(p.read_bytes()).hexdigest() for p in sorted(r.rglob('*')) if p.is_file()}
     one = digest(make_cohort(tmp_path/'a', sizes, 3, workers=1, progress=False))
@@ -110,7 +110,7 @@ def test_same_seed_same_bytes(tmp_path):
 def test_a_killed_cohort_is_finished_by_the_next_call(tmp_path):
     "Killed in the middle, then made again: equal to one that was never disturbed."
     import hashlib, os, signal, subprocess, sys, time
-    code = 'from ctlab.phantom import Preset, make_cohort\nmake_cohort({0!r}, Preset(6, 48, 8., (20.,), True, False), 1, workers=1, progress=False)'
+    code = 'from ctlab.phantoms.patients import Preset, make_cohort\nmake_cohort({0!r}, Preset(6, 48, 8., (20.,), True, False), 1, workers=1, progress=False)'
     target = tmp_path/'killed'
     process = subprocess.Popen([sys.executable, '-c', code.format(str(target))], start_new_session=True)
     while process.poll() is None and len(list((target/'truth'/'patients').glob('[0-9]*.json'))) < 2: time.sleep(.01)

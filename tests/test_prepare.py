@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from ctlab import dicom
-from ctlab.prepare import Recipe, prepare
+from ctlab.scans import dicom
+from ctlab.cohort.stacks import Recipe, prepare
 
 
 def mutate(data, rng):
@@ -56,7 +56,7 @@ def digests(folder): return {p.relative_to(folder).as_posix(): hashlib.sha1(p.re
 
 def test_hostile_files_are_set_aside_and_counted(hostile, tmp_path):
     before, outside = digests(hostile), set(tmp_path.parent.iterdir())
-    code = 'import resource, sys; from ctlab.prepare import Recipe, prepare; prepare(*sys.argv[1:], Recipe(5., 32), workers=2, progress=False); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)'
+    code = 'import resource, sys; from ctlab.cohort.stacks import Recipe, prepare; prepare(*sys.argv[1:], Recipe(5., 32), workers=2, progress=False); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)'
     done = subprocess.run([sys.executable, '-c', code, str(hostile), str(tmp_path/'work')], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 1_000_000  # kB, of the largest worker
     stacks = prepare(hostile, tmp_path/'work', Recipe(5., 32), workers=2, progress=False)
@@ -81,7 +81,7 @@ def test_a_file_that_is_no_image_has_a_reason(tmp_path, content):
     with pytest.raises(dicom.DicomError, match='1.dcm|no readable'): dicom.read_series(tmp_path)
 
 
-CALL = 'import sys; from ctlab.prepare import Recipe, prepare; prepare(sys.argv[1], sys.argv[2], Recipe(5., 24), workers=2, progress=False)'
+CALL = 'import sys; from ctlab.cohort.stacks import Recipe, prepare; prepare(sys.argv[1], sys.argv[2], Recipe(5., 24), workers=2, progress=False)'
 
 
 def test_killed_at_random_moments_then_run_again_gives_the_same_bytes(tiny, tmp_path):

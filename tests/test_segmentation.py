@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from ctlab import nifti
+from ctlab.scans import nifti
 
 
 @pytest.fixture(scope='module')

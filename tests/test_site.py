@@ -31,7 +31,7 @@ def test_every_internal_link_leads_somewhere(site):
 
 
 def test_tables_of_the_reports_are_tables(site):
-    page = (site/'12_results.html').read_text()
+    page = (site/'15_results.html').read_text()
     assert 'published AUC-ROC</p></th>' in page and '|—|' not in page and '|---|' not in page
 
 
@@ -50,7 +50,7 @@ def test_pages_in_a_browser(site, browser, shots):
     page.on('console', lambda m: wrong.append(m.text) if m.type == 'error' else None)
     page.on('requestfailed', lambda r: wrong.append(f'{r.failure} {r.url}') if 'ERR_ABORTED' not in str(r.failure) else None)  # leaving a page ends what the browser fetched ahead
     page.on('response', lambda r: wrong.append(f'{r.status} {r.url}') if r.status >= 400 else None)
-    for name in ('index.html', '03_approach1.html', '00_eda.html', 'lib/06b_gallery.html', 'api/metrics.html'):
+    for name in ('index.html', '03_approach1.html', '00_eda.html', 'lib/phantoms/05_gallery.html', 'api/metrics.html'):
         page.goto(base + name)
         page.wait_for_load_state('networkidle')
         page.screenshot(path=str(shots/f'{name.replace("/", "-")[:-5]}.png'), full_page=False)

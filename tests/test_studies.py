@@ -52,16 +52,16 @@ def test_a_start_from_phantoms_is_asked_for_by_name(ctlab, tiny, tmp_path):
     "Made once, taken by the studies that can, recorded; refused where it is not there or does not fit."
     where = ('-p', 'out_dir', tmp_path/'runs', '-p', 'work_dir', tmp_path/'work', '--out', tmp_path/'notebooks')
     ended = ctlab('run', '03_approach1', '-p', 'start', 'phantoms', *where)
-    assert ended.returncode == 1 and 'ctlab run 02b_pretraining -p preset tiny' in ended.stdout + ended.stderr
-    assert ctlab('run', '02b_pretraining', *where).returncode == 0
+    assert ended.returncode == 1 and 'ctlab run 13_start -p preset tiny' in ended.stdout + ended.stderr
+    assert ctlab('run', '13_start', *where).returncode == 0
     assert ctlab('run', '03_approach1', '-p', 'start', 'phantoms', *where).returncode == 0
     runs = tmp_path/'runs'
     config = json.loads((runs/'approach1'/'tiny'/'fold0'/'config.json').read_text())
     assert config['start'] == 'phantoms' and 'phantom-taught' in config['weights']
     ended = ctlab('report', 'approach1', '--out-dir', runs)
     assert '-p start phantoms' in (runs/'approach1'/'tiny'/'approach1-tiny.md').read_text(), ended.stderr
-    from ctlab.nets import VolumeNet
-    with pytest.raises(ValueError, match='r3d_18'): VolumeNet(runs/'pretraining'/'tiny'/'fold0'/'weights.safetensors')
+    from ctlab.learn.nets import VolumeNet
+    with pytest.raises(ValueError, match='r3d_18'): VolumeNet(runs/'start'/'tiny'/'fold0'/'weights.safetensors')
 
 
 def test_plain_papermill_from_the_root(root, tiny, tmp_path):
@@ -72,17 +72,17 @@ def test_plain_papermill_from_the_root(root, tiny, tmp_path):
 
 
 TRAUMA = """
-from ctlab.approach1 import load, plan
-from ctlab.settings import Settings
-from ctlab.study import train_fold
+from ctlab.trauma.approach1 import load, plan
+from ctlab.core.settings import Settings
+from ctlab.trauma.study import train_fold
 settings = Settings(work_dir=sys.argv[1], out_dir=sys.argv[2], epochs=4, seed=5, device='cpu')
 data = load(settings)
 train_fold(settings, replace(data, table=data.table.groupby('fold').head(4)), plan('tiny'))
 """
 MASKS = """
-from ctlab.liver3d import plan, run
-from ctlab.nets import UNet3D
-from ctlab.settings import Settings
+from ctlab.organs.liver3d import plan, run
+from ctlab.learn.nets import UNet3D
+from ctlab.core.settings import Settings
 settings = Settings(work_dir=sys.argv[1], out_dir=sys.argv[2], epochs=4, seed=5, device='cpu', workers=1)
 run(settings, replace(plan(settings), draws=12, window=16, net=lambda: UNet3D(1, 1, 4)))
 """
@@ -124,7 +124,7 @@ PARALLEL = '''
 import sys, torch
 from pathlib import Path
 from torch.utils.data import DataLoader, Dataset
-from ctlab.train import Learner, fit
+from ctlab.learn.training import Learner, fit
 
 class Rows(Dataset):
     def __len__(self): return 24

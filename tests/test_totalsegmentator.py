@@ -6,9 +6,9 @@ whose few weights are set by hand so that its answer is known: liver where the p
 import json
 import numpy as np
 import pytest
-from ctlab.anatomy import CODES
-from ctlab.masks import MaskStacks, TotalSegmentator, forget_networks, mask_stacks
-from ctlab.volume import reorient, volume_from
+from ctlab.core.anatomy import CODES
+from ctlab.cohort.masks import MaskStacks, TotalSegmentator, forget_networks, mask_stacks
+from ctlab.scans.volume import reorient, volume_from
 from totalseg_layout import network, write_weights
 
 
@@ -77,8 +77,8 @@ def test_the_network_is_read_once_per_worker(weights, scan, monkeypatch):
 
 
 def test_a_cohort_of_masks_resumes(weights, scan, tmp_path):
-    from ctlab.dicom import write_series
-    from ctlab.prepare import Recipe, prepare
+    from ctlab.scans.dicom import write_series
+    from ctlab.cohort.stacks import Recipe, prepare
     root = tmp_path/'cohort'
     for k in range(2): write_series(reorient(scan, 'LPS'), root/'train_images'/str(k + 1)/str(k + 11), str(k))
     stacks = prepare(root, tmp_path/'work', Recipe(5., 32), progress=False)
@@ -92,8 +92,8 @@ def test_a_cohort_of_masks_resumes(weights, scan, tmp_path):
 
 
 def test_without_weights_the_next_provider_is_asked(tiny, tmp_path, monkeypatch, caplog):
-    from ctlab.masks import NoMask, OnDisk
-    from ctlab.prepare import Recipe, prepare
+    from ctlab.cohort.masks import NoMask, OnDisk
+    from ctlab.cohort.stacks import Recipe, prepare
     monkeypatch.setenv('TOTALSEG_WEIGHTS_PATH', str(tmp_path/'nothing'))
     stacks = prepare(tiny, tmp_path/'work', Recipe(5., 24), progress=False)
     masks = mask_stacks(tiny, tmp_path/'work', stacks, (TotalSegmentator(fast=True), OnDisk(str(tiny))), progress=False)

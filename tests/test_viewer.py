@@ -16,8 +16,8 @@ def drawn(page, plane, at):
 
 
 def test_a_page_of_its_own(ctlab, tmp_path, browser, shots):
-    from ctlab import nifti
-    from ctlab.volume import Volume
+    from ctlab.scans import nifti
+    from ctlab.scans.volume import Volume
     hu = np.random.default_rng(0).integers(-900, 900, (20, 30, 40)).astype(np.int16)
     mask = np.zeros(hu.shape, np.uint8)
     mask[8:12, 10:20, 10:20] = 1
@@ -66,7 +66,7 @@ def test_view_says_what_is_wrong(ctlab, tmp_path, arguments, words):
 def lab(root, tmp_path):
     "JupyterLab on a copy of the chapter on DICOM and a notebook that leafs through the tiny cohort."
     shutil.copy(root/'nbs'/'01_dicom.ipynb', tmp_path/'01_dicom.ipynb')
-    leaf = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('import ctlab\nfrom ctlab.settings import Settings\nctlab.browse(Settings())')], metadata={'kernelspec': {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}})
+    leaf = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('import ctlab\nfrom ctlab.core.settings import Settings\nctlab.browse(Settings())')], metadata={'kernelspec': {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}})
     nbformat.write(leaf, tmp_path/'browse.ipynb')
     settings = tmp_path/'config'/'lab'/'user-settings'/'@jupyterlab'/'notebook-extension'/'tracker.jupyterlab-settings'
     settings.parent.mkdir(parents=True)

@@ -1,0 +1,80 @@
+"The order of the rooms, and the front door."
+import ast, importlib, json, subprocess, sys
+from pathlib import Path
+import pytest
+from conftest import ROOT
+
+ROOMS = ('core', 'scans', 'phantoms', 'cohort', 'learn', 'judge', 'show', 'organs', 'trauma', 'doors')  # the order in which data flows
+MODULES = [p for p in sorted((ROOT/'ctlab').glob('*/*.py')) if p.name != '__init__.py']
+
+
+def imports(path):
+    "(room, module) of everything that a module takes from the package, wherever in it the import stands."
+    room = path.parent.name
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith('ctlab.'): yield tuple((alias.name.split('.') + [''])[1:3])
+        if not isinstance(node, ast.ImportFrom): continue
+        parts = (node.module or '').split('.')
+        if node.level == 1: parts = ['ctlab', room, *parts]
+        elif node.level == 2: parts = ['ctlab', *parts]
+        elif parts[0] != 'ctlab': continue
+        parts = [p for p in parts if p]
+        if len(parts) >= 3: yield parts[1], parts[2]
+        else:
+            for alias in node.names: yield ((parts[1], alias.name) if len(parts) == 2 else (alias.name, ''))
+
+
+def test_the_package_is_its_rooms():
+    found = {p.name for p in (ROOT/'ctlab').iterdir() if p.is_dir() and p.name != '__pycache__'}
+    assert found == set(ROOMS) and len(MODULES) > 40
+    for room in ROOMS:
+        text = ast.get_docstring(ast.parse((ROOT/'ctlab'/room/'__init__.py').read_text()))
+        assert 'Comes in:' in text and 'Goes out:' in text and '\n' not in text, f'{room}: one line says what comes in and what goes out'
+
+
+def test_imports_only_go_down():
+    up = [(f'{p.parent.name}.{p.stem}', '.'.join(to)) for p in MODULES for to in imports(p)
+          if to[0] in ROOMS and ROOMS.index(to[0]) > ROOMS.index(p.parent.name)]
+    assert not up, f'these lean on a room above them: {up}'
+
+
+def test_no_circle_within_a_room():
+    arrows = {f'{p.parent.name}.{p.stem}': {'.'.join(to) for to in imports(p)} - {f'{p.parent.name}.{p.stem}'} for p in MODULES}
+    while arrows:
+        free = [m for m, to in arrows.items() if not to & set(arrows)]
+        assert free, f'a circle among {sorted(arrows)}'
+        for m in free: del arrows[m]
+
+
+def test_names_are_apart():
+    stems = [p.stem for p in MODULES]
+    assert len(set(stems)) == len(stems), 'no two modules of one name, in whatever room'
+    numbered = [s for s in stems if not s[-1].isdigit() and not s.endswith(('2d', '3d'))]
+    assert not [(a, b) for a in numbered for b in numbered if a != b and b.startswith(a)], 'no name is another one with an ending'
+    books = [p.stem for p in (ROOT/'nbs').rglob('[0-9]*.ipynb') if '.ipynb_checkpoints' not in p.parts]
+    assert len(set(books)) == len(books) and all(b[:2].isdigit() and b[2] == '_' for b in books)
+
+
+def test_every_module_comes_from_a_chapter_of_its_room():
+    for path in (ROOT/'nbs'/'lib').glob('*/*.ipynb'):
+        if '.ipynb_checkpoints' in path.parts: continue
+        text = ''.join(''.join(c['source']) for c in json.loads(path.read_text())['cells'] if c['cell_type'] == 'code')
+        if 'default_exp' in text: assert f'default_exp {path.parent.name}.{path.stem[3:]}' in text, path
+
+
+def test_the_front_door():
+    code = 'import sys, time; t = time.perf_counter(); import ctlab; print(sorted(m for m in sys.modules if m.startswith("ctlab")), sorted(ctlab.__all__))'
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
+    assert out.startswith("['ctlab'] "), 'nothing is loaded before it is wanted'
+    import ctlab
+    assert set(ctlab.__all__) <= set(dir(ctlab))
+    for name in ctlab.__all__:
+        found = getattr(ctlab, name)
+        assert callable(found) and found.__doc__ and getattr(importlib.import_module(found.__module__), found.__name__) is found
+    stub = ast.parse((ROOT/'ctlab'/'__init__.pyi').read_text())
+    typed = {a.asname: (n.module, a.name) for n in stub.body if isinstance(n, ast.ImportFrom) for a in n.names}
+    assert set(typed) == set(ctlab.__all__), 'editors see what there is'
+    for name, (module, inner) in typed.items(): assert getattr(importlib.import_module(f'ctlab.{module}'), inner) is getattr(ctlab, name)
+    with pytest.raises(AttributeError): ctlab.nothing

@@ -3,6 +3,7 @@
 The weights are random, in a network of 18 million numbers in TotalSegmentator's own layout: reading takes
 as long as with real ones. The scans are small, so that what is measured is the reading and not the network.
 """
+
 import os
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import sys, tempfile, time
@@ -30,9 +31,11 @@ def main():
             start = time.perf_counter()
             for _ in range(CASES): TotalSegmentator(fast=True, keep=keep).segment(scan)
             seconds[keep] = (time.perf_counter() - start)/CASES
-    print(f'TotalSegmentator, {sum(p.numel() for p in net.parameters())/1e6:.0f} million random weights, {CASES} scans of 20 × 32 × 32 voxels, one thread')
+    print(f'TotalSegmentator, {sum(p.numel() for p in net.parameters())/1e6:.0f} million random weights, {CASES} '
+          f'scans of 20 × 32 × 32 voxels, one thread')
     print(f'network read once per worker (ctlab)  {seconds[True]:6.2f} s per scan')
-    print(f'network read for every scan           {seconds[False]:6.2f} s per scan, {seconds[False]/seconds[True]:.1f}×; {seconds[False] - seconds[True]:.2f} s per scan go into reading')
+    print(f'network read for every scan           {seconds[False]:6.2f} s per scan, '
+          f'{seconds[False]/seconds[True]:.1f}×; {seconds[False] - seconds[True]:.2f} s per scan go into reading')
 
 
 if __name__ == '__main__': main()

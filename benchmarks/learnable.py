@@ -19,7 +19,9 @@ def trivial(row, stack, info, meta):
     "What can be said of a scan without looking at an organ."
     a = stack[::2, ::4, ::4].astype(float)
     size = sum(p.stat().st_size for p in Path(row['folder']).iterdir())
-    return [a.mean(), a.std(), a.min(), a.max(), *np.quantile(a, (.25, .5, .75, .9, .95, .99)), len(stack), info['slices'], info['spacing'], info['thickness'] or 0, *info['pixel'], size/info['slices'], size, info['positions'][0], info['positions'][-1], meta.get('aortic_hu', 0), meta.get('incomplete_organ', 0)]
+    return [a.mean(), a.std(), a.min(), a.max(), *np.quantile(a, (.25, .5, .75, .9, .95, .99)), len(stack),
+            info['slices'], info['spacing'], info['thickness'] or 0, *info['pixel'], size/info['slices'], size,
+            info['positions'][0], info['positions'][-1], meta.get('aortic_hu', 0), meta.get('incomplete_organ', 0)]
 
 
 def main():
@@ -39,42 +41,82 @@ def main():
     data, cubes = approach6.load(settings)
     runs = settings.out/'approach6'/'demo'
     for fold in range(settings.n_folds):
-        if not (runs/f'fold{fold}'/'config.json').exists(): approach6.run(Settings(preset='demo', fold=fold), (data, cubes))
+        if not (runs / f'fold{fold}' / 'config.json').exists():
+            approach6.run(Settings(preset='demo', fold=fold), (data, cubes))
     learned, other = held_out(runs), settings.out/'approach5'/'demo'
     taught = held_out(other) if len(list(other.glob('fold*/config.json'))) == settings.n_folds else None
     meta = pd.read_csv(settings.data/'train_series_meta.csv').set_index('series_id')
     rows = data.table.merge(list_series(settings.data), on=['patient_id', 'series_id']).to_dict('records')
-    numbers = pd.DataFrame([trivial(r, data.stacks.load(r['series_id']), data.stacks.info(r['series_id']), meta.loc[r['series_id']]) for r in rows]).assign(patient_id=[r['patient_id'] for r in rows]).groupby('patient_id').mean()
-    shares = pd.DataFrame([{'patient_id': r['patient_id'], **{n: approach6.dark_share(c) for n, c in cubes.load(r['patient_id'], r['series_id']).items() if n != 'trunk'}} for r in rows])
+    numbers = (
+        pd.DataFrame(
+            [
+                trivial(r, data.stacks.load(r['series_id']), data.stacks.info(r['series_id']), meta.loc[r['series_id']])
+                for r in rows
+            ]
+        )
+        .assign(patient_id=[r['patient_id'] for r in rows])
+        .groupby('patient_id')
+        .mean()
+    )
+    shares = pd.DataFrame([{'patient_id': r['patient_id'], **{n: approach6.dark_share(c) for n,
+                                                              c in cubes.load(r['patient_id'], r['series_id']).items()
+                                                              if n != 'trunk'}} for r in rows])
     shares['kidney'] = shares[['kidney_left', 'kidney_right']].max(axis=1)
     shares = shares.groupby('patient_id').max()
     patients = data.table.drop_duplicates('patient_id').set_index('patient_id')
     table = []
     for target in TARGETS:
         y, fold = (patients[target] > 0).astype(int), patients['fold']
-        for name, model in (('trivial statistics, logistic regression', make_pipeline(StandardScaler(), LogisticRegression(C=.1, max_iter=1000))), ('trivial statistics, random forest', RandomForestClassifier(200, min_samples_leaf=5, random_state=0))):
+        for name, model in (
+            (
+                'trivial statistics, logistic regression',
+                make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)),
+            ),
+            ('trivial statistics, random forest', RandomForestClassifier(200, min_samples_leaf=5, random_state=0)),
+        ):
             p = pd.Series(0., index=y.index)
             for k in sorted(fold.unique()):
                 train = fold.index[fold != k]
-                p[fold == k] = model.fit(numbers.loc[train], y[train]).predict_proba(numbers.loc[fold.index[fold == k]])[:, 1]
+                p[fold == k] = model.fit(numbers.loc[train], y[train]).predict_proba(
+                    numbers.loc[fold.index[fold == k]]
+                )[:, 1]
             table.append((target, name, *bootstrap('auc_roc', y.to_numpy(), p.to_numpy()), len(y)))
         if target in shares:
             have = shares[target].dropna()
-            table.append((target, 'a ruler, nothing trained', *bootstrap('auc_roc', y[have.index].to_numpy(), have.to_numpy()), len(have)))
+            table.append(
+                (
+                    target,
+                    'a ruler, nothing trained',
+                    *bootstrap('auc_roc', y[have.index].to_numpy(), have.to_numpy()),
+                    len(have),
+                )
+            )
         scores = as_scores(learned)[target]
         p = scores if scores.ndim == 1 else 1 - scores[:, 0]
         table.append((target, 'approach 6', *bootstrap('auc_roc', y[learned.index].to_numpy(), p), len(learned)))
-        if taught is not None: table.append((target, 'approach 5 with a start', *bootstrap('auc_roc', y[taught.index].to_numpy(), 1 - taught[f'{target}_healthy'].to_numpy()), len(taught)))
+        if taught is not None:
+            table.append(
+                (
+                    target,
+                    'approach 5 with a start',
+                    *bootstrap('auc_roc', y[taught.index].to_numpy(), 1 - taught[f'{target}_healthy'].to_numpy()),
+                    len(taught),
+                )
+            )
     table = pd.DataFrame(table, columns=['target', 'reader', 'AUC', 'low', 'high', 'patients']).round(3)
     print('injured or not, held-out phantoms of preset demo, 95 % intervals over patients\n')
     print(table.to_string(index=False))
     from ctlab.judge.metrics import RSNA_WEIGHTS, rsna_score
     answer = {}
     for target, grades in TARGETS.items():  # the one answer for everybody that costs least
-        counts = np.array([data.labels[f'{target}_{g}'].loc[learned.index].sum() for g in grades])*np.array(RSNA_WEIGHTS[target])
+        counts = np.array([data.labels[f'{target}_{g}'].loc[learned.index].sum() for g in grades]) * np.array(
+            RSNA_WEIGHTS[target]
+        )
         answer |= {f'{target}_{g}': c/counts.sum() for g, c in zip(grades, counts)}
     labels = data.labels.loc[learned.index]
-    print(f"\ncompetition metric (less is better): {rsna_score(labels, pd.DataFrame([answer]*len(labels), index=labels.index)):.3f} for the best single answer to everybody, {rsna_score(labels, learned):.3f} for approach 6")
+    print(f"\ncompetition metric (less is better): "
+          f"{rsna_score(labels, pd.DataFrame([answer]*len(labels), index=labels.index)):.3f} for the best single "
+          f"answer to everybody, {rsna_score(labels, learned):.3f} for approach 6")
     if len(sys.argv) > 1: table.to_csv(Path(sys.argv[1])/'learnable.csv', index=False)
 
 

@@ -24,7 +24,9 @@ def published(folder, out):
         low, high = float(ds.WindowCenter) - float(ds.WindowWidth)/2, float(ds.WindowCenter) + float(ds.WindowWidth)/2
         hu = np.clip(hu, low, high)
         grey = (hu - hu.min())/max(1e-6, hu.max() - hu.min())*255
-        Image.fromarray(grey.astype(np.uint8)).resize((256, 256), Image.Resampling.BILINEAR).save(out/f'{path.stem}.jpg')
+        Image.fromarray(grey.astype(np.uint8)).resize((256, 256), Image.Resampling.BILINEAR).save(
+            out / f'{path.stem}.jpg'
+        )
 
 
 def itk(folder):
@@ -34,12 +36,14 @@ def itk(folder):
     image = reader.Execute()
     size, spacing = image.GetSize(), image.GetSpacing()
     n = int(size[2]*spacing[2]/5)
-    return sitk.Resample(image, (256, 256, n), sitk.Transform(), sitk.sitkLinear, image.GetOrigin(), (spacing[0]*size[0]/256, spacing[1]*size[1]/256, 5.), image.GetDirection())
+    return sitk.Resample(image, (256, 256, n), sitk.Transform(), sitk.sitkLinear, image.GetOrigin(),
+                         (spacing[0]*size[0]/256, spacing[1]*size[1]/256, 5.), image.GetDirection())
 
 
 def monai(folder):
     from monai.transforms import Compose, EnsureChannelFirst, LoadImage, Resize, ScaleIntensityRange, Spacing
-    return Compose([LoadImage(reader='PydicomReader', image_only=True), EnsureChannelFirst(), Spacing((-1, -1, 5.)), Resize((256, 256, -1)), ScaleIntensityRange(-150, 250, 0, 1, clip=True)])(str(folder))
+    return Compose([LoadImage(reader='PydicomReader', image_only=True), EnsureChannelFirst(), Spacing((-1, -1, 5.)),
+                    Resize((256, 256, -1)), ScaleIntensityRange(-150, 250, 0, 1, clip=True)])(str(folder))
 
 
 def floor(headers):
@@ -55,10 +59,16 @@ def main():
     found = dicom.geometry(headers)
     kept = [headers[found.order[k]] for k in nearest_slices(found.positions, 5.)]
     with tempfile.TemporaryDirectory() as out:
-        seconds = {'(a) published: pydicom, one JPEG per slice': best(lambda: published(folder, Path(out))), '(b) SimpleITK reader, resample': best(lambda: itk(folder), 2), '(c) MONAI LoadImage, Spacing, Resize': best(lambda: monai(folder), 2),
-                   '(d) floor: decode the kept slices (dicomsdl)': best(lambda: floor(kept), 5), '(e) ctlab': best(lambda: stack_series(folder, Recipe()), 5)}
+        seconds = {
+            '(a) published: pydicom, one JPEG per slice': best(lambda: published(folder, Path(out))),
+            '(b) SimpleITK reader, resample': best(lambda: itk(folder), 2),
+            '(c) MONAI LoadImage, Spacing, Resize': best(lambda: monai(folder), 2),
+            '(d) floor: decode the kept slices (dicomsdl)': best(lambda: floor(kept), 5),
+            '(e) ctlab': best(lambda: stack_series(folder, Recipe()), 5),
+        }
     ours = seconds['(e) ctlab']
-    print(f'one series of 300 slices, {sum(p.stat().st_size for p in folder.iterdir())/1e6:.0f} MB, one core, best of a few runs')
+    print(f'one series of 300 slices, {sum(p.stat().st_size for p in folder.iterdir())/1e6:.0f} MB, one core, best of '
+          f'a few runs')
     print(f'{"":<48}{"seconds":>9}{"against ours":>14}')
     for name, value in seconds.items(): print(f'{name:<48}{value:9.3f}{value/ours:13.1f}×')
     root, work = cohort(40), HOME/'stacks'
@@ -66,7 +76,9 @@ def main():
         shutil.rmtree(work, ignore_errors=True)
         prepare(root, work, Recipe(), workers=2, progress=False)
     total = best(all40, 2)
-    print(f'40 such series, 2 workers: {total:.1f} s, {total/40:.3f} s per series, {40*300/total:.0f} slices per second')
+    print(
+        f'40 such series, 2 workers: {total:.1f} s, {total/40:.3f} s per series, {40*300/total:.0f} slices per second'
+    )
 
 
 if __name__ == '__main__': main()

@@ -3,6 +3,7 @@ public TotalSegmentator tests (30 slices; the masks beside it are that program's
 
     python benchmarks/real_ct.py [folder for real-ct.csv]
 """
+
 import sys
 from pathlib import Path
 import pandas as pd
@@ -12,7 +13,8 @@ def main():
     from ctlab.organs.segment import load_run
     from ctlab.organs.mask_study import real_trial
     from ctlab.core.settings import Settings, real_data
-    if real_data() is None: raise SystemExit('no real scan at hand; set CTLAB_REAL_DATA to a folder that holds totalsegmentator/')
+    if real_data() is None:
+        raise SystemExit('no real scan at hand; set CTLAB_REAL_DATA to a folder that holds totalsegmentator/')
     rows = []
     for study, structure in (('spleen', 'spleen'), ('liver2d', 'liver'), ('liver3d', 'liver')):
         for folder in sorted((Settings().out/study/'demo').glob('fold*')):

@@ -32,13 +32,17 @@ def main():
     mask[near] = rng.integers(0, 5, int(near.sum()))  # holes and crumbs
     volume = volume_from(mask)
     times = {}
-    for name, work in (('slice by slice', lambda: by_slices(mask, .01)), ('ctlab.organs.mask_study.tidy', lambda: tidy(volume, .01).array)):
+    for name, work in (
+        ('slice by slice', lambda: by_slices(mask, 0.01)),
+        ('ctlab.organs.mask_study.tidy', lambda: tidy(volume, 0.01).array),
+    ):
         start = time.perf_counter()
         result = work()
         times[name] = time.perf_counter() - start, result
     (slow, a), (fast, b) = times.values()
     assert np.array_equal(a, b), 'both give the same mask'
-    print(f'holes and crumbs in the bones of two legs, {mask.shape[0]} slices of {mask.shape[1]} × {mask.shape[2]}, four structures; equal results')
+    print(f'holes and crumbs in the bones of two legs, {mask.shape[0]} slices of {mask.shape[1]} × {mask.shape[2]}, '
+          f'four structures; equal results')
     for name, (seconds, _) in times.items(): print(f'{name:<26} {seconds:8.2f} s')
     print(f'ratio                      {slow/fast:8.1f}')
 

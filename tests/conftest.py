@@ -31,7 +31,14 @@ def ctlab():
     "Run the command; returns the finished process."
     def run(*arguments, **options):
         command = [str(Path(sys.executable).with_name('ctlab')), *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=options.pop('cwd', ROOT), env=os.environ | {'COLUMNS': '200'} | options.pop('env', {}), **options)
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=options.pop('cwd', ROOT),
+            env=os.environ | {'COLUMNS': '200'} | options.pop('env', {}),
+            **options,
+        )
     return run
 
 

@@ -57,7 +57,10 @@ def test_phantom_does_not_write_into_a_strange_folder(ctlab, tmp_path):
 
 
 def test_audit_of_the_published_tables(ctlab, root):
-    wrong = {'approach1': 'accuracy, f1, precision, recall, auc_roc', 'approach1_cleaned': 'accuracy, f1, precision, recall, auc_roc'}
+    wrong = {
+        'approach1': 'accuracy, f1, precision, recall, auc_roc',
+        'approach1_cleaned': 'accuracy, f1, precision, recall, auc_roc',
+    }
     for path in sorted((root/'data'/'published').glob('approach*.csv')):
         ended = ctlab('audit', path, '--json')
         found = json.loads(ended.stdout)
@@ -84,7 +87,7 @@ def test_every_module_imports():
 def test_prepare_and_clean_tell_scripts_what_they_found(ctlab, tiny, tmp_path):
     ended = ctlab('prepare', tiny, tmp_path, '--size', 24, '--json')
     found = json.loads(ended.stdout)
-    assert ended.returncode == 0 and found['series'] == found['prepared'] == 27 and found['frames'] > 1000
+    assert ended.returncode == 0 and found['series'] == found['prepared'] == 27 and found['slices'] > 1000
     assert (tmp_path/'catalogue'/'tiny'/'series.parquet').exists()
     ended = ctlab('clean', tiny, tmp_path, '--json')
     found = json.loads(ended.stdout)
@@ -96,7 +99,11 @@ def test_prepare_and_clean_tell_scripts_what_they_found(ctlab, tiny, tmp_path):
 def test_segmentation_sets_are_drawn(ctlab, tmp_path):
     ended = ctlab('phantom', 'ircad', tmp_path/'ircad')
     assert ended.returncode == 0, ended.stderr
-    assert len(list((tmp_path/'ircad').glob('*_orig.nii.gz'))) == len(list((tmp_path/'ircad').glob('*_liver.nii.gz'))) == 6
+    assert (
+        len(list((tmp_path / 'ircad').glob('*_orig.nii.gz')))
+        == len(list((tmp_path / 'ircad').glob('*_liver.nii.gz')))
+        == 6
+    )
 
 
 def test_arrange_makes_a_cohort_and_says_what_it_left(ctlab, tiny, tmp_path):
@@ -109,7 +116,9 @@ def test_arrange_makes_a_cohort_and_says_what_it_left(ctlab, tiny, tmp_path):
     done = ctlab('arrange', tmp_path/'export', tmp_path/'ours', '--json')
     facts = json.loads(done.stdout)
     assert done.returncode == 0 and facts['series'] == 1 and facts['set_aside'] >= 1
-    assert (tmp_path/'ours'/'train_images'/'1'/'1'/'1.dcm').exists() and 'README' in (tmp_path/'ours'/'set_aside.csv').read_text()
+    assert (tmp_path / 'ours' / 'train_images' / '1' / '1' / '1.dcm').exists() and 'README' in (
+        tmp_path / 'ours' / 'set_aside.csv'
+    ).read_text()
     with pytest.raises(FileNotFoundError, match='fill in labels_to_fill.csv'): read_labels(tmp_path/'ours')
     again = ctlab('arrange', tmp_path/'export', tmp_path/'ours')
     assert again.returncode == 1 and 'not empty' in again.stderr and 'Traceback' not in again.stderr

@@ -10,7 +10,11 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from ctlab.scans.dicom import DicomError, quiet_decoders, read_header, read_pixels
 
-FILES = [p for p in sorted((Path(pydicom.data.__file__).parent/'test_files').rglob('*')) if p.is_file() and p.stat().st_size < 1 << 20]
+FILES = [
+    p
+    for p in sorted((Path(pydicom.data.__file__).parent / 'test_files').rglob('*'))
+    if p.is_file() and p.stat().st_size < 1 << 20
+]
 
 
 @pytest.mark.filterwarnings('ignore')
@@ -45,7 +49,11 @@ def test_a_modality_table_in_either_order_of_bytes(tmp_path, order, syntax):
     item.add_new('LUTDescriptor', 'US', [64, 0, 16])
     item.add_new('LUTData', 'OW', (np.arange(64)**2).astype(f'{order}u2').tobytes())
     item.ModalityLUTType = 'HU'
-    dataset.ModalityLUTSequence, dataset.PixelData, dataset.file_meta.TransferSyntaxUID = [item], stored.astype(f'{order}u2').tobytes(), syntax
+    dataset.ModalityLUTSequence, dataset.PixelData, dataset.file_meta.TransferSyntaxUID = (
+        [item],
+        stored.astype(f'{order}u2').tobytes(),
+        syntax,
+    )
     pydicom.dcmwrite(path, dataset, little_endian=order == '<', implicit_vr=False)
     read = read_pixels(read_header(path))
     assert np.array_equal(read, stored.astype(int)**2)

@@ -22,14 +22,23 @@ def by_heart(net, image, loss, batch, steps, rate):
 
 def trauma():
     from ctlab.trauma.approach6 import OrganNet, regions
-    from ctlab.learn.nets import FrameNet, VolumeNet
+    from ctlab.learn.nets import SliceNet, VolumeNet
     g = torch.Generator().manual_seed(1)
-    cubes = {n: torch.stack([torch.randint(0, 256, (2, *r.shape), generator=g), torch.randint(0, 3, (2, *r.shape), generator=g)], 1).to(torch.uint8) for n, r in regions('tiny').items()}
-    return {'four frames': (lambda: FrameNet(4, pretrained=False), torch.rand(2, 4, 64, 64, generator=g), 3e-3), 'ten frames': (lambda: FrameNet(10, pretrained=False), torch.rand(2, 10, 64, 64, generator=g), 3e-3),
-            'volume': (lambda: VolumeNet(False), torch.rand(2, 1, 10, 32, 32, generator=g), 1e-3), 'organs': (lambda: OrganNet(8), cubes, 1e-2)}
+    cubes = {
+        n: torch.stack(
+            [torch.randint(0, 256, (2, *r.shape), generator=g), torch.randint(0, 3, (2, *r.shape), generator=g)], 1
+        ).to(torch.uint8)
+        for n, r in regions('tiny').items()
+    }
+    return {
+        'four slices': (lambda: SliceNet(4, pretrained=False), torch.rand(2, 4, 64, 64, generator=g), 3e-3),
+        'ten slices': (lambda: SliceNet(10, pretrained=False), torch.rand(2, 10, 64, 64, generator=g), 3e-3),
+        'volume': (lambda: VolumeNet(False), torch.rand(2, 1, 10, 32, 32, generator=g), 1e-3),
+        'organs': (lambda: OrganNet(8), cubes, 1e-2),
+    }
 
 
-@pytest.mark.parametrize('name', ['four frames', 'ten frames', 'volume', 'organs'])
+@pytest.mark.parametrize('name', ['four slices', 'ten slices', 'volume', 'organs'])
 def test_trauma_networks(name):
     torch.manual_seed(0)
     make, image, rate = trauma()[name]
@@ -42,10 +51,14 @@ def test_trauma_networks(name):
 def test_mask_networks(name):
     from ctlab.learn.nets import ResNetUNet, UNet3D, unet_2d
     torch.manual_seed(0)
-    net = {'unet': lambda: unet_2d(1, 8), 'resnet': lambda: ResNetUNet(1, False), 'unet3d': lambda: UNet3D(1, 1, 4)}[name]()
+    net = {'unet': lambda: unet_2d(1, 8), 'resnet': lambda: ResNetUNet(1, False), 'unet3d': lambda: UNet3D(1, 1, 4)}[
+        name
+    ]()
     shape = (16, 16, 16) if name == 'unet3d' else (32, 32)
     grids = np.meshgrid(*(np.arange(n) for n in shape), indexing='ij')
-    mask = torch.from_numpy((sum((g - n/2)**2 for g, n in zip(grids, shape)) < (min(shape)/3)**2).astype(np.int64))[None].repeat(2, *(1,)*len(shape))
+    mask = torch.from_numpy(
+        (sum((g - n / 2) ** 2 for g, n in zip(grids, shape)) < (min(shape) / 3) ** 2).astype(np.int64)
+    )[None].repeat(2, *(1,) * len(shape))
     image = (mask*.5 + torch.rand(mask.shape, generator=torch.Generator().manual_seed(2))*.4).float()[:, None]
     first, last = by_heart(net, image, MaskLoss(), {'mask': mask}, 60, 1e-2)
     assert last < .35*first, (first, last)
@@ -79,4 +92,9 @@ assert torch.equal(made.net.encoder.conv1.weight, encoder.conv1.weight) and torc
 
 def test_weights_of_the_hub_are_taken_from_its_cache_without_a_network(tmp_path):
     import os, subprocess, sys
-    subprocess.run([sys.executable, '-W', 'ignore', '-c', CACHED], env=os.environ | {'HF_HUB_CACHE': str(tmp_path)}, check=True, timeout=120)
+    subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', CACHED],
+        env=os.environ | {'HF_HUB_CACHE': str(tmp_path)},
+        check=True,
+        timeout=120,
+    )

@@ -50,7 +50,11 @@ def test_masks_lie_on_their_series_as_nibabel_and_simpleitk_see_them(tiny):
         ours = np.array([[0, 0, 0, 1], [*(np.array(volume.shape[::-1]) - 1), 1]]).T
         inside = lambda p: np.sort(p[:3], axis=1)
         assert np.allclose(inside(lps @ corners), inside(volume.affine @ ours), atol=.02)
-        values = volume.array[nifti.read(tiny/'segmentations'/f'{row.series_id}.nii').array == 1] if not row.mirrored else None
+        values = (
+            volume.array[nifti.read(tiny / 'segmentations' / f'{row.series_id}.nii').array == 1]
+            if not row.mirrored
+            else None
+        )
         if values is not None and len(values) > 500: assert 40 < np.median(values) < 160  # the liver is liver
 
 
@@ -66,7 +70,9 @@ def test_files_are_valid_dicom_with_the_real_cohorts_form(tiny):
     for series in sorted((tiny/'train_images').glob('*/*')):
         ds = pydicom.dcmread(next(iter(sorted(series.glob('*.dcm')))), stop_before_pixels=True)
         syntaxes.add(ds.file_meta.TransferSyntaxUID.name)
-        assert (ds.BitsAllocated, ds.BitsStored) == (16, 12) and ds.PatientID == series.parent.name and ds.Modality == 'CT'
+        assert (
+            (ds.BitsAllocated, ds.BitsStored) == (16, 12) and ds.PatientID == series.parent.name and ds.Modality == 'CT'
+        )
         assert pydicom.uid.UID(ds.SeriesInstanceUID).is_valid and len(ds.SOPInstanceUID) <= 64
         assert 'PatientName' not in ds and 'PatientBirthDate' not in ds
     assert 'RLE Lossless' in syntaxes and len(syntaxes) >= 2
@@ -84,7 +90,8 @@ def test_pydicom_finds_no_invalid_value(tiny):
                 assert path.parent.name in truncated(tiny)
                 continue
             for element in [*ds.file_meta, *ds.iterall()]:
-                for value in element.value if element.VM > 1 else [element.value]: validate_value(element.VR, str(value) if element.VR in ('DS', 'IS') else value, config.RAISE)
+                for value in element.value if element.VM > 1 else [element.value]:
+                    validate_value(element.VR, str(value) if element.VR in ('DS', 'IS') else value, config.RAISE)
                 seen.add(element.keyword)
     finally: config.settings.reading_validation_mode = before
     assert {'ImagePositionPatient', 'RescaleSlope', 'SOPInstanceUID', 'WindowCenter'} <= seen
@@ -99,7 +106,8 @@ def test_same_seed_same_bytes(tmp_path):
     import hashlib
     from ctlab.phantoms.patients import Preset, make_cohort
     sizes = Preset(2, 48, 9., (20.,), True, False)
-    digest = lambda r: {p.relative_to(r).as_posix(): hashlib.sha1(p.read_bytes()).hexdigest() for p in sorted(r.rglob('*')) if p.is_file()}
+    digest = lambda r: {p.relative_to(r).as_posix(): hashlib.sha1(p.read_bytes()).hexdigest()
+                        for p in sorted(r.rglob('*')) if p.is_file()}
     one = digest(make_cohort(tmp_path/'a', sizes, 3, workers=1, progress=False))
     two = digest(make_cohort(tmp_path/'b', sizes, 3, workers=2, progress=False))
     assert one == two and len(one) > 20
@@ -118,5 +126,6 @@ def test_a_killed_cohort_is_finished_by_the_next_call(tmp_path):
     process.wait()
     assert not (target/'train_2024.csv').exists()
     for place in (target, tmp_path/'whole'): subprocess.run([sys.executable, '-c', code.format(str(place))], check=True)
-    digest = lambda r: {p.relative_to(r).as_posix(): hashlib.sha1(p.read_bytes()).hexdigest() for p in sorted(r.rglob('*')) if p.is_file()}
+    digest = lambda r: {p.relative_to(r).as_posix(): hashlib.sha1(p.read_bytes()).hexdigest()
+                        for p in sorted(r.rglob('*')) if p.is_file()}
     assert digest(target) == digest(tmp_path/'whole')

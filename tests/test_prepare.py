@@ -30,7 +30,8 @@ def mutate(data, rng):
             data[at+8:at+8+n] = (b'../../../../etc/passwd' + b'\0'*n)[:n]
     elif kind == 6:  # sequences within sequences within sequences
         at = data.find(b'\x08\x00\x16\x00UI')
-        if at > 0: data[at:at] = (b'\x08\x00\x06\x00SQ\0\0\xff\xff\xff\xff' + b'\xfe\xff\x00\xe0\xff\xff\xff\xff')*int(rng.integers(1, 5000))
+        if at > 0: data[at:at] = (b'\x08\x00\x06\x00SQ\0\0\xff\xff\xff\xff'
+                                  + b'\xfe\xff\x00\xe0\xff\xff\xff\xff')*int(rng.integers(1, 5000))
     else: data[200:200] = bytes(rng.integers(0, 256, int(rng.integers(1, 300)), dtype=np.uint8))
     return bytes(data)
 
@@ -44,23 +45,37 @@ def hostile(tiny, tmp_path_factory):
     sources = truth[truth['fault'] == '']
     for k in range(int(os.environ.get('CTLAB_HOSTILE', 40))):
         row = sources.iloc[k % len(sources)]
-        files = sorted((tiny/'train_images'/str(row['patient_id'])/str(row['series_id'])).glob('*.dcm'), key=lambda p: int(p.stem))[20:30]
+        files = sorted(
+            (tiny / 'train_images' / str(row['patient_id']) / str(row['series_id'])).glob('*.dcm'),
+            key=lambda p: int(p.stem),
+        )[20:30]
         folder = root/'train_images'/str(100 + k)/str(1000 + k)
         folder.mkdir(parents=True)
-        for n, path in enumerate(files): (folder/path.name).write_bytes(path.read_bytes() if n in (3, 4) else mutate(path.read_bytes(), rng))
+        for n, path in enumerate(files):
+            (folder / path.name).write_bytes(path.read_bytes() if n in (3, 4) else mutate(path.read_bytes(), rng))
     return root
 
 
-def digests(folder): return {p.relative_to(folder).as_posix(): hashlib.sha1(p.read_bytes()).hexdigest() for p in folder.rglob('*') if p.is_file()}
+def digests(folder):
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha1(p.read_bytes()).hexdigest()
+        for p in folder.rglob('*')
+        if p.is_file()
+    }
 
 
 def test_hostile_files_are_set_aside_and_counted(hostile, tmp_path):
     before, outside = digests(hostile), set(tmp_path.parent.iterdir())
     code = 'import resource, sys; from ctlab.cohort.stacks import Recipe, prepare; prepare(*sys.argv[1:], Recipe(5., 32), workers=2, progress=False); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)'
-    done = subprocess.run([sys.executable, '-c', code, str(hostile), str(tmp_path/'work')], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, '-c', code, str(hostile), str(tmp_path / 'work')], capture_output=True, text=True, check=True
+    )
     assert int(done.stdout) < 1_000_000  # kB, of the largest worker
     stacks = prepare(hostile, tmp_path/'work', Recipe(5., 32), workers=2, progress=False)
-    assert len(stacks) == len(list(hostile.glob('train_images/*/*'))) and set(stacks.table['status']) <= {'prepared', 'set aside'}
+    assert len(stacks) == len(list(hostile.glob('train_images/*/*'))) and set(stacks.table['status']) <= {
+        'prepared',
+        'set aside',
+    }
     assert (stacks.table.loc[stacks.table['status'] == 'set aside', 'reason'] != '').all()
     assert digests(hostile) == before
     assert set(tmp_path.parent.iterdir()) == outside and [p.name for p in tmp_path.iterdir()] == ['work']
@@ -74,7 +89,8 @@ def test_a_second_call_changes_nothing(tiny, tmp_path):
     assert digests(tmp_path) == before
 
 
-@pytest.mark.parametrize('content', [b'', b'not an image', b'\0'*128 + b'DICM', b'\0'*128 + b'DICM' + b'\x02\x00\x00\x00UL\x04\x00\xff\xff\xff\xff', b'\x1f\x8b' + b'\0'*400])
+@pytest.mark.parametrize('content', [b'', b'not an image', b'\0'*128 + b'DICM', b'\0'*128 + b'DICM'
+                                     + b'\x02\x00\x00\x00UL\x04\x00\xff\xff\xff\xff', b'\x1f\x8b' + b'\0'*400])
 def test_a_file_that_is_no_image_has_a_reason(tmp_path, content):
     path = tmp_path/'1.dcm'
     path.write_bytes(content)
@@ -88,9 +104,11 @@ def test_killed_at_random_moments_then_run_again_gives_the_same_bytes(tiny, tmp_
     subprocess.run([sys.executable, '-c', CALL, str(tiny), str(tmp_path/'whole')], check=True)
     rng = np.random.default_rng(0)
     for _ in range(int(os.environ.get('CTLAB_KILLS', 6))):
-        process = subprocess.Popen([sys.executable, '-c', CALL, str(tiny), str(tmp_path/'killed')], start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, '-c', CALL, str(tiny), str(tmp_path / 'killed')], start_new_session=True
+        )
         time.sleep(float(rng.uniform(1, 6)))
-        try: os.killpg(process.pid, signal.SIGKILL)
+        try:os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError: pass
         process.wait()
     subprocess.run([sys.executable, '-c', CALL, str(tiny), str(tmp_path/'killed')], check=True)
@@ -99,7 +117,14 @@ def test_killed_at_random_moments_then_run_again_gives_the_same_bytes(tiny, tmp_
 
 def test_changed_input_is_prepared_anew(tiny, tmp_path):
     import shutil
-    source = next(p for p in sorted((tiny/'train_images').glob('*/*')) if p.name == str(pd.read_csv(tiny/'truth'/'scans.csv', keep_default_na=False).query("fault == ''")['series_id'].iloc[0]))
+    source = next(
+        p
+        for p in sorted((tiny / 'train_images').glob('*/*'))
+        if p.name
+        == str(
+            pd.read_csv(tiny / 'truth' / 'scans.csv', keep_default_na=False).query("fault == ''")['series_id'].iloc[0]
+        )
+    )
     target = tmp_path/'data'/'train_images'/'1'/'2'
     shutil.copytree(source, target)
     before = prepare(tmp_path/'data', tmp_path/'work', Recipe(5., 24), progress=False).info(2)
@@ -117,10 +142,12 @@ def test_a_dask_cluster_with_a_dying_worker_gives_the_same_result(tiny, tmp_path
     command = [str(Path(sys.executable).with_name('dask'))]
     quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     found = tmp_path/'scheduler.json'
-    processes = [subprocess.Popen([*command, 'scheduler', '--host', '127.0.0.1', '--port', '0', '--no-dashboard', '--scheduler-file', str(found)], **quiet)]
+    processes = [subprocess.Popen([*command, 'scheduler', '--host', '127.0.0.1', '--port', '0', '--no-dashboard',
+                                   '--scheduler-file', str(found)], **quiet)]
     try:
         while not found.exists(): time.sleep(.1)
-        worker = [*command, 'worker', '--scheduler-file', str(found), '--nthreads', '1', '--no-nanny', '--no-dashboard', '--local-directory', str(tmp_path/'dask')]
+        worker = [*command, 'worker', '--scheduler-file', str(found), '--nthreads', '1', '--no-nanny', '--no-dashboard',
+                  '--local-directory', str(tmp_path/'dask')]
         processes += [subprocess.Popen(worker, **quiet) for _ in range(2)]
         import json, threading
         address = json.loads(found.read_text())['address']

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-ROOMS = ('core', 'scans', 'phantoms', 'cohort', 'learn', 'judge', 'show', 'organs', 'trauma', 'doors')  # the order in which data flows
+# the order in which data flows
+ROOMS = ('core', 'scans', 'phantoms', 'cohort', 'learn', 'judge', 'show', 'organs', 'trauma', 'doors')
 MODULES = [p for p in sorted((ROOT/'ctlab').glob('*/*.py')) if p.name != '__init__.py']
 
 
@@ -31,7 +32,9 @@ def test_the_package_is_its_rooms():
     assert found == set(ROOMS) and len(MODULES) > 40
     for room in ROOMS:
         text = ast.get_docstring(ast.parse((ROOT/'ctlab'/room/'__init__.py').read_text()))
-        assert 'Comes in:' in text and 'Goes out:' in text and '\n' not in text, f'{room}: one line says what comes in and what goes out'
+        assert (
+            'Comes in:' in text and 'Goes out:' in text and '\n' not in text
+        ), f'{room}: one line says what comes in and what goes out'
 
 
 def test_imports_only_go_down():
@@ -41,7 +44,10 @@ def test_imports_only_go_down():
 
 
 def test_no_circle_within_a_room():
-    arrows = {f'{p.parent.name}.{p.stem}': {'.'.join(to) for to in imports(p)} - {f'{p.parent.name}.{p.stem}'} for p in MODULES}
+    arrows = {
+        f'{p.parent.name}.{p.stem}': {'.'.join(to) for to in imports(p)} - {f'{p.parent.name}.{p.stem}'}
+        for p in MODULES
+    }
     while arrows:
         free = [m for m, to in arrows.items() if not to & set(arrows)]
         assert free, f'a circle among {sorted(arrows)}'
@@ -52,7 +58,9 @@ def test_names_are_apart():
     stems = [p.stem for p in MODULES]
     assert len(set(stems)) == len(stems), 'no two modules of one name, in whatever room'
     numbered = [s for s in stems if not s[-1].isdigit() and not s.endswith(('2d', '3d'))]
-    assert not [(a, b) for a in numbered for b in numbered if a != b and b.startswith(a)], 'no name is another one with an ending'
+    assert not [
+        (a, b) for a in numbered for b in numbered if a != b and b.startswith(a)
+    ], 'no name is another one with an ending'
     books = [p.stem for p in (ROOT/'nbs').rglob('[0-9]*.ipynb') if '.ipynb_checkpoints' not in p.parts]
     assert len(set(books)) == len(books) and all(b[:2].isdigit() and b[2] == '_' for b in books)
 
@@ -72,9 +80,14 @@ def test_the_front_door():
     assert set(ctlab.__all__) <= set(dir(ctlab))
     for name in ctlab.__all__:
         found = getattr(ctlab, name)
-        assert callable(found) and found.__doc__ and getattr(importlib.import_module(found.__module__), found.__name__) is found
+        assert (
+            callable(found)
+            and found.__doc__
+            and getattr(importlib.import_module(found.__module__), found.__name__) is found
+        )
     stub = ast.parse((ROOT/'ctlab'/'__init__.pyi').read_text())
     typed = {a.asname: (n.module, a.name) for n in stub.body if isinstance(n, ast.ImportFrom) for a in n.names}
     assert set(typed) == set(ctlab.__all__), 'editors see what there is'
-    for name, (module, inner) in typed.items(): assert getattr(importlib.import_module(f'ctlab.{module}'), inner) is getattr(ctlab, name)
+    for name, (module, inner) in typed.items():
+        assert getattr(importlib.import_module(f'ctlab.{module}'), inner) is getattr(ctlab, name)
     with pytest.raises(AttributeError): ctlab.nothing

@@ -15,7 +15,9 @@ def links(site):
     from html.parser import HTMLParser
 
     class Targets(HTMLParser):
-        def handle_starttag(self, tag, attributes): self.found += [v.partition('#')[0].partition('?')[0] for k, v in attributes if k in ('href', 'src') and v]
+
+        def handle_starttag(self, tag, attributes):
+            self.found += [v.partition('#')[0].partition('?')[0] for k, v in attributes if k in ('href', 'src') and v]
 
     for page in site.rglob('*.html'):
         parser = Targets()
@@ -26,7 +28,11 @@ def links(site):
 
 
 def test_every_internal_link_leads_somewhere(site):
-    missing = {(p.relative_to(site).as_posix(), t) for p, t in links(site) if not t.startswith(('http:', 'https:')) and not (p.parent/t).exists()}
+    missing = {
+        (p.relative_to(site).as_posix(), t)
+        for p, t in links(site)
+        if not t.startswith(('http:', 'https:')) and not (p.parent / t).exists()
+    }
     assert not missing
 
 
@@ -43,18 +49,28 @@ def test_no_script_style_font_or_picture_comes_from_outside(site):
 
 
 def test_pages_in_a_browser(site, browser, shots):
-    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(type('Quiet', (http.server.SimpleHTTPRequestHandler,), {'log_message': lambda *_: None}), directory=str(site)))
+    server = http.server.ThreadingHTTPServer(
+        ('127.0.0.1', 0),
+        functools.partial(
+            type('Quiet', (http.server.SimpleHTTPRequestHandler,), {'log_message': lambda *_: None}),
+            directory=str(site),
+        ),
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     base, wrong = f'http://127.0.0.1:{server.server_port}/', []
     page = browser.new_page(viewport={'width': 1280, 'height': 900})
     page.on('console', lambda m: wrong.append(m.text) if m.type == 'error' else None)
-    page.on('requestfailed', lambda r: wrong.append(f'{r.failure} {r.url}') if 'ERR_ABORTED' not in str(r.failure) else None)  # leaving a page ends what the browser fetched ahead
+    page.on(
+        'requestfailed', lambda r: wrong.append(f'{r.failure} {r.url}') if 'ERR_ABORTED' not in str(r.failure) else None
+    )  # leaving a page ends what the browser fetched ahead
     page.on('response', lambda r: wrong.append(f'{r.status} {r.url}') if r.status >= 400 else None)
     for name in ('index.html', '03_approach1.html', '00_eda.html', 'lib/phantoms/05_gallery.html', 'api/metrics.html'):
         page.goto(base + name)
         page.wait_for_load_state('networkidle')
         page.screenshot(path=str(shots/f'{name.replace("/", "-")[:-5]}.png'), full_page=False)
-        pictures = page.eval_on_selector_all('main img, article img', 'all => all.map(i => i.complete && i.naturalWidth > 50)')
+        pictures = page.eval_on_selector_all(
+            'main img, article img', 'all => all.map(i => i.complete && i.naturalWidth > 50)'
+        )
         assert all(pictures), name
         if name.startswith(('0', 'lib/06b')): assert pictures, f'{name} shows no figure'
     figure = page.goto(base + '03_approach1.html') and page.locator('.cell_output img').first

@@ -9,7 +9,8 @@ APPROACHES = ('approach1', 'approach2', 'approach3', 'approach4', 'approach5', '
 
 @pytest.mark.parametrize('study', APPROACHES)
 def test_papermill_runs_every_fold_and_the_report_gathers_them(ctlab, tiny, tmp_path, study):
-    ended = ctlab('run', study, '--folds', 'all', '--jobs', 2, '--out', tmp_path/'notebooks', '-p', 'out_dir', tmp_path/'runs', env={'OMP_NUM_THREADS': '1'})
+    ended = ctlab('run', study, '--folds', 'all', '--jobs', 2, '--out', tmp_path/'notebooks', '-p', 'out_dir',
+                  tmp_path/'runs', env={'OMP_NUM_THREADS': '1'})
     assert ended.returncode == 0, ended.stdout + ended.stderr
     for fold in range(4):
         folder = tmp_path/'runs'/study/'tiny'/f'fold{fold}'
@@ -19,7 +20,12 @@ def test_papermill_runs_every_fold_and_the_report_gathers_them(ctlab, tiny, tmp_
         config = json.loads((folder/'config.json').read_text())
         assert config['phantom'] and config['weights'] == 'random'
         assert {'predictions.parquet', 'environment.json', 'weights.safetensors'} <= {p.name for p in folder.iterdir()}
-    held = pd.concat([pd.read_parquet(p).query("split == 'valid'") for p in (tmp_path/'runs'/study/'tiny').glob('fold*/predictions.parquet')])
+    held = pd.concat(
+        [
+            pd.read_parquet(p).query("split == 'valid'")
+            for p in (tmp_path / 'runs' / study / 'tiny').glob('fold*/predictions.parquet')
+        ]
+    )
     assert held['series_id'].is_unique  # every scan is held out once
     ended = ctlab('report', study, '--out-dir', tmp_path/'runs')
     assert ended.returncode == 0, ended.stderr
@@ -34,13 +40,17 @@ def predict_and_check(ctlab, tiny, tmp_path):
     "The run just made, applied to a folder with one series and to a cohort without labels."
     import shutil
     cohort = tmp_path/'new'
-    for patient in sorted((tiny/'train_images').iterdir())[:2]: shutil.copytree(patient, cohort/'train_images'/patient.name)
+    for patient in sorted((tiny / 'train_images').iterdir())[:2]:
+        shutil.copytree(patient, cohort / 'train_images' / patient.name)
     one = next((cohort/'train_images').glob('*/*'))
     for source, name in ((cohort, 'a'), (one, 'b')):
-        ended = ctlab('predict', source, '--model', tmp_path/'runs'/'approach1'/'tiny', '--out', tmp_path/name, '--work', tmp_path/'work')
+        ended = ctlab('predict', source, '--model', tmp_path/'runs'/'approach1'/'tiny', '--out', tmp_path/name,
+                      '--work', tmp_path/'work')
         assert ended.returncode == 0, ended.stderr
         table = pd.read_csv(tmp_path/name/'predictions.csv')
-        assert (table['low'] <= table['probability'] + 1e-4).all() and (table['probability'] <= table['high'] + 1e-4).all()
+        assert (table['low'] <= table['probability'] + 1e-4).all() and (
+            table['probability'] <= table['high'] + 1e-4
+        ).all()
         assert table.groupby(['series_id', 'target'])['probability'].sum().sub(1).abs().max() < 1e-3
         page = (tmp_path/name/'predictions.html').read_text()
         assert 'Trained on phantoms' in page and 'data:image/png' in page and 'http' not in page
@@ -65,7 +75,8 @@ def test_a_start_from_phantoms_is_asked_for_by_name(ctlab, tiny, tmp_path):
 
 
 def test_plain_papermill_from_the_root(root, tiny, tmp_path):
-    command = [str(Path(sys.executable).with_name('papermill')), 'nbs/00_eda.ipynb', str(tmp_path/'out.ipynb'), '-p', 'fold', '2', '-p', 'work_dir', str(tmp_path/'work')]
+    command = [str(Path(sys.executable).with_name('papermill')), 'nbs/00_eda.ipynb', str(tmp_path/'out.ipynb'), '-p',
+               'fold', '2', '-p', 'work_dir', str(tmp_path/'work')]
     ended = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-2000:]
     assert 'fold = 2' in (tmp_path/'out.ipynb').read_text()
@@ -94,7 +105,9 @@ if __name__ == '__main__':
 """
 
 
-@pytest.mark.parametrize('code, run', [(TRAUMA, 'approach1/tiny/fold0'), (MASKS, 'liver3d/tiny/fold0')], ids=['trauma', 'masks'])
+@pytest.mark.parametrize(
+    'code, run', [(TRAUMA, 'approach1/tiny/fold0'), (MASKS, 'liver3d/tiny/fold0')], ids=['trauma', 'masks']
+)
 def test_a_killed_training_resumes_as_if_undisturbed(tiny, tmp_path, code, run):
     "The same losses in every epoch, the same weights and the same scores, to the last digit, killed twice."
     import torch
@@ -108,7 +121,9 @@ def test_a_killed_training_resumes_as_if_undisturbed(tiny, tmp_path, code, run):
     written = lambda: last.stat().st_mtime_ns if last.exists() else None
     for _ in range(2):
         before = written()
-        process = subprocess.Popen(call('killed'), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            call('killed'), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
         while process.poll() is None and written() == before: time.sleep(.005)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -150,7 +165,13 @@ def test_two_processes_learn_what_one_learns(tmp_path):
     import torch
     script = tmp_path/'parallel.py'
     script.write_text(PARALLEL)
-    for devices in (1, 2): subprocess.run([sys.executable, str(script), str(tmp_path/str(devices)), str(devices)], check=True, capture_output=True, timeout=300)
+    for devices in (1, 2):
+        subprocess.run(
+            [sys.executable, str(script), str(tmp_path / str(devices)), str(devices)],
+            check=True,
+            capture_output=True,
+            timeout=300,
+        )
     one, two = (torch.load(tmp_path/str(n)/'rank0.pt', weights_only=True) for n in (1, 2))
     for name in one: assert torch.allclose(one[name], two[name], atol=1e-5), name
     assert (tmp_path/'2'/'rank1.pt').exists()
@@ -161,8 +182,14 @@ def test_a_run_on_the_real_layout_needs_no_truth_folder(ctlab, tiny, tmp_path):
     import shutil
     plain = tmp_path/'download'
     plain.mkdir()
-    for name in ('train_2024.csv', 'train_series_meta.csv', 'image_level_labels.csv'): shutil.copy(tiny/name, plain/name)
+    for name in ('train_2024.csv', 'train_series_meta.csv', 'image_level_labels.csv'):
+        shutil.copy(tiny / name, plain / name)
     (plain/'train_images').symlink_to(tiny/'train_images')
     ended = ctlab('run', '00_eda', '-p', 'data_root', plain, '-p', 'work_dir', tmp_path/'work', '--out', tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert sorted(p.name for p in plain.iterdir()) == ['image_level_labels.csv', 'train_2024.csv', 'train_images', 'train_series_meta.csv']
+    assert sorted(p.name for p in plain.iterdir()) == [
+        'image_level_labels.csv',
+        'train_2024.csv',
+        'train_images',
+        'train_series_meta.csv',
+    ]

@@ -3,6 +3,7 @@
 The weights folder is laid out as the program expects (task 297, the 3 mm network, 118 outputs). The network is a real nnU-Net of two stages
 whose few weights are set by hand so that its answer is known: liver where the picture is brighter than its average, spleen elsewhere.
 """
+
 import json
 import numpy as np
 import pytest
@@ -25,7 +26,9 @@ def weights(tmp_path_factory):
         net.encoder.stages[0][0].convs[0].conv.weight[:, 0, 1, 1, 1] = torch.tensor([1., -1.])
         decoder = net.decoder.stages[0].convs[0].conv.weight
         decoder[0, 2, 1, 1, 1] = decoder[1, 3, 1, 1, 1] = 1.   # the skipped features, not those from below
-        net.decoder.seg_layers[-1].weight[labels['liver'], 0] = net.decoder.seg_layers[-1].weight[labels['spleen'], 1] = 1.
+        net.decoder.seg_layers[-1].weight[labels['liver'], 0] = net.decoder.seg_layers[-1].weight[
+            labels['spleen'], 1
+        ] = 1.0
         net.decoder.seg_layers[-1].bias.fill_(-50.)
         net.decoder.seg_layers[-1].bias[[labels['liver'], labels['spleen']]] = 0.
     write_weights(home, net, labels, features)
@@ -98,4 +101,5 @@ def test_without_weights_the_next_provider_is_asked(tiny, tmp_path, monkeypatch,
     stacks = prepare(tiny, tmp_path/'work', Recipe(5., 24), progress=False)
     masks = mask_stacks(tiny, tmp_path/'work', stacks, (TotalSegmentator(fast=True), OnDisk(str(tiny))), progress=False)
     assert set(masks.table['provider']) == {'disk'}
-    with pytest.raises(NoMask, match='TOTALSEG_WEIGHTS_PATH'): mask_stacks(tiny, tmp_path/'work', stacks, (TotalSegmentator(fast=True),), progress=False)
+    with pytest.raises(NoMask, match='TOTALSEG_WEIGHTS_PATH'):
+        mask_stacks(tiny, tmp_path / 'work', stacks, (TotalSegmentator(fast=True),), progress=False)

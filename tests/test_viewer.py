@@ -12,7 +12,9 @@ def pixels(page, plane):
 
 
 def drawn(page, plane, at):
-    page.wait_for_function('([plane, at]) => document.querySelector(`canvas[data-plane=${plane}]`).dataset.drawn == at', arg=[plane, at])
+    page.wait_for_function(
+        '([plane, at]) => document.querySelector(`canvas[data-plane=${plane}]`).dataset.drawn == at', arg=[plane, at]
+    )
 
 
 def test_a_page_of_its_own(ctlab, tmp_path, browser, shots):
@@ -22,7 +24,9 @@ def test_a_page_of_its_own(ctlab, tmp_path, browser, shots):
     mask = np.zeros(hu.shape, np.uint8)
     mask[8:12, 10:20, 10:20] = 1
     affine = np.diag([1., 1., 2., 1.])
-    scan, label = nifti.write(Volume(hu, affine), tmp_path/'scan.nii.gz'), nifti.write(Volume(mask, affine), tmp_path/'mask.nii.gz')
+    scan, label = nifti.write(Volume(hu, affine), tmp_path / 'scan.nii.gz'), nifti.write(
+        Volume(mask, affine), tmp_path / 'mask.nii.gz'
+    )
     done = ctlab('view', scan, tmp_path/'scan.html', '--mask', label, '--structures', 'spleen', '--json')
     assert done.returncode == 0 and json.loads(done.stdout)['bytes'] > 1000, done.stderr
     page, wrong = browser.new_page(viewport={'width': 1200, 'height': 560}), []
@@ -56,17 +60,31 @@ def test_a_page_of_its_own(ctlab, tmp_path, browser, shots):
     assert not wrong, wrong[:3]
 
 
-@pytest.mark.parametrize('arguments, words', [(('none.nii.gz',), 'no such file'), (('.', 'page.txt'), '.html'), (('.', 'page.html'), '')])
+@pytest.mark.parametrize(
+    'arguments, words', [(('none.nii.gz',), 'no such file'), (('.', 'page.txt'), '.html'), (('.', 'page.html'), '')]
+)
 def test_view_says_what_is_wrong(ctlab, tmp_path, arguments, words):
     done = ctlab('view', *(str(tmp_path/a) for a in arguments))
-    assert done.returncode == 1 and words in done.stderr and 'Traceback' not in done.stderr and not (tmp_path/'page.html').exists()
+    assert (
+        done.returncode == 1
+        and words in done.stderr
+        and 'Traceback' not in done.stderr
+        and not (tmp_path / 'page.html').exists()
+    )
 
 
 @pytest.fixture
 def lab(root, tmp_path):
     "JupyterLab on a copy of the chapter on DICOM and a notebook that leafs through the tiny cohort."
     shutil.copy(root/'nbs'/'01_dicom.ipynb', tmp_path/'01_dicom.ipynb')
-    leaf = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('import ctlab\nfrom ctlab.core.settings import Settings\nctlab.browse(Settings())')], metadata={'kernelspec': {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}})
+    leaf = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_code_cell(
+                'import ctlab\nfrom ctlab.core.settings import Settings\nctlab.browse(Settings())'
+            )
+        ],
+        metadata={'kernelspec': {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}},
+    )
     nbformat.write(leaf, tmp_path/'browse.ipynb')
     settings = tmp_path/'config'/'lab'/'user-settings'/'@jupyterlab'/'notebook-extension'/'tracker.jupyterlab-settings'
     settings.parent.mkdir(parents=True)
@@ -75,11 +93,13 @@ def lab(root, tmp_path):
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
     log = open(tmp_path/'lab.log', 'w')
-    server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--ip=127.0.0.1', f'--port={port}', '--IdentityProvider.token=t', f'--ServerApp.root_dir={tmp_path}', '--allow-root'],
-                              env=os.environ | {'JUPYTER_CONFIG_DIR': str(tmp_path/'config'), 'JUPYTER_PREFER_ENV_PATH': '1'}, stdout=log, stderr=log, cwd=root)
+    server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--ip=127.0.0.1', f'--port={port}',
+                               '--IdentityProvider.token=t', f'--ServerApp.root_dir={tmp_path}', '--allow-root'],
+                              env=os.environ | {'JUPYTER_CONFIG_DIR': str(tmp_path/'config'),
+                                                'JUPYTER_PREFER_ENV_PATH': '1'}, stdout=log, stderr=log, cwd=root)
     base = f'http://127.0.0.1:{port}'
     for _ in range(120):
-        try: urllib.request.urlopen(f'{base}/api?token=t', timeout=1); break
+        try:urllib.request.urlopen(f'{base}/api?token=t', timeout=1); break
         except OSError: time.sleep(.5)
     yield base
     server.terminate()
@@ -91,7 +111,9 @@ def run_all(browser, lab, notebook):
     page = browser.new_page(viewport={'width': 1400, 'height': 950})
     page.goto(f'{lab}/lab/tree/{notebook}?token=t')
     page.wait_for_selector('.jp-Notebook .jp-CodeCell', timeout=90_000)
-    page.wait_for_function("document.querySelector('.jp-Toolbar-kernelName')?.textContent.includes('Python') && document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status == 'idle'", timeout=90_000)
+    page.wait_for_function("document.querySelector('.jp-Toolbar-kernelName')?.textContent.includes('Python') && "
+                           "document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status == 'idle'",
+                           timeout=90_000)
     page.wait_for_timeout(2000)
     page.locator('.lm-MenuBar-itemLabel', has_text=re.compile('^Run$')).click()
     page.get_by_text('Run All Cells', exact=True).click()
@@ -118,11 +140,13 @@ def test_the_chapter_on_dicom_in_jupyterlab(lab, browser, shots):
     try: page.wait_for_selector('[data-viewer] canvas[data-plane=axial][data-drawn]', timeout=100_000)
     except Exception:
         page.screenshot(path=str(shots/'viewer-lab-failed.png'))
-        print(page.eval_on_selector_all('.jp-InputPrompt', 'all => all.map(p => p.textContent).join(" ")'), page.locator('[data-viewer]').count())
+        print(page.eval_on_selector_all('.jp-InputPrompt', 'all => all.map(p => p.textContent).join(" ")'),
+              page.locator('[data-viewer]').count())
         raise
     viewer = page.locator('[data-viewer]').first
     viewer.scroll_into_view_if_needed()
-    page.wait_for_function("![...document.querySelectorAll('.jp-InputPrompt')].some(p => p.textContent.includes('*'))", timeout=300_000)
+    page.wait_for_function("![...document.querySelectorAll('.jp-InputPrompt')].some(p => p.textContent.includes('*'))",
+                           timeout=300_000)
     before, at = pixels(page, 'axial'), int(page.locator('[data-slice=axial]').first.input_value())
     page.locator('[data-slice=axial]').first.fill(str(at - 4))
     drawn(page, 'axial', at - 4)
@@ -131,5 +155,6 @@ def test_the_chapter_on_dicom_in_jupyterlab(lab, browser, shots):
     page.locator('[data-window=width]').first.fill('1200')
     assert pixels(page, 'coronal') != narrow
     page.screenshot(path=str(shots/'viewer-lab.png'))
-    errors = page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"], .jp-RenderedText[data-mime-type="application/vnd.jupyter.stderr"]').all_inner_texts()
+    errors = page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"], '
+                          '.jp-RenderedText[data-mime-type="application/vnd.jupyter.stderr"]').all_inner_texts()
     assert not [e for e in errors if 'Traceback' in e or 'Error' in e], errors[:2]

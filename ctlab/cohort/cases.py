@@ -39,7 +39,9 @@ def find_cases(
     for layout in (_decathlon, _lits, _ircad, _folders):
         cases = layout(root, part)
         if cases: return sorted(cases, key=lambda c: [int(t) if t.isdigit() else t for t in re.split(r'(\d+)', c.name)])
-    raise ValueError(f'{root}: no segmentation set recognised; expected imagesTr/ and labelsTr/ (Medical Decathlon, nnU-Net), volume-N.nii with segmentation-N.nii (LiTS), ircad_eNN_orig.nii.gz with ircad_eNN_liver.nii.gz, or one folder per patient with dicom/ and masks/')
+    raise ValueError(f'{root}: no segmentation set recognised; expected imagesTr/ and labelsTr/ (Medical Decathlon, '
+                     f'nnU-Net), volume-N.nii with segmentation-N.nii (LiTS), ircad_eNN_orig.nii.gz with '
+                     f'ircad_eNN_liver.nii.gz, or one folder per patient with dicom/ and masks/')
 
 def _decathlon(root, part):
     labels = {_nifti_name(p): p for p in (root/f'labels{part}').glob('*.nii*') if not p.name.startswith('.')}
@@ -48,13 +50,25 @@ def _decathlon(root, part):
 
 def _lits(root, part):
     labels = {_nifti_name(p).removeprefix('segmentation-'): p for p in root.rglob('segmentation-*.nii*')}
-    return [Case(f'volume-{n}', p, labels.get(n)) for p in root.rglob('volume-*.nii*') if (n := _nifti_name(p).removeprefix('volume-'))]
+    return [
+        Case(f'volume-{n}', p, labels.get(n))
+        for p in root.rglob('volume-*.nii*')
+        if (n := _nifti_name(p).removeprefix('volume-'))
+    ]
 
 def _ircad(root, part):
-    return [Case(name, p, mask if (mask := p.with_name(p.name.replace('_orig', '_liver'))).exists() else None) for p in root.rglob('ircad_e*_orig.nii*') if (name := _nifti_name(p).removesuffix('_orig'))]
+    return [
+        Case(name, p, mask if (mask := p.with_name(p.name.replace('_orig', '_liver'))).exists() else None)
+        for p in root.rglob('ircad_e*_orig.nii*')
+        if (name := _nifti_name(p).removesuffix('_orig'))
+    ]
 
 def _folders(root, part):
-    return [Case(p.name, p/'dicom', {_nifti_name(m): m for m in sorted((p/'masks').glob('*.nii*'))} or None) for p in root.iterdir() if (p/'dicom').is_dir()]
+    return [
+        Case(p.name, p / 'dicom', {_nifti_name(m): m for m in sorted((p / 'masks').glob('*.nii*'))} or None)
+        for p in root.iterdir()
+        if (p / 'dicom').is_dir()
+    ]
 
 # %% ../../nbs/lib/cohort/04_cases.ipynb #c4a811f8
 RULES = ('nearest', 'background', 'priority')
@@ -88,7 +102,9 @@ def _nearest(stack, both, spacing):
 # %% ../../nbs/lib/cohort/04_cases.ipynb #476e9c48
 def _place(volume):
     "Where a volume lies, for messages."
-    return f'{volume.shape} voxels of {np.round(volume.spacing, 3).tolist()} mm from {np.round(volume.origin, 1).tolist()}'
+    return (
+        f'{volume.shape} voxels of {np.round(volume.spacing, 3).tolist()} mm from {np.round(volume.origin, 1).tolist()}'
+    )
 
 def read_case(
     case: Case,
@@ -106,10 +122,14 @@ def read_case(
             raise ValueError(f'{path}: not on the grid of {case.image}: {_place(mask)} against {_place(scan)}')
         masks[name] = mask.array
     if rule == 'join': return scan, Volume(np.any([m > 0 for m in masks.values()], 0).astype(np.uint8), scan.affine)
-    if isinstance(case.label, dict): return scan, Volume(merge_masks(masks, structures, rule, scan.spacing)[0], scan.affine)
+    if isinstance(case.label, dict):
+        return scan, Volume(merge_masks(masks, structures, rule, scan.spacing)[0], scan.affine)
     found = np.unique(masks[''])
     strange = [v for v in found.tolist() if v not in range(len(structures) + 1)]
-    if strange: raise ValueError(f'{case.label}: holds the values {strange[:5]}; expected 0 to {len(structures)} ({", ".join(structures)})')
+    if strange:
+        raise ValueError(
+            f'{case.label}: holds the values {strange[:5]}; expected 0 to {len(structures)} ({", ".join(structures)})'
+        )
     return scan, Volume(masks[''].astype(np.uint8), scan.affine)
 
 # %% ../../nbs/lib/cohort/04_cases.ipynb #c2f568b5
@@ -127,7 +147,8 @@ def _why_not(task):
     "What is wrong with a case; empty when nothing is."
     case, structures, rule = task
     try: read_case(case, structures, rule)
-    except Exception as error: return str(error) or type(error).__name__  # whatever a broken file causes, it stops nobody
+    # whatever a broken file causes, it stops nobody
+    except Exception as error: return str(error) or type(error).__name__
     return ''
 
 def sound_cases(
@@ -137,7 +158,12 @@ def sound_cases(
     workers: int = 0,
 ) -> tuple[list[Case], pd.DataFrame]:  # (cases that can be read, table of those set aside with the reason)
     "Open every case once."
-    reasons = parallel_map(_why_not, [(c, structures, rule) for c in cases], workers if sum(map(_size, cases)) > WORTH else 1, crashed=lambda task, what: what)
+    reasons = parallel_map(
+        _why_not,
+        [(c, structures, rule) for c in cases],
+        workers if sum(map(_size, cases)) > WORTH else 1,
+        crashed=lambda task, what: what,
+    )
     return [c for c, why in zip(cases, reasons) if not why], _aside(zip(cases, reasons))
 
 def _aside(reasons):
@@ -182,7 +208,8 @@ def grid_for(
     recipe: CaseRecipe,
 ) -> Volume:  # an empty volume
     "The prepared grid: the same field in `size` by `size` pixels."
-    shape = np.array([max(1, round(scan.shape[0]*scan.spacing[0]/recipe.slice_spacing)) if recipe.slice_spacing else scan.shape[0], recipe.size, recipe.size])
+    shape = np.array([max(1, round(scan.shape[0]*scan.spacing[0]/recipe.slice_spacing)) if recipe.slice_spacing
+                      else scan.shape[0], recipe.size, recipe.size])
     step = np.array(scan.shape)/shape  # old voxels per new voxel
     affine = scan.affine.copy()
     affine[:3, :3] = scan.affine[:3, :3]*step[::-1]
@@ -194,7 +221,11 @@ def scale(
     recipe: CaseRecipe,
 ) -> np.ndarray:  # uint8
     "Intensities in 8 bits."
-    low, high = (recipe.window[0] - recipe.window[1]/2, recipe.window[0] + recipe.window[1]/2) if recipe.window else np.percentile(array, (1, 99.5))
+    low, high = (
+        (recipe.window[0] - recipe.window[1] / 2, recipe.window[0] + recipe.window[1] / 2)
+        if recipe.window
+        else np.percentile(array, (1, 99.5))
+    )
     if not high > low: raise ValueError(f'the scan is constant ({low:g}): nothing to see in it')
     return np.round(np.clip((array.astype(np.float32) - low)/(high - low), 0, 1)*255).astype(np.uint8)
 
@@ -224,8 +255,12 @@ def _key(case, recipe):
 def _known(case, recipe, folder):
     "What was noted when the case was prepared; None where that is to be done, or done again."
     facts = folder/case.name/'facts.json'
-    try: return known if facts.exists() and (known := json.loads(facts.read_text()))['key'] == _key(case, recipe) else None
-    except (OSError, ValueError): return None
+    try:
+        return (
+            known if facts.exists() and (known := json.loads(facts.read_text()))['key'] == _key(case, recipe) else None
+        )
+    except (OSError, ValueError):
+        return None
 
 def _prepare_one(task):
     "Prepare one case; (facts, reason)."
@@ -238,11 +273,16 @@ def _prepare_one(task):
         with whole(facts.parent/'image.npy') as half: np.save(half, picture.array)
         if label is not None:
             with whole(facts.parent/'label.npy') as half: np.save(half, numbers.array.astype(np.uint8))
-        counts = [] if label is None else [np.bincount(s.ravel(), minlength=len(recipe.structures) + 1).tolist() for s in numbers.array]
+        counts = (
+            []
+            if label is None
+            else [np.bincount(s.ravel(), minlength=len(recipe.structures) + 1).tolist() for s in numbers.array]
+        )
         known = {'key': key, 'shape': list(picture.shape), 'affine': picture.affine.tolist(), 'counts': counts}
         write_whole(facts, json.dumps(known))
         return known, ''
-    except Exception as error: return None, f'{type(error).__name__}: {error}'
+    except Exception as error:
+        return None, f'{type(error).__name__}: {error}'
 
 def prepare_cases(
     cases: list[Case],
@@ -254,9 +294,18 @@ def prepare_cases(
     "Make (or find) the arrays of all cases."
     root = str(cases[0].image.resolve().parents[1]) if cases else ''
     folder = Path(work)/'cases'/hashlib.sha1(json.dumps([VERSION, root, asdict(recipe)]).encode()).hexdigest()[:16]
-    done = parallel_map(_prepare_one, [(c, recipe, folder) for c in cases], workers if sum(_size(c) for c in cases if not _known(c, recipe, folder)) > WORTH else 1, 'preparing cases' if progress else None,
-                        crashed=lambda task, what: (None, what))
-    ready = [Prepared(c.name, c, folder/c.name, tuple(f['shape']), np.array(f['affine']), np.array(f['counts'])) for c, (f, why) in zip(cases, done) if f]
+    done = parallel_map(
+        _prepare_one,
+        [(c, recipe, folder) for c in cases],
+        workers if sum(_size(c) for c in cases if not _known(c, recipe, folder)) > WORTH else 1,
+        'preparing cases' if progress else None,
+        crashed=lambda task, what: (None, what),
+    )
+    ready = [
+        Prepared(c.name, c, folder / c.name, tuple(f['shape']), np.array(f['affine']), np.array(f['counts']))
+        for c, (f, why) in zip(cases, done)
+        if f
+    ]
     return ready, _aside((c, why) for c, (_, why) in zip(cases, done))
 
 # %% ../../nbs/lib/cohort/04_cases.ipynb #d050daae
@@ -283,6 +332,7 @@ def write_nnunet(
         nifti.write(scan, root/f'images{part}'/f'{case.name}_0000.nii.gz')
         if label is not None: nifti.write(label, root/'labelsTr'/f'{case.name}.nii.gz')
         written += label is not None
-    facts = {'channel_names': {'0': channel}, 'labels': {'background': 0} | {n: k + 1 for k, n in enumerate(structures)}, 'numTraining': written, 'file_ending': '.nii.gz'}
+    facts = {'channel_names': {'0': channel}, 'labels': {'background': 0}
+             | {n: k + 1 for k, n in enumerate(structures)}, 'numTraining': written, 'file_ending': '.nii.gz'}
     (root/'dataset.json').write_text(json.dumps(facts, indent=1))
     return root

@@ -30,7 +30,7 @@ def black_fraction(
 # %% ../../nbs/02_cleaning.ipynb #28b4233a
 def examine(
     folder: str | Path,  # one series
-    black: float = .98,  # share of black pixels that makes a frame black, as published
+    black: float = .98,  # share of black pixels that makes a slice black, as published
 ) -> dict:  # evidence, plain numbers
     "Everything about a series that a decision can rest on."
     headers, bad = dicom.read_headers(dicom.list_files(folder))
@@ -40,20 +40,29 @@ def examine(
         series, notes = dicom.choose_series(headers)
         found = dicom.geometry(series)
     except dicom.DicomError as error: return facts | {'slices': 0, 'reason': str(error)}
-    facts |= {'slices': len(found.order), 'strangers': len(headers) - len(series), 'missing': len(found.missing), 'duplicates': len(found.duplicates), 'tilt': round(found.tilt, 2), 'spacing': found.spacing}
+    facts |= {'slices': len(found.order), 'strangers': len(headers) - len(series), 'missing': len(found.missing),
+              'duplicates': len(found.duplicates), 'tilt': round(found.tilt, 2), 'spacing': found.spacing}
     facts |= _header_facts(series[found.order[0]]) | _numbering([series[i].instance for i in found.order])
     return facts | _pixel_facts([series[i] for i in found.order], facts, black)
 
 def _header_facts(head):
     "What the first slice's header says."
-    return {'signed': head.signed and head.stored < head.allocated, 'photometric': head.photometric, 'windows': len(head.windows),
-            'unit': head.rescale_type if head.modality in ('CT', '') else '', 'window': list(window(head.windows[0][:2])) if head.windows else None}
+    return {
+        'signed': head.signed and head.stored < head.allocated,
+        'photometric': head.photometric,
+        'windows': len(head.windows),
+        'unit': head.rescale_type if head.modality in ('CT', '') else '',
+        'window': list(window(head.windows[0][:2])) if head.windows else None,
+    }
 
 def _numbering(numbers):
     "Do the instance numbers run with the position, against it, or in neither way; as text they may."
     known = [n for n in numbers if n is not None]
     steps, texts = np.sign(np.diff(known)), sorted(known, key=str)
-    return {'numbered': bool(len(known) < 3 or (steps > 0).all() or (steps < 0).all()), 'text_order': known in (texts, texts[::-1])}
+    return {
+        'numbered': bool(len(known) < 3 or (steps > 0).all() or (steps < 0).all()),
+        'text_order': known in (texts, texts[::-1]),
+    }
 
 # %% ../../nbs/02_cleaning.ipynb #61e19dab
 def _pixel_facts(series, facts, black):
@@ -68,15 +77,20 @@ def _pixel_facts(series, facts, black):
         if raw.min() == raw.max(): constant += 1; continue
         values = dicom.stored_values(raw, header.stored, header.high_bit, header.signed)
         bits = raw.view(f'u{raw.dtype.itemsize}')
-        if header.signed and header.stored < header.allocated: negative += int((values < 0).any() and not (bits >> header.stored).any())
+        if header.signed and header.stored < header.allocated:
+            negative += int((values < 0).any() and not (bits >> header.stored).any())
         small = area_resize(dicom.hounsfield(values, header), 64)
         inside = small > -250
         body.append(float(inside.mean()))
         air.append(_inner_air(small, inside))
-        if facts['window']: outside.append(float(((small[inside] > facts['window'][0]) & (small[inside] < facts['window'][1])).mean()) if inside.any() else 0.)
+        if facts['window']:
+            outside.append(float(((small[inside] > facts['window'][0]) & (small[inside] < facts['window'][1])).mean())
+                           if inside.any() else 0.)
     middle = lambda values: float(np.median(values)) if values else 0.
-    return {'unreadable': failed, 'constant': constant, 'negative': negative, 'black': float(np.mean(np.array(blacks) >= black)) if blacks else 1.,
-            'body': middle(body), 'chest': float(np.mean(np.array(air) > .25)) if air else 0., 'in_window': middle(outside), 'blackness': middle(blacks), 'reason': facts['reason']}
+    return {'unreadable': failed, 'constant': constant, 'negative': negative,
+            'black': float(np.mean(np.array(blacks) >= black)) if blacks else 1.,
+            'body': middle(body), 'chest': float(np.mean(np.array(air) > .25)) if air else 0.,
+            'in_window': middle(outside), 'blackness': middle(blacks), 'reason': facts['reason']}
 
 def _inner_air(small, inside):
     "Share of the body's outline that is filled with air."
@@ -113,10 +127,14 @@ def causes(
 ) -> list[str]:  # names of `CAUSES`, the gravest first
     "What is wrong with a series; empty when nothing is."
     if not facts.get('slices') or facts['unreadable'] >= facts['files']: return ['unreadable']
-    tests = {'empty': facts['body'] < least_body, 'wrong_part': facts['chest'] > most_chest, 'sign': facts['signed'] and facts['negative'] > 0, 'monochrome1': facts['photometric'] == 'MONOCHROME1',
-             'units': facts['unit'].upper() not in ('', 'HU'), 'wrong_window': facts['window'] is not None and facts['in_window'] < least_window and facts['body'] >= least_body,
-             'windows': facts['windows'] > 1, 'constant': facts['constant'] > 0, 'truncated': facts['unreadable'] > 0, 'missing': facts['missing'] > 0, 'duplicate': facts['duplicates'] > 0,
-             'foreign': facts['strangers'] > 0, 'tilt': facts['tilt'] > .5, 'text_names': not facts['numbered'] and facts['duplicates'] == 0}
+    tests = {'empty': facts['body'] < least_body, 'wrong_part': facts['chest'] > most_chest, 'sign': facts['signed']
+             and facts['negative'] > 0, 'monochrome1': facts['photometric'] == 'MONOCHROME1',
+             'units': facts['unit'].upper() not in ('', 'HU'), 'wrong_window': facts['window'] is not None
+             and facts['in_window'] < least_window and facts['body'] >= least_body,
+             'windows': facts['windows'] > 1, 'constant': facts['constant'] > 0, 'truncated': facts['unreadable'] > 0,
+             'missing': facts['missing'] > 0, 'duplicate': facts['duplicates'] > 0,
+             'foreign': facts['strangers'] > 0, 'tilt': facts['tilt'] > .5, 'text_names': not facts['numbered']
+             and facts['duplicates'] == 0}
     return [name for name in CAUSES if tests.get(name)]
 
 def decide(
@@ -140,14 +158,23 @@ def _examine_one(task):
     decision, reason = decide(found)
     if found == ['unreadable']: reason = facts['reason'] or reason
     share = facts.get('black', 1.)
-    return {'patient_id': row['patient_id'], 'series_id': row['series_id'], 'slices': facts['slices'], 'blackness': facts.get('blackness', 1.), 'black_share': share, 'published': 'deleted' if share >= scan_black else 'kept',
-            'causes': ' '.join(found), 'decision': decision, 'reason': reason}
+    return {
+        'patient_id': row['patient_id'],
+        'series_id': row['series_id'],
+        'slices': facts['slices'],
+        'blackness': facts.get('blackness', 1.0),
+        'black_share': share,
+        'published': 'deleted' if share >= scan_black else 'kept',
+        'causes': ' '.join(found),
+        'decision': decision,
+        'reason': reason,
+    }
 
 def clean(
     root: str | Path,  # a cohort in the RSNA layout; never written to
     work: str | Path | None = None,  # where the decisions are kept; None keeps nothing
-    black: float = .98,  # a frame is black from this share of zero pixels on, as published
-    scan_black: float = .78,  # a scan is corrupted from this share of black frames on, as published
+    black: float = .98,  # a slice is black from this share of zero pixels on, as published
+    scan_black: float = .78,  # a scan is corrupted from this share of black slices on, as published
     workers: int = 0,  # processes; 0 for one per core
     progress: bool = True,  # show a bar with the time left
 ) -> pd.DataFrame:  # patient_id, series_id, slices, blackness, black_share, published, causes, decision, reason
@@ -155,8 +182,14 @@ def clean(
     series = list_series(root)
     path = decisions_path(root, work) if work is not None else None
     key = json.dumps([1, black, scan_black, _state(series)])
-    if path and path.exists() and path.with_suffix('.json').exists() and path.with_suffix('.json').read_text() == key: return pd.read_csv(path, keep_default_na=False)
-    rows = parallel_map(_examine_one, [(row, black, scan_black) for row in series.to_dict('records')], 1 if len(series) < 8 else workers, 'examining series' if progress else None)
+    if path and path.exists() and path.with_suffix('.json').exists() and path.with_suffix('.json').read_text() == key:
+        return pd.read_csv(path, keep_default_na=False)
+    rows = parallel_map(
+        _examine_one,
+        [(row, black, scan_black) for row in series.to_dict('records')],
+        1 if len(series) < 8 else workers,
+        'examining series' if progress else None,
+    )
     table = pd.DataFrame(rows)
     if path:
         write_whole(path, table.to_csv(index=False))
@@ -170,7 +203,9 @@ def decisions_path(root: str | Path, work: str | Path) -> Path:
 def _state(series):
     "Changes when series come, go or get other files."
     import hashlib
-    return hashlib.sha1(json.dumps([[r['series_id'], os.stat(r['folder']).st_mtime_ns] for r in series.to_dict('records')]).encode()).hexdigest()
+    return hashlib.sha1(
+        json.dumps([[r['series_id'], os.stat(r['folder']).st_mtime_ns] for r in series.to_dict('records')]).encode()
+    ).hexdigest()
 
 # %% ../../nbs/02_cleaning.ipynb #ac6f831c
 def recover(
@@ -183,9 +218,12 @@ def recover(
     if not present: raise dicom.DicomError(f'{folder}: every slice holds a single value')
     for k in flat:
         low, high = max((p for p in present if p < k), default=None), min((p for p in present if p > k), default=None)
-        if low is None or high is None: volume.array[k] = volume.array[high if low is None else low]
-        else: volume.array[k] = np.round(volume.array[low] + (volume.array[high] - volume.array[low])*((k - low)/(high - low)))
-    volume.meta.setdefault('warnings', []).extend([f'{len(flat)} slices of a single value interpolated'] if flat else [])
+        if low is None or high is None:volume.array[k] = volume.array[high if low is None else low]
+        else: volume.array[k] = np.round(volume.array[low] + (volume.array[high]
+                                                              - volume.array[low])*((k - low)/(high - low)))
+    volume.meta.setdefault('warnings', []).extend(
+        [f'{len(flat)} slices of a single value interpolated'] if flat else []
+    )
     volume.meta['filled'] = sorted({*volume.meta.get('filled', []), *flat})
     return volume
 

@@ -31,7 +31,11 @@ def check_on_disk(
 ) -> pd.DataFrame:  # what, patients
     "Who is labelled but not on disk, and the reverse."
     there = set(list_series(root)['patient_id'])
-    rows = [('labelled and on disk', len(there & set(labels.index))), ('labelled, no series on disk', len(set(labels.index) - there)), ('on disk, no label', len(there - set(labels.index)))]
+    rows = [
+        ('labelled and on disk', len(there & set(labels.index))),
+        ('labelled, no series on disk', len(set(labels.index) - there)),
+        ('on disk, no label', len(there - set(labels.index))),
+    ]
     return pd.DataFrame(rows, columns=['what', 'patients'])
 
 # %% ../../nbs/00_eda.ipynb #95b1ab70
@@ -58,7 +62,12 @@ def series_facts(
     table['megabytes'] = table['bytes']/1e6
     meta = Path(root)/'train_series_meta.csv'
     if meta.is_file(): table = table.merge(pd.read_csv(meta).drop(columns='patient_id'), on='series_id', how='left')
-    if 'aortic_hu' in table: table['phase'] = np.select([table['aortic_hu'].isna(), table['aortic_hu'] >= PHASE_LIMITS[0], table['aortic_hu'] >= PHASE_LIMITS[1]], ['unknown', 'arterial', 'portal'], 'late or none')
+    if 'aortic_hu' in table:
+        table['phase'] = np.select(
+            [table['aortic_hu'].isna(), table['aortic_hu'] >= PHASE_LIMITS[0], table['aortic_hu'] >= PHASE_LIMITS[1]],
+            ['unknown', 'arterial', 'portal'],
+            'late or none',
+        )
     return table
 
 # %% ../../nbs/00_eda.ipynb #de011681
@@ -71,5 +80,8 @@ def slice_places(
     if not marked.is_file(): return pd.DataFrame(columns=['series_id', 'injury_name', 'place'])
     instances = catalogue(root, work)[0].dropna(subset=['position'])
     ends = instances.groupby('series_id')['position'].agg(['min', 'max'])
-    table = pd.read_csv(marked).merge(instances, left_on=['patient_id', 'series_id', 'instance_number'], right_on=['patient_id', 'series_id', 'instance']).join(ends, on='series_id')
-    return table.assign(place=(table['position'] - table['min'])/(table['max'] - table['min']))[['series_id', 'injury_name', 'place']]
+    table = pd.read_csv(marked).merge(instances, left_on=['patient_id', 'series_id', 'instance_number'],
+                                      right_on=['patient_id', 'series_id', 'instance']).join(ends, on='series_id')
+    return table.assign(place=(table['position'] - table['min']) / (table['max'] - table['min']))[
+        ['series_id', 'injury_name', 'place']
+    ]

@@ -22,7 +22,10 @@ def check_labels(
     absent = [c for c in [*LABEL_COLUMNS, 'any_injury'] if c not in labels]
     if absent: raise ValueError(f'the label table lacks the columns {", ".join(absent)}')
     def refuse(wrong, what):
-        if wrong.any(): raise ValueError(f'{what} for {int(wrong.sum())} patients, first: {", ".join(map(str, labels.index[wrong][:5]))}')
+        if wrong.any():
+            raise ValueError(
+                f'{what} for {int(wrong.sum())} patients, first: {", ".join(map(str, labels.index[wrong][:5]))}'
+            )
     refuse(labels.index.duplicated(), 'more than one row')
     refuse(~labels[[*LABEL_COLUMNS, 'any_injury']].isin([0, 1]).all(axis=1), 'values other than 0 and 1')
     for target, grades in TARGETS.items():
@@ -39,11 +42,19 @@ def read_labels(
     path = next((p for p in choices if p.is_file()), None)
     if path is None:
         empty = (root/'labels_to_fill.csv').is_file()
-        raise FileNotFoundError(f'{root}: neither train_2024.csv nor train.csv is here; ' + ('fill in labels_to_fill.csv and save it as train.csv; ctlab predict, segment and view need no labels' if empty else 'expected the RSNA 2023 layout'))
+        raise FileNotFoundError(
+            f'{root}: neither train_2024.csv nor train.csv is here; '
+            + (
+                'fill in labels_to_fill.csv and save it as train.csv; ctlab predict, segment and view need no labels'
+                if empty
+                else 'expected the RSNA 2023 layout'
+            )
+        )
     table = pd.read_csv(path)
-    if 'patient_id' not in table: raise ValueError(f'{path}: no column patient_id; found {", ".join(table.columns[:8])}')
+    if 'patient_id' not in table:
+        raise ValueError(f'{path}: no column patient_id; found {", ".join(table.columns[:8])}')
     labels = table.set_index('patient_id')
-    try: check_labels(labels)
+    try:check_labels(labels)
     except ValueError as error: raise ValueError(f'{path}: {error}') from error
     return labels[[*LABEL_COLUMNS, 'any_injury']].astype(np.int8)
 
@@ -51,7 +62,10 @@ def grade(
     labels: pd.DataFrame,  # from `read_labels`
 ) -> pd.DataFrame:  # one column per target: 0 healthy, 1 injury or low, 2 high
     "The answers as class numbers."
-    return pd.DataFrame({t: labels[[f'{t}_{g}' for g in grades]].to_numpy().argmax(1) for t, grades in TARGETS.items()}, index=labels.index)
+    return pd.DataFrame(
+        {t: labels[[f'{t}_{g}' for g in grades]].to_numpy().argmax(1) for t, grades in TARGETS.items()},
+        index=labels.index,
+    )
 
 # %% ../../nbs/lib/cohort/00_labels.ipynb #4a8f430b
 def make_folds(
@@ -75,7 +89,10 @@ def check_folds(
 ) -> None:  # raises ValueError
     "Refuse a split with a patient on both sides."
     both = set(train) & set(held_out)
-    if both: raise ValueError(f'{len(both)} patients are on both sides of the split, among them {sorted(both)[:5]}; split by patient')
+    if both:
+        raise ValueError(
+            f'{len(both)} patients are on both sides of the split, among them {sorted(both)[:5]}; split by patient'
+        )
 
 # %% ../../nbs/lib/cohort/00_labels.ipynb #ecf31bd2
 def stored_folds(

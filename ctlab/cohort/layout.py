@@ -20,7 +20,10 @@ def list_series(
 ) -> pd.DataFrame:  # patient_id, series_id, folder
     "The series of a cohort, by folder: train_images/<patient>/<series>/."
     images = Path(root)/'train_images'
-    if not images.is_dir(): raise FileNotFoundError(f'{root}: no folder train_images; expected train_images/<patient>/<series>/<instance>.dcm')
+    if not images.is_dir():
+        raise FileNotFoundError(
+            f'{root}: no folder train_images; expected train_images/<patient>/<series>/<instance>.dcm'
+        )
     rows = [(int(p.name), int(s.name), str(s)) for p in images.iterdir() if p.name.isdigit() and p.is_dir()
             for s in p.iterdir() if s.name.isdigit() and s.is_dir()]
     table = pd.DataFrame(sorted(rows), columns=['patient_id', 'series_id', 'folder'])
@@ -32,7 +35,10 @@ def ensure_cohort(
     "The cohort's folder; phantoms are drawn on first use, once, even when many ask at the same time."
     root = settings.data
     if settings.data_root:
-        if not root.is_dir(): raise FileNotFoundError(f'{root}: no such folder; data_root must hold train_images/ and train_2024.csv or train.csv')
+        if not root.is_dir():
+            raise FileNotFoundError(
+                f'{root}: no such folder; data_root must hold train_images/ and train_2024.csv or train.csv'
+            )
         return root
     from ctlab.core.parallel import check_main
     from ctlab.phantoms.patients import make_cohort
@@ -54,26 +60,56 @@ def arrange(
     source, out = Path(source).resolve(), Path(out).resolve()
     if not source.is_dir(): raise FileNotFoundError(f'{source}: no such folder')
     if out.exists() and any(out.iterdir()): raise FileExistsError(f'{out}: is not empty; choose a new folder')
-    if out.is_relative_to(source): raise ValueError(f'{out}: lies within the export, which is never written to; choose another folder')
+    if out.is_relative_to(source):
+        raise ValueError(f'{out}: lies within the export, which is never written to; choose another folder')
     files = list(list_files(source))
-    parts = parallel_map(read_headers, [files[k:k + 200] for k in range(0, len(files), 200)], workers if len(files) > 1000 else 1, 'reading headers' if progress else None)
+    parts = parallel_map(
+        read_headers,
+        [files[k : k + 200] for k in range(0, len(files), 200)],
+        workers if len(files) > 1000 else 1,
+        'reading headers' if progress else None,
+    )
     aside = [{'path': path, 'reason': why} for _, bad in parts for path, why in bad]
     patients, rows = {}, []
     for h in (h for good, _ in parts for h in good): patients.setdefault(h.patient_id, []).append(h)
     for number, name in enumerate(sorted(patients), 1):
         for series in group_series(patients[name]):
-            try: reason = f'modality {series[0].modality or "missing"}, wanted {modality}' if modality and series[0].modality != modality else '' if len(geometry(series).order) >= least else f'fewer than {least} slices'
-            except ValueError as error: reason = str(error)
-            if reason: aside.append({'path': series[0].path, 'reason': f'series of {len(series)} files: {reason}'}); continue
+            try:
+                reason = (
+                    f'modality {series[0].modality or "missing"}, wanted {modality}'
+                    if modality and series[0].modality != modality
+                    else '' if len(geometry(series).order) >= least else f'fewer than {least} slices'
+                )
+            except ValueError as error:
+                reason = str(error)
+            if reason:
+                aside.append({'path': series[0].path, 'reason': f'series of {len(series)} files: {reason}'})
+                continue
             folder = out/'train_images'/str(number)/str(len(rows) + 1)
             folder.mkdir(parents=True)
             for k, h in enumerate(series, 1): _place(h.path, folder/f'{k}.dcm')
-            rows.append({'patient_id': number, 'series_id': len(rows) + 1, 'slices': len(series), 'patient_in_files': name, 'series_uid': series[0].series_uid, 'from': str(Path(series[0].path).parent)})
+            rows.append(
+                {
+                    'patient_id': number,
+                    'series_id': len(rows) + 1,
+                    'slices': len(series),
+                    'patient_in_files': name,
+                    'series_uid': series[0].series_uid,
+                    'from': str(Path(series[0].path).parent),
+                }
+            )
     out.mkdir(parents=True, exist_ok=True)
-    table, rest = pd.DataFrame(rows, columns=['patient_id', 'series_id', 'slices', 'patient_in_files', 'series_uid', 'from']), pd.DataFrame(aside, columns=['path', 'reason'])
+    table, rest = pd.DataFrame(
+        rows, columns=['patient_id', 'series_id', 'slices', 'patient_in_files', 'series_uid', 'from']
+    ), pd.DataFrame(aside, columns=['path', 'reason'])
     write_whole(out/'series.csv', table.to_csv(index=False))
     write_whole(out/'set_aside.csv', rest.to_csv(index=False))
-    write_whole(out/'labels_to_fill.csv', pd.DataFrame({'patient_id': table['patient_id'].unique()}).reindex(columns=['patient_id', *LABEL_COLUMNS, 'any_injury']).to_csv(index=False))
+    write_whole(
+        out / 'labels_to_fill.csv',
+        pd.DataFrame({'patient_id': table['patient_id'].unique()})
+        .reindex(columns=['patient_id', *LABEL_COLUMNS, 'any_injury'])
+        .to_csv(index=False),
+    )
     return table, rest
 
 def _place(source, target):

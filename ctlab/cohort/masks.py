@@ -30,7 +30,9 @@ def from_rsna(
     volume: Volume,  # with the RSNA numbers 0…5
 ) -> Volume:  # with the numbers of `anatomy.CODES`
     "Our numbers for the RSNA's."
-    if volume.array.min() < 0 or volume.array.max() > max(RSNA_MASK): raise NoMask(f'the mask holds {volume.array.min():g} to {volume.array.max():g}; expected the RSNA numbers 0 to {max(RSNA_MASK)}')
+    if volume.array.min() < 0 or volume.array.max() > max(RSNA_MASK):
+        raise NoMask(f'the mask holds {volume.array.min():g} to {volume.array.max():g}; expected the RSNA numbers 0 '
+                     f'to {max(RSNA_MASK)}')
     table = np.zeros(max(RSNA_MASK) + 1, np.uint8)
     for code, names in RSNA_MASK.items(): table[code] = CODES['small_bowel' if 'small_bowel' in names else names[0]]
     return replace(volume, array=table[np.round(volume.array).astype(np.uint8)])
@@ -61,7 +63,8 @@ def keep_networks() -> None:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor as Predictor
     if getattr(Predictor, 'ctlab_original', None): return
     Predictor.ctlab_original = Predictor.initialize_from_trained_model_folder
-    kept = ('plans_manager', 'configuration_manager', 'list_of_parameters', 'network', 'dataset_json', 'trainer_name', 'allowed_mirroring_axes', 'label_manager')
+    kept = ('plans_manager', 'configuration_manager', 'list_of_parameters', 'network', 'dataset_json', 'trainer_name',
+            'allowed_mirroring_axes', 'label_manager')
     def initialise(self, folder, use_folds, checkpoint_name='checkpoint_final.pth'):
         key = str(folder), str(use_folds), checkpoint_name, str(self.device)
         if key not in _networks:
@@ -78,7 +81,10 @@ def forget_networks() -> None:
     _networks.clear()
 
 # %% ../../nbs/lib/cohort/03_masks.ipynb #4e898cc2
-_TASKS = {False: (291, 'Dataset291_TotalSegmentator_part1_organs_1559subj'), True: (297, 'Dataset297_TotalSegmentator_total_3mm_1559subj')}
+_TASKS = {
+    False: (291, 'Dataset291_TotalSegmentator_part1_organs_1559subj'),
+    True: (297, 'Dataset297_TotalSegmentator_total_3mm_1559subj'),
+}
 
 @dataclass(frozen=True)
 class TotalSegmentator:
@@ -101,7 +107,7 @@ class TotalSegmentator:
     def __call__(self, row: dict) -> Volume:
         "The masks of a series."
         from ctlab.scans.dicom import DicomError, read_series
-        try: return self.segment(read_series(row['folder']))
+        try:return self.segment(read_series(row['folder']))
         except DicomError as error: raise NoMask(str(error)) from error
 
     def segment(
@@ -114,10 +120,18 @@ class TotalSegmentator:
         if self.keep: keep_networks()
         from totalsegmentator.map_to_binary import class_map
         from totalsegmentator.python_api import totalsegmentator
-        folder = dict(output=beside/'masks.nii.gz', skip_saving=not self.preview) if beside else dict(output=None, skip_saving=True)
+        folder = (
+            dict(output=beside / 'masks.nii.gz', skip_saving=not self.preview)
+            if beside
+            else dict(output=None, skip_saving=True)
+        )
         ours = {k: CODES[n] for k, n in class_map['total'].items() if n in self.organs}
-        every = set(self.organs) >= set(ROI_ORGANS) or self.fast  # a subset costs a rough first pass; for all our organs or the 3 mm network it does not pay
-        found = totalsegmentator(nifti.to_nibabel(volume), ml=True, task='total', fast=self.fast, roi_subset=None if every else list(self.organs), device=self.device, quiet=True, preview=self.preview, statistics=self.statistics and beside is not None,
+        every = (
+            set(self.organs) >= set(ROI_ORGANS) or self.fast
+        )  # a subset costs a rough first pass; for all our organs or the 3 mm network it does not pay
+        found = totalsegmentator(nifti.to_nibabel(volume), ml=True, task='total', fast=self.fast, roi_subset=None
+                                 if every else list(self.organs), device=self.device, quiet=True, preview=self.preview,
+                                 statistics=self.statistics and beside is not None,
                                  nr_thr_resamp=1, nr_thr_saving=1, **folder)
         found = nifti.from_nibabel(found[0] if isinstance(found, tuple) else found)
         table = np.zeros(max(max(ours), int(found.array.max())) + 1, np.uint8)
@@ -127,7 +141,11 @@ class TotalSegmentator:
 def weights_folder() -> Path:
     "Where TotalSegmentator looks for its weights."
     home = Path(os.environ.get('TOTALSEG_HOME_DIR', Path.home()/'.totalsegmentator'))
-    return Path(os.environ['TOTALSEG_WEIGHTS_PATH']) if 'TOTALSEG_WEIGHTS_PATH' in os.environ else home/'nnunet'/'results'
+    return (
+        Path(os.environ['TOTALSEG_WEIGHTS_PATH'])
+        if 'TOTALSEG_WEIGHTS_PATH' in os.environ
+        else home / 'nnunet' / 'results'
+    )
 
 def _no_telemetry():
     "Tell TotalSegmentator's configuration to send nothing, before it starts."
@@ -142,8 +160,16 @@ def _no_telemetry():
 def _axes(info, shape):
     "LPS mm of a stack's slices, rows and columns; None where it leans."
     origins = np.asarray(info['origins'])
-    if np.abs(np.array([info['row'], info['column']]) - np.eye(3)[:2]).max() > 1e-6 or np.ptp(origins[:, :2], axis=0).max() > 1e-3: return None
-    return [origins[:, 2], origins[0, 1] + info['pixel'][0]*np.arange(shape[1]), origins[0, 0] + info['pixel'][1]*np.arange(shape[2])]
+    if (
+        np.abs(np.array([info['row'], info['column']]) - np.eye(3)[:2]).max() > 1e-6
+        or np.ptp(origins[:, :2], axis=0).max() > 1e-3
+    ):
+        return None
+    return [
+        origins[:, 2],
+        origins[0, 1] + info['pixel'][0] * np.arange(shape[1]),
+        origins[0, 0] + info['pixel'][1] * np.arange(shape[2]),
+    ]
 
 def on_stack(
     mask: Volume,  # numbers of `anatomy.CODES`
@@ -159,25 +185,34 @@ def on_stack(
         return out
     down, right = (np.asarray(info[n])*mm for n, mm in zip(('column', 'row'), info['pixel']))
     offsets = np.arange(shape[1])[:, None, None]*down + np.arange(shape[2])[:, None]*right
-    for frame, origin in zip(out, info['origins']):
+    for picture, origin in zip(out, info['origins']):
         index = np.round(to_index(mask, offsets + origin)).astype(int)
         inside = ((index >= 0) & (index < mask.shape)).all(-1)
-        frame[inside] = mask.array[tuple(index[inside].T)]
+        picture[inside] = mask.array[tuple(index[inside].T)]
     return out
 
 def upright(
-    stack: np.ndarray,  # (frames, rows, columns)
+    stack: np.ndarray,  # (slices, rows, columns)
     info: dict,  # where the stack lies, from `Stacks.place`
 ) -> tuple[np.ndarray, list]:  # the stack, and LPS mm of its slices, rows and columns
     "A stack whose axes are the patient's: itself, unless the gantry was tilted; then by the nearest voxel, 0 outside."
     if places := _axes(info, stack.shape): return stack, places
     origins, row, column = (np.asarray(info[n]) for n in ('origins', 'row', 'column'))
     size = np.array(stack.shape[1:])
-    corners = np.concatenate([origins + a*size[0]*info['pixel'][0]*column + b*size[1]*info['pixel'][1]*row for a in (0, 1) for b in (0, 1)])
+    corners = np.concatenate(
+        [
+            origins + a * size[0] * info['pixel'][0] * column + b * size[1] * info['pixel'][1] * row
+            for a in (0, 1)
+            for b in (0, 1)
+        ]
+    )
     normal = np.cross(row, column)
     along = origins@normal
     step = float(np.median(np.diff(along))) if len(along) > 1 else 1.
-    places = [np.arange(low, high + mm, mm) for low, high, mm in zip(corners.min(0)[::-1], corners.max(0)[::-1], (step, *info['pixel']))]
+    places = [
+        np.arange(low, high + mm, mm)
+        for low, high, mm in zip(corners.min(0)[::-1], corners.max(0)[::-1], (step, *info['pixel']))
+    ]
     out = np.zeros([len(p) for p in places], stack.dtype)
     for made, z in zip(out, places[0]):
         points = np.stack(np.broadcast_arrays(places[2], places[1][:, None], z), -1)
@@ -201,8 +236,11 @@ class MaskStacks:
         return np.load(self._path(series_id), mmap_mode='r')
 
     def areas(self, series_id: int) -> dict:
-        "Area (mm²) of each organ in each frame."
-        return {n: np.array(a) for n, a in json.loads(self._path(series_id).with_suffix('.json').read_text())['areas'].items()}
+        "Area (mm²) of each organ in each slice."
+        return {
+            n: np.array(a)
+            for n, a in json.loads(self._path(series_id).with_suffix('.json').read_text())['areas'].items()
+        }
 
     def _path(self, series_id):
         row = self.table[(self.table['series_id'] == series_id) & (self.table['provider'] != '')]
@@ -220,10 +258,15 @@ def _mask_one(task):
     target = Path(folder)/str(row['patient_id'])/f"{row['series_id']}.npy"
     note = target.with_suffix('.json')
     if note.exists(): return json.loads(note.read_text())['row']
-    result, reasons = {'patient_id': int(row['patient_id']), 'series_id': int(row['series_id']), 'provider': '', 'reason': ''}, []
+    result, reasons = {
+        'patient_id': int(row['patient_id']),
+        'series_id': int(row['series_id']),
+        'provider': '',
+        'reason': '',
+    }, []
     for provider in providers:
-        try: mask = provider(row)
-        except NoMask as error: reasons.append(f'{provider.name}: {error}'); continue
+        try:mask = provider(row)
+        except NoMask as error:reasons.append(f'{provider.name}: {error}'); continue
         except Exception as error: reasons.append(f'{provider.name}: {type(error).__name__}: {error}'); continue
         shape = np.load(stack, mmap_mode='r').shape
         found = on_stack(mask, info, shape)
@@ -252,28 +295,37 @@ def mask_stacks(
     key = hashlib.sha1(repr(ready).encode()).hexdigest()[:6]
     folder = Path(work).resolve()/'masks'/f'{stacks.folder.name}-{"-".join(p.name for p in ready)}-{key}'
     rows = stacks.usable.merge(list_series(root), on=['patient_id', 'series_id']).to_dict('records')
-    tasks = [({'patient_id': r['patient_id'], 'series_id': r['series_id'], 'folder': r['folder']}, str(stacks.folder/r['stack']), stacks.place(r['series_id']), str(folder), ready) for r in rows]
+    tasks = [({'patient_id': r['patient_id'], 'series_id': r['series_id'], 'folder': r['folder']},
+              str(stacks.folder/r['stack']), stacks.place(r['series_id']), str(folder), ready) for r in rows]
     there = lambda task: (folder/str(task[0]['patient_id'])/f"{task[0]['series_id']}.json").exists()
-    found = parallel_map(_mask_one, tasks, workers, 'masks' if progress else None, scheduler=scheduler, there=there, few=16)
+    found = parallel_map(
+        _mask_one, tasks, workers, 'masks' if progress else None, scheduler=scheduler, there=there, few=16
+    )
     table = pd.DataFrame(found, columns=['patient_id', 'series_id', 'provider', 'reason'])
-    if idle and (table['provider'] == '').any(): log.warning('%d series have no mask. %s', (table['provider'] == '').sum(), '; '.join(f'{n} was not asked: {w}' for n, w in idle.items()))
+    if idle and (table['provider'] == '').any():
+        log.warning(
+            '%d series have no mask. %s',
+            (table['provider'] == '').sum(),
+            '; '.join(f'{n} was not asked: {w}' for n, w in idle.items()),
+        )
     return MaskStacks(folder, table)
 
 # %% ../../nbs/lib/cohort/03_masks.ipynb #e6e341cd
 def roi(
-    areas: dict,  # organ -> area per frame, mm²
+    areas: dict,  # organ -> area per slice, mm²
     organs: tuple = ROI_ORGANS,  # which
     least: float = 100.,  # mm² that count as present
-    margin: int = 0,  # frames added at both ends
-) -> tuple[int, int]:  # first frame and the one after the last
-    "The frames between the ends of the organs."
+    margin: int = 0,  # slices added at both ends
+) -> tuple[int, int]:  # first slice and the one after the last
+    "The slices between the ends of the organs."
     total = sum(np.asarray(areas[n], float) for n in organs)
     present = np.flatnonzero(total >= least)
-    if not len(present): raise NoMask(f'none of {", ".join(organs)} covers {least:g} mm² in any frame')
+    if not len(present): raise NoMask(f'none of {", ".join(organs)} covers {least:g} mm² in any slice')
     return max(0, int(present[0]) - margin), min(len(total), int(present[-1]) + 1 + margin)
 
 # %% ../../nbs/lib/cohort/03_masks.ipynb #758c992a
-_SNOMED = {'liver': '10200004', 'spleen': '78961009', 'kidney_left': '18639004', 'kidney_right': '9846003', 'duodenum': '38848004', 'small_bowel': '30315005', 'colon': '71854001',
+_SNOMED = {'liver': '10200004', 'spleen': '78961009', 'kidney_left': '18639004', 'kidney_right': '9846003',
+           'duodenum': '38848004', 'small_bowel': '30315005', 'colon': '71854001',
            'tibia': '12611008', 'femur': '71341001', 'fibula': '87342007', 'pelvis': '118645006', 'tumour': '108369006'}
 
 def write_seg(
@@ -291,23 +343,52 @@ def write_seg(
     from ctlab.scans import dicom
     headers, _ = dicom.choose_series(dicom.read_headers(dicom.list_files(series))[0])
     order = dicom.geometry(headers).order
-    if mask.shape != (len(order), headers[0].rows, headers[0].columns): raise ValueError(f'{series}: the series has {len(order)} slices of {headers[0].rows} × {headers[0].columns}, the mask {mask.shape}; resample the mask to the series first')
+    if mask.shape != (len(order), headers[0].rows, headers[0].columns):
+        raise ValueError(f'{series}: the series has {len(order)} slices of {headers[0].rows} × {headers[0].columns}, '
+                         f'the mask {mask.shape}; resample the mask to the series first')
     names = [n for n in _SNOMED if n in numbers and (mask.array == numbers[n]).any()]
     if not names: raise NoMask(f'the mask holds none of {", ".join(_SNOMED)}')
-    identity = hd.AlgorithmIdentificationSequence(name=algorithm, version=version, family=Code('123109', 'DCM', 'Manual Processing') if algorithm == 'manual' else Code('123110', 'DCM', 'Artificial Intelligence'))
-    described = [hd.seg.SegmentDescription(k + 1, n, Code('123037004', 'SCT', 'Anatomical structure'), Code(_SNOMED[n], 'SCT', n.replace('_', ' ')), 'AUTOMATIC', identity) for k, n in enumerate(names)]
+    identity = hd.AlgorithmIdentificationSequence(
+        name=algorithm,
+        version=version,
+        family=(
+            Code('123109', 'DCM', 'Manual Processing')
+            if algorithm == 'manual'
+            else Code('123110', 'DCM', 'Artificial Intelligence')
+        ),
+    )
+    described = [
+        hd.seg.SegmentDescription(
+            k + 1,
+            n,
+            Code('123037004', 'SCT', 'Anatomical structure'),
+            Code(_SNOMED[n], 'SCT', n.replace('_', ' ')),
+            'AUTOMATIC',
+            identity,
+        )
+        for k, n in enumerate(names)
+    ]
     pixels = np.stack([mask.array == numbers[n] for n in names], -1).astype(np.uint8)
-    made = hd.seg.Segmentation([_completed(pydicom.dcmread(headers[k].path)) for k in order], pixels, 'BINARY', described, hd.UID(), 1, hd.UID(), 1, 'ctlab', 'ctlab', version, '1')
+    made = hd.seg.Segmentation([_completed(pydicom.dcmread(headers[k].path)) for k in order], pixels, 'BINARY',
+                               described, hd.UID(), 1, hd.UID(), 1, 'ctlab', 'ctlab', version, '1')
     with whole(path) as half: made.save_as(half)
     return names
 
 def _completed(dataset):
     "A source slice with the tags that anonymised files lack or leave empty."
     from pydicom.uid import CTImageStorage, MRImageStorage, generate_uid
-    for keyword in ('PatientName', 'PatientBirthDate', 'PatientSex', 'StudyDate', 'StudyTime', 'StudyID', 'AccessionNumber', 'ReferringPhysicianName', 'PatientID'):
+    for keyword in ('PatientName', 'PatientBirthDate', 'PatientSex', 'StudyDate', 'StudyTime', 'StudyID',
+                    'AccessionNumber', 'ReferringPhysicianName', 'PatientID'):
         if keyword not in dataset: setattr(dataset, keyword, '')
-    if not dataset.get('SOPClassUID'): dataset.SOPClassUID = MRImageStorage if dataset.get('Modality') == 'MR' else CTImageStorage
+    if not dataset.get('SOPClassUID'):
+        dataset.SOPClassUID = MRImageStorage if dataset.get('Modality') == 'MR' else CTImageStorage
     for keyword in ('StudyInstanceUID', 'SeriesInstanceUID', 'FrameOfReferenceUID'):
-        if not dataset.get(keyword): setattr(dataset, keyword, generate_uid(entropy_srcs=['ctlab', keyword, str(dataset.get('PatientID', ''))]))  # the same for all slices
-    if not dataset.get('SOPInstanceUID'): dataset.SOPInstanceUID = generate_uid(entropy_srcs=[str(dataset.get('ImagePositionPatient', '')), str(dataset.get('InstanceNumber', ''))])
+        if not dataset.get(keyword):
+            setattr(
+                dataset, keyword, generate_uid(entropy_srcs=['ctlab', keyword, str(dataset.get('PatientID', ''))])
+            )  # the same for all slices
+    if not dataset.get('SOPInstanceUID'):
+        dataset.SOPInstanceUID = generate_uid(
+            entropy_srcs=[str(dataset.get('ImagePositionPatient', '')), str(dataset.get('InstanceNumber', ''))]
+        )
     return dataset

@@ -14,10 +14,10 @@ from ..core.anatomy import window
 from ..core.files import sweep, whole, write_whole
 from ..core.parallel import parallel_map
 
-VERSION = 3  # of the prepared format; a change makes older stacks stale
+VERSION = 4  # of the prepared format; a change makes older stacks stale
 
 # %% auto #0
-__all__ = ['VERSION', 'nearest_slices', 'Recipe', 'shade', 'published_picture', 'area_resize', 'stack_series', 'read_frames',
+__all__ = ['VERSION', 'nearest_slices', 'Recipe', 'shade', 'published_picture', 'area_resize', 'stack_series', 'read_slices',
            'Stacks', 'prepare', 'catalogue']
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #22dee83d
@@ -43,10 +43,13 @@ class Recipe:
     spacing: float = 5.  # mm between kept slices
     size: int = 256  # pixels a side
     window: str | tuple = 'soft_tissue'  # a name, (centre, width), or 'file' for the file's first window
-    normalise: str = 'window'  # window, slice, 'none' for 16-bit HU, or 'published' for the source's arithmetic with its faults
+    normalise: str = (
+        'window'  # window, slice, 'none' for 16-bit HU, or 'published' for the source's arithmetic with its faults
+    )
 
     def __post_init__(self):
-        if self.normalise not in ('window', 'slice', 'none', 'published'): raise ValueError(f"normalise is 'window', 'slice', 'none' or 'published', not {self.normalise!r}")
+        if self.normalise not in ('window', 'slice', 'none', 'published'):
+            raise ValueError(f"normalise is 'window', 'slice', 'none' or 'published', not {self.normalise!r}")
         if self.window != 'file': window(self.window)
         if self.size < 8: raise ValueError(f'a stack of {self.size} pixels a side is no picture')
 
@@ -92,13 +95,17 @@ def area_resize(
     size: int,  # pixels a side
 ) -> np.ndarray:  # (size, size) float32
     "Resize by area averaging (exact for whole factors, linear when enlarging)."
-    if (found := _sums(picture, size)) is None: return _area_weights(picture.shape[0], size) @ picture.astype(np.float32) @ _area_weights(picture.shape[1], size).T
+    if (found := _sums(picture, size)) is None:
+        return (
+            _area_weights(picture.shape[0], size) @ picture.astype(np.float32) @ _area_weights(picture.shape[1], size).T
+        )
     small = found[0].astype(np.float32)
     small /= found[1]
     return small
 
 def _sums(picture, size):
-    "(sums of the old pixels that make a new one, how many they are), as narrow as the sums allow; None where a new pixel is no whole number of old ones."
+    """(sums of the old pixels that make a new one, how many they are), as narrow as the sums allow; None where a
+    new pixel is no whole number of old ones."""
     (a, down), (b, right) = (divmod(n, size) for n in picture.shape)
     if down or right: return None
     if picture.dtype.kind in 'iu' and not _fits(picture, a*b): picture = picture.astype(np.int64)
@@ -128,7 +135,8 @@ def stack_series(
 ) -> tuple[np.ndarray, dict]:  # (stack, metadata)
     "Turn one DICOM series into a stack."
     headers, bad = dicom.read_headers(dicom.list_files(folder))
-    if not headers: raise dicom.DicomError(f'{folder}: no readable DICOM image' + (f'; first: {bad[0][1]}' if bad else ''))
+    if not headers:
+        raise dicom.DicomError(f'{folder}: no readable DICOM image' + (f'; first: {bad[0][1]}' if bad else ''))
     series, notes = dicom.choose_series(headers)
     found = dicom.geometry(series)
     notes += found.notes + [f'{os.path.basename(path)}: {why}' for path, why in bad]
@@ -137,7 +145,7 @@ def stack_series(
     for k in nearest_slices(found.positions, recipe.spacing):
         for neighbour in (k, k + 1, k - 1):  # a slice that cannot be decoded is replaced by its neighbour
             if not 0 <= neighbour < len(found.order) or found.order[neighbour] in used: continue
-            try: slices.append(_picture(series[found.order[neighbour]], limits, recipe, tables))
+            try:slices.append(_picture(series[found.order[neighbour]], limits, recipe, tables))
             except dicom.DicomError as error: notes.append(str(error)); continue
             positions.append(float(found.positions[neighbour])); used.append(found.order[neighbour])
             break
@@ -154,22 +162,39 @@ def _limits(series, recipe, notes):
     return window(series[0].windows[0][:2])
 
 def _picture(header, limits, recipe, tables):
-    "One slice in its final size and type. `tables` remembers, for the series, what becomes of every 16-bit sum of pixels: looking up is faster than calculating."
+    """One slice in its final size and type. `tables` remembers, for the series, what becomes of every 16-bit sum
+    of pixels: looking up is faster than calculating."""
     raw = dicom.read_stored(header)
-    if recipe.normalise == 'published': return np.round(area_resize(published_picture(header, raw), recipe.size)).astype(np.uint8)
+    if recipe.normalise == 'published':
+        return np.round(area_resize(published_picture(header, raw), recipe.size)).astype(np.uint8)
     values = dicom.stored_values(raw, header.stored, header.high_bit, header.signed)
-    if np.ptp(values[0]) == 0 and values.min() == values.max(): raise dicom.DicomError(f'{header.path}: every pixel has the same value')
-    if header.modality_table is not None: return _finish(area_resize(dicom.hounsfield(values, header), recipe.size), limits, recipe)
-    found = None if recipe.normalise == 'slice' else _sums(values, recipe.size)  # HU are linear in what is stored, so the picture may shrink first
-    if found is None or found[0].dtype.itemsize != 2: return _finish(dicom.hounsfield(area_resize(values, recipe.size), header), limits, recipe)
+    if np.ptp(values[0]) == 0 and values.min() == values.max():
+        raise dicom.DicomError(f'{header.path}: every pixel has the same value')
+    if header.modality_table is not None:
+        return _finish(area_resize(dicom.hounsfield(values, header), recipe.size), limits, recipe)
+    found = (
+        None if recipe.normalise == 'slice' else _sums(values, recipe.size)
+    )  # HU are linear in what is stored, so the picture may shrink first
+    if found is None or found[0].dtype.itemsize != 2:
+        return _finish(dicom.hounsfield(area_resize(values, recipe.size), header), limits, recipe)
     sums, n = found
-    key = (n, sums.dtype.kind, header.slope, header.intercept, header.photometric, header.stored, header.signed, header.modality, header.rescale_type)
-    if key not in tables: tables[key] = _finish(dicom.hounsfield(np.arange(65536).astype(np.uint16).view(sums.dtype)/np.float32(n), header), limits, recipe)
+    key = (n, sums.dtype.kind, header.slope, header.intercept, header.photometric, header.stored, header.signed,
+           header.modality, header.rescale_type)
+    if key not in tables:
+        tables[key] = _finish(
+            dicom.hounsfield(np.arange(65536).astype(np.uint16).view(sums.dtype) / np.float32(n), header),
+            limits,
+            recipe,
+        )
     return tables[key].take(sums.view(np.uint16))
 
 def _finish(small, limits, recipe):
     "HU in the type that is stored."
-    return np.clip(np.round(small), -32768, 32767).astype(np.int16) if recipe.normalise == 'none' else shade(small, limits, recipe.normalise == 'slice')
+    return (
+        np.clip(np.round(small), -32768, 32767).astype(np.int16)
+        if recipe.normalise == 'none'
+        else shade(small, limits, recipe.normalise == 'slice')
+    )
 
 def _orient(stack, head, found, positions, used):
     "Flip the stack so that x runs to the left, y to the back and z to the head."
@@ -183,10 +208,15 @@ def _orient(stack, head, found, positions, used):
     if flips[0]: positions, used = [-p for p in positions[::-1]], used[::-1]
     dy, dx = head.pixel_spacing or (1., 1.)
     pixel = [dy*head.rows/stack.shape[1], dx*head.columns/stack.shape[2]]
-    inset = lambda new, old, n, flipped: n*old - (old + new)/2 if flipped else (new - old)/2  # to the centre of the first new pixel
+    inset = lambda new, old, n, flipped: (
+        n * old - (old + new) / 2 if flipped else (new - old) / 2
+    )  # to the centre of the first new pixel
     corner = row*inset(pixel[1], dx, head.columns, flips[2]) + column*inset(pixel[0], dy, head.rows, flips[1])
-    info = {'positions': positions, 'instances': [h.instance for h in used], 'origins': (np.array([h.position for h in used]) + corner).tolist(), 'row': (-row if flips[2] else row).tolist(), 'column': (-column if flips[1] else column).tolist(),
-            'pixel': pixel, 'spacing': found.spacing, 'thickness': head.thickness, 'slices': len(found.order), 'missing': len(found.missing), 'duplicates': len(found.duplicates), 'tilt': found.tilt, 'flips': flips}
+    info = {'positions': positions, 'instances': [h.instance for h in used],
+            'origins': (np.array([h.position for h in used]) + corner).tolist(),
+            'row': (-row if flips[2] else row).tolist(), 'column': (-column if flips[1] else column).tolist(),
+            'pixel': pixel, 'spacing': found.spacing, 'thickness': head.thickness, 'slices': len(found.order),
+            'missing': len(found.missing), 'duplicates': len(found.duplicates), 'tilt': found.tilt, 'flips': flips}
     return np.ascontiguousarray(stack), info
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #c64e62d2
@@ -199,7 +229,7 @@ def _prepare_one(task):
     summary, info = _summary(row), {}
     try:
         with dicom.quiet_decoders(): stack, info = stack_series(row['folder'], recipe)
-        summary |= {'frames': len(stack), 'reason': '; '.join(info['notes']), 'stack': str(target.relative_to(folder))}
+        summary |= {'slices': len(stack), 'reason': '; '.join(info['notes']), 'stack': str(target.relative_to(folder))}
         with whole(target) as half: np.save(half, stack)
     except dicom.DicomError as error: summary |= {'status': 'set aside', 'reason': str(error)}
     except Exception as error:  # one bad scan never stops a cohort
@@ -210,7 +240,14 @@ def _prepare_one(task):
 
 def _summary(row, **change):
     "A row of the summary."
-    return {'patient_id': int(row['patient_id']), 'series_id': int(row['series_id']), 'frames': 0, 'status': 'prepared', 'reason': '', 'stack': ''} | change
+    return {
+        'patient_id': int(row['patient_id']),
+        'series_id': int(row['series_id']),
+        'slices': 0,
+        'status': 'prepared',
+        'reason': '',
+        'stack': '',
+    } | change
 
 def _crashed(task, what):
     "The row of a series whose worker died or hung; nothing is kept, so that another decoder may try again."
@@ -222,50 +259,54 @@ def _fingerprint(folder):
     return [len(found), sum(f.st_size for f in found), max((f.st_mtime_ns for f in found), default=0)]
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #ef7a8c3b
-def read_frames(
+def read_slices(
     path: str | Path,  # a stack, as .npy
-    at,  # indices of frames
+    at,  # indices of slices
 ) -> np.ndarray:  # (n, rows, columns)
-    "Some frames of a stack, straight from their places in the file; half the time of a memory map, which has to be paged in."
+    """Some slices of a stack, straight from their places in the file; half the time of a memory map, which has to
+    be paged in."""
     with open(path, 'rb', buffering=0) as file:
         if np.lib.format.read_magic(file) != (1, 0): return np.load(path, mmap_mode='r')[at]
         shape, _, kind = np.lib.format.read_array_header_1_0(file)
         start, size = file.tell(), int(np.prod(shape[1:]))*kind.itemsize
-        frames = np.empty((len(at), *shape[1:]), kind)
-        view = memoryview(frames).cast('B')
+        slices = np.empty((len(at), *shape[1:]), kind)
+        view = memoryview(slices).cast('B')
         for n, k in enumerate(at):
-            if not 0 <= k < shape[0]: raise IndexError(f'{path}: frame {k} of {shape[0]}')
-            if os.preadv(file.fileno(), [view[n*size:(n + 1)*size]], start + int(k)*size) != size: raise OSError(f'{path}: ends before frame {k}; delete it and prepare again')
-    return frames
+            if not 0 <= k < shape[0]: raise IndexError(f'{path}: slice {k} of {shape[0]}')
+            if os.preadv(file.fileno(), [view[n * size : (n + 1) * size]], start + int(k) * size) != size:
+                raise OSError(f'{path}: ends before slice {k}; delete it and prepare again')
+    return slices
 
 @dataclass(frozen=True)
 class Stacks:
     "A folder of prepared stacks."
     folder: Path
-    table: pd.DataFrame  # patient_id, series_id, frames, status, reason, stack
+    table: pd.DataFrame  # patient_id, series_id, slices, status, reason, stack
 
     def __len__(self): return len(self.table)
 
     def load(self, series_id: int) -> np.ndarray:
-        "One stack, memory-mapped: only the frames you touch are read."
+        "One stack, memory-mapped: only the slices you touch are read."
         return np.load(self.folder/self._row(series_id)['stack'], mmap_mode='r')
 
-    def frames(self, series_id: int, at) -> np.ndarray:
-        "Some frames of one stack."
-        return read_frames(self.folder/self._row(series_id)['stack'], at)
+    def slices(self, series_id: int, at) -> np.ndarray:
+        "Some slices of one stack."
+        return read_slices(self.folder/self._row(series_id)['stack'], at)
 
     def info(self, series_id: int) -> dict:
         "What is known of one stack: positions, spacing, instances, notes."
         return json.loads((self.folder/self._row(series_id)['stack']).with_suffix('.json').read_text())
 
     def place(self, series_id: int) -> dict:
-        "Where the voxels of one stack lie, in LPS mm: the first of every frame, the ways of rows and columns, and the size of a pixel."
+        """Where the voxels of one stack lie, in LPS mm: the first of every slice, the ways of rows and columns,
+        and the size of a pixel."""
         info = self.info(series_id)
         return {k: info[k] for k in ('origins', 'row', 'column', 'pixel')}
 
     def _row(self, series_id):
         found = self.table[self.table['series_id'] == series_id]
-        if not len(found) or not found.iloc[0]['stack']: raise KeyError(f'series {series_id} has no stack in {self.folder}')
+        if not len(found) or not found.iloc[0]['stack']:
+            raise KeyError(f'series {series_id} has no stack in {self.folder}')
         return found.iloc[0]
 
     @property
@@ -285,13 +326,17 @@ def prepare(
     "Prepare every series of a cohort; what is there already is kept."
     from ctlab.cohort.layout import list_series
     series, raw = list_series(root), (Path(root)/'train_images').resolve()
-    if Path(work).resolve().is_relative_to(raw): raise ValueError(f'{work}: lies within the raw data, which is never written to; choose another folder for derived data')
+    if Path(work).resolve().is_relative_to(raw):
+        raise ValueError(
+            f'{work}: lies within the raw data, which is never written to; choose another folder for derived data'
+        )
     folder = (Path(work)/'stacks'/f'{Path(root).resolve().name}-{recipe.key}').resolve()
     folder.mkdir(parents=True, exist_ok=True)
     tasks = [(row, str(folder), recipe) for row in series.to_dict('records')]
     there = lambda task: (folder/str(task[0]['patient_id'])/f"{task[0]['series_id']}.json").exists()
-    rows = parallel_map(_prepare_one, tasks, workers, 'preparing series' if progress else None, crashed=_crashed, limit=limit, scheduler=scheduler, there=there)
-    table = pd.DataFrame(rows, columns=['patient_id', 'series_id', 'frames', 'status', 'reason', 'stack'])
+    rows = parallel_map(_prepare_one, tasks, workers, 'preparing series' if progress else None, crashed=_crashed,
+                        limit=limit, scheduler=scheduler, there=there)
+    table = pd.DataFrame(rows, columns=['patient_id', 'series_id', 'slices', 'status', 'reason', 'stack'])
     write_whole(folder/'summary.csv', table.to_csv(index=False))
     sweep(folder)
     return Stacks(folder, table)
@@ -301,10 +346,19 @@ def _catalogue_one(task):
     "The rows of one series."
     row = task
     with dicom.quiet_decoders(): headers, bad = dicom.read_headers(dicom.list_files(row['folder']))
-    instances = [{'patient_id': row['patient_id'], 'series_id': row['series_id'], 'file': os.path.basename(h.path), 'instance': h.instance, 'position': h.position[2] if h.position else None, 'rows': h.rows, 'columns': h.columns,
-                  'bytes': h.size, 'series_uid': h.series_uid, 'readable': True, 'reason': '; '.join(h.notes)} for h in headers]
-    instances += [{'patient_id': row['patient_id'], 'series_id': row['series_id'], 'file': os.path.basename(path), 'bytes': 0, 'readable': False, 'reason': why} for path, why in bad]
-    return instances, {'patient_id': row['patient_id'], 'series_id': row['series_id'], 'files': len(instances), 'unreadable': len(bad)} | _series_row(headers)
+    instances = [{'patient_id': row['patient_id'], 'series_id': row['series_id'], 'file': os.path.basename(h.path),
+                  'instance': h.instance, 'position': h.position[2] if h.position else None, 'rows': h.rows,
+                  'columns': h.columns,
+                  'bytes': h.size, 'series_uid': h.series_uid, 'readable': True, 'reason': '; '.join(h.notes)}
+                  for h in headers]
+    instances += [{'patient_id': row['patient_id'], 'series_id': row['series_id'], 'file': os.path.basename(path),
+                   'bytes': 0, 'readable': False, 'reason': why} for path, why in bad]
+    return instances, {
+        'patient_id': row['patient_id'],
+        'series_id': row['series_id'],
+        'files': len(instances),
+        'unreadable': len(bad),
+    } | _series_row(headers)
 
 def _series_row(headers):
     "What the headers say of a series as a whole."
@@ -314,9 +368,14 @@ def _series_row(headers):
         found = dicom.geometry(series)
     except dicom.DicomError as error: return {'slices': 0, 'reason': str(error)}
     head, ends = series[found.order[0]], [series[found.order[k]].position[2] for k in (0, -1)]
-    return {'slices': len(found.order), 'spacing': found.spacing, 'thickness': head.thickness, 'rows': head.rows, 'columns': head.columns, 'pixel': head.pixel_spacing[0] if head.pixel_spacing else None, 'low': min(ends), 'high': max(ends),
-            'missing': len(found.missing), 'duplicates': len(found.duplicates), 'tilt': found.tilt, 'syntax': head.syntax, 'photometric': head.photometric, 'stored': head.stored, 'signed': head.signed, 'windows': len(head.windows),
-            'patient_position': head.patient_position, 'bytes': sum(h.size for h in series), 'reason': '; '.join(notes + found.notes)}
+    return {'slices': len(found.order), 'spacing': found.spacing, 'thickness': head.thickness, 'rows': head.rows,
+            'columns': head.columns, 'pixel': head.pixel_spacing[0] if head.pixel_spacing else None, 'low': min(ends),
+            'high': max(ends),
+            'missing': len(found.missing), 'duplicates': len(found.duplicates), 'tilt': found.tilt,
+            'syntax': head.syntax, 'photometric': head.photometric, 'stored': head.stored, 'signed': head.signed,
+            'windows': len(head.windows),
+            'patient_position': head.patient_position, 'bytes': sum(h.size for h in series),
+            'reason': '; '.join(notes + found.notes)}
 
 def catalogue(
     root: str | Path,  # a cohort in the RSNA layout
@@ -329,10 +388,17 @@ def catalogue(
     from ctlab.cohort.layout import list_series
     listed = list_series(root)
     folder = Path(work)/'catalogue'/Path(root).resolve().name
-    key = hashlib.sha1(json.dumps([VERSION, [[r['series_id'], *_fingerprint(r['folder'])] for r in listed.to_dict('records')]]).encode()).hexdigest()
+    key = hashlib.sha1(
+        json.dumps(
+            [VERSION, [[r['series_id'], *_fingerprint(r['folder'])] for r in listed.to_dict('records')]]
+        ).encode()
+    ).hexdigest()
     files = [folder/'instances.parquet', folder/'series.parquet']
-    if all(f.exists() for f in files) and (folder/'key').exists() and (folder/'key').read_text() == key: return tuple(pd.read_parquet(f) for f in files)
-    rows = parallel_map(_catalogue_one, listed.to_dict('records'), workers, 'reading headers' if progress else None, scheduler=scheduler)
+    if all(f.exists() for f in files) and (folder / 'key').exists() and (folder / 'key').read_text() == key:
+        return tuple(pd.read_parquet(f) for f in files)
+    rows = parallel_map(
+        _catalogue_one, listed.to_dict('records'), workers, 'reading headers' if progress else None, scheduler=scheduler
+    )
     tables = pd.DataFrame([i for instances, _ in rows for i in instances]), pd.DataFrame([s for _, s in rows])
     for table, path in zip(tables, files):
         with whole(path) as half: table.to_parquet(half)

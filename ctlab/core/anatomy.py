@@ -38,15 +38,27 @@ STRUCTURES = {name: Structure(code, colour, hu) for code, (name, colour, hu) in 
     ('spleen', '#9467bd', (60, 170)), ('kidney_left', '#009e73', (70, 230)), ('kidney_right', '#3cc79f', (70, 230)),
     ('kidney_pelvis', '#b8e6d3', (-70, 500)), ('pancreas', '#e69f00', (50, 140)), ('stomach', '#cc79a7', (-300, 200)),
     ('duodenum', '#dfa6c4', (-150, 200)), ('small_bowel', '#f0b27a', (-150, 200)), ('colon', '#b07d4f', (-650, 200)),
-    ('urinary_bladder', '#f0e442', (-10, 120)), ('peritoneum', '#e9dfb8', (-125, -60)), ('vessel', '#c44f4f', (40, 300)),
+    ('urinary_bladder', '#f0e442', (-10, 120)), ('peritoneum', '#e9dfb8', (-125, -60)),
+    ('vessel', '#c44f4f', (40, 300)),
     ('table', '#777777', (-900, -100))], start=1)}
 CODES = {name: s.code for name, s in STRUCTURES.items()}
-COLOURS = {name: s.colour for name, s in STRUCTURES.items()} | {'tibia': '#0072b2', 'femur': '#e69f00', 'fibula': '#cc79a7', 'pelvis': '#009e73', 'tumour': '#56b4e9'}
+COLOURS = {name: s.colour for name, s in STRUCTURES.items()} | {
+    'tibia': '#0072b2',
+    'femur': '#e69f00',
+    'fibula': '#cc79a7',
+    'pelvis': '#009e73',
+    'tumour': '#56b4e9',
+}
 
 # %% ../../nbs/lib/core/00_anatomy.ipynb #a930dd8d
 RSNA_MASK = {1: ('liver',), 2: ('spleen',), 3: ('kidney_left',), 4: ('kidney_right',),
              5: ('duodenum', 'small_bowel', 'colon')}
-TARGET_ORGANS = {'bowel': ('duodenum', 'small_bowel', 'colon'), 'kidney': ('kidney_left', 'kidney_right'), 'liver': ('liver',), 'spleen': ('spleen',)}  # extravasation may be anywhere
+TARGET_ORGANS = {
+    'bowel': ('duodenum', 'small_bowel', 'colon'),
+    'kidney': ('kidney_left', 'kidney_right'),
+    'liver': ('liver',),
+    'spleen': ('spleen',),
+}  # extravasation may be anywhere
 ROI_ORGANS = ('liver', 'spleen', 'kidney_left', 'kidney_right', 'duodenum', 'small_bowel', 'colon')
 
 def rsna_code(

@@ -24,7 +24,14 @@ def progress_bar(
     def shown():
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.console import Console
-        columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn('left'), TimeRemainingColumn()
+        columns = (
+            TextColumn('{task.description}'),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn('left'),
+            TimeRemainingColumn(),
+        )
         console = Console(stderr=True)
         with Progress(*columns, console=console, disable=title is None or not console.is_terminal) as bar:
             task = bar.add_task(title or '', total=total)
@@ -35,7 +42,9 @@ def progress_bar(
 def check_main() -> None:
     "Refuse to begin while a script is only being read again by a worker process."
     import multiprocessing
-    if getattr(multiprocessing.current_process(), '_inheriting', False): raise RuntimeError("this script starts work while its worker processes read it: put what it does under if __name__ == '__main__':")
+    if getattr(multiprocessing.current_process(), '_inheriting', False):
+        raise RuntimeError("this script starts work while its worker processes read it: put what it does under if "
+                           "__name__ == '__main__':")
 
 def parallel_map(
     work,  # function of one item, importable from a module
@@ -96,10 +105,12 @@ def _pool(work, items, waiting, workers, results, advance, limit):
                 results[running[future][0]] = future.result()
                 del running[future]
                 advance()
-            if limit and any(time.monotonic() - start > limit + 15*(not results) for _, start in running.values()): return [k for k, _ in running.values()], f'took more than {limit:g} s'
+            if limit and any(time.monotonic() - start > limit + 15 * (not results) for _, start in running.values()):
+                return [k for k, _ in running.values()], f'took more than {limit:g} s'
     except BrokenProcessPool:
         if begun.is_set(): return [k for k, _ in running.values()], 'died'
-        raise RuntimeError("no worker process could start, see its message above; a script must put what it does under if __name__ == '__main__':") from None
+        raise RuntimeError("no worker process could start, see its message above; a script must put what it does "
+                           "under if __name__ == '__main__':") from None
     finally:
         processes = list((pool._processes or {}).values())
         pool.shutdown(wait=not running, cancel_futures=True)

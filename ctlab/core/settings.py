@@ -18,7 +18,8 @@ def project_root(
     return start
 
 def real_data() -> Path | None:
-    "The folder with the public TotalSegmentator test scan, where it is at hand: below CTLAB_REAL_DATA, or beside the checkout in shared/real."
+    """The folder with the public TotalSegmentator test scan, where it is at hand: below CTLAB_REAL_DATA, or
+    beside the checkout in shared/real."""
     folder = Path(os.environ.get('CTLAB_REAL_DATA', project_root().parent/'shared'/'real'))/'totalsegmentator'
     return folder if folder.is_dir() else None
 
@@ -41,22 +42,34 @@ class Settings:
     seed: int = 0
     device: str = 'auto'  # auto, cpu, cuda
     workers: int = 0  # processes; 0 for one per core
-    start: str = ''  # weights to begin from: ImageNet's where they can be had (empty), phantoms, or the path of a .safetensors file
+    # weights to begin from: ImageNet's where they can be had (empty), phantoms, or the path of a .safetensors file
+    start: str = ''
 
     def __post_init__(self):
-        if self.preset not in PRESET_NAMES: raise ValueError(f'preset {self.preset!r} is unknown; choose from {", ".join(PRESET_NAMES)}')
-        if not 0 <= self.fold < self.n_folds: raise ValueError(f'fold {self.fold} does not exist: with {self.n_folds} folds they are 0 to {self.n_folds - 1}')
+        if self.preset not in PRESET_NAMES:
+            raise ValueError(f'preset {self.preset!r} is unknown; choose from {", ".join(PRESET_NAMES)}')
+        if not 0 <= self.fold < self.n_folds:
+            raise ValueError(
+                f'fold {self.fold} does not exist: with {self.n_folds} folds they are 0 to {self.n_folds - 1}'
+            )
 
     @property
     def phantom(self) -> bool:
         "Are the patients phantoms?"
-        return not self.data_root or any((Path(self.data_root)/mark).exists() for mark in ('truth/cohort.json', 'phantoms.json'))
+        return not self.data_root or any(
+            (Path(self.data_root) / mark).exists() for mark in ('truth/cohort.json', 'phantoms.json')
+        )
     @property
-    def data(self) -> Path: return Path(self.data_root) if self.data_root else project_root()/'data'/'phantom'/self.preset
+    def data(self) -> Path:
+        return Path(self.data_root) if self.data_root else project_root() / 'data' / 'phantom' / self.preset
+
     @property
-    def work(self) -> Path: return Path(self.work_dir) if self.work_dir else project_root()/'work'
+    def work(self) -> Path:
+        return Path(self.work_dir) if self.work_dir else project_root() / 'work'
+
     @property
-    def out(self) -> Path: return Path(self.out_dir) if self.out_dir else project_root()/'reports'/'runs'
+    def out(self) -> Path:
+        return Path(self.out_dir) if self.out_dir else project_root() / 'reports' / 'runs'
 
     def run_folder(self, study: str) -> Path:
         "Where a study's results of this fold go."
@@ -66,6 +79,13 @@ class Settings:
     def pretrained(self) -> str | Path:
         "What a network begins from: 'auto', or the file of a start."
         if not self.start: return 'auto'
-        path = replace(self, fold=0).run_folder('start')/'weights.safetensors' if self.start == 'phantoms' else Path(self.start)
+        path = (
+            replace(self, fold=0).run_folder('start') / 'weights.safetensors'
+            if self.start == 'phantoms'
+            else Path(self.start)
+        )
         if path.is_file(): return path
-        raise FileNotFoundError(f'{path}: no such start' + (f'; make it with: ctlab run 13_start -p preset {self.preset}' if self.start == 'phantoms' else ''))
+        raise FileNotFoundError(
+            f'{path}: no such start'
+            + (f'; make it with: ctlab run 13_start -p preset {self.preset}' if self.start == 'phantoms' else '')
+        )

@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import Annotated, Optional
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=True, rich_markup_mode='rich', pretty_exceptions_enable=False, context_settings={'help_option_names': ['-h', '--help']},
-                  help='A lab for computed tomography: phantoms, DICOM, trauma and segmentation studies, honest tables.\n\nStart with [bold]ctlab doctor[/bold], then [bold]ctlab run 03_approach1[/bold].\n\nExit codes: 0 done; 1 not done, and the message says why (for audit: the header is wrong; for doctor: something is missing); 2 called wrongly.')
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode='rich',
+    pretty_exceptions_enable=False,
+    context_settings={'help_option_names': ['-h', '--help']},
+    help='A lab for computed tomography: phantoms, DICOM, trauma and segmentation studies, honest tables.\n\nStart '
+    'with [bold]ctlab doctor[/bold], then [bold]ctlab run 03_approach1[/bold].\n\nExit codes: 0 done; 1 not done, and '
+    'the message says why (for audit: the header is wrong; for doctor: something is missing); 2 called wrongly.',
+)
 
 def _say(text): typer.echo(text)
 def _stop(text, code=1):
@@ -23,38 +31,55 @@ __all__ = ['app', 'doctor', 'phantom', 'find_notebook', 'run_notebook', 'run', '
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #d33656c1
 def _packages():
-    "(name, wanted, found) of every package in requirements.lock, or of those that the studies import when there is no lock."
+    """(name, wanted, found) of every package in requirements.lock, or of those that the studies import when there
+    is no lock."""
     from importlib import metadata
     from ctlab.core.settings import project_root
     lock = project_root()/'requirements.lock'
-    wanted = dict(l.split('==') for l in lock.read_text().split() if '==' in l) if lock.exists() else dict.fromkeys(('torch', 'lightning', 'timm', 'monai', 'pydicom', 'SimpleITK', 'papermill', 'nbdev'))
+    wanted = (
+        dict(l.split('==') for l in lock.read_text().split() if '==' in l)
+        if lock.exists()
+        else dict.fromkeys(('torch', 'lightning', 'timm', 'monai', 'pydicom', 'SimpleITK', 'papermill', 'nbdev'))
+    )
     def found(name):
-        try: return metadata.version(name)
+        try:return metadata.version(name)
         except metadata.PackageNotFoundError: return None
     return [(n, v, found(n)) for n, v in wanted.items()]
 
 def _weights():
     "(what, found, where) of the pretrained weights that the studies can use."
-    hub = Path(os.environ.get('HF_HUB_CACHE') or Path(os.environ.get('HF_HOME', Path.home()/'.cache'/'huggingface'))/'hub')
+    hub = Path(
+        os.environ.get('HF_HUB_CACHE')
+        or Path(os.environ.get('HF_HOME', Path.home() / '.cache' / 'huggingface')) / 'hub'
+    )
     torch_home = Path(os.environ.get('TORCH_HOME', Path.home()/'.cache'/'torch'))/'hub'/'checkpoints'
     from ctlab.cohort.masks import weights_folder
     from ctlab.core.settings import Settings
     total, own = weights_folder(), Settings(preset='demo').run_folder('start')
-    return [('EfficientNet-B0 (ImageNet)', any(hub.glob('models--timm--efficientnet_b0*')), hub), ('r3d_18 (Kinetics-400)', any(torch_home.glob('r3d_18*')), torch_home),
-            ('TotalSegmentator', total.is_dir() and any(total.glob('Dataset*')), total), ('a start of our own (demo)', (own/'config.json').exists(), own)]
+    return [
+        ('EfficientNet-B0 (ImageNet)', any(hub.glob('models--timm--efficientnet_b0*')), hub),
+        ('r3d_18 (Kinetics-400)', any(torch_home.glob('r3d_18*')), torch_home),
+        ('TotalSegmentator', total.is_dir() and any(total.glob('Dataset*')), total),
+        ('a start of our own (demo)', (own / 'config.json').exists(), own),
+    ]
 
 def _machine():
     "Facts of the machine, in words."
     import platform, shutil
     from ctlab.core.parallel import cores
     free = shutil.disk_usage(os.getcwd()).free/2**30
-    try: memory = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30
+    try:memory = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30
     except (ValueError, OSError, AttributeError): memory = float('nan')
     try:
         import torch
-        gpu = ', '.join(torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())) or 'none; the CPU is used'
-    except ImportError: gpu = 'unknown, torch is not installed'
-    return {'python': platform.python_version(), 'cores': cores(), 'memory': f'{memory:.0f} GiB', 'disk_free': f'{free:.0f} GiB', 'gpu': gpu}, free
+        gpu = (
+            ', '.join(torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count()))
+            or 'none; the CPU is used'
+        )
+    except ImportError:
+        gpu = 'unknown, torch is not installed'
+    return {'python': platform.python_version(), 'cores': cores(), 'memory': f'{memory:.0f} GiB',
+            'disk_free': f'{free:.0f} GiB', 'gpu': gpu}, free
 
 @app.command()
 def doctor(
@@ -73,10 +98,15 @@ def doctor(
     machine, free = _machine()
     packages, weights = _packages(), _weights()
     data = {p: (Settings(preset=p).data/'train_2024.csv').exists() for p in ('tiny', 'demo', 'full')}
-    advice = [f'{n} {"is not installed" if f is None else f"is {f}"}, the lab was tested with {v}: run `make install`' for n, v, f in packages if f is None or v and f != v]
+    advice = [
+        f'{n} {"is not installed" if f is None else f"is {f}"}, the lab was tested with {v}: run `make install`'
+        for n, v, f in packages
+        if f is None or v and f != v
+    ]
     if sys.version_info < (3, 11): advice.append('Python 3.11 or newer is needed')
     if free < 5: advice.append(f'only {free:.1f} GiB of disk are free; the demo cohort and its stacks need about 5')
-    if json_: _say(json.dumps({'machine': machine, 'packages': {n: f for n, _, f in packages}, 'weights': {n: f for n, f, _ in weights}, 'data': data, 'advice': advice}, indent=1))
+    if json_:_say(json.dumps({'machine': machine, 'packages': {n: f for n, _, f in packages},
+                               'weights': {n: f for n, f, _ in weights}, 'data': data, 'advice': advice}, indent=1))
     else: _print_doctor(machine, packages, weights, data, advice)
     raise typer.Exit(1 if advice else 0)
 
@@ -98,7 +128,8 @@ def _print_doctor(machine, packages, weights, data, advice):
 # %% ../../nbs/lib/doors/00_cli.ipynb #53911ff7
 @app.command()
 def phantom(
-    what: Annotated[str, typer.Argument(help='A trauma cohort: tiny (seconds), demo (minutes) or full (3,147 patients, hours). Or a set for segmentation: spleen, lits, ircad, limbs.')],
+    what: Annotated[str, typer.Argument(help='A trauma cohort: tiny (seconds), demo (minutes) or full (3,147 '
+                                        'patients, hours). Or a set for segmentation: spleen, lits, ircad, limbs.')],
     out: Annotated[Path, typer.Argument(help='Folder for the cohort; made if needed.')],
     seed: Annotated[int, typer.Option(help='Same seed, same bytes.')] = 0,
     preset: Annotated[str, typer.Option(help='Size of a set for segmentation: tiny, demo or full.')] = 'tiny',
@@ -117,12 +148,14 @@ def phantom(
     """
     from ctlab.phantoms.patients import PRESETS, make_cohort
     from ctlab.phantoms.case_sets import KINDS, make_set
-    if what not in PRESETS and what not in KINDS: _stop(f'there is no cohort or set {what!r}; choose from {", ".join([*PRESETS, *KINDS])}', 2)
+    if what not in PRESETS and what not in KINDS:
+        _stop(f'there is no cohort or set {what!r}; choose from {", ".join([*PRESETS, *KINDS])}', 2)
     if preset not in PRESETS: _stop(f'there is no preset {preset!r}; choose from {", ".join(PRESETS)}', 2)
     try:
         if what in KINDS: _say(f'{KINDS[what]}: {make_set(what, out, preset, seed, workers)}'); return
         root = make_cohort(out, what, seed, None if faults else {}, workers)
-    except FileExistsError as error: _stop(str(error))
+    except FileExistsError as error:
+        _stop(str(error))
     series = sum(1 for _ in (root/'train_images').glob('*/*'))
     _say(f'{sum(1 for _ in (root/"train_images").iterdir())} phantoms, {series} series in {root}')
 
@@ -160,7 +193,8 @@ def run_notebook(
         import papermill
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         half = str(output) + f'.{os.getpid()}.ipynb'
-        try: papermill.execute_notebook(str(notebook), half, parameters, progress_bar=False, kernel_name='python3', log_output=False, extra_arguments=['--log-level=50'])
+        try: papermill.execute_notebook(str(notebook), half, parameters, progress_bar=False, kernel_name='python3',
+                                        log_output=False, extra_arguments=['--log-level=50'])
         except Exception as error:
             os.replace(half, str(output).replace('.ipynb', '.failed.ipynb')) if os.path.exists(half) else None
             return str(output), time.perf_counter() - start, f'{type(error).__name__}: {str(error).strip()[-1500:]}'
@@ -171,11 +205,21 @@ def run_notebook(
 @app.command(context_settings={'ignore_unknown_options': False})
 def run(
     study: Annotated[str, typer.Argument(help='03_approach1, approach1, or the path of a notebook.')],
-    parameter: Annotated[Optional[list[str]], typer.Option('-p', '--parameter', metavar='NAME VALUE', help='A parameter of the study; may be repeated: -p fold 2 -p preset demo.')] = None,
+    parameter: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            '-p',
+            '--parameter',
+            metavar='NAME VALUE',
+            help='A parameter of the study; may be repeated: -p fold 2 -p preset demo.',
+        ),
+    ] = None,
     values: Annotated[Optional[list[str]], typer.Argument(hidden=True)] = None,
     folds: Annotated[str, typer.Option(help="Folds to run: 'all', or a list such as 0,2.")] = '',
     jobs: Annotated[int, typer.Option(help='Folds at the same time.')] = 1,
-    out: Annotated[Optional[Path], typer.Option(help='Where executed notebooks go; reports/runs/notebooks when left out.')] = None,
+    out: Annotated[
+        Optional[Path], typer.Option(help='Where executed notebooks go; reports/runs/notebooks when ' 'left out.')
+    ] = None,
 ):
     """Run a study: papermill executes its notebook with your parameters.
 
@@ -189,7 +233,7 @@ def run(
     """
     from ctlab.core.parallel import parallel_map
     from ctlab.core.settings import Settings, project_root
-    try: notebook = find_notebook(study)
+    try:notebook = find_notebook(study)
     except FileNotFoundError as error: _stop(str(error), 2)
     parameters = dict(zip(parameter or [], map(_value, values or [])))
     known = _known_parameters(notebook)
@@ -197,10 +241,21 @@ def run(
     if wrong: _stop(f'{notebook.stem} has no parameter {", ".join(wrong)}; it has: {", ".join(known)}', 2)
     out = out or project_root()/'reports'/'runs'/'notebooks'
     chosen = _folds(folds, int(parameters.get('n_folds', Settings.n_folds)))
-    tasks = [(notebook, out/(f'{notebook.stem}.ipynb' if k is None or len(chosen) == 1 else f'{notebook.stem}-fold{k}.ipynb'), parameters | ({} if k is None else {'fold': k})) for k in chosen]
-    results = parallel_map(run_notebook, tasks, min(jobs, len(tasks)), f'{notebook.stem}, {len(tasks)} fold{"s" if len(tasks) > 1 else ""}')
-    for output, seconds, error in results: _say(f'{"failed" if error else "done"} in {seconds:.0f} s: {output}' + (f'\n{error}' if error else ''))
+    tasks = [
+        (
+            notebook,
+            out / (f'{notebook.stem}.ipynb' if k is None or len(chosen) == 1 else f'{notebook.stem}-fold{k}.ipynb'),
+            parameters | ({} if k is None else {'fold': k}),
+        )
+        for k in chosen
+    ]
+    results = parallel_map(
+        run_notebook, tasks, min(jobs, len(tasks)), f'{notebook.stem}, {len(tasks)} fold{"s" if len(tasks) > 1 else ""}'
+    )
+    for output, seconds, error in results:
+        _say(f'{"failed" if error else "done"} in {seconds:.0f} s: {output}' + (f'\n{error}' if error else ''))
     if any(error for *_, error in results): raise typer.Exit(1)
+
 
 def _folds(text, n):
     "Folds asked for; [None] when the study's own parameter decides."
@@ -214,7 +269,12 @@ def _known_parameters(notebook):
     import ast, json
     for cell in json.loads(Path(notebook).read_text())['cells']:
         if 'parameters' in cell['metadata'].get('tags', []):
-            return [t.id for node in ast.parse(''.join(cell['source'])).body if isinstance(node, ast.Assign) for t in node.targets]
+            return [
+                t.id
+                for node in ast.parse(''.join(cell['source'])).body
+                if isinstance(node, ast.Assign)
+                for t in node.targets
+            ]
     return []
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #d2606e38
@@ -242,24 +302,33 @@ def report(
     settings = Settings(data_root=data_root, out_dir=out_dir, preset=preset)
     try:
         _, predictions, configs = gather(settings.out, study, preset)
-        if 'structure' in predictions: return _report_masks(study, preset, predictions, configs, to or settings.out/study/preset)
+        if 'structure' in predictions:
+            return _report_masks(study, preset, predictions, configs, to or settings.out / study / preset)
         labels = read_labels(settings.data)
-    except (FileNotFoundError, ValueError) as error: _stop(str(error))
+    except (FileNotFoundError, ValueError) as error:
+        _stop(str(error))
     published = study if (project_root()/'data'/'published'/f'{study}.csv').exists() else None
     table = source_table(pooled_table(predictions, grade(labels)), published)
     phantom = all(c.get('phantom') for c in configs)
     people = 'phantoms' if phantom else 'patients'
     held = predictions[predictions['split'] == 'valid']
-    note = (f"{study}, preset {preset}: {len(configs)} of {configs[0]['n_folds']} folds, {held['patient_id'].nunique()} {people} held out once each. Per cent, with 95 % intervals over patients; started from {configs[0]['weights']} weights. "
-            f"{'Published values under the names that the audit found. ' if published else ''}{_made_by(study, preset, configs)}")
+    note = (
+        f"{study}, preset {preset}: {len(configs)} of {configs[0]['n_folds']} folds, {held['patient_id'].nunique()} "
+        f"{people} held out once each. Per cent, with 95 % intervals over patients; started from "
+        f"{configs[0]['weights']} weights. "
+        f"{'Published values under the names that the audit found. ' if published else ''}{_made_by(study, preset, configs)}"
+    )
     place = (to or settings.out/study/preset, f'{study}-{preset}', note)
-    for path in write_tables(table, *place) + write_page(table, pooled_figures(predictions, grade(labels), phantom), *place): _say(str(path))
+    for path in write_tables(table, *place) + write_page(table, pooled_figures(predictions, grade(labels), phantom),
+                                                         *place): _say(str(path))
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #b4387c17
 def _made_by(study, preset, configs):
     "The command that makes a table again, and how long it trained."
     from ctlab.core.settings import Settings
-    more = ('' if configs[0]['n_folds'] == Settings.n_folds else f" -p n_folds {configs[0]['n_folds']}") + (f" -p start {configs[0]['start']}" if configs[0].get('start') else '')
+    more = ('' if configs[0]['n_folds'] == Settings.n_folds else f" -p n_folds {configs[0]['n_folds']}") + (
+        f" -p start {configs[0]['start']}" if configs[0].get('start') else ''
+    )
     which = 'all' if len(configs) == configs[0]['n_folds'] else ','.join(str(c['fold']) for c in configs)
     return f"Made by `ctlab run {study.partition('_')[0]} --folds {which} -p preset {preset}{more}` in {sum(c['seconds'] for c in configs)/60:.0f} minutes of training."
 
@@ -269,19 +338,29 @@ def _report_masks(study, preset, scores, configs, folder):
     from ctlab.organs.mask_study import PUBLISHED, mask_table
     people = 'phantoms' if all(c.get('phantom') for c in configs) else 'patients'
     held, lost = scores[scores['split'] == 'test'], len(configs[0].get('set_aside', []))
-    note = (f"{study}, preset {preset}: {len(configs)} of {configs[0]['n_folds']} folds, {held['case'].nunique()} {people} held out, none of which chose the epoch. Means with 95 % intervals over patients; started from {configs[0]['weights']} weights. "
-            f"{f'{lost} cases of the set could not be used. ' if lost else ''}{_made_by(study, preset, configs)}")
-    for path in write_tables(mask_table(scores, PUBLISHED.get(study.partition('_')[0])), folder, f'{study}-{preset}', note): _say(str(path))
+    note = (
+        f"{study}, preset {preset}: {len(configs)} of {configs[0]['n_folds']} folds, {held['case'].nunique()} "
+        f"{people} held out, none of which chose the epoch. Means with 95 % intervals over patients; started from "
+        f"{configs[0]['weights']} weights. "
+        f"{f'{lost} cases of the set could not be used. ' if lost else ''}{_made_by(study, preset, configs)}"
+    )
+    for path in write_tables(
+        mask_table(scores, PUBLISHED.get(study.partition('_')[0])), folder, f'{study}-{preset}', note
+    ):
+        _say(str(path))
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #8d30f181
 @app.command()
 def prepare(
-    root: Annotated[Path, typer.Argument(help='A cohort: train_images/<patient>/<series>/<instance>.dcm. Never written to.')],
+    root: Annotated[Path, typer.Argument(help='A cohort: train_images/<patient>/<series>/<instance>.dcm. Never '
+                                         'written to.')],
     work: Annotated[Path, typer.Argument(help='Where catalogue and stacks go.')] = Path('work'),
     spacing: Annotated[float, typer.Option(help='mm between the slices kept.')] = 5.,
     size: Annotated[int, typer.Option(help='Pixels a side.')] = 256,
-    window: Annotated[str, typer.Option(help="soft_tissue, abdomen, liver, bone, lung, wide, or 'file' for the file's first.")] = 'soft_tissue',
-    normalise: Annotated[str, typer.Option(help="window (8 bits), slice (8 bits, each slice stretched), none (16-bit HU), published (the source's arithmetic).")] = 'window',
+    window: Annotated[str, typer.Option(help="soft_tissue, abdomen, liver, bone, lung, wide, or 'file' for the "
+                                        "file's first.")] = 'soft_tissue',
+    normalise: Annotated[str, typer.Option(help="window (8 bits), slice (8 bits, each slice stretched), none (16-bit "
+                                           "HU), published (the source's arithmetic).")] = 'window',
     workers: Annotated[int, typer.Option(help='Processes; 0 for one per core.')] = 0,
     scheduler: Annotated[str, typer.Option(help='Address of a Dask scheduler, such as tcp://head:8786.')] = '',
     json_: Annotated[bool, typer.Option('--json', help='Print the summary as JSON.')] = False,
@@ -304,9 +383,12 @@ def prepare(
         stacks = prepare_all(root, work, recipe, workers, scheduler=scheduler)
     except (FileNotFoundError, ValueError, KeyError) as error: _stop(str(error))
     aside = stacks.table[stacks.table['status'] != 'prepared']
-    found = {'series': len(stacks), 'prepared': len(stacks.usable), 'frames': int(stacks.table['frames'].sum()), 'set_aside': len(aside), 'unreadable_files': int((~instances['readable']).sum()), 'folder': str(stacks.folder)}
+    found = {'series': len(stacks), 'prepared': len(stacks.usable), 'slices': int(stacks.table['slices'].sum()),
+             'set_aside': len(aside), 'unreadable_files': int((~instances['readable']).sum()),
+             'folder': str(stacks.folder)}
     if json_: _say(json.dumps(found | {'reasons': dict(zip(map(str, aside['series_id']), aside['reason']))}, indent=1)); return
-    _say(f"{found['prepared']} of {found['series']} series prepared, {found['frames']} frames; {found['unreadable_files']} files without a readable header")
+    _say(f"{found['prepared']} of {found['series']} series prepared, {found['slices']} slices; "
+         f"{found['unreadable_files']} files without a readable header")
     for row in aside.head(20).itertuples(): _say(f'  set aside {row.patient_id}/{row.series_id}: {row.reason}')
     if len(aside) > 20: _say('  …')
     _say(f"{found['folder']}/summary.csv")
@@ -316,8 +398,10 @@ def prepare(
 def clean(
     root: Annotated[Path, typer.Argument(help='A cohort: train_images/<patient>/<series>/<instance>.dcm.')],
     work: Annotated[Path, typer.Argument(help='Where the list of decisions goes.')] = Path('work'),
-    black: Annotated[float, typer.Option(help='A frame is black from this share of zero pixels on.')] = .98,
-    scan_black: Annotated[float, typer.Option(help='The published rule deletes a scan from this share of black frames on.')] = .78,
+    black: Annotated[float, typer.Option(help='A slice is black from this share of zero pixels on.')] = 0.98,
+    scan_black: Annotated[
+        float, typer.Option(help='The published rule deletes a scan from this share of black slices on.')
+    ] = 0.78,
     workers: Annotated[int, typer.Option(help='Processes; 0 for one per core.')] = 0,
     json_: Annotated[bool, typer.Option('--json', help='Print the counts as JSON.')] = False,
 ):
@@ -331,14 +415,25 @@ def clean(
     """
     import json
     from ctlab.cohort.cleaning import clean as examine_all, decisions_path
-    try: table = examine_all(root, work, black, scan_black, workers)
+    try:table = examine_all(root, work, black, scan_black, workers)
     except FileNotFoundError as error: _stop(str(error))
     counts = table['decision'].value_counts()
     if json_:
-        _say(json.dumps({'series': len(table), **{k: int(v) for k, v in counts.items()}, 'causes': table.loc[table['causes'] != '', 'causes'].str.split().explode().value_counts().to_dict(), 'list': str(decisions_path(root, work))}, indent=1))
+        _say(
+            json.dumps(
+                {
+                    'series': len(table),
+                    **{k: int(v) for k, v in counts.items()},
+                    'causes': table.loc[table['causes'] != '', 'causes'].str.split().explode().value_counts().to_dict(),
+                    'list': str(decisions_path(root, work)),
+                },
+                indent=1,
+            )
+        )
         return
     _say(f'{len(table)} series: ' + ', '.join(f'{v} {k}' for k, v in counts.items()))
-    for row in table[table['decision'] != 'keep'].head(20).itertuples(): _say(f'  {row.decision:<10} {row.patient_id}/{row.series_id}: {row.reason}')
+    for row in table[table['decision'] != 'keep'].head(20).itertuples():
+        _say(f'  {row.decision:<10} {row.patient_id}/{row.series_id}: {row.reason}')
     if (table['decision'] != 'keep').sum() > 20: _say('  …')
     _say(str(decisions_path(root, work)))
 
@@ -365,9 +460,16 @@ def compare(
     settings = Settings(data_root=data_root, out_dir=out_dir, preset=preset)
     try:
         labels, mine = read_labels(settings.data), held_out(settings.out/one/preset)
-        table = pd.concat([paired(mine, held_out(settings.out/other/preset), labels).assign(study=one, against=other) for other in others])
-    except (FileNotFoundError, ValueError) as error: _stop(str(error))
-    table = table[['study', 'against', 'measure', 'one', 'other', 'difference', 'low', 'high', 'p', 'patients']].round(4)
+        table = pd.concat(
+            [
+                paired(mine, held_out(settings.out / other / preset), labels).assign(study=one, against=other)
+                for other in others
+            ]
+        )
+    except (FileNotFoundError, ValueError) as error:
+        _stop(str(error))
+    table = table[['study', 'against', 'measure', 'one', 'other', 'difference', 'low', 'high', 'p',
+                   'patients']].round(4)
     folder = to or settings.out/one/preset
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder/f'{one}-{preset}-compared.csv', index=False)
@@ -398,7 +500,8 @@ def predict(
     out.mkdir(parents=True, exist_ok=True)
     table.round(5).to_csv(out/'predictions.csv', index=False)
     (out/'predictions.html').write_text(page(table, context))
-    _say(f"{table['series_id'].nunique()} series, {len(context['nets'])} fold(s), {len(context['data'].set_aside)} set aside")
+    _say(f"{table['series_id'].nunique()} series, {len(context['nets'])} fold(s), {len(context['data'].set_aside)} "
+         f"set aside")
     _say(str(out/'predictions.csv')); _say(str(out/'predictions.html'))
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #f5e04204
@@ -406,7 +509,10 @@ def predict(
 def segment(
     source: Annotated[Path, typer.Argument(help='A NIfTI file, or a folder with one DICOM series.')],
     out: Annotated[Path, typer.Argument(help='Folder for the results.')],
-    model: Annotated[str, typer.Option(help='The folder of a finished run, such as reports/runs/spleen/demo/fold0, or totalsegmentator.')] = 'totalsegmentator',
+    model: Annotated[
+        str,
+        typer.Option(help='The folder of a finished run, such as reports/runs/spleen/demo/fold0, or totalsegmentator.'),
+    ] = 'totalsegmentator',
     fast: Annotated[bool, typer.Option('--fast', help="TotalSegmentator's 3 mm network.")] = False,
     device: Annotated[str, typer.Option(help='auto, cpu or cuda.')] = 'auto',
     mesh: Annotated[str, typer.Option(help='Surfaces as stl, ply, glb or none.')] = 'stl',
@@ -425,10 +531,14 @@ def segment(
     from ctlab.organs.segment import segment as draw
     from ctlab.learn.training import accelerator
     if not source.exists(): _stop(f'{source}: no such file or folder')
-    try: facts = draw(source, out, model, fast, 'cuda' if accelerator(device) == 'gpu' else 'cpu', mesh)
+    try:facts = draw(source, out, model, fast, 'cuda' if accelerator(device) == 'gpu' else 'cpu', mesh)
     except (FileNotFoundError, ValueError, NoMask) as error: _stop(str(error))
     if json_: _say(json.dumps(facts, indent=1)); return
-    for name, f in facts['structures'].items(): _say(f"{name:<14} {f['volume_ml']:>10.1f} mL" + (f"   mean {f['mean']:.0f}" if f['mean'] is not None else '   not found'))
+    for name, f in facts['structures'].items():
+        _say(
+            f"{name:<14} {f['volume_ml']:>10.1f} mL"
+            + (f"   mean {f['mean']:.0f}" if f['mean'] is not None else '   not found')
+        )
     _say(str(out))
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #d18ecf32
@@ -451,11 +561,17 @@ def arrange(
     """
     import json
     from ctlab.cohort.layout import arrange as lay_out
-    try: table, rest = lay_out(source, out, least, modality, workers, not json_)
+    try:table, rest = lay_out(source, out, least, modality, workers, not json_)
     except (FileNotFoundError, FileExistsError, ValueError) as error: _stop(str(error))
-    facts = {'patients': int(table['patient_id'].nunique()), 'series': len(table), 'set_aside': len(rest), 'out': str(out)}
+    facts = {
+        'patients': int(table['patient_id'].nunique()),
+        'series': len(table),
+        'set_aside': len(rest),
+        'out': str(out),
+    }
     if json_: _say(json.dumps(facts)); return
-    _say(f"{facts['series']} series of {facts['patients']} patients in {out}; {len(rest)} files and series set aside (set_aside.csv says why)")
+    _say(f"{facts['series']} series of {facts['patients']} patients in {out}; {len(rest)} files and series set aside "
+         f"(set_aside.csv says why)")
     if len(table): _say(f'next: ctlab prepare {out} work, or ctlab predict {out} --model RUN')
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #ef0d944c
@@ -465,7 +581,9 @@ def view(
     page: Annotated[Path, typer.Argument(help='The page to write.')] = Path('scan.html'),
     mask: Annotated[Optional[Path], typer.Option(help='A NIfTI file of numbers, shown filled.')] = None,
     prediction: Annotated[Optional[Path], typer.Option(help='A NIfTI file of numbers, shown as an outline.')] = None,
-    structures: Annotated[str, typer.Option(help="Names of the numbers 1, 2, …, separated by commas; the lab's own codes when left out.")] = '',
+    structures: Annotated[
+        str, typer.Option(help="Names of the numbers 1, 2, …, separated by commas; the lab's own codes when left out.")
+    ] = '',
     window: Annotated[str, typer.Option(help='soft_tissue, abdomen, liver, bone, lung, wide, or centre,width.')] = '',
     limit: Annotated[int, typer.Option(help='Cells a side at most; more make a larger page.', min=16, max=512)] = 192,
     json_: Annotated[bool, typer.Option('--json', help='Print what was written as JSON.')] = False,
@@ -488,16 +606,25 @@ def view(
     if page.suffix != '.html': _stop(f'{page}: the page is a .html file')
     try:
         chosen = tuple(float(v) for v in window.split(',')) if ',' in window else window or None
-        text = scan_page(read(source), *(nifti.read(p) if p else None for p in (mask, prediction)), tuple(s.strip() for s in structures.split(',')) if structures else None, chosen, source.name, limit)
-    except (FileNotFoundError, ValueError) as error: _stop(str(error))
+        text = scan_page(
+            read(source),
+            *(nifti.read(p) if p else None for p in (mask, prediction)),
+            tuple(s.strip() for s in structures.split(',')) if structures else None,
+            chosen,
+            source.name,
+            limit,
+        )
+    except (FileNotFoundError, ValueError) as error:
+        _stop(str(error))
     write_whole(page, text)
-    if json_: _say(json.dumps({'page': str(page), 'bytes': len(text)}))
+    if json_:_say(json.dumps({'page': str(page), 'bytes': len(text)}))
     else: _say(f'{page}: {len(text)/2**20:.1f} MB; open it in a browser')
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #c39c9017
 @app.command()
 def audit(
-    table: Annotated[Path, typer.Argument(help='CSV with columns such as target, split, accuracy, AUC, F1, precision, recall.')],
+    table: Annotated[Path, typer.Argument(help='CSV with columns such as target, split, accuracy, AUC, F1, precision, '
+                                          'recall.')],
     json_: Annotated[bool, typer.Option('--json', help='Print the findings as JSON.')] = False,
 ):
     """Check that a table of metrics can be what its header says. Exit code 1 when the header is wrong.
@@ -509,8 +636,11 @@ def audit(
     import json
     from ctlab.judge.audit import audit_table, read_table
     try: found = audit_table(read_table(table))
-    except (FileNotFoundError, ValueError) as error: _stop(f'{table}: {error}' if str(table) not in str(error) else str(error), 2)
-    if json_: _say(json.dumps({'printed': found.printed, 'columns': found.columns, 'sound': found.sound, 'evidence': found.evidence, 'margin': found.margin, 'flags': found.flags, 'ties': found.ties}, indent=1))
+    except (FileNotFoundError, ValueError) as error:
+        _stop(f'{table}: {error}' if str(table) not in str(error) else str(error), 2)
+    if json_: _say(json.dumps({'printed': found.printed, 'columns': found.columns, 'sound': found.sound,
+                               'evidence': found.evidence, 'margin': found.margin, 'flags': found.flags,
+                               'ties': found.ties}, indent=1))
     else: _say(str(found))
     raise typer.Exit(0 if found.sound else 1)
 
@@ -558,18 +688,31 @@ def demo(
     from ctlab.core.parallel import cores, parallel_map
     start, failed = time.perf_counter(), 0
     _say(f'phantoms    {ensure_cohort(Settings(preset=preset))}')
-    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, cores()//jobs)))  # threads of one notebook: more than cores in all would stall each other
+    os.environ.setdefault(
+        'OMP_NUM_THREADS', str(max(1, cores() // jobs))
+    )  # threads of one notebook: more than cores in all would stall each other
     folder, notebooks = project_root()/'reports'/'runs'/'notebooks', sorted((project_root()/'nbs').glob('[0-9]*.ipynb'))
-    for group in ([n for n in notebooks if n.stem < '06b'], [n for n in notebooks if n.stem >= '06b']):  # what compares itself with others comes after them
+    for group in (
+        [n for n in notebooks if n.stem < '06b'],
+        [n for n in notebooks if n.stem >= '06b'],
+    ):  # what compares itself with others comes after them
         waiting = []
         for notebook in group:
             output, mark, key = folder/notebook.name, folder/f'{notebook.stem}.sha1', _fingerprint(notebook, preset)
-            if output.exists() and mark.exists() and mark.read_text() == key: _say(f'{notebook.stem:<16} as it was')
-            else: waiting.append((notebook, output, {'preset': preset} if 'preset' in _known_parameters(notebook) else {}, mark, key))
-        results = parallel_map(run_notebook, [w[:3] for w in waiting], min(jobs, len(waiting)), f'{len(waiting)} chapters') if waiting else []
+            if output.exists() and mark.exists() and mark.read_text() == key:_say(f'{notebook.stem:<16} as it was')
+            else: waiting.append((notebook, output, {'preset': preset} if 'preset' in _known_parameters(notebook)
+                                  else {}, mark, key))
+        results = (
+            parallel_map(run_notebook, [w[:3] for w in waiting], min(jobs, len(waiting)), f'{len(waiting)} chapters')
+            if waiting
+            else []
+        )
         for (notebook, _, _, mark, key), (_, seconds, error) in zip(waiting, results):
             failed += bool(error)
-            _say(f'{notebook.stem:<16} {"failed" if error else "done"} in {seconds:.0f} s' + (f'\n{error}' if error else ''))
+            _say(
+                f'{notebook.stem:<16} {"failed" if error else "done"} in {seconds:.0f} s'
+                + (f'\n{error}' if error else '')
+            )
             if not error: mark.write_text(key)
     page = build_site()
     _say(f'all in {time.perf_counter() - start:.0f} s; open the site:')

@@ -16,8 +16,10 @@ __all__ = ['ROLES', 'AuditReport', 'audit_table', 'read_table', 'corrected']
 
 # %% ../../nbs/lib/judge/01_audit.ipynb #b7c77ed6
 ROLES = ('accuracy', 'auc_roc', 'f1', 'precision', 'recall')
-_NAMES = {'accuracy': 'accuracy', 'acc': 'accuracy', 'auc': 'auc_roc', 'auc-roc': 'auc_roc', 'auc_roc': 'auc_roc', 'roc-auc': 'auc_roc', 'roc_auc': 'auc_roc', 'auroc': 'auc_roc',
-          'f1': 'f1', 'f1-score': 'f1', 'f1_score': 'f1', 'f1 score': 'f1', 'precision': 'precision', 'ppv': 'precision', 'recall': 'recall', 'sensitivity': 'recall'}
+_NAMES = {'accuracy': 'accuracy', 'acc': 'accuracy', 'auc': 'auc_roc', 'auc-roc': 'auc_roc', 'auc_roc': 'auc_roc',
+          'roc-auc': 'auc_roc', 'roc_auc': 'auc_roc', 'auroc': 'auc_roc',
+          'f1': 'f1', 'f1-score': 'f1', 'f1_score': 'f1', 'f1 score': 'f1', 'precision': 'precision',
+          'ppv': 'precision', 'recall': 'recall', 'sensitivity': 'recall'}
 _HIT = 6.  # nats for an identity that holds to rounding: log of about 1 in 400
 _HOME = 3.  # nats in favour of the printed order
 
@@ -69,8 +71,10 @@ class AuditReport:
     def __str__(self):
         if self.sound: head = f'The header is consistent with its rows ({", ".join(self.printed)}).'
         else:
-            head = (f'The header is wrong. Printed: {", ".join(self.printed)}. The rows say: {", ".join(self.columns)}.\n'
-                    f'{int((self.rows["broken_as_printed"] > 0).sum())} of {len(self.rows)} rows contradict the printed header, {int((self.rows["broken_as_found"] > 0).sum())} the found one; '
+            head = (f'The header is wrong. Printed: {", ".join(self.printed)}. The rows say: '
+                    f'{", ".join(self.columns)}.\n'
+                    f'{int((self.rows["broken_as_printed"] > 0).sum())} of {len(self.rows)} rows contradict the '
+                    f'printed header, {int((self.rows["broken_as_found"] > 0).sum())} the found one; '
                     f'evidence {self.evidence:.0f} nats, {self.margin:.0f} ahead of the next order.')
         return '\n'.join([head, *(f'- {f}' for f in self.flags)])
 
@@ -78,12 +82,18 @@ def _columns(df):
     "(metric columns, their roles)."
     found = [(c, _NAMES[str(c).strip().lower()]) for c in df.columns if str(c).strip().lower() in _NAMES]
     roles = [r for _, r in found]
-    if len(found) < 2 or len(set(roles)) != len(roles): raise ValueError(f'expected columns named accuracy, AUC, F1, precision, recall, each once; found {", ".join(map(str, df.columns))}')
+    if len(found) < 2 or len(set(roles)) != len(roles):
+        raise ValueError(f'expected columns named accuracy, AUC, F1, precision, recall, each once; found '
+                         f'{", ".join(map(str, df.columns))}')
     return [c for c, _ in found], roles
 
 def _values(df, columns):
     "Numbers as fractions, and the size of the last printed digit."
-    table = df[columns].apply(lambda c: pd.to_numeric(c.astype(str).str.strip().str.rstrip('%'), errors='coerce')).to_numpy(float)
+    table = (
+        df[columns]
+        .apply(lambda c: pd.to_numeric(c.astype(str).str.strip().str.rstrip('%'), errors='coerce'))
+        .to_numpy(float)
+    )
     if np.isnan(table).any(): raise ValueError('the table holds cells that are no numbers')
     scale = 100. if np.abs(table).max() > 1.5 else 1.
     digits = next((d for d in range(8) if np.allclose(table, np.round(table, d), atol=1e-9)), 8)
@@ -99,14 +109,20 @@ def _evidence(values, roles, binary, step):
     return float(score[best]), broken[:, best]
 
 def _is_binary(df, values, step):
-    "Which rows are of two classes: by target name where known, else by whether some two columns agree (weighted recall and accuracy)."
-    letters = {**{k: k in ('bowel', 'extravasation') for k in LETTERS}, **{v.lower(): k in ('bowel', 'extravasation') for k, v in LETTERS.items()}}
+    """Which rows are of two classes: by target name where known, else by whether some two columns agree (weighted
+    recall and accuracy)."""
+    letters = {
+        **{k: k in ('bowel', 'extravasation') for k in LETTERS},
+        **{v.lower(): k in ('bowel', 'extravasation') for k, v in LETTERS.items()},
+    }
     names = df['target'].astype(str).str.strip().str.lower() if 'target' in df else pd.Series(['']*len(df))
     twins = [any(abs(a - b) <= 1.5*step for i, a in enumerate(v) for b in v[i+1:]) for v in values]
     return [letters.get(n, not t) for n, t in zip(names, twins)]
 
 def audit_table(
-    df: pd.DataFrame,  # columns accuracy, AUC, F1, precision, recall (any order), one row per target and split; optional columns target and split
+    # columns accuracy, AUC, F1, precision, recall (any order), one row per target and split; optional columns target
+    # and split
+    df: pd.DataFrame,
     prevalence: dict | None = None,  # target -> share of the healthy, for the check of accuracy against it
 ) -> AuditReport:
     "Check that a table's columns can be what they claim, and find the order that makes every row consistent."
@@ -120,7 +136,10 @@ def audit_table(
     scored.sort(key=lambda s: -s[0])
     best, home = scored[0], next(s for s in scored if s[1] == printed)
     ties = [s[1] for s in scored[1:] if s[0] >= best[0] - 1e-9 - _HOME*(best[1] == printed)]
-    if best[1] != printed and ties: best = min([best, *(s for s in scored[1:] if s[1] in ties)], key=lambda s: sum(a != b for a, b in zip(s[1], printed)))
+    if best[1] != printed and ties:
+        best = min(
+            [best, *(s for s in scored[1:] if s[1] in ties)], key=lambda s: sum(a != b for a, b in zip(s[1], printed))
+        )
     ties = [t for t in ties if t != best[1]]
     margin = best[0] - max((s[0] for s in scored if s[1] != best[1]), default=best[0])
     keys = [c for c in ('target', 'split') if c in df]
@@ -134,19 +153,30 @@ def _flags(df, values, step, prevalence):
     "Suspicious patterns, in words."
     flags = []
     if ((values < -step) | (values > 1 + step)).any().any(): flags.append('a metric lies outside 0 … 1')
-    majority = prevalence or {**{LETTERS[t]: p[0] for t, p in PREVALENCE.items()}, **{t: p[0] for t, p in PREVALENCE.items()}}
+    majority = prevalence or {
+        **{LETTERS[t]: p[0] for t, p in PREVALENCE.items()},
+        **{t: p[0] for t, p in PREVALENCE.items()},
+    }
     target = df['target'].astype(str).reset_index(drop=True) if 'target' in df else pd.Series('', index=range(len(df)))
-    split = df['split'].astype(str).str.lower().reset_index(drop=True) if 'split' in df else pd.Series('', index=range(len(df)))
+    split = (
+        df['split'].astype(str).str.lower().reset_index(drop=True)
+        if 'split' in df
+        else pd.Series('', index=range(len(df)))
+    )
     for k, v in values.iterrows():
         share = majority.get(target[k], None)
         if share is not None and 'accuracy' in v and abs(v['accuracy'] - share) < .011:
-            flags.append(f'{target[k]} {split[k]}: accuracy {v["accuracy"]:.1%} is what calling everyone healthy gives ({share:.1%})')
-        if split[k].startswith('val') and v.get('auc_roc', 0) >= .97: flags.append(f'{target[k]} {split[k]}: an AUC of {v["auc_roc"]:.1%} on held-out data; look for the same patient on both sides')
+            flags.append(f'{target[k]} {split[k]}: accuracy {v["accuracy"]:.1%} is what calling everyone healthy '
+                         f'gives ({share:.1%})')
+        if split[k].startswith('val') and v.get('auc_roc', 0) >= .97:
+            flags.append(f'{target[k]} {split[k]}: an AUC of {v["auc_roc"]:.1%} on held-out data; look for the same '
+                         f'patient on both sides')
     for name in dict.fromkeys(target):
         train, valid = (values[(target == name) & split.str.startswith(s)] for s in ('train', 'val'))
         if len(train) == len(valid) == 1:
             better = [m for m in values if valid[m].iloc[0] > train[m].iloc[0] + .02]
-            if len(better) >= 2: flags.append(f'{name}: validation beats training by more than 2 points in {", ".join(better)}')
+            if len(better) >= 2:
+                flags.append(f'{name}: validation beats training by more than 2 points in {", ".join(better)}')
     return flags
 
 def read_table(
@@ -154,7 +184,9 @@ def read_table(
 ) -> pd.DataFrame:
     "A metrics table from CSV."
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f'{path}: no such file; expected a CSV with columns such as target, split, accuracy, AUC, F1, precision, recall')
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such file; expected a CSV with columns such as target, split, accuracy, '
+                                f'AUC, F1, precision, recall')
     return pd.read_csv(path, dtype=str)
 
 def corrected(

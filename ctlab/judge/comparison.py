@@ -25,13 +25,16 @@ def held_out(
     if not paths: raise FileNotFoundError(f'{folder}: no finished fold; run the study first')
     return by_patient(pd.concat([pd.read_parquet(p).query("split == 'valid'") for p in paths]))
 
+
 def compare(
     one: pd.DataFrame,  # from `held_out`
     other: pd.DataFrame,  # the same, of another study
     labels: pd.DataFrame,  # the label table
     n: int = 1000,  # resamples
     seed: int = 0,
-) -> pd.DataFrame:  # one row per target and one for the competition's metric: one, other, difference, low, high, p, patients
+) -> (
+    pd.DataFrame
+):  # one row per target and one for the competition's metric: one, other, difference, low, high, p, patients
     "Two studies on the patients that both have judged."
     from ctlab.judge.metrics import delong, patient_weights
     both = one.index.intersection(other.index)
@@ -41,13 +44,23 @@ def compare(
         y = (truth[target].to_numpy() > 0).astype(int)
         if y.min() == y.max(): continue
         found = delong(y, *(1 - p.loc[both, f'{target}_healthy'].to_numpy() for p in (one, other)))
-        rows.append({'measure': f'AUC {target}', 'one': found['first'], 'other': found['second'], **{k: found[k] for k in ('difference', 'low', 'high', 'p')}})
+        rows.append(
+            {
+                'measure': f'AUC {target}',
+                'one': found['first'],
+                'other': found['second'],
+                **{k: found[k] for k in ('difference', 'low', 'high', 'p')},
+            }
+        )
     resamples = np.vstack([np.ones(len(both)), patient_weights(np.asarray(both), n, seed)])
     scores = [_scores(labels.loc[both], p.loc[both], resamples) for p in (one, other)]
     spread = (scores[0] - scores[1])[1:]
-    rows.append({'measure': 'competition metric', 'one': scores[0][0], 'other': scores[1][0], 'difference': scores[0][0] - scores[1][0], 'low': np.quantile(spread, .025), 'high': np.quantile(spread, .975),
-                 'p': min(1., 2*(min((spread >= 0).sum(), (spread <= 0).sum()) + 1)/(n + 1))})  # never zero: n resamples cannot show less
+    rows.append({'measure': 'competition metric', 'one': scores[0][0], 'other': scores[1][0], 'difference': scores[0][0]
+                 - scores[1][0], 'low': np.quantile(spread, .025), 'high': np.quantile(spread, .975),
+                 # never zero: n resamples cannot show less
+                 'p': min(1., 2*(min((spread >= 0).sum(), (spread <= 0).sum()) + 1)/(n + 1))})
     return pd.DataFrame(rows).assign(patients=len(both))
+
 
 def _scores(labels, predictions, resamples):
     "The competition's metric for each row of patient weights."
@@ -81,7 +94,12 @@ def leakage(
     from sklearn.neighbors import KNeighborsClassifier
     from ctlab.judge.metrics import bootstrap
     rows = []
-    for name, split in (('scan', KFold(n_folds, shuffle=True, random_state=seed)), ('patient', GroupKFold(n_folds, shuffle=True, random_state=seed))):
-        p = cross_val_predict(model or KNeighborsClassifier(1), features, injured, cv=split, groups=patients, method='predict_proba')[:, 1]
+    for name, split in (
+        ('scan', KFold(n_folds, shuffle=True, random_state=seed)),
+        ('patient', GroupKFold(n_folds, shuffle=True, random_state=seed)),
+    ):
+        p = cross_val_predict(
+            model or KNeighborsClassifier(1), features, injured, cv=split, groups=patients, method='predict_proba'
+        )[:, 1]
         rows.append((name, *bootstrap('auc_roc', injured, p, patients, n=n)))
     return pd.DataFrame(rows, columns=['folds by', 'AUC', 'low', 'high'])

@@ -30,7 +30,8 @@ def _ratio(a, b, empty=0.):
 def _check(truth, score):
     "Truth as int classes (n,), scores as float (n,) or (n, classes)."
     truth, score = np.asarray(truth), np.asarray(score, float)
-    if truth.ndim != 1 or len(truth) != len(score): raise ValueError(f'truth {truth.shape} and score {score.shape} must have the same number of rows')
+    if truth.ndim != 1 or len(truth) != len(score):
+        raise ValueError(f'truth {truth.shape} and score {score.shape} must have the same number of rows')
     if not len(truth): raise ValueError('no rows: a metric needs at least one')
     if not np.isfinite(score).all(): raise ValueError('scores hold NaN or infinity')
     return truth.astype(int), score
@@ -95,11 +96,20 @@ def binary_metrics(
     sensitivity, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
     p = np.clip(probability, 1e-15, 1 - 1e-15)
     total = w.sum(1)
-    values = {'accuracy': (tp + tn)/total, 'auc_roc': roc_auc(truth, probability, w), 'f1': _ratio(2*tp, 2*tp + fp + fn), 'precision': _ratio(tp, tp + fp),
-              'recall': sensitivity, 'specificity': specificity, 'balanced_accuracy': (sensitivity + specificity)/2,
-              'average_precision': average_precision(truth, probability, w), 'brier': w @ (probability - truth)**2/total,
-              'log_loss': -(w @ np.where(truth == 1, np.log(p), np.log1p(-p)))/total,
-              'likelihood_ratio_positive': _ratio(sensitivity, 1 - specificity, np.inf), 'likelihood_ratio_negative': _ratio(1 - sensitivity, specificity, np.inf)}
+    values = {
+        'accuracy': (tp + tn) / total,
+        'auc_roc': roc_auc(truth, probability, w),
+        'f1': _ratio(2 * tp, 2 * tp + fp + fn),
+        'precision': _ratio(tp, tp + fp),
+        'recall': sensitivity,
+        'specificity': specificity,
+        'balanced_accuracy': (sensitivity + specificity) / 2,
+        'average_precision': average_precision(truth, probability, w),
+        'brier': w @ (probability - truth) ** 2 / total,
+        'log_loss': -(w @ np.where(truth == 1, np.log(p), np.log1p(-p))) / total,
+        'likelihood_ratio_positive': _ratio(sensitivity, 1 - specificity, np.inf),
+        'likelihood_ratio_negative': _ratio(1 - sensitivity, specificity, np.inf),
+    }
     return {k: float(v[0]) if single else v for k, v in values.items()}
 
 # %% ../../nbs/lib/judge/00_metrics.ipynb #e3cb4e43
@@ -123,10 +133,14 @@ def multiclass_metrics(
     seen = true > 0
     macro = lambda v: (v*seen).sum(1)/seen.sum(1)
     p = np.clip(probability/probability.sum(1, keepdims=True), 1e-15, 1)
-    values = {'accuracy': hit.sum(1)/true.sum(1), 'auc_roc': _ratio((np.nan_to_num(area)*share*present).sum(1), (share*present).sum(1), np.nan), 'f1': (f1*share).sum(1),
-              'precision': (precision*share).sum(1), 'recall': (recall*share).sum(1), 'specificity': (specificity*share).sum(1), 'balanced_accuracy': macro(recall),
-              'auc_roc_macro': _ratio((np.nan_to_num(area)*present).sum(1), present.sum(1), np.nan), 'f1_macro': macro(f1), 'precision_macro': macro(precision), 'recall_macro': macro(recall),
-              'brier': w @ ((probability - np.eye(classes)[truth])**2).sum(1)/w.sum(1), 'log_loss': -(w @ np.log(p[np.arange(len(truth)), truth]))/w.sum(1)}
+    values = {'accuracy': hit.sum(1)/true.sum(1), 'auc_roc': _ratio((np.nan_to_num(area)*share*present).sum(1),
+        (share*present).sum(1), np.nan), 'f1': (f1*share).sum(1),
+              'precision': (precision*share).sum(1), 'recall': (recall*share).sum(1),
+              'specificity': (specificity*share).sum(1), 'balanced_accuracy': macro(recall),
+              'auc_roc_macro': _ratio((np.nan_to_num(area)*present).sum(1), present.sum(1), np.nan),
+              'f1_macro': macro(f1), 'precision_macro': macro(precision), 'recall_macro': macro(recall),
+              'brier': w @ ((probability - np.eye(classes)[truth])**2).sum(1)/w.sum(1),
+              'log_loss': -(w @ np.log(p[np.arange(len(truth)), truth]))/w.sum(1)}
     return {k: float(v[0]) if single else v for k, v in values.items()}
 
 # %% ../../nbs/lib/judge/00_metrics.ipynb #2a56cb28
@@ -158,7 +172,9 @@ def bootstrap(
     if callable(metric): value, values = float(metric(truth, score)), _resampled(metric, truth, score, groups, n, seed)
     else:
         value = _by_name(metric, truth, score, None)
-        values = np.concatenate([_by_name(metric, truth, score, w) for w in np.array_split(patient_weights(groups, n, seed), max(1, n*len(truth)//2_000_000))])
+        values = np.concatenate([_by_name(metric, truth, score, w)
+                                 for w in np.array_split(patient_weights(groups, n, seed),
+                                                         max(1, n*len(truth)//2_000_000))])
     values = values[np.isfinite(values)]
     if not len(values): return value, np.nan, np.nan
     low, high = np.quantile(values, [(1 - level)/2, (1 + level)/2])
@@ -167,7 +183,7 @@ def bootstrap(
 def _by_name(name, truth, score, weight):
     "One named metric, for one or many weights."
     if name in METRICS and score.ndim == 1: return METRICS[name](truth, score, weight)
-    every = (binary_metrics(truth, score, weight=weight) if score.ndim == 1 else multiclass_metrics(truth, score, weight))
+    every = binary_metrics(truth, score, weight=weight) if score.ndim == 1 else multiclass_metrics(truth, score, weight)
     if name not in every: raise ValueError(f'no metric is called {name!r}; choose from {", ".join(every)}')
     return every[name]
 
@@ -228,7 +244,14 @@ def delong(
     variance = covariance[0, 0] + covariance[1, 1] - 2*covariance[0, 1]
     difference, error = auc[0] - auc[1], np.sqrt(max(variance, 0))
     p = float(2*norm.sf(abs(difference)/error)) if error > 0 else 1.
-    return {'first': auc[0], 'second': auc[1], 'difference': difference, 'low': difference - 1.96*error, 'high': difference + 1.96*error, 'p': p}
+    return {
+        'first': auc[0],
+        'second': auc[1],
+        'difference': difference,
+        'low': difference - 1.96 * error,
+        'high': difference + 1.96 * error,
+        'p': p,
+    }
 
 # %% ../../nbs/lib/judge/00_metrics.ipynb #3777196f
 def calibration_curve(
@@ -239,7 +262,11 @@ def calibration_curve(
     "Observed against promised, in bins of equal width."
     truth, probability = _check(truth, probability)
     which = np.minimum((probability*bins).astype(int), bins - 1)
-    table = pd.DataFrame({'bin': which, 'promised': probability, 'observed': truth}).groupby('bin').agg(promised=('promised', 'mean'), observed=('observed', 'mean'), n=('observed', 'size'))
+    table = (
+        pd.DataFrame({'bin': which, 'promised': probability, 'observed': truth})
+        .groupby('bin')
+        .agg(promised=('promised', 'mean'), observed=('observed', 'mean'), n=('observed', 'size'))
+    )
     return table.reset_index(drop=True)
 
 def calibration_error(
@@ -261,7 +288,11 @@ def fit_temperature(
     truth, logits = _check(truth, logits)
     def loss(log_t):
         z = logits/np.exp(log_t)
-        return -np.mean(np.where(truth == 1, log_expit(z), log_expit(-z)) if z.ndim == 1 else log_softmax(z, axis=1)[np.arange(len(truth)), truth])
+        return -np.mean(
+            np.where(truth == 1, log_expit(z), log_expit(-z))
+            if z.ndim == 1
+            else log_softmax(z, axis=1)[np.arange(len(truth)), truth]
+        )
     return float(np.exp(minimize_scalar(loss, bounds=(-4, 4), method='bounded').x))
 
 # %% ../../nbs/lib/judge/00_metrics.ipynb #62d0331a
@@ -302,7 +333,14 @@ def posterior(
     return odds/(1 + odds) if np.isfinite(odds) else 1.
 
 # %% ../../nbs/lib/judge/00_metrics.ipynb #4c009e68
-RSNA_WEIGHTS = {'bowel': (1, 2), 'extravasation': (1, 6), 'kidney': (1, 2, 4), 'liver': (1, 2, 4), 'spleen': (1, 2, 4), 'any_injury': (1, 6)}
+RSNA_WEIGHTS = {
+    'bowel': (1, 2),
+    'extravasation': (1, 6),
+    'kidney': (1, 2, 4),
+    'liver': (1, 2, 4),
+    'spleen': (1, 2, 4),
+    'any_injury': (1, 6),
+}
 
 def rsna_losses(
     labels: pd.DataFrame,  # indexed by patient, columns of the label table
@@ -318,7 +356,9 @@ def rsna_losses(
         hurt.append(1 - p[:, 0])
         losses[target] = _weighted_log_loss(labels[columns].to_numpy(), p, RSNA_WEIGHTS[target])
     any_p, any_y = np.max(hurt, axis=0), labels['any_injury'].to_numpy()
-    losses['any_injury'] = _weighted_log_loss(np.stack([1 - any_y, any_y], 1), np.stack([1 - any_p, any_p], 1), RSNA_WEIGHTS['any_injury'])
+    losses['any_injury'] = _weighted_log_loss(
+        np.stack([1 - any_y, any_y], 1), np.stack([1 - any_p, any_p], 1), RSNA_WEIGHTS['any_injury']
+    )
     return losses
 
 def rsna_score(
@@ -341,22 +381,28 @@ def _check_predictions(labels, predictions):
     if not len(labels): raise ValueError('no patients to score')
     missing = labels.index.difference(predictions.index)
     if len(missing) or predictions.index.duplicated().any() or labels.index.duplicated().any():
-        raise ValueError(f'the predictions must hold every patient once; {len(missing)} are missing, first {list(missing[:3])}')
+        raise ValueError(
+            f'the predictions must hold every patient once; {len(missing)} are missing, first {list(missing[:3])}'
+        )
     p = predictions.loc[labels.index, LABEL_COLUMNS]
     values = p.to_numpy(float)
     if not np.isfinite(values).all(): raise ValueError('the predictions hold NaN or infinity')
     if (values < 0).any(): raise ValueError('the predictions hold negative probabilities')
     for target, grades in TARGETS.items():
         total = p[[f'{target}_{g}' for g in grades]].sum(axis=1)
-        if (total <= 0).any(): raise ValueError(f'the probabilities of {target} sum to zero for {int((total <= 0).sum())} patients')
-        if (total - 1).abs().max() > .01: raise ValueError(f'the probabilities of {target} sum to {total.iloc[(total - 1).abs().argmax()]:.3f} for a patient; expected 1')
+        if (total <= 0).any():
+            raise ValueError(f'the probabilities of {target} sum to zero for {int((total <= 0).sum())} patients')
+        if (total - 1).abs().max() > .01:
+            raise ValueError(f'the probabilities of {target} sum to {total.iloc[(total - 1).abs().argmax()]:.3f} for '
+                             f'a patient; expected 1')
     return p
 
 # %% ../../nbs/lib/judge/00_metrics.ipynb #a45225b4
 def _masks(pred, true):
     "Both masks as booleans of one shape."
     pred, true = np.asarray(pred).astype(bool), np.asarray(true).astype(bool)
-    if pred.shape != true.shape: raise ValueError(f'the masks differ in shape: {pred.shape} and {true.shape}; resample one onto the other')
+    if pred.shape != true.shape:
+        raise ValueError(f'the masks differ in shape: {pred.shape} and {true.shape}; resample one onto the other')
     return pred, true
 
 def dice(
@@ -425,11 +471,15 @@ def surface_distance(pred: np.ndarray, true: np.ndarray, spacing=1.) -> float:
 
 def surface_dice(pred: np.ndarray, true: np.ndarray, spacing=1., tolerance: float = 2.) -> float:
     "Share of both surfaces that lies within a tolerance (mm) of the other; 0 when one mask alone is empty."
-    value = _distance(pred, true, spacing, lambda a, b: ((a <= tolerance).sum() + (b <= tolerance).sum())/(len(a) + len(b)))
+    value = _distance(
+        pred, true, spacing, lambda a, b: ((a <= tolerance).sum() + (b <= tolerance).sum()) / (len(a) + len(b))
+    )
     pred, true = _masks(pred, true)
     return 1. if not pred.any() and not true.any() else 0. if np.isnan(value) else value
 
 def volume_error(pred: np.ndarray, true: np.ndarray, spacing=1.) -> float:
     "Predicted minus true volume, mL."
     pred, true = _masks(pred, true)
-    return float((int(pred.sum()) - int(true.sum()))*np.prod(np.broadcast_to(np.asarray(spacing, float), pred.ndim))/1000)
+    return float(
+        (int(pred.sum()) - int(true.sum())) * np.prod(np.broadcast_to(np.asarray(spacing, float), pred.ndim)) / 1000
+    )

@@ -14,7 +14,7 @@ from ..scans.volume import Volume, resample
 
 def predict(
     net: torch.nn.Module,
-    data,  # DataLoader over a FrameDataset
+    data,  # DataLoader over a SliceDataset
     device: str = 'cpu',  # cpu or cuda
 ) -> pd.DataFrame:  # patient_id, series_id and the 13 probabilities, one row per series
     "Probabilities of every series."
@@ -40,7 +40,10 @@ def as_scores(
     predictions: pd.DataFrame,  # with the 13 columns
 ) -> dict:  # target -> (n,) for two classes, (n, 3) for three, as the metrics want them
     "Columns of probabilities by target."
-    return {t: predictions[f'{t}_{g[1]}'].to_numpy() if len(g) == 2 else predictions[[f'{t}_{x}' for x in g]].to_numpy() for t, g in TARGETS.items()}
+    return {
+        t: predictions[f'{t}_{g[1]}'].to_numpy() if len(g) == 2 else predictions[[f'{t}_{x}' for x in g]].to_numpy()
+        for t, g in TARGETS.items()
+    }
 
 # %% auto #0
 __all__ = ['predict', 'by_patient', 'as_scores', 'mask_probabilities', 'on_scan']
@@ -64,9 +67,14 @@ def mask_probabilities(
     net = net.to(device).eval()
     with torch.inference_mode():
         if depth == 1:
-            parts = [sliding_window_inference(x[at].to(device).float().div_(255), plane, batch, net).softmax(1).half().cpu() for at in torch.from_numpy(neighbours(np.arange(len(x)), context, len(x))).split(batch)]
+            parts = [sliding_window_inference(x[at].to(device).float().div_(255), plane, batch,
+                                              net).softmax(1).half().cpu()
+                                              for at in torch.from_numpy(neighbours(np.arange(len(x)), context,
+                                                  len(x))).split(batch)]
             p = torch.cat(parts).movedim(1, 0)
-        else: p = sliding_window_inference(x.float().div_(255)[None, None], [depth, *plane], batch if window else 1, net, overlap, 'gaussian', sw_device=device, device='cpu')[0].softmax(0).half()
+        else: p = sliding_window_inference(x.float().div_(255)[None, None], [depth, *plane], batch if window else 1,
+                                           net, overlap, 'gaussian', sw_device=device,
+                                           device='cpu')[0].softmax(0).half()
     return np.moveaxis(p.numpy(), 1, axis + 1)
 
 def on_scan(

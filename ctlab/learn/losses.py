@@ -31,8 +31,11 @@ class TraumaLoss(nn.Module):
             truth = batch[target]
             if logits.shape[1] == 1:
                 weight = torch.tensor(self.positive.get(target, 1.), device=logits.device)
-                losses[target] = F.binary_cross_entropy_with_logits(logits[:, 0], truth.to(logits.dtype), pos_weight=weight)
-            else: losses[target] = F.cross_entropy(logits, truth, weight=self.organs, label_smoothing=self.smoothing)
+                losses[target] = F.binary_cross_entropy_with_logits(
+                    logits[:, 0], truth.to(logits.dtype), pos_weight=weight
+                )
+            else:
+                losses[target] = F.cross_entropy(logits, truth, weight=self.organs, label_smoothing=self.smoothing)
         return losses | {'total': sum(losses.values())}
 
 def published_loss(): return TraumaLoss()
@@ -49,7 +52,11 @@ def probabilities(
     outputs: dict,  # target -> logits
 ) -> dict:  # target -> (n,) for two classes, (n, 3) for three
     "Logits to probabilities."
-    return {t: torch.sigmoid(o[:, 0]) if o.shape[1] == 1 else torch.softmax(o, 1) for t in TARGETS if (o := outputs.get(t)) is not None}
+    return {
+        t: torch.sigmoid(o[:, 0]) if o.shape[1] == 1 else torch.softmax(o, 1)
+        for t in TARGETS
+        if (o := outputs.get(t)) is not None
+    }
 
 # %% ../../nbs/lib/learn/03_losses.ipynb #7244642c
 class MaskLoss(nn.Module):
@@ -66,8 +73,12 @@ class MaskLoss(nn.Module):
         options = dict(include_background=False, to_onehot_y=True, softmax=True, batch=True)
         weight = torch.tensor(weights, dtype=torch.float32) if weights else None
         if kind not in self.KINDS: raise ValueError(f'no loss is called {kind!r}; choose from {", ".join(self.KINDS)}')
-        self.loss = {'dice': lambda: losses.DiceLoss(**options), 'dice_focal': lambda: losses.DiceFocalLoss(**options, gamma=2.),
-                     'dice_cross_entropy': lambda: losses.DiceCELoss(**options, weight=weight), 'cross_entropy': lambda: nn.CrossEntropyLoss(weight)}[kind]()
+        self.loss = {
+            'dice': lambda: losses.DiceLoss(**options),
+            'dice_focal': lambda: losses.DiceFocalLoss(**options, gamma=2.0),
+            'dice_cross_entropy': lambda: losses.DiceCELoss(**options, weight=weight),
+            'cross_entropy': lambda: nn.CrossEntropyLoss(weight),
+        }[kind]()
         self.voxels = kind == 'cross_entropy'
 
     def forward(self,

@@ -13,7 +13,7 @@ from ..core.anatomy import TARGETS
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'timm_backbone', 'Heads', 'FrameNet', 'VolumeNet', 'unet_2d', 'ResNetUNet', 'UNet3D', 'begin_at', 'worst_slice']
+__all__ = ['log', 'timm_backbone', 'Heads', 'SliceNet', 'VolumeNet', 'unet_2d', 'ResNetUNet', 'UNet3D', 'begin_at', 'worst_slice']
 
 # %% ../../nbs/lib/learn/02_nets.ipynb #bc54b4c1
 def _online(host: str, seconds: float = 2.) -> bool:
@@ -37,7 +37,9 @@ def _usable(
 ) -> bool:
     "May a network start from pretrained weights? Without them 'auto' says so, and True is an error."
     if not pretrained or kept or _online(host): return bool(pretrained)
-    if pretrained is True: raise FileNotFoundError(f'no pretrained weights of {name}: {host} cannot be reached and {where} does not hold them; fill it on a machine with a network, or pass pretrained="auto" or False')
+    if pretrained is True:
+        raise FileNotFoundError(f'no pretrained weights of {name}: {host} cannot be reached and {where} does not hold '
+                                f'them; fill it on a machine with a network, or pass pretrained="auto" or False')
     log.warning('no pretrained weights of %s here and no network: starting from random weights', name)
     return False
 
@@ -49,10 +51,19 @@ def timm_backbone(
     "A timm network for features."
     import timm
     from huggingface_hub.constants import HF_HUB_CACHE
-    if isinstance(pretrained, Path): return _started(timm.create_model(name, num_classes=0, **options), name, pretrained)
+    if isinstance(pretrained, Path):
+        return _started(timm.create_model(name, num_classes=0, **options), name, pretrained)
     hub = getattr(timm.models.get_pretrained_cfg(name), 'hf_hub_id', '') or f'timm/{name}'
-    usable = _usable(name, pretrained, any(_in_hub(hub, f) for f in ('model.safetensors', 'pytorch_model.bin')), 'huggingface.co', HF_HUB_CACHE)
-    return timm.create_model(name, pretrained=usable, num_classes=0, **options), f'{hub} (ImageNet)' if usable else 'random'
+    usable = _usable(
+        name,
+        pretrained,
+        any(_in_hub(hub, f) for f in ('model.safetensors', 'pytorch_model.bin')),
+        'huggingface.co',
+        HF_HUB_CACHE,
+    )
+    return timm.create_model(name, pretrained=usable, num_classes=0, **options), (
+        f'{hub} (ImageNet)' if usable else 'random'
+    )
 
 def _started(net, name, path):
     "A network with the backbone of a start; nothing in the file is executed."
@@ -60,11 +71,16 @@ def _started(net, name, path):
     try:
         with safe_open(path, 'pt') as file:
             card = {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
-            weights = {k.removeprefix('backbone.'): file.get_tensor(k) for k in file.keys() if k.startswith('backbone.')}
-    except (SafetensorError, json.JSONDecodeError) as error: raise ValueError(f'{path}: not a start of this lab ({error})') from error
-    if card.get('backbone') != name: raise ValueError(f"{path}: a start for {card.get('backbone', 'an unknown network')}, not for {name}")
+            weights = {k.removeprefix('backbone.'): file.get_tensor(k) for k in file.keys()
+                       if k.startswith('backbone.')}
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f'{path}: not a start of this lab ({error})') from error
+    if card.get('backbone') != name:
+        raise ValueError(f"{path}: a start for {card.get('backbone', 'an unknown network')}, not for {name}")
     try: net.load_state_dict(weights)
-    except RuntimeError as error: raise ValueError(f'{path}: does not hold the weights of {name} ({str(error).splitlines()[-1].strip()})') from error
+    except RuntimeError as error:
+        raise ValueError(f'{path}: does not hold the weights of {name} '
+                         f'({str(error).splitlines()[-1].strip()})') from error
     return net, f"phantom-taught ({card.get('trained on', path.name)})"
 
 # %% ../../nbs/lib/learn/02_nets.ipynb #e15fad2a
@@ -77,16 +93,16 @@ class Heads(nn.Module):
 
     def forward(self, x): return {t: head(x) for t, head in self.heads.items()}
 
-class FrameNet(nn.Module):
-    "Approaches 1 to 3: Conv2d(frames -> 3, 3×3), EfficientNet-B0, five heads."
+class SliceNet(nn.Module):
+    "Approaches 1 to 3: Conv2d(slices -> 3, 3×3), EfficientNet-B0, five heads."
 
     def __init__(self,
-        frames: int = 4,  # channels of the input
+        slices: int = 4,  # channels of the input
         backbone: str = 'efficientnet_b0',  # any timm network
         pretrained: str | bool | Path = 'auto',
     ):
         super().__init__()
-        self.mix = nn.Conv2d(frames, 3, 3)
+        self.mix = nn.Conv2d(slices, 3, 3)
         self.backbone, self.weights = timm_backbone(backbone, pretrained)
         self.heads = Heads(self.backbone.num_features)
 
@@ -101,7 +117,8 @@ class VolumeNet(nn.Module):
     ):
         super().__init__()
         from torchvision.models.video import R3D_18_Weights, r3d_18
-        if isinstance(pretrained, Path): raise ValueError(f'{pretrained}: r3d_18 has no start of this kind; leave the start empty')
+        if isinstance(pretrained, Path):
+            raise ValueError(f'{pretrained}: r3d_18 has no start of this kind; leave the start empty')
         kept = Path(torch.hub.get_dir())/'checkpoints'/R3D_18_Weights.DEFAULT.url.rsplit('/', 1)[1]
         usable = _usable('r3d_18', pretrained, kept.exists(), 'download.pytorch.org', str(kept.parent))
         self.weights = 'torchvision r3d_18 (Kinetics-400)' if usable else 'random'
@@ -118,7 +135,14 @@ def unet_2d(
 ) -> nn.Module:
     "The 2-D U-Net: 32, 64, 128, 256 and 480 channels."
     from monai.networks.nets import BasicUNet
-    return BasicUNet(2, channels, structures + 1, features=(width, 2*width, 4*width, 8*width, 15*width, width), norm='batch', act='relu')
+    return BasicUNet(
+        2,
+        channels,
+        structures + 1,
+        features=(width, 2 * width, 4 * width, 8 * width, 15 * width, width),
+        norm='batch',
+        act='relu',
+    )
 
 # %% ../../nbs/lib/learn/02_nets.ipynb #546a1915
 class ResNetUNet(nn.Module):
@@ -133,10 +157,17 @@ class ResNetUNet(nn.Module):
         import segmentation_models_pytorch as smp
         from huggingface_hub.constants import HF_HUB_CACHE
         hub = smp.encoders.encoders['resnet34']['pretrained_settings']['imagenet']
-        usable = _usable('resnet34', pretrained, all(_in_hub(hub['repo_id'], f, hub['revision']) for f in ('config.json', 'model.safetensors')), 'huggingface.co', HF_HUB_CACHE)
+        usable = _usable(
+            'resnet34',
+            pretrained,
+            all(_in_hub(hub['repo_id'], f, hub['revision']) for f in ('config.json', 'model.safetensors')),
+            'huggingface.co',
+            HF_HUB_CACHE,
+        )
         self.weights = 'resnet34 (ImageNet)' if usable else 'random'
         self.net = smp.Unet('resnet34', encoder_weights='imagenet' if usable else None, classes=structures + 1)
-        for name, values in (('mean', (.485, .456, .406)), ('std', (.229, .224, .225))): self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))  # ImageNet's
+        for name, values in (('mean', (0.485, 0.456, 0.406)), ('std', (0.229, 0.224, 0.225))):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))  # ImageNet's
         self.frozen = frozen
         if frozen: self.net.encoder.requires_grad_(False)
 
@@ -161,7 +192,9 @@ class UNet3D(nn.Module):
         conv = lambda i, o: nn.Sequential(nn.Conv3d(i, o, 3, padding=1), nn.BatchNorm3d(o), nn.ReLU(True))
         pair = lambda i, m, o: nn.Sequential(conv(i, m), conv(m, o))
         w = [width*2**k for k in range(5)]
-        self.down = nn.ModuleList([pair(channels, w[0], w[1]), pair(w[1], w[1], w[2]), pair(w[2], w[2], w[3]), pair(w[3], w[3], w[4])])
+        self.down = nn.ModuleList(
+            [pair(channels, w[0], w[1]), pair(w[1], w[1], w[2]), pair(w[2], w[2], w[3]), pair(w[3], w[3], w[4])]
+        )
         self.up = nn.ModuleList([nn.ConvTranspose3d(w[k], w[k], 2, 2, bias=False) for k in (4, 3, 2)])
         self.join = nn.ModuleList([pair(w[k] + w[k - 1], w[k - 1], w[k - 1]) for k in (4, 3, 2)])
         self.last = nn.Conv3d(w[1], structures + 1, 1)

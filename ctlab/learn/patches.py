@@ -49,17 +49,20 @@ class Patches(Dataset):
         augment=None,  # a MONAI transform on {'image', 'mask'}, channels first
         empty: bool = True,  # keep samples without a mask
         context: int = 0,  # slices on either side that a single slice brings along, as channels
-        window: int = 0,  # pixels a side of a block, cut anew out of the scan whenever it is asked for; 0 for whole slices
+        # pixels a side of a block, cut anew out of the scan whenever it is asked for; 0 for whole slices
+        window: int = 0,
         share: float = .75,  # of these windows, how many are cut around a structure
     ):
-        if context and depth > 1: raise ValueError(f'a block of {depth} slices has its neighbours already: context is for single slices')
+        if context and depth > 1:
+            raise ValueError(f'a block of {depth} slices has its neighbours already: context is for single slices')
         self.cases, self.depth, self.axis, self.augment, self.context = list(cases), depth, axis, augment, context
         self.cut = self._cutter(window, share, cases[0].counts.shape[1] - 1) if window else None
         planes = np.array([np.delete(c.shape, axis) for c in cases])
         self.plane = tuple(int(-(-n//32)*32) for n in planes.max(0))  # networks halve four or five times
         self.index, self.held = [], []
         for k, case in enumerate(cases):
-            present = case.counts[:, 1:] > 0 if axis == 0 else np.stack([(case.label() == s + 1).any(tuple(a for a in range(3) if a != axis)) for s in range(case.counts.shape[1] - 1)], 1)
+            present = case.counts[:, 1:] > 0 if axis == 0 else np.stack([(case.label() == s
+                + 1).any(tuple(a for a in range(3) if a != axis)) for s in range(case.counts.shape[1] - 1)], 1)
             size = case.shape[axis] if window else depth
             for start in block_starts(case.shape[axis], size):
                 held = present[start:start + size].any(0)
@@ -73,7 +76,9 @@ class Patches(Dataset):
         from monai import transforms as T
         both, rim = ['image', 'mask'], (self.depth, *[-(-4*window//3)]*2)
         ratios = [1 - share] + [share/structures]*structures
-        return T.Compose([T.SpatialPadd(both, rim), T.RandCropByLabelClassesd(both, 'mask', rim, ratios, structures + 1, warn=False)]), T.CenterSpatialCropd(both, (self.depth, window, window))
+        return T.Compose(
+            [T.SpatialPadd(both, rim), T.RandCropByLabelClassesd(both, 'mask', rim, ratios, structures + 1, warn=False)]
+        ), T.CenterSpatialCropd(both, (self.depth, window, window))
 
     def __len__(self): return len(self.index)
 
@@ -83,7 +88,9 @@ class Patches(Dataset):
         for array, context in ((self.cases[k].image(), self.context), (self.cases[k].label(), 0)):
             part = np.moveaxis(array, self.axis, 0)
             part = part[neighbours(start, context, len(part))] if context else part[start:stop]
-            room = [(0, max(0, self.depth - len(part)))] + [((n - m)//2, n - m - (n - m)//2) for n, m in zip(self.plane, part.shape[1:])]
+            room = [(0, max(0, self.depth - len(part)))] + [
+                ((n - m) // 2, n - m - (n - m) // 2) for n, m in zip(self.plane, part.shape[1:])
+            ]
             arrays.append(torch.from_numpy(np.pad(part, room)))
         image, mask = arrays[0].float().div_(255)[None], arrays[1].float()[None]
         if self.depth == 1: image, mask = image[0], mask[0]  # slices are channels
@@ -112,7 +119,9 @@ class Balanced(Sampler):
         rng = np.random.default_rng([self.seed, self.epoch])
         pools = [p for p in (np.flatnonzero(h) for h in self.held.T) if len(p)]
         aimed = int(self.draws*self.share) if pools else 0
-        chosen = [rng.choice(pools[k % len(pools)]) for k in range(aimed)] + rng.integers(len(self.held), size=self.draws - aimed).tolist()
+        chosen = [rng.choice(pools[k % len(pools)]) for k in range(aimed)] + rng.integers(
+            len(self.held), size=self.draws - aimed
+        ).tolist()
         yield from (int(i) for i in rng.permutation(chosen))
 
 def patch_loader(
@@ -125,7 +134,14 @@ def patch_loader(
 ) -> DataLoader:
     "Batches of patches."
     sampler = Balanced(patches.held, draws, share, seed) if draws else None
-    return DataLoader(patches, batch, sampler=sampler, num_workers=workers, generator=torch.Generator().manual_seed(seed), pin_memory=torch.cuda.is_available())
+    return DataLoader(
+        patches,
+        batch,
+        sampler=sampler,
+        num_workers=workers,
+        generator=torch.Generator().manual_seed(seed),
+        pin_memory=torch.cuda.is_available(),
+    )
 
 def augmentation(
     degrees: float = 15.,  # rotation, either way
@@ -138,9 +154,22 @@ def augmentation(
     "Rotation, zoom, mirroring, noise and blur; the mask moves with the picture, by nearest neighbour."
     from monai import transforms as T
     turn = np.deg2rad(degrees)
-    steps = [T.RandAffined(['image', 'mask'], prob=.7, rotate_range=(turn, 0, 0) if volume else (turn,), scale_range=(0, zoom, zoom) if volume else (zoom, zoom), mode=('bilinear', 'nearest'), padding_mode='zeros')]
+    steps = [
+        T.RandAffined(
+            ['image', 'mask'],
+            prob=0.7,
+            rotate_range=(turn, 0, 0) if volume else (turn,),
+            scale_range=(0, zoom, zoom) if volume else (zoom, zoom),
+            mode=('bilinear', 'nearest'),
+            padding_mode='zeros',
+        )
+    ]
     steps += [T.RandFlipd(['image', 'mask'], prob=.5, spatial_axis=a) for a in flips]
     if noise: steps.append(T.RandGaussianNoised('image', prob=.3, std=noise))
     if blur: steps.append(T.RandGaussianSmoothd('image', prob=.2, sigma_x=(.2, blur), sigma_y=(.2, blur)))
-    steps += [T.RandScaleIntensityd('image', .1, prob=.3), T.RandShiftIntensityd('image', .05, prob=.3), T.ToTensord(['image', 'mask'], track_meta=False)]
+    steps += [
+        T.RandScaleIntensityd('image', 0.1, prob=0.3),
+        T.RandShiftIntensityd('image', 0.05, prob=0.3),
+        T.ToTensord(['image', 'mask'], track_meta=False),
+    ]
     return T.Compose(steps)

@@ -9,42 +9,43 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from ..core.anatomy import TARGETS
-from ..cohort.stacks import Stacks, read_frames
+from ..cohort.stacks import Stacks, read_slices
 
 # %% auto #0
-__all__ = ['middle_frames', 'even_frames', 'published_augmentation', 'organ_mask', 'FrameDataset', 'loader']
+__all__ = ['middle_slices', 'even_slices', 'published_augmentation', 'organ_mask', 'SliceDataset', 'loader']
 
 # %% ../../nbs/lib/learn/00_samples.ipynb #6370312f
-def middle_frames(
-    n: int,  # frames in the stack
+def middle_slices(
+    n: int,  # slices in the stack
 ) -> np.ndarray:  # four indices
-    "Four frames between 40 % and 60 % of a scan, as published."
-    if n < 8: raise ValueError(f'the published selector needs at least 8 frames, got {n}')
+    "Four slices between 40 % and 60 % of a scan, as published."
+    if n < 8: raise ValueError(f'the published selector needs at least 8 slices, got {n}')
     low, high = int(n*.4), int(n*.6)
     step = (high - low)//3
     return np.array([low, low + step, low + 2*step, min(high, n - 1)])
 
-def even_frames(
-    n: int,  # frames to choose from
-    k: int,  # frames wanted
-    published: bool = False,  # the source's arithmetic, which crowds the front and jumps to the last frame
-) -> np.ndarray:  # k indices, ascending; repeated when there are fewer frames than asked for
-    "Frames evenly over a range."
-    if n < 1 or k < 1: raise ValueError(f'cannot choose {k} frames from {n}')
+def even_slices(
+    n: int,  # slices to choose from
+    k: int,  # slices wanted
+    published: bool = False,  # the source's arithmetic, which crowds the front and jumps to the last slice
+) -> np.ndarray:  # k indices, ascending; repeated when there are fewer slices than asked for
+    "Slices evenly over a range."
+    if n < 1 or k < 1: raise ValueError(f'cannot choose {k} slices from {n}')
     if published:
         step = max(1, n//k)
         return np.minimum([*(step*i for i in range(k - 1)), n - 1], n - 1)
     return np.round(np.linspace(0, n - 1, k)).astype(int)
 
 # %% ../../nbs/lib/learn/00_samples.ipynb #eb746e6a
-def published_augmentation():  # a callable on (frames, 1, rows, columns) in 0…1
-    "The trauma study's augmentation, the same for all frames of a sample."
+def published_augmentation():  # a callable on (slices, 1, rows, columns) in 0…1
+    "The trauma study's augmentation, the same for all slices of a sample."
     from torchvision.transforms import v2
-    return v2.Compose([v2.RandomHorizontalFlip(), v2.ColorJitter(brightness=.2), v2.ColorJitter(contrast=.2), v2.RandomAffine(0, shear=10),
+    return v2.Compose([v2.RandomHorizontalFlip(), v2.ColorJitter(brightness=.2), v2.ColorJitter(contrast=.2),
+                       v2.RandomAffine(0, shear=10),
                        v2.RandomAffine(0, scale=(.8, 1.2)), v2.RandomErasing(p=.2, scale=(.02, .2))])
 
 def organ_mask(
-    codes: np.ndarray,  # (frames, rows, columns) organ numbers
+    codes: np.ndarray,  # (slices, rows, columns) organ numbers
     opened: bool = False,  # remove what is thinner than 2 pixels
 ) -> np.ndarray:  # uint8, 1 inside any organ
     "All organs together, as the study applies them."
@@ -54,20 +55,26 @@ def organ_mask(
         inside = binary_opening(inside, np.ones((1, 2, 2), bool))
     return inside.astype(np.uint8)
 
-class FrameDataset(Dataset):
+class SliceDataset(Dataset):
     "Frames of prepared scans with the answers of their patients."
 
     def __init__(self,
         table: pd.DataFrame,  # patient_id, series_id and one column per target
         stacks: Stacks,  # where the pictures are
-        select,  # (frames in the stack, row) -> indices
-        augment=None,  # a callable on (frames, 1, rows, columns), or None
-        volume: bool = False,  # give (1, frames, rows, columns) for 3-D networks
+        select,  # (slices in the stack, row) -> indices
+        augment=None,  # a callable on (slices, 1, rows, columns), or None
+        volume: bool = False,  # give (1, slices, rows, columns) for 3-D networks
         masks=None,  # `masks.MaskStacks`: what lies outside every organ becomes black
         opened: bool = False,  # open the masks with a 2×2 kernel first, as published
     ):
         self.masks, self.opened = masks, opened
-        self.table, self.stacks, self.select, self.augment, self.volume = table.reset_index(drop=True), stacks, select, augment, volume
+        self.table, self.stacks, self.select, self.augment, self.volume = (
+            table.reset_index(drop=True),
+            stacks,
+            select,
+            augment,
+            volume,
+        )
         self.paths = {r['series_id']: stacks.folder/r['stack'] for r in stacks.usable.to_dict('records')}
         absent = set(self.table['series_id']) - set(self.paths)
         if absent: raise ValueError(f'{len(absent)} series have no prepared stack, among them {sorted(absent)[:5]}')
@@ -78,11 +85,12 @@ class FrameDataset(Dataset):
         row = self.table.iloc[k]
         path = self.paths[row['series_id']]
         chosen = np.asarray(self.select(len(np.load(path, mmap_mode='r')), row))
-        pictures = read_frames(path, chosen)
-        if self.masks is not None: pictures = pictures*organ_mask(self.masks.load(row['series_id'])[chosen], self.opened)
-        frames = torch.from_numpy(pictures).float().div_(255)[:, None]
-        if self.augment is not None: frames = self.augment(frames)
-        image = frames[:, 0]
+        pictures = read_slices(path, chosen)
+        if self.masks is not None:
+            pictures = pictures * organ_mask(self.masks.load(row['series_id'])[chosen], self.opened)
+        slices = torch.from_numpy(pictures).float().div_(255)[:, None]
+        if self.augment is not None: slices = self.augment(slices)
+        image = slices[:, 0]
         return {'image': image[None] if self.volume else image, 'index': k, **{t: int(row[t]) for t in TARGETS}}
 
 # %% ../../nbs/lib/learn/00_samples.ipynb #a270db6f
@@ -96,8 +104,10 @@ def loader(
     "A data loader whose order depends on the seed alone."
     single = train and len(dataset) % batch_size == 1 and len(dataset) > 1
     generator = lambda: torch.Generator().manual_seed(seed)
-    return DataLoader(dataset, batch_size, sampler=RandomSampler(dataset, generator=generator()) if train else None, drop_last=single, num_workers=workers,
-                      persistent_workers=workers > 0 and not train,  # training begins every epoch with random numbers of its own
+    return DataLoader(dataset, batch_size, sampler=RandomSampler(dataset, generator=generator()) if train else None,
+                      drop_last=single, num_workers=workers,
+                      # training begins every epoch with random numbers of its own
+                      persistent_workers=workers > 0 and not train,
                       generator=generator(), worker_init_fn=_seed_worker, pin_memory=torch.cuda.is_available())
 
 def _seed_worker(k):

@@ -23,7 +23,10 @@ __all__ = ['log', 'CHANNELS_LAST', 'Learner', 'MaskLearner', 'falling', 'fading'
            'AtomicCheckpoints', 'fit', 'checkpoint', 'History', 'save_weights', 'load_weights', 'code_of', 'claim']
 
 # %% ../../nbs/lib/learn/04_training.ipynb #47616683
-CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by dimensions; the order of memory that CPUs and GPUs prefer
+CHANNELS_LAST = {
+    4: torch.channels_last,
+    5: torch.channels_last_3d,
+}  # by dimensions; the order of memory that CPUs and GPUs prefer
 
 class Learner(L.LightningModule):
     "A network with its loss and optimiser."
@@ -42,10 +45,17 @@ class Learner(L.LightningModule):
 
     def _step(self, batch, split):
         image = batch['image']
-        if torch.is_tensor(image) and image.ndim in CHANNELS_LAST: image = image.contiguous(memory_format=CHANNELS_LAST[image.ndim])
+        if torch.is_tensor(image) and image.ndim in CHANNELS_LAST:
+            image = image.contiguous(memory_format=CHANNELS_LAST[image.ndim])
         outputs = self.net(image)
         losses = self.loss(outputs, batch)
-        self.log_dict({f'{split}_{name}': value for name, value in losses.items()}, on_epoch=True, on_step=False, batch_size=len(next(iter(image.values())) if isinstance(image, dict) else image), sync_dist=True)
+        self.log_dict(
+            {f'{split}_{name}': value for name, value in losses.items()},
+            on_epoch=True,
+            on_step=False,
+            batch_size=len(next(iter(image.values())) if isinstance(image, dict) else image),
+            sync_dist=True,
+        )
         with torch.no_grad(): self.score(outputs, batch, split)
         return losses['total']
 
@@ -55,7 +65,9 @@ class Learner(L.LightningModule):
     def validation_step(self, batch, _): return self._step(batch, 'valid')
 
     def configure_optimizers(self):
-        optimiser = torch.optim.AdamW([p for p in self.net.parameters() if p.requires_grad], self.rate, weight_decay=self.decay)  # Adam where nothing decays
+        optimiser = torch.optim.AdamW(
+            [p for p in self.net.parameters() if p.requires_grad], self.rate, weight_decay=self.decay
+        )  # Adam where nothing decays
         if self.schedule is None: return optimiser
         return {'optimizer': optimiser, 'lr_scheduler': torch.optim.lr_scheduler.LambdaLR(optimiser, self.schedule)}
 
@@ -67,7 +79,9 @@ class MaskLearner(Learner):
     ):
         super().__init__(net, loss, rate, schedule)
         from torchmetrics.segmentation import DiceScore
-        self.overlap = torch.nn.ModuleDict({s: DiceScore(structures + 1, include_background=False, average='macro', aggregation_level='global', input_format='index') for s in ('train_', 'valid_')})
+        self.overlap = torch.nn.ModuleDict({s: DiceScore(structures + 1, include_background=False, average='macro',
+                                                         aggregation_level='global', input_format='index')
+                                                         for s in ('train_', 'valid_')})
 
     def score(self, outputs, batch, split):
         self.overlap[f'{split}_'].update(outputs.argmax(1), batch['mask'])
@@ -87,7 +101,9 @@ def fading(
     "A rate that rises quickly and fades along a cosine."
     import math
     rise = max(1, round(warm*epochs))
-    return lambda epoch: (epoch + 1)/rise if epoch < rise else .5*(1 + math.cos(math.pi*(epoch - rise)/max(1, epochs - rise)))
+    return lambda epoch: (
+        (epoch + 1) / rise if epoch < rise else 0.5 * (1 + math.cos(math.pi * (epoch - rise) / max(1, epochs - rise)))
+    )
 
 # %% ../../nbs/lib/learn/04_training.ipynb #cfc2ee4c
 class Waiting(Callback):
@@ -133,7 +149,8 @@ class Renewed(Callback):
 
     def on_load_checkpoint(self, trainer, _, checkpoint): self.first = checkpoint['epoch'] + 1
 
-    def on_fit_start(self, trainer, _): self.renew(self.first, trainer.global_rank)  # processes that load samples begin before the epoch does
+    def on_fit_start(self, trainer, _):
+        self.renew(self.first, trainer.global_rank)  # processes that load samples begin before the epoch does
 
     def on_train_epoch_start(self, trainer, _): self.renew(trainer.current_epoch, trainer.global_rank)
 
@@ -143,7 +160,8 @@ def accelerator(
 ) -> str:  # Lightning's name
     "Which processor to use."
     if device not in ('auto', 'cpu', 'cuda'): raise ValueError(f"device is 'auto', 'cpu' or 'cuda', not {device!r}")
-    if device == 'cuda' and not torch.cuda.is_available(): raise ValueError('device cuda was asked for, but torch sees no GPU; use device cpu or auto')
+    if device == 'cuda' and not torch.cuda.is_available():
+        raise ValueError('device cuda was asked for, but torch sees no GPU; use device cpu or auto')
     return 'gpu' if device == 'cuda' or device == 'auto' and torch.cuda.is_available() else 'cpu'
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -155,7 +173,9 @@ class AtomicCheckpoints(TorchCheckpointIO):
 @contextlib.contextmanager
 def _quiet():
     "Keep Lightning's tips out of reports."
-    loggers = [logging.getLogger(n) for n in ('lightning.pytorch', 'lightning.fabric', 'lightning.pytorch.utilities.rank_zero')]
+    loggers = [
+        logging.getLogger(n) for n in ('lightning.pytorch', 'lightning.fabric', 'lightning.pytorch.utilities.rank_zero')
+    ]
     levels = [l.level for l in loggers]
     for l in loggers: l.setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -183,19 +203,41 @@ def fit(
     folder, kind, mode = Path(folder), accelerator(device), 'max' if watch.endswith('dice') else 'min'
     best, last = (folder/'checkpoints'/f'{n}.ckpt' for n in ('best', 'last'))
     waiting, timer, history = Waiting(), Timer(), History(folder/'history.csv')
-    calls = [Renewed(train, torch.initial_seed()), waiting, timer, history] + ([EarlyStopping(watch, patience=patience, mode=mode)] if patience else [])
-    if watch: calls.append(ModelCheckpoint(best.parent, best.stem, monitor=watch, mode=mode, enable_version_counter=False))
-    calls.append(ModelCheckpoint(last.parent, last.stem, save_on_train_epoch_end=True, enable_version_counter=False))  # after `best`, whose score it holds
+    calls = [Renewed(train, torch.initial_seed()), waiting, timer, history] + (
+        [EarlyStopping(watch, patience=patience, mode=mode)] if patience else []
+    )
+    if watch:
+        calls.append(ModelCheckpoint(best.parent, best.stem, monitor=watch, mode=mode, enable_version_counter=False))
+    calls.append(
+        ModelCheckpoint(last.parent, last.stem, save_on_train_epoch_end=True, enable_version_counter=False)
+    )  # after `best`, whose score it holds
     with _quiet():
-        trainer = L.Trainer(accelerator=kind, devices=devices, strategy='ddp' if devices > 1 and kind == 'cpu' else 'auto', max_epochs=epochs, callbacks=calls, plugins=[AtomicCheckpoints()], default_root_dir=folder,
-                            logger=[CSVLogger(folder, 'logs', ''), TensorBoardLogger(folder, 'logs', '')],
-                            precision=('16-mixed' if kind == 'gpu' else '32-true') if precision == 'auto' else precision, enable_progress_bar=progress, enable_model_summary=False,
-                            log_every_n_steps=1, num_sanity_val_steps=0)
+        trainer = L.Trainer(
+            accelerator=kind,
+            devices=devices,
+            strategy='ddp' if devices > 1 and kind == 'cpu' else 'auto',
+            max_epochs=epochs,
+            callbacks=calls,
+            plugins=[AtomicCheckpoints()],
+            default_root_dir=folder,
+            logger=[CSVLogger(folder, 'logs', ''), TensorBoardLogger(folder, 'logs', '')],
+            precision=('16-mixed' if kind == 'gpu' else '32-true') if precision == 'auto' else precision,
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            log_every_n_steps=1,
+            num_sanity_val_steps=0,
+        )
         if kind == 'cpu': _channels_last(learner.net)
-        with _kept_memory() if kind == 'cpu' else contextlib.nullcontext(): trainer.fit(learner, train, valid, ckpt_path=last if resume and last.exists() else None, weights_only=True)
+        with _kept_memory() if kind == 'cpu' else contextlib.nullcontext():
+            trainer.fit(learner, train, valid, ckpt_path=last if resume and last.exists() else None, weights_only=True)
     kept = checkpoint(best if watch else last)
     learner.load_state_dict(kept['state_dict'])
-    return {'history': history.table(), 'best': int(kept['epoch']), 'waiting': waiting.share, 'seconds': timer.time_elapsed()}
+    return {
+        'history': history.table(),
+        'best': int(kept['epoch']),
+        'waiting': waiting.share,
+        'seconds': timer.time_elapsed(),
+    }
 
 def checkpoint(
     path: str | Path,  # best.ckpt or last.ckpt
@@ -205,14 +247,16 @@ def checkpoint(
 
 @contextlib.contextmanager
 def _kept_memory():
-    "Let the C library keep what a step frees for the next one: handing 400,000 pages back and asking for them anew takes a 3-D network a sixth of its time."
+    """Let the C library keep what a step frees for the next one: handing 400,000 pages back and asking for them
+    anew takes a 3-D network a sixth of its time."""
     import ctypes
-    try: mallopt = ctypes.CDLL('libc.so.6').mallopt
+    try:mallopt = ctypes.CDLL('libc.so.6').mallopt
     except (OSError, AttributeError): mallopt = lambda *_: 0  # another C library
     trim, threshold, mmaps = -1, -3, -4  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX
     mallopt(trim, 2**31 - 1); mallopt(mmaps, 0)
-    try: yield
-    finally: mallopt(trim, 64 << 20); mallopt(threshold, 32 << 20); mallopt(mmaps, 65536)  # where glibc's own rule ends after large arrays
+    try:yield
+    # where glibc's own rule ends after large arrays
+    finally: mallopt(trim, 64 << 20); mallopt(threshold, 32 << 20); mallopt(mmaps, 65536)
 
 def _channels_last(net):
     for p in net.parameters():
@@ -232,7 +276,9 @@ class History(Callback):
 
     def _note(self, trainer):
         if trainer.sanity_checking or not trainer.is_global_zero: return
-        row = {'epoch': trainer.current_epoch} | {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(('train_', 'valid_'))}
+        row = {'epoch': trainer.current_epoch} | {
+            k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(('train_', 'valid_'))
+        }
         rows = [r for r in self._rows() if r['epoch'] != row['epoch']] + [row]
         write_whole(self.path, pd.DataFrame(sorted(rows, key=lambda r: r['epoch'])).to_csv(index=False))
 
@@ -249,8 +295,20 @@ def save_weights(
     "Save weights and their card, atomically."
     from safetensors.torch import save_file
     path = Path(path)
-    with whole(path) as half: save_file({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, half, {k: json.dumps(v) for k, v in card.items()})
-    lines = [f'# {card.get("study", path.stem)}', '', *(f'- **{k}**: {v}' for k, v in card.items()), '', 'Not a medical device. For research only.', '']
+    with whole(path) as half:
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()},
+            half,
+            {k: json.dumps(v) for k, v in card.items()},
+        )
+    lines = [
+        f'# {card.get("study", path.stem)}',
+        '',
+        *(f'- **{k}**: {v}' for k, v in card.items()),
+        '',
+        'Not a medical device. For research only.',
+        '',
+    ]
     path.with_suffix('.md').write_text('\n'.join(lines))
     return path
 
@@ -264,7 +322,8 @@ def load_weights(
     if not Path(path).is_file(): raise FileNotFoundError(f'{path}: no such weights; train the study first')
     try: net.load_state_dict(load_file(path))
     except SafetensorError as error: raise ValueError(f'{path}: not a safetensors file ({error})') from error
-    except RuntimeError as error: raise ValueError(f'{path}: weights of another architecture ({str(error).splitlines()[-1].strip()})') from error
+    except RuntimeError as error:
+        raise ValueError(f'{path}: weights of another architecture ({str(error).splitlines()[-1].strip()})') from error
     return net
 
 # %% ../../nbs/lib/learn/04_training.ipynb #5d0b1e09
@@ -274,7 +333,9 @@ def code_of(
     "Which code a result came from."
     import hashlib
     here = Path(ctlab.__file__).parent
-    return hashlib.sha1(b''.join(p.read_bytes() for n in modules for p in [here.joinpath(*n.split('.')).with_suffix('.py')])).hexdigest()
+    return hashlib.sha1(
+        b''.join(p.read_bytes() for n in modules for p in [here.joinpath(*n.split('.')).with_suffix('.py')])
+    ).hexdigest()
 
 def claim(
     folder: str | Path,
@@ -284,7 +345,12 @@ def claim(
     import shutil
     folder, text = Path(folder), json.dumps(key, sort_keys=True, default=str)
     path = folder/'running.json'
-    if path.exists() and path.read_text() == text: return 'finished' if (folder/'config.json').exists() and (folder/'weights.safetensors').exists() else 'unfinished'
+    if path.exists() and path.read_text() == text:
+        return (
+            'finished'
+            if (folder / 'config.json').exists() and (folder / 'weights.safetensors').exists()
+            else 'unfinished'
+        )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     path.write_text(text)

@@ -19,7 +19,11 @@ __all__ = ['STRUCTURES', 'SIZES', 'plan', 'run', 'selection']
 
 # %% ../../nbs/10_liver2d.ipynb #b37eb727
 STRUCTURES = ('liver',)
-SIZES = {'tiny': (64, 8, 2, 40), 'demo': (128, 8, 14, 500), 'full': (512, 32, 50, 4000)}  # preset -> (pixels a side, width, epochs, samples in an epoch)
+SIZES = {
+    'tiny': (64, 8, 2, 40),
+    'demo': (128, 8, 14, 500),
+    'full': (512, 32, 50, 4000),
+}  # preset -> (pixels a side, width, epochs, samples in an epoch)
 
 def plan(
     settings: Settings,
@@ -29,8 +33,11 @@ def plan(
     "The study's plan."
     pixels, width, epochs, draws = SIZES[settings.preset]
     epochs, full = settings.epochs or epochs, settings.preset == 'full'
-    return MaskPlan('liver2d' + ('_mirrored' if mirror else ''), CaseRecipe(STRUCTURES, pixels, window=(50., 400.)), lambda: unet_2d(1, width), lambda: MaskLoss(loss), epochs, draws, 10, 1e-3 if full else 2e-3, None if full else fading(epochs),
-                    augment=augmentation(15., (0, 1) if mirror else (), blur=1.), share=.6, pieces=1, note={'options': {'loss': loss, 'mirror': mirror}})
+    return MaskPlan('liver2d' + ('_mirrored' if mirror else ''), CaseRecipe(STRUCTURES, pixels, window=(50., 400.)),
+                    lambda: unet_2d(1, width), lambda: MaskLoss(loss), epochs, draws, 10, 1e-3 if full else 2e-3, None
+                    if full else fading(epochs),
+                    augment=augmentation(15., (0, 1) if mirror else (), blur=1.), share=.6, pieces=1,
+                    note={'options': {'loss': loss, 'mirror': mirror}})
 
 def run(
     settings: Settings,
@@ -56,4 +63,7 @@ def selection(
     last = checkpoint(run['folder']/'checkpoints'/'last.ckpt')
     run['learner'].load_state_dict(last['state_dict'])
     held = [c for c in run['cases'] if c.name in run['config']['split']['test']]
-    return run['history'], pd.concat([rows, score_cases(run['learner'].net, held, bare).assign(epoch=f"last ({int(last['epoch']) + 1})")], ignore_index=True)
+    return run['history'], pd.concat(
+        [rows, score_cases(run['learner'].net, held, bare).assign(epoch=f"last ({int(last['epoch']) + 1})")],
+        ignore_index=True,
+    )

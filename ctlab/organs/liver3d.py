@@ -33,7 +33,11 @@ def thirds(
     return {'test': order[:k], 'valid': order[k:2*k], 'train': order[2*k:]}
 
 # %% ../../nbs/09_liver3d.ipynb #711dd0e0
-SIZES = {'tiny': (32, 4, 2, 8, 2, 0), 'demo': (96, 8, 20, 400, 4, 48), 'full': (256, 32, 100, 800, 2, 0)}  # preset -> (pixels a side, width, epochs, blocks in an epoch, in a batch, pixels a side of a block)
+SIZES = {
+    'tiny': (32, 4, 2, 8, 2, 0),
+    'demo': (96, 8, 20, 400, 4, 48),
+    'full': (256, 32, 100, 800, 2, 0),
+}  # preset -> (pixels a side, width, epochs, blocks in an epoch, in a batch, pixels a side of a block)
 
 def plan(
     settings: Settings,
@@ -43,10 +47,16 @@ def plan(
     "The study's plan."
     pixels, width, epochs, draws, batch, window = SIZES[settings.preset]
     full, epochs = settings.preset == 'full', settings.epochs or epochs
-    structures, weights, rule = (STRUCTURES, (1., 3., 30.), 'nearest') if tumours else (STRUCTURES[:1], (1., 5.), 'join')
-    return MaskPlan('liver3d' + (f'_tumours_{loss}' if tumours else ''), CaseRecipe(structures, pixels, 2.5 if full else 0., (50., 400.), rule=rule), lambda: UNet3D(len(structures), 1, width),
-                    lambda: MaskLoss(loss, weights if loss == 'cross_entropy' else None), epochs, draws, batch, 2e-3, fading(epochs), 16, window=window, share=2/3, prior=settings.preset == 'demo', pieces=1,
-                    augment=augmentation(10., volume=True), empty=False, note={'options': {'loss': loss, 'tumours': tumours}})
+    structures, weights, rule = (
+        (STRUCTURES, (1.0, 3.0, 30.0), 'nearest') if tumours else (STRUCTURES[:1], (1.0, 5.0), 'join')
+    )
+    return MaskPlan('liver3d' + (f'_tumours_{loss}' if tumours else ''),
+                    CaseRecipe(structures, pixels, 2.5 if full else 0., (50., 400.), rule=rule),
+                    lambda: UNet3D(len(structures), 1, width),
+                    lambda: MaskLoss(loss, weights if loss == 'cross_entropy' else None), epochs, draws, batch, 2e-3,
+                    fading(epochs), 16, window=window, share=2/3, prior=settings.preset == 'demo', pieces=1,
+                    augment=augmentation(10., volume=True), empty=False,
+                    note={'options': {'loss': loss, 'tumours': tumours}})
 
 def run(
     settings: Settings,
@@ -67,4 +77,6 @@ def apply(
     found = segment_scan(run['learner'].net, scan, plan)
     name = Path(path).name.removesuffix('.gz').removesuffix('.nii')
     inside = Volume(np.where(found.array > 0, scan.array, -1000).astype(scan.array.dtype), scan.affine)
-    return nifti.write(found, Path(folder)/f'{name}_mask.nii.gz'), nifti.write(inside, Path(folder)/f'{name}_liver.nii.gz')
+    return nifti.write(found, Path(folder) / f'{name}_mask.nii.gz'), nifti.write(
+        inside, Path(folder) / f'{name}_liver.nii.gz'
+    )

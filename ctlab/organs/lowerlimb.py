@@ -33,11 +33,25 @@ def overlaps(
     stack = np.stack([masks[n] for n in STRUCTURES])
     sums = np.tensordot(np.arange(1, 5), stack.astype(np.int16), 1)
     several = stack.sum(0) > 1
-    return {'case': case.name, 'claimed twice (counted)': int(several.sum()), 'found by "sum > 4"': int((sums > 4).sum()), 'missed': int((several & (sums <= 4)).sum())}
+    return {
+        'case': case.name,
+        'claimed twice (counted)': int(several.sum()),
+        'found by "sum > 4"': int((sums > 4).sum()),
+        'missed': int((several & (sums <= 4)).sum()),
+    }
 
 # %% ../../nbs/08_lowerlimb.ipynb #8c8fa577
-SIZES = {'tiny': (64, 8, 2, 48), 'demo': (160, 8, 12, 800), 'full': (256, 32, 100, 4000)}  # preset -> (pixels a side, width, epochs, samples in an epoch)
-MODELS = {'unet': '2-D U-Net', 'unet25': '2-D U-Net with neighbours', 'resnet': 'ResNet-34 U-Net, fine-tuned', 'resnet_frozen': 'ResNet-34 U-Net, frozen encoder'}
+SIZES = {
+    'tiny': (64, 8, 2, 48),
+    'demo': (160, 8, 12, 800),
+    'full': (256, 32, 100, 4000),
+}  # preset -> (pixels a side, width, epochs, samples in an epoch)
+MODELS = {
+    'unet': '2-D U-Net',
+    'unet25': '2-D U-Net with neighbours',
+    'resnet': 'ResNet-34 U-Net, fine-tuned',
+    'resnet_frozen': 'ResNet-34 U-Net, frozen encoder',
+}
 
 def plan(
     settings: Settings,
@@ -45,14 +59,39 @@ def plan(
     pretrained: str | bool = 'auto',  # for the ResNet encoder
     size: int = 0,  # pixels a side; 0 for the preset's (the study used 256 and 512)
 ) -> MaskPlan:
-    "The study's plan for one of its networks: Dice with focal loss, a falling rate, early stop after 20 epochs. Preset demo has few steps: it begins with the bones' shares and adds cross-entropy to Dice, which never tires of a bone that was missed."
+    """The study's plan for one of its networks: Dice with focal loss, a falling rate, early stop after 20 epochs.
+    Preset demo has few steps: it begins with the bones' shares and adds cross-entropy to Dice, which never tires
+    of a bone that was missed."""
     if model not in MODELS: raise ValueError(f'no model is called {model!r}; choose from {", ".join(MODELS)}')
     pixels, width, epochs, draws = SIZES[settings.preset]
-    full, resnet, context, epochs = settings.preset == 'full', model.startswith('resnet'), 3 if model == 'unet25' else 0, settings.epochs or epochs
+    full, resnet, context, epochs = (
+        settings.preset == 'full',
+        model.startswith('resnet'),
+        3 if model == 'unet25' else 0,
+        settings.epochs or epochs,
+    )
     rate = 1e-4 if full else 1e-3 if resnet else 3e-3  # as published at full size; few steps need a higher one
-    net = (lambda: ResNetUNet(4, pretrained, model == 'resnet_frozen')) if resnet else lambda: unet_2d(4, width, 2*context + 1)
-    return MaskPlan('lowerlimb' + ('' if model == 'unet' else f'_{model}'), CaseRecipe(STRUCTURES, size or pixels, window=None, region=True), net, lambda: MaskLoss('dice_cross_entropy' if settings.preset == 'demo' else 'dice_focal'), epochs, draws//3 if resnet and not full else draws, 16 if full else 8, rate,
-                    falling(1e-4, 1e-6) if full else fading(epochs), context=context, augment=augmentation(15., (1,)), prior=settings.preset == 'demo', patience=20, note={'options': {'model': model, 'size': size}})
+    net = (
+        (lambda: ResNetUNet(4, pretrained, model == 'resnet_frozen'))
+        if resnet
+        else lambda: unet_2d(4, width, 2 * context + 1)
+    )
+    return MaskPlan(
+        'lowerlimb' + ('' if model == 'unet' else f'_{model}'),
+        CaseRecipe(STRUCTURES, size or pixels, window=None, region=True),
+        net,
+        lambda: MaskLoss('dice_cross_entropy' if settings.preset == 'demo' else 'dice_focal'),
+        epochs,
+        draws // 3 if resnet and not full else draws,
+        16 if full else 8,
+        rate,
+        falling(1e-4, 1e-6) if full else fading(epochs),
+        context=context,
+        augment=augmentation(15.0, (1,)),
+        prior=settings.preset == 'demo',
+        patience=20,
+        note={'options': {'model': model, 'size': size}},
+    )
 
 def run(
     settings: Settings,
@@ -88,22 +127,35 @@ def nnunet(
     from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
     folder = Path(folder)
     where = {name: str(folder/name) for name in ('nnUNet_raw', 'nnUNet_preprocessed', 'nnUNet_results')}
-    home = os.environ | where | {'nnUNet_n_proc_DA': '1', 'nnUNet_def_n_proc': '1', 'nnUNet_compile': 'f', 'PYTHONWARNINGS': 'ignore'}
+    home = (
+        os.environ
+        | where
+        | {'nnUNet_n_proc_DA': '1', 'nnUNet_def_n_proc': '1', 'nnUNet_compile': 'f', 'PYTHONWARNINGS': 'ignore'}
+    )
     data = write_nnunet(cases, where['nnUNet_raw'], number, 'limbs', STRUCTURES, 'MRI')
     verify_dataset_integrity(str(data), 1)
-    _call([str(Path(sys.executable).with_name('nnUNetv2_plan_and_preprocess')), '-d', str(number), '-c', *configurations, '-np', '1', '-npfp', '1', '--verify_dataset_integrity'], home)
+    _call([str(Path(sys.executable).with_name('nnUNetv2_plan_and_preprocess')), '-d', str(number), '-c',
+           *configurations, '-np', '1', '-npfp', '1', '--verify_dataset_integrity'], home)
     split = [{'train': [c.name for c in cases[1:]], 'val': [cases[0].name]}]
     (folder/'nnUNet_preprocessed'/data.name/'splits_final.json').write_text(json.dumps(split))
     rows = []
     for configuration in configurations:
-        _call([sys.executable, '-c', _TRAIN, data.name, configuration, device, str(batches), str(os.cpu_count() or 1), 'mirrored' if mirror else 'plain'], home | {'nnUNet_n_proc_DA': '0'})  # augment in the trainer's own process
-        summary = json.loads(next((folder/'nnUNet_results').rglob(f'*__{configuration}/fold_0/validation/summary.json')).read_text())
-        rows += [{'configuration': configuration, 'batches': batches, 'structure': n, 'dice': summary['mean'][str(k)]['Dice']} for k, n in enumerate(STRUCTURES, 1)]
+        # augment in the trainer's own process
+        _call([sys.executable, '-c', _TRAIN, data.name, configuration, device, str(batches), str(os.cpu_count() or 1),
+               'mirrored' if mirror else 'plain'], home | {'nnUNet_n_proc_DA': '0'})
+        summary = json.loads(
+            next((folder / 'nnUNet_results').rglob(f'*__{configuration}/fold_0/validation/summary.json')).read_text()
+        )
+        rows += [{'configuration': configuration, 'batches': batches, 'structure': n,
+                  'dice': summary['mean'][str(k)]['Dice']} for k, n in enumerate(STRUCTURES, 1)]
     return pd.DataFrame(rows)
 
 def _call(command, home):
     done = subprocess.run(command, env=home, capture_output=True, text=True)
-    if done.returncode: raise RuntimeError(f'{Path(command[0]).name} failed: ' + '\n'.join((done.stdout + done.stderr).splitlines()[-12:]))
+    if done.returncode:
+        raise RuntimeError(
+            f'{Path(command[0]).name} failed: ' + '\n'.join((done.stdout + done.stderr).splitlines()[-12:])
+        )
 
 # %% ../../nbs/08_lowerlimb.ipynb #f5af4e01
 def unseen(
@@ -112,5 +164,6 @@ def unseen(
 ) -> Volume:  # the part of the scan that holds the legs
     "A scan without masks, cut above the pelvis."
     scan = reorient(read(path))
-    if not 0 < pelvis < scan.shape[0]: raise ValueError(f'{path}: has slices 0 to {scan.shape[0] - 1}; slice {pelvis} of the pelvis does not exist')
+    if not 0 < pelvis < scan.shape[0]:
+        raise ValueError(f'{path}: has slices 0 to {scan.shape[0] - 1}; slice {pelvis} of the pelvis does not exist')
     return crop(scan, (0, 0, 0), (pelvis + 1, *scan.shape[1:]))

@@ -28,7 +28,10 @@ def ensure_set(
 ) -> Path:  # the set's folder
     "The set's folder; phantoms are drawn on first use, once, even when many ask at the same time."
     if settings.data_root:
-        if not settings.data.is_dir(): raise FileNotFoundError(f'{settings.data}: no such folder; data_root must hold a segmentation set (see the chapter on cases)')
+        if not settings.data.is_dir():
+            raise FileNotFoundError(
+                f'{settings.data}: no such folder; data_root must hold a segmentation set (see the chapter on cases)'
+            )
         return settings.data
     from ctlab.core.parallel import check_main
     from ctlab.phantoms.case_sets import make_set
@@ -46,7 +49,8 @@ def split_cases(
 ) -> dict[str, list[str]]:  # train, valid, test
     "Every patient on one side only, and every patient in the test side of one fold."
     if len(set(names)) != len(names): raise ValueError('a case appears twice; every patient has one place in a split')
-    if len(names) < max(3, n_folds): raise ValueError(f'{len(names)} cases cannot fill {n_folds} folds of training, validation and test')
+    if len(names) < max(3, n_folds):
+        raise ValueError(f'{len(names)} cases cannot fill {n_folds} folds of training, validation and test')
     order = np.random.default_rng([seed, len(names)]).permutation(sorted(names)).tolist()
     test = order[fold::n_folds]
     rest = [n for n in order if n not in test]
@@ -67,8 +71,18 @@ def score_case(
     rows, size = [], np.prod(truth.spacing)/1000
     for k, name in enumerate(structures, 1):
         p, t = found.array == k, truth.array == k
-        rows.append({'structure': name, 'dice': dice(p, t), 'jaccard': jaccard(p, t), 'hausdorff95_mm': hausdorff95(p, t, truth.spacing), 'surface_dice': surface_dice(p, t, truth.spacing),
-                     'volume_error_ml': volume_error(p, t, truth.spacing), 'volume_ml': float(p.sum()*size), 'true_ml': float(t.sum()*size)})
+        rows.append(
+            {
+                'structure': name,
+                'dice': dice(p, t),
+                'jaccard': jaccard(p, t),
+                'hausdorff95_mm': hausdorff95(p, t, truth.spacing),
+                'surface_dice': surface_dice(p, t, truth.spacing),
+                'volume_error_ml': volume_error(p, t, truth.spacing),
+                'volume_ml': float(p.sum() * size),
+                'true_ml': float(t.sum() * size),
+            }
+        )
     return rows
 
 def summarise(
@@ -84,8 +98,13 @@ def summarise(
         for metric in SCORES:
             values = part[metric].abs().to_numpy() if metric == 'volume_error_ml' else part[metric].to_numpy()
             values = values[np.isfinite(values)]
-            drawn = values[rng.integers(len(values), size=(n, len(values)))].mean(1) if len(values) > 1 else np.full(1, np.nan)
-            rows.append({'study': study, 'fold': fold, 'target': structure, 'split': split, 'metric': metric, 'value': values.mean() if len(values) else np.nan,
+            drawn = (
+                values[rng.integers(len(values), size=(n, len(values)))].mean(1)
+                if len(values) > 1
+                else np.full(1, np.nan)
+            )
+            rows.append({'study': study, 'fold': fold, 'target': structure, 'split': split, 'metric': metric,
+                         'value': values.mean() if len(values) else np.nan,
                          'low': np.quantile(drawn, .025), 'high': np.quantile(drawn, .975), 'n': len(values)})
     return pd.DataFrame(rows)
 
@@ -105,7 +124,9 @@ class MaskPlan:
     depth: int = 1  # slices in a sample
     axis: int = 0  # slices are taken along this axis
     context: int = 0  # slices on either side that a slice brings along, as channels
-    window: int = 0  # pixels a side of a 3-D network's blocks, cut anew out of the scans for every step; 0 for whole slices
+    window: int = (
+        0  # pixels a side of a 3-D network's blocks, cut anew out of the scans for every step; 0 for whole slices
+    )
     augment: object = None  # a MONAI transform on {'image', 'mask'}
     share: float = .75  # of the draws, or windows, chosen for a structure
     empty: bool = True  # keep samples without a mask
@@ -124,7 +145,15 @@ def train_masks(
 ) -> dict:  # history, best, metrics, scores, folder, learner, config
     "Train on one side, keep the epoch that another side prefers, and score the third."
     folder = settings.run_folder(plan.study)
-    with only_one(folder): return _train(settings, {c.name: c for c in cases}, plan, split or split_cases([c.name for c in cases], settings.n_folds, settings.fold, settings.seed), folder, [] if aside is None else aside.to_dict('records'))
+    with only_one(folder):
+        return _train(
+            settings,
+            {c.name: c for c in cases},
+            plan,
+            split or split_cases([c.name for c in cases], settings.n_folds, settings.fold, settings.seed),
+            folder,
+            [] if aside is None else aside.to_dict('records'),
+        )
 
 def _train(settings, cases, plan, split, folder, aside):
     import lightning as L
@@ -132,8 +161,15 @@ def _train(settings, cases, plan, split, folder, aside):
     from ctlab.learn.nets import begin_at
     from ctlab.learn.training import MaskLearner, accelerator, claim, code_of, fit, save_weights
     facts = {k: v for k, v in asdict(plan).items() if k not in ('net', 'loss', 'schedule', 'augment')}
-    code = code_of('cohort.cases', *(f'learn.{m}' for m in ('patches', 'nets', 'losses', 'training', 'inference')), 'judge.metrics', 'organs.mask_study', f"organs.{plan.study.partition('_')[0]}")
-    state = claim(folder, asdict(settings) | {'plan': facts, 'split': split, 'data': str(settings.data), 'cases': sorted(str(c.folder) for c in cases.values()), 'code': code})
+    code = code_of(
+        'cohort.cases',
+        *(f'learn.{m}' for m in ('patches', 'nets', 'losses', 'training', 'inference')),
+        'judge.metrics',
+        'organs.mask_study',
+        f"organs.{plan.study.partition('_')[0]}",
+    )
+    state = claim(folder, asdict(settings) | {'plan': facts, 'split': split, 'data': str(settings.data),
+                                              'cases': sorted(str(c.folder) for c in cases.values()), 'code': code})
     L.seed_everything(settings.seed*1000 + settings.fold, verbose=False)
     net = plan.net()
     if plan.prior:
@@ -143,16 +179,40 @@ def _train(settings, cases, plan, split, folder, aside):
     if state == 'finished':
         run = read_run(folder, learner)
         return run | {'scores': run.pop('predictions')}
-    patches = {side: Patches([cases[n] for n in split[side]], plan.depth, plan.axis, plan.augment if side == 'train' else None, plan.empty or side != 'train', plan.context, plan.window if side == 'train' else 0, plan.share) for side in ('train', 'valid')}
+    patches = {side: Patches([cases[n] for n in split[side]], plan.depth, plan.axis, plan.augment if side == 'train'
+                             else None, plan.empty or side != 'train', plan.context, plan.window if side == 'train'
+                             else 0, plan.share) for side in ('train', 'valid')}
     epochs = settings.epochs or plan.epochs
-    run = fit(learner, patch_loader(patches['train'], plan.batch, plan.draws or len(patches['train']), plan.share if plan.draws else 0., settings.seed), patch_loader(patches['valid'], plan.batch), folder, epochs, settings.device, plan.patience,
+    run = fit(learner, patch_loader(patches['train'], plan.batch, plan.draws or len(patches['train']), plan.share
+                                    if plan.draws else 0., settings.seed), patch_loader(patches['valid'], plan.batch),
+                                    folder, epochs, settings.device, plan.patience,
               resume=state == 'unfinished', watch=plan.watch)
     device = 'cuda' if accelerator(settings.device) == 'gpu' else 'cpu'
-    scores = pd.concat([score_cases(learner.net, [cases[n] for n in split[side]], plan, device).assign(split=side) for side in ('valid', 'test')], ignore_index=True)
+    scores = pd.concat(
+        [
+            score_cases(learner.net, [cases[n] for n in split[side]], plan, device).assign(split=side)
+            for side in ('valid', 'test')
+        ],
+        ignore_index=True,
+    )
     metrics = summarise(scores, plan.study, settings.fold, settings.seed)
-    config = asdict(settings) | {'study': plan.study, 'plan': facts, 'split': split, 'set_aside': aside, 'epochs': epochs, 'weights': getattr(net, 'weights', 'random'), 'phantom': settings.phantom, 'best_epoch': run['best'],
-                                 'seconds': round(run['seconds'], 1), 'waiting_for_data': round(run['waiting'], 4), 'parameters': sum(p.numel() for p in net.parameters())} | (plan.note or {})
-    save_weights(learner.net, folder/'weights.safetensors', {'study': plan.study, 'fold': settings.fold, 'preset': settings.preset, 'structures': list(plan.recipe.structures), 'trained on': 'phantoms' if settings.phantom else str(settings.data.name), 'started from': config['weights']})
+    config = asdict(settings) | {'study': plan.study, 'plan': facts, 'split': split, 'set_aside': aside,
+                                 'epochs': epochs, 'weights': getattr(net, 'weights', 'random'),
+                                 'phantom': settings.phantom, 'best_epoch': run['best'],
+                                 'seconds': round(run['seconds'], 1), 'waiting_for_data': round(run['waiting'], 4),
+                                 'parameters': sum(p.numel() for p in net.parameters())} | (plan.note or {})
+    save_weights(
+        learner.net,
+        folder / 'weights.safetensors',
+        {
+            'study': plan.study,
+            'fold': settings.fold,
+            'preset': settings.preset,
+            'structures': list(plan.recipe.structures),
+            'trained on': 'phantoms' if settings.phantom else str(settings.data.name),
+            'started from': config['weights'],
+        },
+    )
     write_run(folder, metrics, scores, config)
     return run | {'metrics': metrics, 'scores': scores, 'folder': folder, 'learner': learner, 'config': config}
 
@@ -166,7 +226,10 @@ def run_study(
     ready, aside = prepare_cases(find_cases(ensure_set(settings, kind)), settings.work, plan.recipe, settings.workers)
     names = [c.name for c in ready]
     try: sides = split(names) if split else split_cases(names, settings.n_folds, settings.fold, settings.seed)
-    except ValueError as error: raise ValueError(f'{error}; set aside: {len(aside)}{"".join(f", the first: {why}" for why in aside["reason"].head(1))}') from error
+    except ValueError as error:
+        raise ValueError(
+            f'{error}; set aside: '
+            f'{len(aside)}{"".join(f", the first: {why}" for why in aside["reason"].head(1))}') from error
     return train_masks(settings, ready, plan, sides, aside) | {'cases': ready, 'aside': aside}
 
 # %% ../../nbs/lib/organs/00_mask_study.ipynb #c03e5208
@@ -184,7 +247,13 @@ def _answer(net, picture, affine, scan, plan, device):
     "Predict a prepared picture, bring the answer back, keep its largest parts."
     import cc3d
     from ctlab.learn.inference import mask_probabilities, on_scan
-    found = on_scan(mask_probabilities(net, picture, plan.depth, plan.axis, device=device, context=plan.context, window=plan.window), affine, scan)
+    found = on_scan(
+        mask_probabilities(
+            net, picture, plan.depth, plan.axis, device=device, context=plan.context, window=plan.window
+        ),
+        affine,
+        scan,
+    )
     if plan.pieces: found.array[~cc3d.largest_k(found.array > 0, plan.pieces).astype(bool)] = 0
     return found
 
@@ -200,7 +269,10 @@ def score_cases(
     for case in cases:
         scan, truth = read_case(case.case, plan.recipe.structures, plan.recipe.rule)
         found = _answer(net, case.image(), case.affine, scan, plan, device)
-        rows += [{'case': case.name} | r for r in score_case(finish(found) if finish else found, truth, plan.recipe.structures)]
+        rows += [
+            {'case': case.name} | r
+            for r in score_case(finish(found) if finish else found, truth, plan.recipe.structures)
+        ]
     return pd.DataFrame(rows)
 
 # %% ../../nbs/lib/organs/00_mask_study.ipynb #3958dc96
@@ -213,12 +285,18 @@ def real_trial(
     "Segment a real CT and score it."
     from ctlab.core.settings import real_data
     if (real := real_data()) is None: return None
-    scan, truth = read_case(Case('real CT', real/'example_ct_sm.nii.gz', {structure: real/'example_seg'/f'{structure}.nii.gz'}), (structure,))
+    scan, truth = read_case(
+        Case('real CT', real / 'example_ct_sm.nii.gz', {structure: real / 'example_seg' / f'{structure}.nii.gz'}),
+        (structure,),
+    )
     found = segment_scan(net, scan, plan)
     found = Volume((found.array > 0).astype(np.uint8), found.affine)
     area = truth.array.sum((1, 2))
     shown = np.clip(int(area.argmax()) + 8*(np.arange(n) - n//2), 0, len(area) - 1)
-    return {'scores': pd.DataFrame(score_case(found, truth, (structure,))), 'items': [(scan, truth, found, int(z), f'real CT, slice {z}') for z in shown]}
+    return {
+        'scores': pd.DataFrame(score_case(found, truth, (structure,))),
+        'items': [(scan, truth, found, int(z), f'real CT, slice {z}') for z in shown],
+    }
 
 # %% ../../nbs/lib/organs/00_mask_study.ipynb #93442fe9
 def tidy(
@@ -266,7 +344,11 @@ def _sweep(mask, least):
     return mask & ~gone[parts].reshape(z, y + 2, x + 2)[:, 1:-1, 1:-1]
 
 # %% ../../nbs/lib/organs/00_mask_study.ipynb #bf11bea0
-PUBLISHED = {'spleen': {'spleen': 0.}, 'lowerlimb': {'tibia': .93, 'femur': .93, 'fibula': .75, 'pelvis': .88}, 'liver2d': {'liver': .351}}  # study -> structure -> Dice as printed in the sources, on real patients
+PUBLISHED = {
+    'spleen': {'spleen': 0.0},
+    'lowerlimb': {'tibia': 0.93, 'femur': 0.93, 'fibula': 0.75, 'pelvis': 0.88},
+    'liver2d': {'liver': 0.351},
+}  # study -> structure -> Dice as printed in the sources, on real patients
 
 def mask_table(
     scores: pd.DataFrame,  # of all folds, with the column split
@@ -275,12 +357,31 @@ def mask_table(
 ) -> pd.DataFrame:  # one row per structure; texts with intervals
     "Means over the held-out patients with 95 % intervals."
     wide = summarise(scores[scores['split'] == 'test'], '', 0, seed)
-    words = {'dice': 'Dice', 'jaccard': 'Jaccard', 'hausdorff95_mm': 'HD95, mm', 'surface_dice': 'surface Dice, 2 mm', 'volume_error_ml': 'volume error, mL'}
+    words = {
+        'dice': 'Dice',
+        'jaccard': 'Jaccard',
+        'hausdorff95_mm': 'HD95, mm',
+        'surface_dice': 'surface Dice, 2 mm',
+        'volume_error_ml': 'volume error, mL',
+    }
     digits = lambda m: 1 if m in ('hausdorff95_mm', 'volume_error_ml') else 3
-    wide['text'] = [f"{r.value:.{digits(r.metric)}f} [{r.low:.{digits(r.metric)}f}, {r.high:.{digits(r.metric)}f}]" if np.isfinite(r.low) else f'{r.value:.{digits(r.metric)}f}' for r in wide.itertuples()]
+    wide['text'] = [
+        (
+            f"{r.value:.{digits(r.metric)}f} [{r.low:.{digits(r.metric)}f}, {r.high:.{digits(r.metric)}f}]"
+            if np.isfinite(r.low)
+            else f'{r.value:.{digits(r.metric)}f}'
+        )
+        for r in wide.itertuples()
+    ]
     patients = wide[wide['metric'] == 'dice'].set_index('target')['n']
-    wide['text'] += [f' ({r.n} of {patients[r.target]})' if r.n < patients[r.target] else '' for r in wide.itertuples()]  # a mask that is missing altogether has no distance
-    table = wide.pivot(index='target', columns='metric', values='text').rename(columns=words)[list(words.values())].loc[list(dict.fromkeys(wide['target']))]
+    wide['text'] += [
+        f' ({r.n} of {patients[r.target]})' if r.n < patients[r.target] else '' for r in wide.itertuples()
+    ]  # a mask that is missing altogether has no distance
+    table = (
+        wide.pivot(index='target', columns='metric', values='text')
+        .rename(columns=words)[list(words.values())]
+        .loc[list(dict.fromkeys(wide['target']))]
+    )
     table.insert(0, 'patients', patients)
     if published: table['published Dice'] = table.index.map(lambda n: published.get(n, '–'))
     return table.rename_axis('structure')

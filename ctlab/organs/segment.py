@@ -28,10 +28,15 @@ def load_run(
     from ctlab.learn.training import load_weights
     folder = Path(folder)
     path = folder/'config.json'
-    if not path.is_file(): raise FileNotFoundError(f'{folder}: no config.json; give the folder of a finished run, such as reports/runs/spleen/demo/fold0, or totalsegmentator')
+    if not path.is_file():
+        raise FileNotFoundError(f'{folder}: no config.json; give the folder of a finished run, such as '
+                                f'reports/runs/spleen/demo/fold0, or totalsegmentator')
     config = json.loads(path.read_text())
     study = str(config.get('study', '')).partition('_')[0]
-    if study not in STUDIES: raise ValueError(f"{path}: a run of {config.get('study')!r} draws no masks; the studies that do are {', '.join(STUDIES)}")
+    if study not in STUDIES:
+        raise ValueError(
+            f"{path}: a run of {config.get('study')!r} draws no masks; the studies that do are {', '.join(STUDIES)}"
+        )
     settings = Settings(**{f.name: config[f.name] for f in fields(Settings) if f.name in config})
     plan = importlib.import_module(f'ctlab.organs.{study}').plan(settings, **config.get('options', {}))
     return load_weights(plan.net(), folder/'weights.safetensors'), plan
@@ -49,16 +54,31 @@ def segment(
 ) -> dict:  # what was written and measured
     "Segment a scan and write everything that is to be known."
     source, out = Path(source), Path(out)
-    if mesh not in ('stl', 'ply', 'glb', 'none'): raise ValueError(f"surfaces are written as stl, ply, glb or none, not {mesh!r}")
+    if mesh not in ('stl', 'ply', 'glb', 'none'):
+        raise ValueError(f"surfaces are written as stl, ply, glb or none, not {mesh!r}")
     scan = read(source)
-    found, numbers = _by_totalsegmentator(scan, fast, device) if str(model) == 'totalsegmentator' else _by_run(scan, model, device)
+    found, numbers = (
+        _by_totalsegmentator(scan, fast, device) if str(model) == 'totalsegmentator' else _by_run(scan, model, device)
+    )
     present = {n: k for n, k in numbers.items() if (found.array == k).any()}
     nifti.write(found, out/'segmentation.nii.gz')
-    facts = {'source': str(source), 'model': str(model), 'file': 'segmentation.nii.gz', 'spacing_mm': [round(s, 4) for s in scan.spacing], 'structures': {n: _facts(scan, found, k) for n, k in numbers.items()}}
+    facts = {
+        'source': str(source),
+        'model': str(model),
+        'file': 'segmentation.nii.gz',
+        'spacing_mm': [round(s, 4) for s in scan.spacing],
+        'structures': {n: _facts(scan, found, k) for n, k in numbers.items()},
+    }
     if mesh != 'none': _surfaces(found, present, out, mesh, smooth, facts)
     if source.is_dir() and present:
         from ctlab.cohort.masks import write_seg
-        write_seg(found, source, out/'segmentation.dcm', 'TotalSegmentator' if str(model) == 'totalsegmentator' else 'ctlab', numbers=present)
+        write_seg(
+            found,
+            source,
+            out / 'segmentation.dcm',
+            'TotalSegmentator' if str(model) == 'totalsegmentator' else 'ctlab',
+            numbers=present,
+        )
         facts['dicom'] = 'segmentation.dcm'
     _preview(scan, found, present, out, phantom)
     write_whole(out/'statistics.json', json.dumps(facts, indent=1))
@@ -80,8 +100,13 @@ def _by_totalsegmentator(scan, fast, device):
 def _facts(scan, found, k):
     "Volume and intensity of one structure."
     inside = scan.array[found.array == k]
-    return {'number': int(k), 'voxels': int(inside.size), 'volume_ml': round(float(inside.size*np.prod(scan.spacing)/1000), 3),
-            'mean': round(float(inside.mean()), 2) if inside.size else None, 'deviation': round(float(inside.std()), 2) if inside.size else None}
+    return {
+        'number': int(k),
+        'voxels': int(inside.size),
+        'volume_ml': round(float(inside.size * np.prod(scan.spacing) / 1000), 3),
+        'mean': round(float(inside.mean()), 2) if inside.size else None,
+        'deviation': round(float(inside.std()), 2) if inside.size else None,
+    }
 
 def _surfaces(found, present, out, kind, smooth, facts):
     "One surface per structure."
@@ -98,9 +123,18 @@ def _preview(scan, found, present, out, phantom):
     from ctlab.show.figures import save, three_planes
     upright, masks = reorient(scan), reorient(found).array
     at = tuple(int(np.median(v)) for v in np.nonzero(masks)) if masks.any() else None
-    low, high = np.percentile(upright.array, (1, 99.5)) if upright.array.min() > -500 else (-150, 250)  # MR has no negative values
+    low, high = (
+        np.percentile(upright.array, (1, 99.5)) if upright.array.min() > -500 else (-150, 250)
+    )  # MR has no negative values
     words = ', '.join(present) if present else 'nothing was found'
-    figure = three_planes(upright, at, words if len(words) < 90 else f'{len(present)} structures', {n: masks == k for n, k in present.items()}, (low, high), phantom)
+    figure = three_planes(
+        upright,
+        at,
+        words if len(words) < 90 else f'{len(present)} structures',
+        {n: masks == k for n, k in present.items()},
+        (low, high),
+        phantom,
+    )
     FigureCanvasAgg(figure)
     save(figure, out, 'preview', ('png',), 110)
     matplotlib.pyplot.close(figure)
@@ -127,10 +161,17 @@ class OwnNetwork:
         from ctlab.cohort.masks import NoMask
         from ctlab.organs.mask_study import segment_scan
         net, plan = _loaded(self.run)
-        codes = np.array([0] + [CODES.get('liver' if n == 'tumour' else n, 0) for n in plan.recipe.structures], np.uint8)
-        if not codes.any(): raise NoMask(f'{self.run} draws {", ".join(plan.recipe.structures)}, none of which is an organ of the trauma studies')
-        try: found = segment_scan(net, read_series(row['folder']), plan, self.device)
-        except DicomError as error: raise NoMask(str(error)) from error
+        codes = np.array(
+            [0] + [CODES.get('liver' if n == 'tumour' else n, 0) for n in plan.recipe.structures], np.uint8
+        )
+        if not codes.any():
+            raise NoMask(
+                f'{self.run} draws {", ".join(plan.recipe.structures)}, none of which is an organ of the trauma studies'
+            )
+        try:
+            found = segment_scan(net, read_series(row['folder']), plan, self.device)
+        except DicomError as error:
+            raise NoMask(str(error)) from error
         return Volume(codes[found.array], found.affine)
 
 @functools.lru_cache(maxsize=4)

@@ -33,12 +33,26 @@ def describe(
     for case in cases:
         scan, truth = read_case(case, STRUCTURES)
         volume = float((truth.array > 0).sum()*np.prod(scan.spacing)) if truth else np.nan
-        rows.append({'case': case.name, 'voxels': '×'.join(map(str, scan.shape[::-1])), 'spacing_mm': '×'.join(f'{s:.3g}' for s in scan.spacing[::-1]), 'axes as stored': orientation(read(case.image)),
-                     'slices with spleen': int((truth.array.any((1, 2))).sum()) if truth else 0, 'slices': scan.shape[0], 'spleen_mm3': round(volume), 'outlier': volume > largest})
+        rows.append(
+            {
+                'case': case.name,
+                'voxels': '×'.join(map(str, scan.shape[::-1])),
+                'spacing_mm': '×'.join(f'{s:.3g}' for s in scan.spacing[::-1]),
+                'axes as stored': orientation(read(case.image)),
+                'slices with spleen': int((truth.array.any((1, 2))).sum()) if truth else 0,
+                'slices': scan.shape[0],
+                'spleen_mm3': round(volume),
+                'outlier': volume > largest,
+            }
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/07_spleen.ipynb #c8256003
-SIZES = {'tiny': (64, 8, 2, 48), 'demo': (128, 8, 24, 640), 'full': (256, 32, 60, 4000)}  # preset -> (pixels a side, width, epochs, samples in an epoch)
+SIZES = {
+    'tiny': (64, 8, 2, 48),
+    'demo': (128, 8, 24, 640),
+    'full': (256, 32, 60, 4000),
+}  # preset -> (pixels a side, width, epochs, samples in an epoch)
 
 def plan(
     settings: Settings,
@@ -52,8 +66,10 @@ def plan(
     pixels, width, epochs, draws = SIZES[settings.preset]
     epochs = settings.epochs or epochs
     name = 'spleen' + (f'_axis{axis}' if axis else '')
-    return MaskPlan(name, CaseRecipe(STRUCTURES, size or pixels), lambda: unet_2d(1, width), lambda: MaskLoss(loss), epochs, draws, 16, rate, fading(epochs) if balanced else None, axis=axis,
-                    augment=augmentation() if balanced else None, share=.75 if balanced else 0., pieces=1, note={'options': {'axis': axis, 'size': size, 'rate': rate, 'balanced': balanced, 'loss': loss}})
+    return MaskPlan(name, CaseRecipe(STRUCTURES, size or pixels), lambda: unet_2d(1, width), lambda: MaskLoss(loss),
+                    epochs, draws, 16, rate, fading(epochs) if balanced else None, axis=axis,
+                    augment=augmentation() if balanced else None, share=.75 if balanced else 0., pieces=1,
+                    note={'options': {'axis': axis, 'size': size, 'rate': rate, 'balanced': balanced, 'loss': loss}})
 
 def run(
     settings: Settings,
@@ -73,7 +89,9 @@ def infer(
     written = []
     for path in map(Path, scans):
         mask = segment_scan(run['learner'].net, read(path), plan)
-        written.append(nifti.write(mask, Path(folder)/f"{path.name.removesuffix('.gz').removesuffix('.nii')}_pred.nii.gz"))
+        written.append(
+            nifti.write(mask, Path(folder) / f"{path.name.removesuffix('.gz').removesuffix('.nii')}_pred.nii.gz")
+        )
     return written
 
 def evaluate(
@@ -85,6 +103,7 @@ def evaluate(
     rows = []
     for mask, truth in zip(masks, truths, strict=True):
         p, t = nifti.read(mask), nifti.read(truth)
-        if p.shape != t.shape or not np.allclose(p.affine, t.affine, atol=.01): raise ValueError(f'{mask}: not on the grid of {truth}')
+        if p.shape != t.shape or not np.allclose(p.affine, t.affine, atol=0.01):
+            raise ValueError(f'{mask}: not on the grid of {truth}')
         rows += [{'case': Path(truth).name} | r for r in score_case(p, t, STRUCTURES)]
     return pd.DataFrame(rows)

@@ -51,13 +51,24 @@ def draw_habitus(
 ) -> Habitus:  # a plausible adult
     "A random habitus."
     female, size = bool(rng.random() < .45), rng.normal(0, .05)
-    scale = (.98 - .05*female + size + rng.normal(0, .03), .97 - .04*female + size + rng.normal(0, .04), 1 - .05*female + size/2)
+    scale = (
+        0.98 - 0.05 * female + size + rng.normal(0, 0.03),
+        0.97 - 0.04 * female + size + rng.normal(0, 0.04),
+        1 - 0.05 * female + size / 2,
+    )
     fat = float(np.clip(rng.gamma(3.2, 6.) + 4*female, 5, 50))
-    return Habitus(female, tuple(float(np.clip(s, .82, 1.2)) for s in scale), fat, float(rng.random()), float(rng.uniform(3.5, 6.5)))
+    return Habitus(
+        female,
+        tuple(float(np.clip(s, 0.82, 1.2)) for s in scale),
+        fat,
+        float(rng.random()),
+        float(rng.uniform(3.5, 6.5)),
+    )
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #b8dd3961
 DETAILS = {name: code for code, name in enumerate(
-    ('none', 'medulla', 'gas', 'fluid', 'stool', 'oral_contrast', 'wall', 'cyst', 'calcification', 'urine', 'myocardium', 'laceration', 'haematoma',
+    ('none', 'medulla', 'gas', 'fluid', 'stool', 'oral_contrast', 'wall', 'cyst', 'calcification', 'urine',
+     'myocardium', 'laceration', 'haematoma',
      'devascularised', 'blood', 'extravasation', 'stranding', 'free_gas', 'thick_wall', 'ascites', 'tumour', 'vein'))}
 
 @dataclass
@@ -75,7 +86,10 @@ class Canvas:
         self.step = self.spacing/np.array(self.habitus.scale)[::-1]  # canonical mm per voxel
         self.shape = tuple(np.ceil((self.high - self.low)/self.step).astype(int))
         self.labels, self.detail = np.zeros(self.shape, np.uint8), np.zeros(self.shape, np.uint8)
-        axes = [np.float32(l) + np.float32(d)*np.arange(n, dtype=np.float32) for l, d, n in zip(self.low, self.step, self.shape)]
+        axes = [
+            np.float32(l) + np.float32(d) * np.arange(n, dtype=np.float32)
+            for l, d, n in zip(self.low, self.step, self.shape)
+        ]
         self.axes = axes
         grids = np.meshgrid(*axes, indexing='ij', sparse=True)
         self.z, y, x = (g + np.float32(self.habitus.warp*a)*smooth_noise(self.rng, self.shape, tuple(self.step), 75.)
@@ -132,8 +146,15 @@ def ellipsoid(
     box = canvas.box(np.subtract(centre, reach), np.add(centre, reach))
     d = [g - np.float32(c) for g, c in zip(canvas.at(box), centre)]
     parts = [np.abs((turn[0, i]*d[0] + turn[1, i]*d[1] + turn[2, i]*d[2])/np.float32(r)) for i, r in enumerate(radii)]
-    field = np.sqrt(sum(p*p for p in parts)) if power == 2 else sum(p**np.float32(power) for p in parts)**np.float32(1/power)
-    if rough: field = field + np.float32(rough)*smooth_noise(canvas.rng, field.shape, tuple(canvas.step), max(12., min(radii)*.7))
+    field = (
+        np.sqrt(sum(p * p for p in parts))
+        if power == 2
+        else sum(p ** np.float32(power) for p in parts) ** np.float32(1 / power)
+    )
+    if rough:
+        field = field + np.float32(rough) * smooth_noise(
+            canvas.rng, field.shape, tuple(canvas.step), max(12.0, min(radii) * 0.7)
+        )
     return box, field
 
 def overlap(
@@ -197,13 +218,19 @@ def _frame(canvas):
     radius = np.cbrt((x*x*x + y*y*y))
     depth = (1 - radius)*np.minimum(half_x, half_y)*1.05
     behind = 1/(1 + np.exp(-canvas.axes[1]/25))[None, :, None]
-    fat = habitus.fat*(.55 + .45*x/(radius + 1e-3) + .5*np.exp(-((z - 60)/80)**2)*behind)*(1 + .12*smooth_noise(rng, canvas.shape, tuple(canvas.step), 60.))
+    fat = (
+        habitus.fat
+        * (0.55 + 0.45 * x / (radius + 1e-3) + 0.5 * np.exp(-(((z - 60) / 80) ** 2)) * behind)
+        * (1 + 0.12 * smooth_noise(rng, canvas.shape, tuple(canvas.step), 60.0))
+    )
     full = (slice(None),)*3
     canvas.paint('skin', full, depth > -fat - 2.2)
     canvas.paint('fat', full, depth > -fat)
     if habitus.female:
         for s in (-1, 1):
-            box, f = ellipsoid(canvas, (s*75, -95 - .3*habitus.fat, 415), (52 + .4*habitus.fat, 26 + .5*habitus.fat, 50))
+            box, f = ellipsoid(
+                canvas, (s * 75, -95 - 0.3 * habitus.fat, 415), (52 + 0.4 * habitus.fat, 26 + 0.5 * habitus.fat, 50)
+            )
             canvas.paint('skin', box, (f < 1.05) & (canvas.labels[box] == 0))
             canvas.paint('fat', box, f < 1, onto=('skin',))
     canvas.paint('muscle', full, depth > 0)
@@ -274,7 +301,13 @@ def _spine(canvas):
     ring = np.sqrt((x/(15*size))**2 + ((y - 26*size)/(13*size))**2)
     arch = inside & (ring < 1.25) & (phase > .25)
     spinous = inside & (np.abs(x) < 4) & (y > 34*size) & (y < 62*size) & (phase > .3) & (phase < .85)
-    transverse = inside & (np.abs(y - 20*size - .12*np.abs(x)) < 5) & (np.abs(x) < 40*size) & (phase > .4) & (phase < .72)
+    transverse = (
+        inside
+        & (np.abs(y - 20 * size - 0.12 * np.abs(x)) < 5)
+        & (np.abs(x) < 40 * size)
+        & (phase > 0.4)
+        & (phase < 0.72)
+    )
     canvas.paint('bone_cortex', box, (arch | spinous | transverse) & (body >= 1))
     canvas.paint('spinal_canal', box, inside & (ring < .78) & (body >= 1))
 
@@ -288,7 +321,11 @@ def _pelvis(canvas):
         across = (.76*s*(x - s*(80 + .0045*(y - 18)**2)) + .52*(y - 18) - .38*(z - 105))/(5.5 + .035*np.abs(z - 60))
         within = np.sqrt(((y - 18)/70)**2 + ((z - 98)/68)**2)
         _bone(canvas, box, np.maximum(np.abs(across), within), .42)
-        for centre, radii, shell in (((s*88, 12, 26), (31, 30, 30), .2), ((s*42, -46, 8), (48, 11, 12), .3), ((s*62, 62, -5), (16, 17, 34), .25)):
+        for centre, radii, shell in (
+            ((s * 88, 12, 26), (31, 30, 30), 0.2),
+            ((s * 42, -46, 8), (48, 11, 12), 0.3),
+            ((s * 62, 62, -5), (16, 17, 34), 0.25),
+        ):
             _bone(canvas, *ellipsoid(canvas, centre, radii, rough=.03), shell)
         box, f = ellipsoid(canvas, (s*93, 10, 24), (25, 25, 25))
         canvas.paint('cartilage', box, f < 1)
@@ -301,7 +338,12 @@ def _muscles(canvas):
     "Psoas and the long muscles of the back, each in a sheath of fat."
     for s in (-1, 1):
         size = canvas.rng.uniform(.85, 1.2)
-        paths = [([(s*30, 60, 285), (s*42, 58, 220), (s*50, 46, 160), (s*66, 20, 100), (s*86, -12, 40)], (7, 15, 20, 18, 14))]
+        paths = [
+            (
+                [(s * 30, 60, 285), (s * 42, 58, 220), (s * 50, 46, 160), (s * 66, 20, 100), (s * 86, -12, 40)],
+                (7, 15, 20, 18, 14),
+            )
+        ]
         for points, radii in paths:
             box, f, _ = tube(canvas, points, np.array(radii)*size)
             canvas.paint('peritoneum', box, f < 1.14, ('muscle', 'peritoneum'))
@@ -319,15 +361,38 @@ def _vessels(canvas):
     j = lambda p, a=3: tuple(np.add(p, rng.normal(0, a, 3)))
     soft = ('peritoneum', 'muscle', 'fat', 'lung', 'cartilage')
     fork = j((4, 34, 158))
-    lines = [('aorta', [(14, 40, 520), (13, 40, 420), j((9, 38, 330)), j((5, 36, 240)), fork], np.array((12, 12, 11, 9.5, 8))*size)]
+    lines = [
+        (
+            'aorta',
+            [(14, 40, 520), (13, 40, 420), j((9, 38, 330)), j((5, 36, 240)), fork],
+            np.array((12, 12, 11, 9.5, 8)) * size,
+        )
+    ]
     for s in (-1, 1): lines.append(('aorta', [fork, (s*28, 26, 110), (s*52, 14, 60), (s*70, -38, 0)], (6, 5.5, 5, 4.5)))
     join = j((-18, 38, 150))
-    lines.append(('inferior_vena_cava', [join, j((-20, 34, 230)), j((-22, 20, 300)), (-24, 4, 352), (-16, -4, 392)], np.array((10, 11, 12, 13, 13))*size))
-    for s in (-1, 1): lines.append(('inferior_vena_cava', [join, (s*26 - 4, 38, 105), (s*55, 24, 60), (s*64, -34, 0)], (6.5, 6, 6, 5.5)))
+    lines.append(
+        (
+            'inferior_vena_cava',
+            [join, j((-20, 34, 230)), j((-22, 20, 300)), (-24, 4, 352), (-16, -4, 392)],
+            np.array((10, 11, 12, 13, 13)) * size,
+        )
+    )
+    for s in (-1, 1):
+        lines.append(
+            ('inferior_vena_cava', [join, (s * 26 - 4, 38, 105), (s * 55, 24, 60), (s * 64, -34, 0)], (6.5, 6, 6, 5.5))
+        )
     hilum = j((-38, -8, 288))
-    lines += [('portal_vein', [j((-4, -4, 246)), (-20, -8, 268), hilum], (7, 7, 7)), ('portal_vein', [(-8, -22, 170), (-6, -14, 210), (-4, -4, 246)], (4.5, 5.5, 6)),
-              ('portal_vein', [(76, 26, 296), (40, 14, 268), (12, -2, 252), (-4, -4, 246)], (4.5, 4.5, 5, 5.5)), ('aorta', [(5, 28, 238), (2, 10, 225), (-2, -16, 175)], (4, 3.5, 3))]
-    for s in (-1, 1): lines += [('inferior_vena_cava', [(s*44, 34, 246), (s*20, 24, 248), (-18, 26, 246)], 4.5), ('aorta', [(s*44, 38, 250), (6, 36, 250)], 3.)]
+    lines += [
+        ('portal_vein', [j((-4, -4, 246)), (-20, -8, 268), hilum], (7, 7, 7)),
+        ('portal_vein', [(-8, -22, 170), (-6, -14, 210), (-4, -4, 246)], (4.5, 5.5, 6)),
+        ('portal_vein', [(76, 26, 296), (40, 14, 268), (12, -2, 252), (-4, -4, 246)], (4.5, 4.5, 5, 5.5)),
+        ('aorta', [(5, 28, 238), (2, 10, 225), (-2, -16, 175)], (4, 3.5, 3)),
+    ]
+    for s in (-1, 1):
+        lines += [
+            ('inferior_vena_cava', [(s * 44, 34, 246), (s * 20, 24, 248), (-18, 26, 246)], 4.5),
+            ('aorta', [(s * 44, 38, 250), (6, 36, 250)], 3.0),
+        ]
     for name, points, radii in lines: 
         box, f, _ = tube(canvas, points, radii)
         canvas.paint(name, box, f < 1, soft)
@@ -340,7 +405,12 @@ def _heart(canvas):
     "Heart with its chambers in the lower chest."
     box, f = ellipsoid(canvas, (18, -32, 425), (62, 46, 56), (20, -25, -35), rough=.03)
     canvas.paint('heart', box, f < 1, ('lung', 'peritoneum', 'aorta', 'inferior_vena_cava'), 'myocardium')
-    for centre, radii in (((34, -26, 418), (24, 16, 30)), ((-4, -44, 424), (28, 16, 32)), ((-10, -8, 444), (24, 17, 22)), ((16, -2, 446), (22, 16, 20))):
+    for centre, radii in (
+        ((34, -26, 418), (24, 16, 30)),
+        ((-4, -44, 424), (28, 16, 32)),
+        ((-10, -8, 444), (24, 17, 22)),
+        ((16, -2, 446), (22, 16, 20)),
+    ):
         box, f = ellipsoid(canvas, centre, radii, (20, -25, -35), rough=.06)
         canvas.paint('heart', box, f < 1, ('heart',))
     box, f, _ = tube(canvas, [(8, 28, 520), (8, 26, 430), (18, 16, 375), (30, 6, 352)], 7.)
@@ -352,8 +422,11 @@ def _liver(canvas):
     size, left = rng.normal(1, .06), rng.uniform(.75, 1.25)
     box = canvas.box((-165, -125, 195), (75, 125, 400))
     field = np.full([s.stop - s.start for s in box], 9., np.float32)
-    lobes = (((-76, 6, 308), (88*size, 94*size, 108*size), (0, 8, 10), 2.6), ((-40, -30, 322), (74, 52, 52*left), (8, 12, 12), 2.3),
-             ((8, -48, 330), (62*left, 34, 34), (12, 14, 5), 2.2))
+    lobes = (
+        ((-76, 6, 308), (88 * size, 94 * size, 108 * size), (0, 8, 10), 2.6),
+        ((-40, -30, 322), (74, 52, 52 * left), (8, 12, 12), 2.3),
+        ((8, -48, 330), (62 * left, 34, 34), (12, 14, 5), 2.2),
+    )
     for centre, radii, angles, power in lobes:
         part, f = ellipsoid(canvas, centre, radii, angles, power)
         _, local, inner = overlap(part, box)
@@ -365,13 +438,16 @@ def _liver(canvas):
     inside = (field < 1) & ~medial & ~renal & ~low & (canvas.z[box] < canvas.dome[box] - 2)
     canvas.paint('liver', box, inside, ('peritoneum',))
     _liver_vessels(canvas)
-    box, f, _ = tube(canvas, [(-48, -38, 268), (-54, -52, 250), (-58, -62, 234)], np.array((9, 15, 13))*rng.uniform(.6, 1.25))
+    box, f, _ = tube(
+        canvas, [(-48, -38, 268), (-54, -52, 250), (-58, -62, 234)], np.array((9, 15, 13)) * rng.uniform(0.6, 1.25)
+    )
     canvas.paint('gallbladder', box, f < 1, ('peritoneum', 'liver'))
 
 def _liver_vessels(canvas):
     "Branches of the portal vein and the three hepatic veins."
     rng, root = canvas.rng, np.array(canvas.hilum)
-    ends = [(-120, 10, 330), (-110, 40, 290), (-95, -40, 330), (-70, 30, 350), (0, -50, 332), (-105, -10, 260), (-60, -60, 310), (25, -52, 336)]
+    ends = [(-120, 10, 330), (-110, 40, 290), (-95, -40, 330), (-70, 30, 350), (0, -50, 332), (-105, -10, 260),
+            (-60, -60, 310), (25, -52, 336)]
     for end in ends:
         end = np.add(end, rng.normal(0, 9, 3))
         middle = (root*.55 + end*.45) + rng.normal(0, 8, 3)
@@ -379,7 +455,9 @@ def _liver_vessels(canvas):
         canvas.paint('vessel', box, f < 1, ('liver',), 'vein')
     for end in ((-115, 5, 335), (-70, -45, 325), (-10, -40, 335), (-90, 55, 310)):
         end = np.add(end, rng.normal(0, 9, 3))
-        box, f, _ = tube(canvas, [(-24, 4, 356), (np.array((-24, 4, 356)) + end)/2 + rng.normal(0, 7, 3), end], (5.5, 4, 2))
+        box, f, _ = tube(
+            canvas, [(-24, 4, 356), (np.array((-24, 4, 356)) + end) / 2 + rng.normal(0, 7, 3), end], (5.5, 4, 2)
+        )
         canvas.paint('vessel', box, f < 1, ('liver',), 'vein')
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #d982c438
@@ -411,7 +489,11 @@ def _kidneys(canvas):
         for offset, radii, detail in (((-16*s, -6, 0), (19, 12, 24), 'none'), ((-14*s, -5, 0), (11, 6, 14), 'urine')):
             _, g = box, sum(((a - c)/np.float32(r*size))**2 for a, c, r in zip(canvas.at(box), centre + offset, radii))
             canvas.paint('kidney_pelvis', box, (g < 1) & (f < 1.02), (name, 'kidney_pelvis'), detail)
-        box, f, _ = tube(canvas, [centre + (-18*s, -4, -4), (s*36, 40, 190), (s*40, 34, 120), (s*34, 40, 60), (s*14, 10, 36)], 2.6)
+        box, f, _ = tube(
+            canvas,
+            [centre + (-18 * s, -4, -4), (s * 36, 40, 190), (s * 40, 34, 120), (s * 34, 40, 60), (s * 14, 10, 36)],
+            2.6,
+        )
         canvas.paint('kidney_pelvis', box, f < 1, ('peritoneum',), 'urine')
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #5d712fe6
@@ -440,7 +522,9 @@ def _gut(canvas, name, points, radii, wall, contents, ripple=0., onto=_FREE):
 def _resampled(points, n):
     "n points evenly along a curve."
     axis = curve(points, 2.)
-    return np.stack([np.interp(np.linspace(0, 1, n), np.linspace(0, 1, len(axis)), axis[:, i]) for i in range(3)], axis=1)
+    return np.stack(
+        [np.interp(np.linspace(0, 1, n), np.linspace(0, 1, len(axis)), axis[:, i]) for i in range(3)], axis=1
+    )
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #3f06c989
 def _upper_gut(canvas):
@@ -449,20 +533,29 @@ def _upper_gut(canvas):
     full = rng.uniform(.7, 1.15)
     oral = .35 if rng.random() < .3 else 0.
     filling = {'gas': .5, 'fluid': .4, 'oral_contrast': oral}
-    _gut(canvas, 'stomach', [(38, 4, 350), (62, -14, 326), (56, -44, 290), (24, -56, 262), (-14, -42, 256)], np.array((27, 34, 27, 20, 13))*full, 4., filling, onto=('peritoneum',))
-    box, f, _ = tube(canvas, [(-26, -4, 212), (-18, -8, 236), (12, -6, 252), (46, 10, 264), (78, 26, 284)], np.array((13, 13, 10, 10, 8))*rng.uniform(.8, 1.1))
+    _gut(canvas, 'stomach', [(38, 4, 350), (62, -14, 326), (56, -44, 290), (24, -56, 262), (-14, -42, 256)],
+         np.array((27, 34, 27, 20, 13))*full, 4., filling, onto=('peritoneum',))
+    box, f, _ = tube(
+        canvas,
+        [(-26, -4, 212), (-18, -8, 236), (12, -6, 252), (46, 10, 264), (78, 26, 284)],
+        np.array((13, 13, 10, 10, 8)) * rng.uniform(0.8, 1.1),
+    )
     canvas.paint('pancreas', box, f + .1*smooth_noise(rng, f.shape, tuple(canvas.step), 8.) < 1, ('peritoneum',))
-    _gut(canvas, 'duodenum', [(-20, -38, 254), (-44, -18, 250), (-48, 6, 226), (-44, 14, 198), (-10, 8, 186), (24, 6, 200), (34, -16, 206)], 11.5, 2.6, filling, onto=('peritoneum',))
+    _gut(canvas, 'duodenum', [(-20, -38, 254), (-44, -18, 250), (-48, 6, 226), (-44, 14, 198), (-10, 8, 186),
+                              (24, 6, 200), (34, -16, 206)], 11.5, 2.6, filling, onto=('peritoneum',))
 
 def _colon(canvas):
     "Caecum to rectum."
     rng = canvas.rng
     j = lambda *p: np.add(p, rng.normal(0, 6, 3))
     sag = rng.uniform(0, 45)
-    points = [j(-98, -8, 92), j(-106, 0, 130), j(-110, 8, 180), j(-104, 0, 222), j(-70, -52, 232 - sag*.4), j(-10, -70, 222 - sag), j(52, -64, 240 - sag*.6), j(96, -14, 288), j(112, 30, 262),
-              j(116, 30, 200), j(112, 22, 140), j(92, 2, 98), j(52, -22, 82), j(16, -12, 104), j(4, 24, 88), (0, 46, 62), (0, 54, 20)]
+    points = [j(-98, -8, 92), j(-106, 0, 130), j(-110, 8, 180), j(-104, 0, 222), j(-70, -52, 232 - sag*.4),
+              j(-10, -70, 222 - sag), j(52, -64, 240 - sag*.6), j(96, -14, 288), j(112, 30, 262),
+              j(116, 30, 200), j(112, 22, 140), j(92, 2, 98), j(52, -22, 82), j(16, -12, 104), j(4, 24, 88),
+              (0, 46, 62), (0, 54, 20)]
     radii = np.array((29, 28, 25, 23, 22, 21, 20, 19, 18, 17, 16, 16, 16, 16, 16, 17, 17))*rng.uniform(.75, 1.2)
-    _gut(canvas, 'colon', points, radii, 2.4, {'stool': .55, 'gas': .38, 'fluid': .07}, ripple=.13, onto=('peritoneum',))
+    _gut(canvas, 'colon', points, radii, 2.4, {'stool': .55, 'gas': .38, 'fluid': .07}, ripple=.13,
+         onto=('peritoneum',))
 
 def _small_bowel(canvas):
     "Loops that wander through the middle of the belly."
@@ -475,7 +568,15 @@ def _small_bowel(canvas):
             ends = (96 + 18*layer, 214 - 6*layer) if column % 2 else (206 - 6*layer, 100 + 18*layer)
             for z in (ends[0], sum(ends)/2, ends[1]):
                 points.append((x + rng.normal(0, 6), -58 + 31*layer + rng.normal(0, 8), z + rng.normal(0, 12)))
-        _gut(canvas, 'small_bowel', points, rng.uniform(9, 13.5)*(1 + .12*rng.standard_normal(len(points)).clip(-1.5, 1.5)), 2.2, {'fluid': .68, 'gas': .22, 'oral_contrast': oral}, onto=('peritoneum',))
+        _gut(
+            canvas,
+            'small_bowel',
+            points,
+            rng.uniform(9, 13.5) * (1 + 0.12 * rng.standard_normal(len(points)).clip(-1.5, 1.5)),
+            2.2,
+            {'fluid': 0.68, 'gas': 0.22, 'oral_contrast': oral},
+            onto=('peritoneum',),
+        )
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #95c27d15
 def _rest(canvas):
@@ -499,7 +600,9 @@ def _rest(canvas):
         box = canvas.box((-30, 10, 150), (40, 60, 330))
         shape = [s.stop - s.start for s in box]
         rim = canvas.labels[box] == CODES['aorta']
-        canvas.paint('aorta', box, rim & (smooth_noise(rng, shape, tuple(canvas.step), 6.) > 2.1), detail='calcification')
+        canvas.paint(
+            'aorta', box, rim & (smooth_noise(rng, shape, tuple(canvas.step), 6.0) > 2.1), detail='calcification'
+        )
 
 def _cysts(canvas):
     "Harmless round cysts in liver and kidneys: what an injury must not be confused with."
@@ -525,7 +628,8 @@ def draw_body(
     depth = _frame(canvas)
     _cavities(canvas, depth)
     _ribs(canvas, depth)
-    for part in (_muscles, _spine, _pelvis, _vessels, _heart, _kidneys, _liver, _spleen, _upper_gut, _colon, _small_bowel, _rest, _cysts): part(canvas)
+    for part in (_muscles, _spine, _pelvis, _vessels, _heart, _kidneys, _liver, _spleen, _upper_gut, _colon,
+                 _small_bowel, _rest, _cysts): part(canvas)
     _table(canvas)
     return canvas
 

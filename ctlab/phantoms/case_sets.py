@@ -31,7 +31,11 @@ class Sizes:
     limb_slice: float  # mm between the legs' slices
     limb_cases: int
 
-SET_SIZES = {'tiny': Sizes(6, 64, 6., 8., 80, 12., 3), 'demo': Sizes(24, 128, 3., 5., 160, 2.5, 6), 'full': Sizes(130, 512, 1.25, 2., 512, 1., 20)}
+SET_SIZES = {
+    'tiny': Sizes(6, 64, 6.0, 8.0, 80, 12.0, 3),
+    'demo': Sizes(24, 128, 3.0, 5.0, 160, 2.5, 6),
+    'full': Sizes(130, 512, 1.25, 2.0, 512, 1.0, 20),
+}
 
 def add_tumours(
     canvas: Canvas,  # a body
@@ -45,7 +49,9 @@ def add_tumours(
         z, y, x = liver[rng.integers(len(liver))]
         centre = [canvas.axes[2][x], canvas.axes[1][y], canvas.axes[0][z]]
         radius = float(rng.uniform(6, 22))
-        box, f = ellipsoid(canvas, centre, tuple(radius*rng.uniform(.75, 1.25, 3)), tuple(rng.uniform(0, 90, 3)), rough=.18)
+        box, f = ellipsoid(
+            canvas, centre, tuple(radius * rng.uniform(0.75, 1.25, 3)), tuple(rng.uniform(0, 90, 3)), rough=0.18
+        )
         canvas.paint(None, box, f < 1, onto=('liver',), detail='tumour')
         if rng.random() < .4: canvas.paint(None, box, f < .45, onto=('liver',), detail='cyst')
     return wanted
@@ -60,9 +66,14 @@ def ct_case(
     rng = np.random.default_rng([seed, 21])
     body = draw_body(seed, sizes.grid)
     if tumours: add_tumours(body, np.random.default_rng([seed, 77]))
-    scan = Scan('portal', float(rng.uniform(-10, 60)), float(rng.uniform(420, 470)), sizes.spacing, sizes.spacing, sizes.matrix, float(rng.uniform(370, 450)), float(rng.uniform(7, 13)))
+    scan = Scan('portal', float(rng.uniform(-10, 60)), float(rng.uniform(420, 470)), sizes.spacing, sizes.spacing,
+                sizes.matrix, float(rng.uniform(370, 450)), float(rng.uniform(7, 13)))
     liver = whole_liver(body)
-    where = {'liver': liver, 'tumour': liver & np.isin(body.detail, [DETAILS['tumour'], DETAILS['cyst']]), 'spleen': body.labels == CODES['spleen']}
+    where = {
+        'liver': liver,
+        'tumour': liver & np.isin(body.detail, [DETAILS['tumour'], DETAILS['cyst']]),
+        'spleen': body.labels == CODES['spleen'],
+    }
     return acquire(body, scan, seed)[0], {name: outline(body, scan, where[name]) for name in parts}
 
 def whole_liver(
@@ -75,8 +86,13 @@ def whole_liver(
 def _decathlon(task):
     "One spleen case: image and label, or an image without label for the test part."
     k, seed, sizes, root = task
-    part, name = ('Tr', f'spleen_{k + 1}') if k < round(.75*sizes.cases) or sizes.cases < 4 else ('Ts', f'spleen_{k + 1}')
-    image, label = root/f'images{part}'/f'{name}.nii.gz', root/('labelsTr' if part == 'Tr' else 'truth')/f'{name}.nii.gz'
+    part, name = (
+        ('Tr', f'spleen_{k + 1}') if k < round(0.75 * sizes.cases) or sizes.cases < 4 else ('Ts', f'spleen_{k + 1}')
+    )
+    image, label = (
+        root / f'images{part}' / f'{name}.nii.gz',
+        root / ('labelsTr' if part == 'Tr' else 'truth') / f'{name}.nii.gz',
+    )
     if not label.exists():
         hu, masks = ct_case(seed*1000 + k, sizes, ('spleen',))
         nifti.write(hu, image)
@@ -89,7 +105,10 @@ def _lits(task):
     if not (root/f'segmentation-{k}.nii').exists():
         hu, masks = ct_case(seed*1000 + 300 + k, sizes, ('liver', 'tumour'), True)
         nifti.write(hu, root/f'volume-{k}.nii')
-        nifti.write(Volume(masks['liver'].array.astype(np.uint8) + masks['tumour'].array, hu.affine), root/f'segmentation-{k}.nii')
+        nifti.write(
+            Volume(masks['liver'].array.astype(np.uint8) + masks['tumour'].array, hu.affine),
+            root / f'segmentation-{k}.nii',
+        )
     return k
 
 def _ircad(task):
@@ -110,7 +129,16 @@ class Legs(Canvas):
     low = np.array([0., -140., -210.])
     high = np.array([930., 140., 210.])
 
-_LEG = ((0, 75, 36), (60, 76, 40), (240, 82, 56), (400, 86, 58), (450, 88, 62), (620, 94, 82), (760, 100, 92), (930, 104, 100))  # height, centre, radius
+_LEG = (
+    (0, 75, 36),
+    (60, 76, 40),
+    (240, 82, 56),
+    (400, 86, 58),
+    (450, 88, 62),
+    (620, 94, 82),
+    (760, 100, 92),
+    (930, 104, 100),
+)  # height, centre, radius
 
 def draw_legs(
     seed: int,
@@ -119,13 +147,20 @@ def draw_legs(
     "Two legs and the pelvis."
     rng = np.random.default_rng([seed, 31])
     habitus = draw_habitus(rng)
-    canvas = Legs(Habitus(habitus.female, tuple(np.clip(np.array(habitus.scale)*(1, 1, 1), .88, 1.1)), habitus.fat, 0., 3.), spacing, rng)
+    canvas = Legs(
+        Habitus(habitus.female, tuple(np.clip(np.array(habitus.scale) * (1, 1, 1), 0.88, 1.1)), habitus.fat, 0.0, 3.0),
+        spacing,
+        rng,
+    )
     tissue = np.zeros(canvas.shape, np.uint8)
     z, x, y = canvas.axes[0][:, None, None], canvas.x, canvas.y
     heights, centres, radii = (np.array(c, float) for c in zip(*_LEG))
     middle, radius = canvas.by_height(heights, centres), canvas.by_height(heights, radii)*(1 + .004*habitus.fat)
     across = np.minimum(np.hypot(x - middle, y), np.hypot(x + middle, y))/radius
-    trunk = np.hypot(x/canvas.by_height((720, 800, 930), (60, 175, 180)), (y - 5)/canvas.by_height((720, 800, 930), (60, 108, 112)))
+    trunk = np.hypot(
+        x / canvas.by_height((720, 800, 930), (60, 175, 180)),
+        (y - 5) / canvas.by_height((720, 800, 930), (60, 108, 112)),
+    )
     outer = np.where(z > 760, np.minimum(across, trunk), across)
     skin = canvas.by_height((0, 930), (5, 10)) + .25*habitus.fat
     tissue[outer < 1] = 1
@@ -142,10 +177,31 @@ def _leg_bones(canvas, bones, side, rng):
     def add(name, shape):
         box, field = shape[:2]
         bones[name][box] |= field < 1
-    add('tibia', tube(canvas, [(x0, -4, 28), (x0, -6, 120), (x0 + side*2, -8, 260), (x0, -4, 370), (x0, 0, 408)], [20, 13 + j(.6), 14, 24, 36 + j(1.5)]))
-    add('fibula', tube(canvas, [(x0 + side*24, 12, 14), (x0 + side*25, 12, 120), (x0 + side*27, 14, 260), (x0 + side*31, 14, 384)], [10, 7 + j(.3), 7, 11]))
+    add(
+        'tibia',
+        tube(
+            canvas,
+            [(x0, -4, 28), (x0, -6, 120), (x0 + side * 2, -8, 260), (x0, -4, 370), (x0, 0, 408)],
+            [20, 13 + j(0.6), 14, 24, 36 + j(1.5)],
+        ),
+    )
+    add(
+        'fibula',
+        tube(
+            canvas,
+            [(x0 + side * 24, 12, 14), (x0 + side * 25, 12, 120), (x0 + side * 27, 14, 260), (x0 + side * 31, 14, 384)],
+            [10, 7 + j(0.3), 7, 11],
+        ),
+    )
     head = (side*(96 + j(2)), -2, 846)
-    add('femur', tube(canvas, [(x0, 0, 436), (x0 + side*2, -2, 480), (side*94, -10, 610), (side*112, 2, 760), (side*126, 4, 806)], [35 + j(1.2), 25, 15 + j(.6), 17, 21]))
+    add(
+        'femur',
+        tube(
+            canvas,
+            [(x0, 0, 436), (x0 + side * 2, -2, 480), (side * 94, -10, 610), (side * 112, 2, 760), (side * 126, 4, 806)],
+            [35 + j(1.2), 25, 15 + j(0.6), 17, 21],
+        ),
+    )
     add('femur', tube(canvas, [(side*124, 4, 806), (side*112, 2, 826), head], [17, 15, 19]))
     add('femur', ellipsoid(canvas, head, (23 + j(.8),)*3))
     socket, field = ellipsoid(canvas, head, (35,)*3)
@@ -154,7 +210,12 @@ def _leg_bones(canvas, bones, side, rng):
     common, within, part = overlap(inner[0], socket)
     shell[within] &= ~(inner[1] < 1)[part]
     bones['pelvis'][socket] |= shell & (canvas.at(socket)[0]*side < head[0]*side + 12)  # open to the outside
-    for points, radius in (([(head[0] - side*20, 26, 872), (side*78, 44, 895), (side*92, 30, 926)], [15, 17, 20]), ([(head[0] - side*22, -18, 838), (side*40, -46, 822), (side*8, -52, 816)], [12, 9, 10]), ([(head[0] - side*14, 24, 830), (side*62, 30, 790), (side*48, 6, 778)], [12, 12, 9])): add('pelvis', tube(canvas, points, radius))
+    for points, radius in (
+        ([(head[0] - side * 20, 26, 872), (side * 78, 44, 895), (side * 92, 30, 926)], [15, 17, 20]),
+        ([(head[0] - side * 22, -18, 838), (side * 40, -46, 822), (side * 8, -52, 816)], [12, 9, 10]),
+        ([(head[0] - side * 14, 24, 830), (side * 62, 30, 790), (side * 48, 6, 778)], [12, 12, 9]),
+    ):
+        add('pelvis', tube(canvas, points, radius))
 
 def _fill_bone(tissue, bones, name, canvas):
     "Cortex outside, marrow inside; what two bones claim goes to the first, and no bone leaves the flesh."
@@ -181,7 +242,11 @@ def limb_case(
     heights = np.arange(0, canvas.shape[0]*grid - sizes.limb_slice, sizes.limb_slice)
     weights = _profile(heights, sizes.limb_slice, grid*np.arange(canvas.shape[0]), grid)
     side, pixel = sizes.limb, canvas.shape[2]*grid/sizes.limb  # the matrix is the scanner's, the field fits the patient
-    at = np.clip(np.round(((np.arange(side) - side/2 + .5)*pixel)/grid + canvas.shape[2]/2 - .5).astype(int), 0, canvas.shape[2] - 1)
+    at = np.clip(
+        np.round(((np.arange(side) - side / 2 + 0.5) * pixel) / grid + canvas.shape[2] / 2 - 0.5).astype(int),
+        0,
+        canvas.shape[2] - 1,
+    )
     down = np.round(((np.arange(side) - side/2 + .5)*pixel)/grid + canvas.shape[1]/2 - .5).astype(int)
     inside, down = (down >= 0) & (down < canvas.shape[1]), np.clip(down, 0, canvas.shape[1] - 1)
     pick = lambda a: np.where(inside[None, :, None], a[:, down][:, :, at], 0)
@@ -190,7 +255,10 @@ def limb_case(
     noise = rng.normal(0, 22, (2, *signal.shape)).astype(np.float32)
     volume = np.hypot(signal*bias + noise[0], noise[1])
     affine_of = lambda array: volume_from(array, (sizes.limb_slice, pixel, pixel), (-(side - 1)/2*pixel,)*2 + (0.,))
-    masks = {name: affine_of(pick(np.tensordot(weights, mask.astype(np.float32), 1) > .5).astype(np.uint8)) for name, mask in bones.items()}  # what fills most of a slice
+    masks = {
+        name: affine_of(pick(np.tensordot(weights, mask.astype(np.float32), 1) > 0.5).astype(np.uint8))
+        for name, mask in bones.items()
+    }  # what fills most of a slice
     return affine_of(np.clip(np.round(volume), 0, 4095).astype(np.int16)), masks
 
 def overlapping(
@@ -200,7 +268,13 @@ def overlapping(
     "Masks as two hands draw them: a little too large where two bones meet, and nowhere else."
     from scipy.ndimage import binary_dilation
     grown = {n: binary_dilation(m.array > 0, iterations=by) for n, m in masks.items()}
-    return {n: Volume(((m.array > 0) | grown[n] & np.logical_or.reduce([g for o, g in grown.items() if o != n])).astype(np.uint8), m.affine) for n, m in masks.items()}
+    return {
+        n: Volume(
+            ((m.array > 0) | grown[n] & np.logical_or.reduce([g for o, g in grown.items() if o != n])).astype(np.uint8),
+            m.affine,
+        )
+        for n, m in masks.items()
+    }
 
 def _limb(task):
     "One leg case: DICOM slices and one NIfTI mask per bone."
@@ -209,7 +283,9 @@ def _limb(task):
     folder = root/f'{k + 1:03d}'
     if not (folder/'masks'/'pelvis.nii.gz').exists():
         volume, masks = limb_case(seed*1000 + 900 + k, sizes)
-        write_series(Volume(volume.array - 1024, volume.affine), folder/'dicom', f'leg{k + 1:03d}', tags={'Modality': 'MR', 'SOPClassUID': '1.2.840.10008.5.1.4.1.1.4', 'RescaleIntercept': '0', 'RescaleType': 'US', 'WindowCenter': '500', 'WindowWidth': '1000'})
+        write_series(Volume(volume.array - 1024, volume.affine), folder/'dicom', f'leg{k + 1:03d}',
+                     tags={'Modality': 'MR', 'SOPClassUID': '1.2.840.10008.5.1.4.1.1.4', 'RescaleIntercept': '0',
+                           'RescaleType': 'US', 'WindowCenter': '500', 'WindowWidth': '1000'})
         if k % 3 == 2:
             for name, mask in masks.items(): nifti.write(mask, folder/'truth'/f'{name}.nii.gz')
             masks = overlapping(masks)
@@ -218,7 +294,12 @@ def _limb(task):
 
 # %% ../../nbs/lib/phantoms/04_case_sets.ipynb #0fa30f24
 VERSIONS = {'spleen': 3, 'lits': 3, 'ircad': 3, 'limbs': 4}  # a change makes older sets stale
-KINDS = {'spleen': 'Medical Decathlon layout, spleen', 'lits': 'LiTS layout, liver and tumours', 'ircad': 'IRCAD layout, liver', 'limbs': 'MR of both legs: DICOM and one mask per bone'}
+KINDS = {
+    'spleen': 'Medical Decathlon layout, spleen',
+    'lits': 'LiTS layout, liver and tumours',
+    'ircad': 'IRCAD layout, liver',
+    'limbs': 'MR of both legs: DICOM and one mask per bone',
+}
 
 def make_set(
     kind: str,  # spleen, lits, ircad or limbs
@@ -232,14 +313,27 @@ def make_set(
     if kind not in KINDS: raise ValueError(f'no set is called {kind!r}; choose from {", ".join(KINDS)}')
     root, sizes = Path(root), SET_SIZES[preset] if isinstance(preset, str) else preset
     key, mark = json.dumps([VERSIONS[kind], kind, repr(sizes), seed]), root/'phantoms.json'
-    if mark.exists() and mark.read_text() != key: raise FileExistsError(f'{root}: phantoms of another version or size; delete the folder and they are drawn anew')
-    if not mark.exists() and root.exists() and any(root.iterdir()): raise FileExistsError(f'{root}: holds something else than phantoms; choose another folder')
+    if mark.exists() and mark.read_text() != key:
+        raise FileExistsError(f'{root}: phantoms of another version or size; delete the folder and they are drawn anew')
+    if not mark.exists() and root.exists() and any(root.iterdir()):
+        raise FileExistsError(f'{root}: holds something else than phantoms; choose another folder')
     root.mkdir(parents=True, exist_ok=True)
     mark.write_text(key)
-    work, n = {'spleen': (_decathlon, sizes.cases), 'lits': (_lits, sizes.cases), 'ircad': (_ircad, min(20, sizes.cases)), 'limbs': (_limb, sizes.limb_cases)}[kind]
-    done = parallel_map(work, [(k, seed, sizes, root) for k in range(n)], workers, f'drawing {kind}' if progress else None)
+    work, n = {
+        'spleen': (_decathlon, sizes.cases),
+        'lits': (_lits, sizes.cases),
+        'ircad': (_ircad, min(20, sizes.cases)),
+        'limbs': (_limb, sizes.limb_cases),
+    }[kind]
+    done = parallel_map(
+        work, [(k, seed, sizes, root) for k in range(n)], workers, f'drawing {kind}' if progress else None
+    )
     if kind == 'spleen':
-        table = {'name': 'Spleen', 'description': 'phantoms made by ctlab, no patients', 'tensorImageSize': '3D', 'modality': {'0': 'CT'}, 'labels': {'0': 'background', '1': 'spleen'}, 'numTraining': sum(p == 'Tr' for p, _ in done), 'numTest': sum(p == 'Ts' for p, _ in done),
-                 'training': [{'image': f'./imagesTr/{name}.nii.gz', 'label': f'./labelsTr/{name}.nii.gz'} for p, name in done if p == 'Tr'], 'test': [f'./imagesTs/{name}.nii.gz' for p, name in done if p == 'Ts']}
+        table = {'name': 'Spleen', 'description': 'phantoms made by ctlab, no patients', 'tensorImageSize': '3D',
+                 'modality': {'0': 'CT'}, 'labels': {'0': 'background', '1': 'spleen'},
+                 'numTraining': sum(p == 'Tr' for p, _ in done), 'numTest': sum(p == 'Ts' for p, _ in done),
+                 'training': [{'image': f'./imagesTr/{name}.nii.gz', 'label': f'./labelsTr/{name}.nii.gz'} for p,
+                              name in done if p == 'Tr'], 'test': [f'./imagesTs/{name}.nii.gz' for p, name in done
+                                  if p == 'Ts']}
         (root/'dataset.json').write_text(json.dumps(table, indent=1))
     return root

@@ -75,7 +75,12 @@ def lacerate(
     run, off, side = (sum(np.float32(v)*a for v, a in zip(vector, d)) for vector in (inwards, across, along))
     jag = smooth_noise(rng, mask.shape, spacing, 9.)*np.float32(2.6)
     taper = 1 - .6*np.clip(run/depth, 0, 1)
-    tear = (np.abs(off + jag) < width/2*taper) & (run < depth*(1 + .1*jag)) & (run > -4) & (np.abs(side + jag) < .75*depth)
+    tear = (
+        (np.abs(off + jag) < width / 2 * taper)
+        & (run < depth * (1 + 0.1 * jag))
+        & (run > -4)
+        & (np.abs(side + jag) < 0.75 * depth)
+    )
     canvas.detail[box][tear & mask] = DETAILS['laceration']
 
 # %% ../../nbs/lib/phantoms/01_injury.ipynb #94ee1637
@@ -140,7 +145,10 @@ def _spots(canvas, names, n):
 
 def _near(canvas, spot, reach):
     "The box around a voxel and the distances in it, mm."
-    box = tuple(slice(max(0, int(c - reach/canvas.spacing)), min(n, int(c + reach/canvas.spacing) + 2)) for c, n in zip(spot, canvas.shape))
+    box = tuple(
+        slice(max(0, int(c - reach / canvas.spacing)), min(n, int(c + reach / canvas.spacing) + 2))
+        for c, n in zip(spot, canvas.shape)
+    )
     grid = np.ogrid[box]
     return box, np.sqrt(sum(((g - c)*canvas.spacing)**2 for g, c in zip(grid, spot))).astype(np.float32)
 
@@ -173,7 +181,9 @@ def _free_gas(canvas, near):
     spots = spots[np.argsort(spots[:, 1])[:max(1, len(spots)//12)]]  # gas rises to the front
     for spot in spots[rng.integers(len(spots), size=rng.integers(2, 6))]:
         box, away = _near(canvas, spot, 9)
-        canvas.detail[box][(canvas.labels[box] == CODES['peritoneum']) & (away < rng.uniform(3, 7))] = DETAILS['free_gas']
+        canvas.detail[box][(canvas.labels[box] == CODES['peritoneum']) & (away < rng.uniform(3, 7))] = DETAILS[
+            'free_gas'
+        ]
 
 # %% ../../nbs/lib/phantoms/01_injury.ipynb #877c7f22
 def bleed(
@@ -185,15 +195,24 @@ def bleed(
     hurt = [names for target, names in ORGANS.items() if grades.get(target, 'healthy') != 'healthy']
     spots = np.zeros((0, 3), int)
     if hurt and rng.random() < .7:
-        torn = np.isin(canvas.labels, [CODES[n] for n in hurt[rng.integers(len(hurt))]]) & np.isin(canvas.detail, [DETAILS['laceration'], DETAILS['devascularised'], DETAILS['haematoma']])
+        torn = np.isin(canvas.labels, [CODES[n] for n in hurt[rng.integers(len(hurt))]]) & np.isin(
+            canvas.detail, [DETAILS['laceration'], DETAILS['devascularised'], DETAILS['haematoma']]
+        )
         spots = np.argwhere(torn)
         spots = spots[rng.integers(len(spots), size=1)] if len(spots) else spots
-    if not len(spots): spots = _spots(canvas, ('peritoneum', 'small_bowel', 'muscle') if rng.random() < .3 else ('peritoneum',), 1)
+    if not len(spots):
+        spots = _spots(canvas, ('peritoneum', 'small_bowel', 'muscle') if rng.random() < 0.3 else ('peritoneum',), 1)
     away_all = np.full(canvas.shape, np.inf, np.float16)
     for spot in spots:
         box, away = _near(canvas, spot, 34)
         ragged = away*(1 + .3*smooth_noise(rng, away.shape, canvas.spacing, 9.))
-        soft = np.isin(canvas.labels[box], [CODES[n] for n in ('peritoneum', 'liver', 'spleen', 'kidney_left', 'kidney_right', 'muscle', 'small_bowel')])
+        soft = np.isin(
+            canvas.labels[box],
+            [
+                CODES[n]
+                for n in ('peritoneum', 'liver', 'spleen', 'kidney_left', 'kidney_right', 'muscle', 'small_bowel')
+            ],
+        )
         canvas.detail[box][soft & (ragged < rng.uniform(17, 24))] = DETAILS['blood']
         away_all[box][soft] = ragged[soft]
     return away_all
@@ -209,5 +228,6 @@ def injure(
     elif canvas.rng.random() < .12:  # harmless fluid in a healthy pelvis
         for spot in _spots(canvas, ('urinary_bladder',), 1):
             box, away = _near(canvas, spot, 45)
-            canvas.detail[box][(canvas.labels[box] == CODES['peritoneum']) & (away < 40) & (canvas.y[box] > 20)] = DETAILS['ascites']
+            canvas.detail[box][
+                (canvas.labels[box] == CODES['peritoneum']) & (away < 40) & (canvas.y[box] > 20)] = DETAILS['ascites']
     return bleed(canvas, grades) if grades['extravasation'] == 'injury' else None

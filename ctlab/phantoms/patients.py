@@ -38,7 +38,8 @@ FAULTS = {
     'text_names': 'instance numbers follow the text order of names, not the position',
     'empty': 'the couch without a patient',
     'wrong_part': 'chest only: no abdominal organ in the scan'}
-RATES = {'sign': .06, 'monochrome1': .02, 'windows': .05, 'wrong_window': .015, 'units': .01, 'constant': .01, 'missing': .01, 'duplicate': .01,
+RATES = {'sign': .06, 'monochrome1': .02, 'windows': .05, 'wrong_window': .015, 'units': .01, 'constant': .01,
+         'missing': .01, 'duplicate': .01,
          'foreign': .005, 'truncated': .005, 'tilt': .01, 'text_names': .02, 'empty': .003, 'wrong_part': .007}
 
 # %% ../../nbs/lib/phantoms/03_patients.ipynb #beb4c310
@@ -53,9 +54,16 @@ def _make_slices(volume, scan, patient, series):
     "The slices of a scan, numbered as the archive numbers them."
     uid = f'1.2.123.12345.1.2.3.{patient}.{series}'
     n = len(volume.array)
-    wanted = {'PatientID': str(patient), 'PatientPosition': 'FFS' if scan.feet_first else 'HFS', 'SliceThickness': f'{scan.thickness:g}',
-              'ContentDate': '20230721', 'ContentTime': '231531.439569', 'WindowCenter': '50', 'WindowWidth': '400',
-              'StudyInstanceUID': f'1.2.123.12345.1.2.3.{patient}'}
+    wanted = {
+        'PatientID': str(patient),
+        'PatientPosition': 'FFS' if scan.feet_first else 'HFS',
+        'SliceThickness': f'{scan.thickness:g}',
+        'ContentDate': '20230721',
+        'ContentTime': '231531.439569',
+        'WindowCenter': '50',
+        'WindowWidth': '400',
+        'StudyInstanceUID': f'1.2.123.12345.1.2.3.{patient}',
+    }
     slices = []
     for k, hu in enumerate(volume.array):
         number = k + 1 if scan.ascending else n - k
@@ -77,18 +85,24 @@ def _spoil(slices, fault, rng):
     elif fault == 'monochrome1':
         for s in slices: s.stored = (4095 - s.stored).astype(np.uint16)
         everyone(PhotometricInterpretation='MONOCHROME1')
-    elif fault == 'windows': everyone(WindowCenter=['50', '-600', '300'], WindowWidth=['400', '1500', '1800'], WindowCenterWidthExplanation=['ABDOMEN', 'LUNG', 'BONE'])
+    elif fault == 'windows':
+        everyone(WindowCenter=['50', '-600', '300'], WindowWidth=['400', '1500', '1800'],
+                 WindowCenterWidthExplanation=['ABDOMEN', 'LUNG', 'BONE'])
     elif fault == 'wrong_window': everyone(WindowCenter='2600', WindowWidth='200')
     elif fault == 'units':
         for s in slices: s.stored = np.maximum(s.stored, 24).astype(np.uint16) - np.uint16(24)
         everyone(RescaleIntercept='0', RescaleType='MGML')
     elif fault == 'constant':
         for k in _some(rng, n, .1): slices[k].stored = np.full_like(slices[k].stored, 1024)
-    elif fault == 'missing': slices = [s for k, s in enumerate(slices) if k not in _some(np.random.default_rng(n), n, .06)]
-    elif fault == 'duplicate': slices = slices + [_renumber(replace(slices[k], tags=dict(slices[k].tags)), n + j + 1) for j, k in enumerate(_some(rng, n, .06))]
+    elif fault == 'missing':
+        slices = [s for k, s in enumerate(slices) if k not in _some(np.random.default_rng(n), n, .06)]
+    elif fault == 'duplicate':
+        slices = slices + [_renumber(replace(slices[k], tags=dict(slices[k].tags)), n + j + 1) for j,
+                           k in enumerate(_some(rng, n, .06))]
     elif fault == 'foreign':
         k = _some(rng, n, 0)[0]
-        stranger = replace(slices[k], tags=slices[k].tags | {'SeriesInstanceUID': slices[k].tags['SeriesInstanceUID'] + '9'})
+        stranger = replace(slices[k], tags=slices[k].tags | {'SeriesInstanceUID': slices[k].tags['SeriesInstanceUID']
+                                                             + '9'})
         slices = slices + [_renumber(stranger, n + 1)]
     elif fault == 'text_names':
         numbers = sorted(range(1, n + 1), key=str)
@@ -119,10 +133,19 @@ def _tilt(canvas, scan, seed, bleeding, degrees=12.):
     affine = hu.affine.copy()
     dz, dy, dx = hu.spacing
     affine[:3, 1] = (0, dy*np.cos(np.radians(degrees)), dy*np.sin(np.radians(degrees)))
-    k, j, i = np.meshgrid(np.arange(hu.shape[0]), np.arange(hu.shape[1]), np.arange(hu.shape[2]), indexing='ij', sparse=True)
+    k, j, i = np.meshgrid(
+        np.arange(hu.shape[0]), np.arange(hu.shape[1]), np.arange(hu.shape[2]), indexing='ij', sparse=True
+    )
     middle = (hu.shape[1] - 1)/2
-    at = np.broadcast_arrays(k + (j - middle)*dy*np.sin(np.radians(degrees))/dz, middle + (j - middle)*np.cos(np.radians(degrees)), i.astype(float))
-    cut = lambda volume, order: Volume(map_coordinates(volume.array, at, order=order, mode='nearest').astype(volume.array.dtype), _centred(hu, affine, middle))
+    at = np.broadcast_arrays(
+        k + (j - middle) * dy * np.sin(np.radians(degrees)) / dz,
+        middle + (j - middle) * np.cos(np.radians(degrees)),
+        i.astype(float),
+    )
+    cut = lambda volume, order: Volume(
+        map_coordinates(volume.array, at, order=order, mode='nearest').astype(volume.array.dtype),
+        _centred(hu, affine, middle),
+    )
     return cut(hu, 1), cut(structures, 0), cut(details, 0)
 
 def _centred(hu, affine, middle):
@@ -147,7 +170,11 @@ _INJURY_DETAILS = {'Bowel': ('thick_wall', 'stranding', 'free_gas'), 'Active_Ext
 def _slice_labels(details, slices, patient, series, grades):
     "Rows of image_level_labels.csv: which slices show bowel injury or bleeding."
     rows = []
-    by_position = {tuple(s.tags['ImagePositionPatient']): s for s in reversed(slices) if not s.tags['SeriesInstanceUID'].endswith(f'.{series}9')}
+    by_position = {
+        tuple(s.tags['ImagePositionPatient']): s
+        for s in reversed(slices)
+        if not s.tags['SeriesInstanceUID'].endswith(f'.{series}9')
+    }
     area = details.spacing[1]*details.spacing[2]
     for target, name in INJURY_NAMES.items():
         if grades[target] == 'healthy': continue
@@ -160,7 +187,8 @@ def _slice_labels(details, slices, patient, series, grades):
 
 # %% ../../nbs/lib/phantoms/03_patients.ipynb #88cf9fbc
 _SOLID = ('liver', 'spleen', 'kidney_left', 'kidney_right')
-_HURT = tuple(DETAILS[d] for d in ('laceration', 'haematoma', 'devascularised', 'blood', 'extravasation', 'stranding', 'free_gas', 'thick_wall'))
+_HURT = tuple(DETAILS[d] for d in ('laceration', 'haematoma', 'devascularised', 'blood', 'extravasation', 'stranding',
+                                   'free_gas', 'thick_wall'))
 
 def _incomplete(canvas, structures):
     "Is a solid organ cut off by the scan's ends?"
@@ -175,9 +203,14 @@ def _write_series(canvas, bleeding, scan, folder, patient, series, seed, grades,
     slices = _spoil(_make_slices(hu, scan, patient, series), scan.fault, rng)
     _write_slices(slices, folder/'train_images'/str(patient)/str(series), scan, rng)
     aorta = (structures.array == CODES['aorta']) & (details.array == 0)
-    row = {'patient_id': patient, 'series_id': series, 'aortic_hu': round(float(hu.array[aorta].mean()) if aorta.any() else 0., 1),
-           'incomplete_organ': int(_incomplete(canvas, structures)), 'slices': _slice_labels(details, slices, patient, series, grades),
-           **{k: v for k, v in asdict(scan).items()}}
+    row = {
+        'patient_id': patient,
+        'series_id': series,
+        'aortic_hu': round(float(hu.array[aorta].mean()) if aorta.any() else 0.0, 1),
+        'incomplete_organ': int(_incomplete(canvas, structures)),
+        'slices': _slice_labels(details, slices, patient, series, grades),
+        **{k: v for k, v in asdict(scan).items()},
+    }
     if masks:
         rsna = np.zeros(256, np.uint8)
         for code, names in RSNA_MASK.items(): rsna[[CODES[n] for n in names]] = code
@@ -209,8 +242,10 @@ def _draw_scan(rng, preset):
     thick = float(np.clip(spacing*rng.choice([1., 1., 1., 1.25, 1.5, .8]), .5, 5.))
     feet = bool(rng.random() < .12)
     start, stop = (float(np.clip(v, -30, 485)) for v in (rng.normal(30, 45), rng.normal(440, 28)))
-    return Scan(PHASES[rng.choice(3, p=(.3, .6, .1))], start, stop, spacing, thick, preset.matrix, float(rng.uniform(370, 480)), float(rng.uniform(7, 14)),
-                float(rng.choice([0, 0, 0, 5])), feet, feet and bool(rng.random() < .5), bool(rng.random() < .4), str(rng.choice(['rle', 'plain', 'jpeg2000'], p=(.9, .05, .05))))
+    return Scan(PHASES[rng.choice(3, p=(.3, .6, .1))], start, stop, spacing, thick, preset.matrix,
+                float(rng.uniform(370, 480)), float(rng.uniform(7, 14)),
+                float(rng.choice([0, 0, 0, 5])), feet, feet and bool(rng.random() < .5), bool(rng.random() < .4),
+                str(rng.choice(['rle', 'plain', 'jpeg2000'], p=(.9, .05, .05))))
 
 def plan_cohort(
     preset: str | Preset = 'tiny',  # a name of `PRESETS`, or your own
@@ -242,11 +277,16 @@ def _plan_faults(plan, preset, rates, rng):
         chosen = list(rng.choice([*rates, ''], size=len(places), p=odds/odds.sum()))
     if preset.every_fault:
         for fault in rates:
-            wanted = [n for n, (p, _) in enumerate(places) if fault not in ('empty', 'wrong_part') or len(p['scans']) == 2]
+            wanted = [
+                n for n, (p, _) in enumerate(places) if fault not in ('empty', 'wrong_part') or len(p['scans']) == 2
+            ]
             free = [n for n in wanted if not chosen[n] or chosen.count(chosen[n]) > 1] 
             if fault not in chosen: chosen[free[rng.integers(len(free))]] = fault
     for (patient, k), fault in zip(places, chosen):
-        if fault in ('empty', 'wrong_part') and (len(patient['scans']) == 1 or any(s.fault in ('empty', 'wrong_part') for _, s in patient['scans'])): fault = ''
+        if fault in ('empty', 'wrong_part') and (
+            len(patient['scans']) == 1 or any(s.fault in ('empty', 'wrong_part') for _, s in patient['scans'])
+        ):
+            fault = ''
         series, scan = patient['scans'][k]
         change = {'fault': fault or ''}
         if fault == 'wrong_part': change |= {'start': 400., 'stop': 490.}
@@ -271,7 +311,8 @@ def make_patient(
     for k, (series, scan) in enumerate(entry['scans']):
         target = _couch(body) if scan.fault == 'empty' else body
         masks = np.random.default_rng(series).random() < preset.masks
-        rows.append(_write_series(target, bleeding if scan.fault != 'empty' else None, scan, half, entry['patient'], series, entry['seed']*7 + k, entry['grades'], masks))
+        rows.append(_write_series(target, bleeding if scan.fault != 'empty' else None, scan, half, entry['patient'],
+                                  series, entry['seed']*7 + k, entry['grades'], masks))
     _move(half, root)
     record = {'patient': entry['patient'], 'grades': entry['grades'], 'habitus': asdict(body.habitus), 'series': rows}
     write_whole(done, json.dumps(record))
@@ -282,7 +323,9 @@ def _couch(body):
     import copy
     empty = copy.copy(body)
     table = body.labels == CODES['table']
-    empty.labels, empty.detail = np.where(table, body.labels, 0).astype(np.uint8), np.where(table, body.detail, 0).astype(np.uint8)
+    empty.labels, empty.detail = np.where(table, body.labels, 0).astype(np.uint8), np.where(
+        table, body.detail, 0
+    ).astype(np.uint8)
     return empty
 
 def _move(half, root):
@@ -316,15 +359,21 @@ def make_cohort(
     from ctlab.core.parallel import parallel_map
     root = Path(root)
     sizes = PRESETS[preset] if isinstance(preset, str) else preset
-    key = json.dumps({'version': VERSION, 'preset': asdict(sizes), 'seed': seed, 'rates': RATES if rates is None else rates})
+    key = json.dumps(
+        {'version': VERSION, 'preset': asdict(sizes), 'seed': seed, 'rates': RATES if rates is None else rates}
+    )
     mark = root/'truth'/'cohort.json'
     if mark.exists() and mark.read_text() == key and (root/'train_2024.csv').exists(): return root
     started = root/'truth'/'started.json'
-    if (root/'truth').exists() and not (started.exists() and started.read_text() == key): raise FileExistsError(f'{root}: holds a cohort made with other settings; choose another folder or delete it')
-    if root.exists() and not (root/'truth').exists() and any(root.iterdir()): raise FileExistsError(f'{root}: the folder is not empty and holds no phantom cohort; choose another')
+    if (root / 'truth').exists() and not (started.exists() and started.read_text() == key):
+        raise FileExistsError(f'{root}: holds a cohort made with other settings; choose another folder or delete it')
+    if root.exists() and not (root / 'truth').exists() and any(root.iterdir()):
+        raise FileExistsError(f'{root}: the folder is not empty and holds no phantom cohort; choose another')
     write_whole(started, key)
     plan = plan_cohort(sizes, seed, rates)
-    records = parallel_map(_work, [(entry, sizes, root) for entry in plan], workers=workers, title='drawing phantoms' if progress else None)
+    records = parallel_map(
+        _work, [(entry, sizes, root) for entry in plan], workers=workers, title='drawing phantoms' if progress else None
+    )
     _write_tables(root, records)
     shutil.rmtree(root/'unfinished', ignore_errors=True)
     write_whole(mark, key)
@@ -336,15 +385,22 @@ def _write_tables(root, records):
     import pandas as pd
     rows = []
     for r in records:
-        row = {'patient_id': r['patient']} | {f'{t}_{g}': int(r['grades'][t] == g) for t, grades in TARGETS.items() for g in grades}
+        row = {'patient_id': r['patient']} | {
+            f'{t}_{g}': int(r['grades'][t] == g) for t, grades in TARGETS.items() for g in grades
+        }
         rows.append(row | {'any_injury': int(any(g != 'healthy' for g in r['grades'].values()))})
     series = [s for r in records for s in r['series']]
     slices = [row for s in series for row in s['slices']]
     tables = {'train_2024.csv': pd.DataFrame(rows)[['patient_id', *LABEL_COLUMNS, 'any_injury']],
-              'train_series_meta.csv': pd.DataFrame(series)[['patient_id', 'series_id', 'aortic_hu', 'incomplete_organ']],
-              'image_level_labels.csv': pd.DataFrame(slices, columns=['patient_id', 'series_id', 'instance_number', 'injury_name']),
-              'truth/faults.csv': pd.DataFrame([{'patient_id': s['patient_id'], 'series_id': s['series_id'], 'fault': s['fault'], 'cause': FAULTS.get(s['fault'], '')} for s in series]),
+              'train_series_meta.csv': pd.DataFrame(series)[['patient_id', 'series_id', 'aortic_hu',
+                                                             'incomplete_organ']],
+              'image_level_labels.csv': pd.DataFrame(slices, columns=['patient_id', 'series_id', 'instance_number',
+                  'injury_name']),
+              'truth/faults.csv': pd.DataFrame([{'patient_id': s['patient_id'], 'series_id': s['series_id'],
+                                                 'fault': s['fault'], 'cause': FAULTS.get(s['fault'], '')}
+                                                 for s in series]),
               'truth/scans.csv': pd.DataFrame(series).drop(columns=['slices'])}
     for name, table in tables.items(): write_whole(root/name, table.to_csv(index=False))
     write_whole(root/'truth'/'structures.json', json.dumps({'structures': CODES, 'details': DETAILS}, indent=1))
-    write_whole(root/'README.txt', 'Phantoms made by ctlab. No patient was scanned. Layout: RSNA 2023 Abdominal Trauma Detection; truth/ holds what the generator knows.\n')
+    write_whole(root/'README.txt', 'Phantoms made by ctlab. No patient was scanned. Layout: RSNA 2023 Abdominal '
+                'Trauma Detection; truth/ holds what the generator knows.\n')

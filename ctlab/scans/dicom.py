@@ -65,17 +65,25 @@ _TAGS = """PatientID StudyInstanceUID SeriesInstanceUID SOPInstanceUID InstanceN
 ImageOrientationPatient Rows Columns PixelSpacing SliceThickness SpacingBetweenSlices NumberOfFrames SamplesPerPixel
 BitsAllocated BitsStored HighBit PixelRepresentation PhotometricInterpretation RescaleSlope RescaleIntercept RescaleType
 WindowCenter WindowWidth WindowCenterWidthExplanation VOILUTFunction PixelPaddingValue PatientPosition ModalityLUTSequence VOILUTSequence""".split()
-_KEYWORDS = dict(zip((0x00100020, 0x0020000d, 0x0020000e, 0x00080018, 0x00200013, 0x00080060, 0x00200032, 0x00200037, 0x00280010, 0x00280011, 0x00280030, 0x00180050,
-                      0x00180088, 0x00280008, 0x00280002, 0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00280004, 0x00281053, 0x00281052, 0x00281054, 0x00281050,
+_KEYWORDS = dict(zip((0x00100020, 0x0020000d, 0x0020000e, 0x00080018, 0x00200013, 0x00080060, 0x00200032, 0x00200037,
+                      0x00280010, 0x00280011, 0x00280030, 0x00180050,
+                      0x00180088, 0x00280008, 0x00280002, 0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00280004,
+                      0x00281053, 0x00281052, 0x00281054, 0x00281050,
                       0x00281051, 0x00281055, 0x00281056, 0x00280120, 0x00185100), _TAGS))
-_EXPLICIT = frozenset(f'1.2.840.10008.1.2.{k}' for k in ('1', '5', '4.50', '4.51', '4.57', '4.70', '4.80', '4.81', '4.90', '4.91'))
+_EXPLICIT = frozenset(
+    f'1.2.840.10008.1.2.{k}' for k in ('1', '5', '4.50', '4.51', '4.57', '4.70', '4.80', '4.81', '4.90', '4.91')
+)
 MAX_SIDE = 8192  # a CT slice has at most a few thousand rows; more is a lie or a mammogram
 MAX_BYTES = 1 << 31  # of one file
 
 def _numbers(value, n=None):
     "The value as a tuple of finite floats (n of them), or None."
     if value is None or value == '': return None
-    values = value if isinstance(value, (list, tuple)) or hasattr(value, '__iter__') and not isinstance(value, str) else [value]
+    values = (
+        value
+        if isinstance(value, (list, tuple)) or hasattr(value, '__iter__') and not isinstance(value, str)
+        else [value]
+    )
     numbers = tuple(map(float, values))
     return numbers if all(map(math.isfinite, numbers)) and (n is None or len(numbers) == n) else None
 
@@ -97,14 +105,17 @@ _NUMERIC = {b'US': '<H', b'SS': '<h', b'UL': '<I', b'SL': '<i'}
 _BLOCK = 1 << 14  # bytes in which a header is expected
 
 def _walk(block, at):
-    "Elements (tag, VR, start, end) of a flat explicit-VR little-endian block, up to PixelData; ends early where something is odd."
+    """Elements (tag, VR, start, end) of a flat explicit-VR little-endian block, up to PixelData; ends early where
+    something is odd."""
     before = -1
     while at + 12 <= len(block):
         group, element = struct.unpack_from('<HH', block, at)
         tag, vr = group << 16 | element, block[at+4:at+6]
         start = at + (12 if vr in _LONG else 8)
         if tag == 0x7fe00010: yield tag, vr, at, at; return
-        length = struct.unpack_from('<I', block, at + 8)[0] if vr in _LONG else struct.unpack_from('<H', block, at + 6)[0]
+        length = (
+            struct.unpack_from('<I', block, at + 8)[0] if vr in _LONG else struct.unpack_from('<H', block, at + 6)[0]
+        )
         if tag <= before or not vr.isalpha() or not vr.isupper() or start + length > len(block): return
         yield tag, vr, start, start + length
         before, at = tag, start + length
@@ -116,7 +127,8 @@ def _quick(block):
     for tag, vr, start, end in _walk(block, 132):
         if tag == 0x7fe00010: return (values, syntax, start) if syntax in _EXPLICIT else None
         if tag == 0x00020010: syntax = block[start:end].rstrip(b'\0 ').decode('latin-1')
-        elif tag > 0x0002ffff and syntax not in _EXPLICIT or tag in (0x00283000, 0x00283010): return None  # tables are pydicom's
+        # tables are pydicom's
+        elif tag > 0x0002ffff and syntax not in _EXPLICIT or tag in (0x00283000, 0x00283010): return None
         elif tag in _KEYWORDS:
             if vr in _NUMERIC:
                 if end - start != struct.calcsize(_NUMERIC[vr]): return None
@@ -128,11 +140,17 @@ def _quick(block):
 def _text(data):
     "The value of a text element, a list where there are several; None where it is not plain ASCII."
     if not data.isascii(): return None
-    return [part.strip(b'\0 ').decode() for part in data.split(b'\\')] if b'\\' in data else data.rstrip(b'\0 ').decode()
+    return (
+        [part.strip(b'\0 ').decode() for part in data.split(b'\\')] if b'\\' in data else data.rstrip(b'\0 ').decode()
+    )
 
 # %% ../../nbs/01_dicom.ipynb #3b6c0402
 _string, _whole = (lambda v: str(v).strip()), (lambda v: v if type(v) is int else int(float(str(v))))
-_OWN = {'SOPInstanceUID': ('sop_uid', _string, ''), 'InstanceNumber': ('instance', _whole, None), 'ImagePositionPatient': ('position', lambda v: _numbers(v, 3), None)}  # what a slice says of itself alone
+_OWN = {
+    'SOPInstanceUID': ('sop_uid', _string, ''),
+    'InstanceNumber': ('instance', _whole, None),
+    'ImagePositionPatient': ('position', lambda v: _numbers(v, 3), None),
+}  # what a slice says of itself alone
 
 def _like(header, change):
     "A header with some other values; `dataclasses.replace` takes five times as long."
@@ -147,13 +165,18 @@ class _Repeats:
 
     def learn(self, block, header):
         "Note how a file that was read in full differs from the one before it."
-        if header.notes or not header.pixels_at or self.misses > 20: return  # files with nothing in common: not worth the walk
+        if header.notes or not header.pixels_at or self.misses > 20:
+            return  # files with nothing in common: not worth the walk
         self.misses += 1
         elements = [(tag, vr, block[start:end], start, end) for tag, vr, start, end in _walk(block, 132)]
         same = [e[:2] for e in elements] == [e[:2] for e in self.elements]
-        self.changing = self.changing | {a[0] for a, b in zip(elements, self.elements) if a[2] != b[2]} if same else set()
+        self.changing = (
+            self.changing | {a[0] for a, b in zip(elements, self.elements) if a[2] != b[2]} if same else set()
+        )
         self.elements, self.header, self.runs = elements, header, None
-        matters = lambda tag, vr: tag == 0x00020010 or tag in _KEYWORDS and (_KEYWORDS[tag] not in _OWN or vr in _NUMERIC)
+        matters = (
+            lambda tag, vr: tag == 0x00020010 or tag in _KEYWORDS and (_KEYWORDS[tag] not in _OWN or vr in _NUMERIC)
+        )
         if not same or any(matters(tag, vr) for tag, vr, *_ in elements if tag in self.changing): return
         runs, at = [], 128
         for tag, vr, _, start, end in elements:
@@ -177,8 +200,16 @@ class _Repeats:
             at = end
         if not block.startswith(last, at) or at + len(last) + 8 > len(block): return None
         self.misses, take = 0, _Lenient(values)
-        own = {field: take.get(name, convert, default) for name, (field, convert, default) in _OWN.items() if name in values}
-        return None if take.notes else _like(self.header, {'path': path, 'size': size, 'pixels_at': at + len(last) - 4} | own)
+        own = {
+            field: take.get(name, convert, default)
+            for name, (field, convert, default) in _OWN.items()
+            if name in values
+        }
+        return (
+            None
+            if take.notes
+            else _like(self.header, {'path': path, 'size': size, 'pixels_at': at + len(last) - 4} | own)
+        )
 
 # %% ../../nbs/01_dicom.ipynb #30fd7daf
 def read_header(
@@ -195,7 +226,8 @@ def _read(path, repeats):
     try:
         info = os.fstat(file)
         if not stat.S_ISREG(info.st_mode): raise DicomError(f'{path}: not a regular file')
-        if info.st_size > MAX_BYTES: raise DicomError(f'{path}: {info.st_size/2**30:.1f} GiB, more than one image can hold')
+        if info.st_size > MAX_BYTES:
+            raise DicomError(f'{path}: {info.st_size/2**30:.1f} GiB, more than one image can hold')
         block = os.pread(file, _BLOCK, 0)
     except OSError as error: raise DicomError(f'{path}: cannot be read ({error.strerror})') from error
     finally: os.close(file)
@@ -212,7 +244,8 @@ def _read(path, repeats):
     except Exception as error:  # hostile bytes fail in any way they like
         raise DicomError(f'{path}: the header is damaged ({type(error).__name__}: {str(error)[:80]})') from error
     if header.rows < 1 or header.columns < 1:
-        raise DicomError(f'{path}: holds no picture (Rows and Columns are missing): another kind of DICOM file, or cut off in the header')
+        raise DicomError(f'{path}: holds no picture (Rows and Columns are missing): another kind of DICOM file, or '
+                         f'cut off in the header')
     repeats.learn(block, header)
     return header
 
@@ -233,7 +266,8 @@ def _header(path, dataset, size, syntax, pixels_at=0):
         get('SliceThickness', scalar), get('SpacingBetweenSlices', scalar), get('NumberOfFrames', whole, 1),
         get('SamplesPerPixel', whole, 1), get('BitsAllocated', whole, 16), get('BitsStored', whole, 16),
         get('HighBit', whole, get('BitsStored', whole, 16) - 1), bool(get('PixelRepresentation', whole, 0)),
-        get('PhotometricInterpretation', text, ''), _exact(get, 'RescaleSlope', one), _exact(get, 'RescaleIntercept', one),
+        get('PhotometricInterpretation', text, ''), _exact(get, 'RescaleSlope', one),
+        _exact(get, 'RescaleIntercept', one),
         get('RescaleType', text, ''), _windows(get), get('VOILUTFunction', text, 'LINEAR'),
         get('PixelPaddingValue', whole), syntax,
         get('PatientPosition', text, ''), size, tuple(take.notes), pixels_at, *tables)
@@ -270,7 +304,8 @@ def stored_values(
     if not (1 <= stored <= width and stored - 1 <= high_bit < width): 
         raise DicomError(f'BitsStored {stored} and HighBit {high_bit} do not fit into {width} bits')
     values = raw.view(f'{"i" if signed else "u"}{raw.dtype.itemsize}')
-    if stored == width or not signed and high_bit == stored - 1 and values.max(initial=0) >> stored == 0: return values  # no other bit is set
+    if stored == width or not signed and high_bit == stored - 1 and values.max(initial=0) >> stored == 0:
+        return values  # no other bit is set
     values = values << (width - 1 - high_bit)
     values >>= width - stored  # an arithmetic shift where signed: the sign comes along
     return values
@@ -286,7 +321,13 @@ def hounsfield(
         values = (low + high) - (values.astype(np.int32) if values.dtype.kind in 'iu' else values)
     slope, intercept = 1. if header.slope is None else header.slope, header.intercept or 0.
     if header.modality in ('CT', '') and header.rescale_type.upper() == 'MGML': intercept -= 1000.
-    if values.dtype.kind in 'iu' and slope == 1 and float(intercept).is_integer() and abs(intercept) < 2**15 and header.stored <= 14:
+    if (
+        values.dtype.kind in 'iu'
+        and slope == 1
+        and float(intercept).is_integer()
+        and abs(intercept) < 2**15
+        and header.stored <= 14
+    ):
         return values.astype(np.int16) + np.int16(intercept)
     hu = values.astype(np.float32)
     if slope != 1: hu *= np.float32(slope)
@@ -300,13 +341,18 @@ def check_pixels(
     "Refuse what cannot be one grey slice, before memory is spent on it."
     where = header.path
     if max(header.rows, header.columns) > MAX_SIDE:
-        raise DicomError(f'{where}: claims {header.rows} × {header.columns} pixels; more than {MAX_SIDE} a side is refused')
+        raise DicomError(
+            f'{where}: claims {header.rows} × {header.columns} pixels; more than {MAX_SIDE} a side is refused'
+        )
     if header.samples != 1: raise DicomError(f'{where}: {header.samples} samples per pixel; expected a grey image')
     if header.frames != 1: raise DicomError(f'{where}: {header.frames} frames in one file; expected one slice per file')
-    if header.allocated not in (8, 16, 32): raise DicomError(f'{where}: {header.allocated} bits allocated; expected 8, 16 or 32')
-    if not 1 <= header.stored <= header.allocated: raise DicomError(f'{where}: {header.stored} bits stored in {header.allocated}')
+    if header.allocated not in (8, 16, 32):
+        raise DicomError(f'{where}: {header.allocated} bits allocated; expected 8, 16 or 32')
+    if not 1 <= header.stored <= header.allocated:
+        raise DicomError(f'{where}: {header.stored} bits stored in {header.allocated}')
     pixels = header.rows*header.columns*header.allocated//8
-    if pixels > 4096*(header.size + 4096): raise DicomError(f'{where}: {pixels} bytes of pixels cannot come from a file of {header.size}')
+    if pixels > 4096 * (header.size + 4096):
+        raise DicomError(f'{where}: {pixels} bytes of pixels cannot come from a file of {header.size}')
     if header.syntax in _PLAIN and pixels > header.size:
         raise DicomError(f'{where}: truncated, {pixels} bytes of pixels promised in a file of {header.size}')
 
@@ -318,7 +364,9 @@ def _decode(path):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         dataset = pydicom.dcmread(path)
-        raw = pydicom.pixels.get_decoder(dataset.file_meta.TransferSyntaxUID).as_array(dataset, raw=True, index=0, correct_unused_bits=False)[0]
+        raw = pydicom.pixels.get_decoder(dataset.file_meta.TransferSyntaxUID).as_array(
+            dataset, raw=True, index=0, correct_unused_bits=False
+        )[0]
     return raw.astype(raw.dtype.newbyteorder('='), copy=False)  # big-endian files keep their order in numpy's type
 
 def _quick_pixels(header):
@@ -335,7 +383,11 @@ def _quick_pixels(header):
         frame = _rle_frame(data)
         from rle.rle import decode_frame
         pixels = decode_frame(frame, header.rows*header.columns, header.allocated, '<') if frame else b''
-    return np.frombuffer(pixels, f'<u{header.allocated//8}').reshape(header.rows, header.columns) if len(pixels) == wanted else None
+    return (
+        np.frombuffer(pixels, f'<u{header.allocated//8}').reshape(header.rows, header.columns)
+        if len(pixels) == wanted
+        else None
+    )
 
 def _rle_frame(data):
     "The one compressed frame of encapsulated PixelData: an offset table, one fragment, the end; else None."
@@ -347,7 +399,8 @@ def _rle_frame(data):
 
 @contextlib.contextmanager
 def quiet_decoders():
-    "Keep what decoders in other languages shout about damaged files off the terminal; what is wrong comes back as a DicomError."
+    """Keep what decoders in other languages shout about damaged files off the terminal; what is wrong comes back
+    as a DicomError."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -366,7 +419,8 @@ def read_stored(
         if raw is None: raw = _decode(header.path)
     except (KeyboardInterrupt, SystemExit): raise
     except BaseException as error:  # a decoder in Rust panics outside of Exception
-        raise DicomError(f'{header.path}: the pixels cannot be decoded ({type(error).__name__}: {str(error)[:120]})') from error
+        raise DicomError(f'{header.path}: the pixels cannot be decoded ({type(error).__name__}: '
+                         f'{str(error)[:120]})') from error
     if raw.shape != (header.rows, header.columns):
         raise DicomError(f'{header.path}: decoded to {raw.shape}, the header promised {(header.rows, header.columns)}')
     return np.ascontiguousarray(raw)
@@ -406,7 +460,10 @@ def group_series(
 ) -> list[list[Header]]:  # one list per series, the largest first
     "Files that belong to one scan: same series, orientation, size and pixel spacing."
     groups, rounded = {}, functools.cache(lambda numbers, digits: numbers and tuple(np.round(numbers, digits) + 0.))
-    for h in headers: groups.setdefault((h.series_uid, rounded(h.orientation, 2), h.rows, h.columns, rounded(h.pixel_spacing, 4)), []).append(h)
+    for h in headers:
+        groups.setdefault(
+            (h.series_uid, rounded(h.orientation, 2), h.rows, h.columns, rounded(h.pixel_spacing, 4)), []
+        ).append(h)
     return sorted(groups.values(), key=lambda g: (-len(g), g[0].series_uid, g[0].path))
 
 # %% ../../nbs/01_dicom.ipynb #d39a61c7
@@ -442,10 +499,12 @@ def geometry(
     places = np.array([headers[i].position for i in usable])
     along = places @ normal
     near = np.round(along, 3).tolist()
-    order = sorted(range(len(usable)), key=lambda k: (near[k], headers[usable[k]].instance or 0, headers[usable[k]].path))
+    order = sorted(
+        range(len(usable)), key=lambda k: (near[k], headers[usable[k]].instance or 0, headers[usable[k]].path)
+    )
     kept, twice, last = [], [], -np.inf
     for k, place in zip(order, along[order].tolist()):
-        if place - last < .01: twice.append(k)
+        if place - last < .01:twice.append(k)
         else: kept.append(k); last = place
     positions = along[kept]
     spacing, missing = _regular(positions)
@@ -453,7 +512,9 @@ def geometry(
     if twice: notes.append(f'{len(twice)} slices at a place already taken left out')
     if missing: notes.append(f'{len(missing)} of {len(kept) + len(missing)} slices missing')
     shear = _shear(places[kept], normal, spacing)
-    made = Geometry([usable[k] for k in kept], positions, float(spacing), normal, shear, missing, [usable[k] for k in twice], notes)
+    made = Geometry(
+        [usable[k] for k in kept], positions, float(spacing), normal, shear, missing, [usable[k] for k in twice], notes
+    )
     if np.linalg.norm(shear) > 0: made.notes.append(f'gantry tilt of {made.tilt:.1f}°')
     return made
 
@@ -471,7 +532,8 @@ def _regular(positions):
     return spacing, missing
 
 def _shear(places, normal, spacing):
-    "The in-plane shift from one slice to the next; zero when below a twentieth of a millimetre per slice or under 0.1°."
+    """The in-plane shift from one slice to the next; zero when below a twentieth of a millimetre per slice or
+    under 0.1°."""
     if len(places) < 2: return np.zeros(3)
     step = places[-1] - places[0]
     run = step @ normal
@@ -485,7 +547,11 @@ def choose_series(
 ) -> tuple[list[Header], list[str]]:  # (the series' headers, notes)
     "The one series of a folder."
     groups = [g for g in group_series(headers) if series_uid in (None, g[0].series_uid)]
-    if not groups: raise DicomError(f'{os.path.dirname(headers[0].path)}: no series {series_uid}; found ' + ', '.join(sorted({h.series_uid for h in headers})))
+    if not groups:
+        raise DicomError(
+            f'{os.path.dirname(headers[0].path)}: no series {series_uid}; found '
+            + ', '.join(sorted({h.series_uid for h in headers}))
+        )
     if len(groups) > 1 and len(groups[1]) > max(2, .1*len(groups[0])):
         listing = '; '.join(f'{g[0].series_uid} ({len(g)} slices, {g[0].modality})' for g in groups[:6])
         raise DicomError(f'{os.path.dirname(headers[0].path)}: several series, choose one by series_uid: {listing}')
@@ -500,7 +566,10 @@ def read_series(
     listed = isinstance(source, (list, tuple))
     if not listed and not Path(source).is_dir(): raise FileNotFoundError(f'{source}: no such folder')
     headers, bad = read_headers(source if listed else list_files(source))
-    if not headers: raise DicomError(f'{source if not listed else "file list"}: no readable DICOM image' + (f' ({bad[0][1]})' if bad else ''))
+    if not headers:
+        raise DicomError(
+            f'{source if not listed else "file list"}: no readable DICOM image' + (f' ({bad[0][1]})' if bad else '')
+        )
     series, notes = choose_series(headers, series_uid)
     notes += [f'{os.path.basename(p)}: {why}' for p, why in bad]
     return _stack(series, notes)
@@ -511,13 +580,18 @@ def _stack(series, notes):
     shape, slices, failed = (series[0].rows, series[0].columns), {}, []
     found = geometry(series)
     grid = np.round((found.positions - found.positions[0])/found.spacing).astype(int)
-    if np.abs(found.positions - found.positions[0] - grid*found.spacing).max() > .2*found.spacing or len(found.missing) > .25*(grid[-1] + 1):
-        raise DicomError(f'{os.path.dirname(series[0].path)}: the {len(grid)} slices do not lie on a regular grid '
-                         f'({len(found.missing)} missing, spacing about {found.spacing:.3g} mm); give a list of files that do')
+    if np.abs(found.positions - found.positions[0] - grid * found.spacing).max() > 0.2 * found.spacing or len(
+        found.missing
+    ) > 0.25 * (grid[-1] + 1):
+        raise DicomError(
+            f'{os.path.dirname(series[0].path)}: the {len(grid)} slices do not lie on a regular grid '
+            f'({len(found.missing)} missing, spacing about {found.spacing:.3g} mm); give a list of files that do'
+        )
     for place, index in zip(grid, found.order):
-        try: slices[int(place)] = read_pixels(series[index])
+        try:slices[int(place)] = read_pixels(series[index])
         except DicomError as error: failed.append(str(error))
-    if len(slices) <= .75*len(grid): raise DicomError(failed[0] + f' (and {len(failed) - 1} more of {len(grid)} slices)')
+    if len(slices) <= 0.75 * len(grid):
+        raise DicomError(failed[0] + f' (and {len(failed) - 1} more of {len(grid)} slices)')
     first, last = min(slices), max(slices)
     array = np.empty((last - first + 1, *shape), np.result_type(*{s.dtype for s in slices.values()}))
     for place, pixels in slices.items(): array[place - first] = pixels
@@ -525,8 +599,16 @@ def _stack(series, notes):
     head = series[found.order[0]]
     start = np.array(head.position) + (found.normal*found.spacing + found.shear)*first
     if np.any(found.shear): array = _upright(array, head, found)
-    meta = {'files': len(slices), 'filled': filled, 'warnings': notes + found.notes + failed, 'patient_id': head.patient_id,
-            'series_uid': head.series_uid, 'modality': head.modality, 'windows': head.windows, 'thickness': head.thickness}
+    meta = {
+        'files': len(slices),
+        'filled': filled,
+        'warnings': notes + found.notes + failed,
+        'patient_id': head.patient_id,
+        'series_uid': head.series_uid,
+        'modality': head.modality,
+        'windows': head.windows,
+        'thickness': head.thickness,
+    }
     return Volume(array, _affine(head, found, start), meta)
 
 def _affine(head, found, start):
@@ -545,14 +627,20 @@ def _fill(array, present):
     for k in absent:
         low, high = max(p for p in present if p < k), min(p for p in present if p > k)
         share = (k - low)/(high - low)
-        array[k] = np.round((1 - share)*array[low] + share*array[high]) if array.dtype.kind == 'i' else (1 - share)*array[low] + share*array[high]
+        array[k] = (
+            np.round((1 - share) * array[low] + share * array[high])
+            if array.dtype.kind == 'i'
+            else (1 - share) * array[low] + share * array[high]
+        )
     return absent
 
 def _upright(array, head, found):
     "Shift each slice back by its lean; air moves in at the edge."
     from scipy.ndimage import shift
     dy, dx = head.pixel_spacing or (1., 1.)
-    per_slice = -np.array([found.shear @ np.array(head.orientation[3:])/dy, found.shear @ np.array(head.orientation[:3])/dx])
+    per_slice = -np.array(
+        [found.shear @ np.array(head.orientation[3:]) / dy, found.shear @ np.array(head.orientation[:3]) / dx]
+    )
     outside = array.min()
     return np.stack([shift(s, -k*per_slice, order=1, cval=outside) for k, s in enumerate(array)])
 
@@ -574,7 +662,10 @@ class SliceWriter:
         ds.preamble, ds.file_meta = b'\0'*128, FileMetaDataset()
         ds.file_meta.FileMetaInformationGroupLength, ds.file_meta.FileMetaInformationVersion = 0, b'\0\1'
         ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.TransferSyntaxUID = CTImageStorage, UID(SYNTAXES[syntax])
-        ds.file_meta.ImplementationClassUID, ds.file_meta.ImplementationVersionName = UID('1.2.826.0.1.3680043.8.498.1'), 'CTLAB'
+        ds.file_meta.ImplementationClassUID, ds.file_meta.ImplementationVersionName = (
+            UID('1.2.826.0.1.3680043.8.498.1'),
+            'CTLAB',
+        )
         self.dataset = ds
 
     def write(self,
@@ -618,12 +709,18 @@ def write_series(
     from pydicom.uid import generate_uid
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    series_uid = series_uid or generate_uid(entropy_srcs=[patient_id, str(volume.affine), str(volume.shape)])[:56].rstrip('.')  # room for the instance number
+    series_uid = series_uid or generate_uid(entropy_srcs=[patient_id, str(volume.affine), str(volume.shape)])[
+        :56
+    ].rstrip(
+        '.'
+    )  # room for the instance number
     stored = (np.clip(np.round(volume.array), -1024, 3071) + 1024).astype(np.uint16)
     paths, writer = [], SliceWriter(syntax)
     for k, pixels in enumerate(stored, start=1):
         paths.append(folder/f'{k}.dcm')
-        writer.write(paths[-1], pixels, slice_tags(volume, k - 1, series_uid, k) | {'PatientID': patient_id} | (tags or {}))
+        writer.write(
+            paths[-1], pixels, slice_tags(volume, k - 1, series_uid, k) | {'PatientID': patient_id} | (tags or {})
+        )
     return paths
 
 def slice_tags(
@@ -636,10 +733,14 @@ def slice_tags(
     text = lambda values: [f'{v:.10g}'[:16] for v in values]
     row, column = volume.direction[:, 0], volume.direction[:, 1]
     position = volume.affine[:3, 3] + volume.affine[:3, 2]*k
-    return {'SOPInstanceUID': f'{series_uid}.{instance}', 'SeriesInstanceUID': series_uid, 'StudyInstanceUID': series_uid.rpartition('.')[0],
-            'FrameOfReferenceUID': f'{series_uid}.0', 'InstanceNumber': instance, 'ImagePositionPatient': text(position),
-            'ImageOrientationPatient': text([*row, *column]), 'PixelSpacing': text(volume.spacing[1:]), 'SliceThickness': text([volume.spacing[0]])[0],
-            'PatientPosition': 'HFS', 'RescaleSlope': '1', 'RescaleIntercept': '-1024', 'RescaleType': 'HU', 'KVP': '120',
+    return {'SOPInstanceUID': f'{series_uid}.{instance}', 'SeriesInstanceUID': series_uid,
+            'StudyInstanceUID': series_uid.rpartition('.')[0],
+            'FrameOfReferenceUID': f'{series_uid}.0', 'InstanceNumber': instance,
+            'ImagePositionPatient': text(position),
+            'ImageOrientationPatient': text([*row, *column]), 'PixelSpacing': text(volume.spacing[1:]),
+            'SliceThickness': text([volume.spacing[0]])[0],
+            'PatientPosition': 'HFS', 'RescaleSlope': '1', 'RescaleIntercept': '-1024', 'RescaleType': 'HU',
+            'KVP': '120',
             'WindowCenter': '50', 'WindowWidth': '400'}
 
 # %% ../../nbs/01_dicom.ipynb #d2cd2c02
@@ -659,6 +760,8 @@ def displayed(
         return grey/max(float(header.voi_table[1].max()), 1.)
     if not header.windows: raise DicomError(f'{header.path}: offers neither a window nor a VOI table')
     centre, width, _ = header.windows[min(window, len(header.windows) - 1)]
-    if header.voi_function == 'SIGMOID': return (1/(1 + np.exp(-4*(values - np.float32(centre))/width))).astype(np.float32)
-    if header.voi_function == 'LINEAR_EXACT': return np.clip((values - np.float32(centre))/width + .5, 0, 1).astype(np.float32)
+    if header.voi_function == 'SIGMOID':
+        return (1 / (1 + np.exp(-4 * (values - np.float32(centre)) / width))).astype(np.float32)
+    if header.voi_function == 'LINEAR_EXACT':
+        return np.clip((values - np.float32(centre)) / width + 0.5, 0, 1).astype(np.float32)
     return np.clip((values - np.float32(centre - .5))/max(width - 1, 1e-6) + .5, 0, 1).astype(np.float32)

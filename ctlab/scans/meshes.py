@@ -27,14 +27,17 @@ def surface(
     low, high = bounding_box(inside)
     box = np.pad(inside[tuple(map(slice, low, high))], room).astype(np.float32)
     field = gaussian_filter(box, np.array(smooth)/mask.spacing) if smooth else box
-    low_level, high_level, level = np.array([.02, .98, .5])*field.max()  # of a crumb that is thinner than the smoothing, less than 1 is left
+    low_level, high_level, level = (
+        np.array([0.02, 0.98, 0.5]) * field.max()
+    )  # of a crumb that is thinner than the smoothing, less than 1 is left
     for _ in range(14 if smooth else 1):  # the volume falls as the level rises
         points, faces, _, _ = marching_cubes(field, level)
         ratio = abs(_enclosed(points, faces))/inside.sum()
         if abs(ratio - 1) < .004: break
         low_level, high_level = (level, high_level) if ratio > 1 else (low_level, level)
         level = (low_level + high_level)/2
-    for nudge in (0, .001, -.001, .003, -.003, .01, -.01):  # at an unlucky level two corners fall together, and the surface touches itself
+    # at an unlucky level two corners fall together, and the surface touches itself
+    for nudge in (0, .001, -.001, .003, -.003, .01, -.01):
         if nudge: points, faces, _, _ = marching_cubes(field, level + nudge)
         places = (points + low - room)[:, ::-1] @ mask.affine[:3, :3].T + mask.affine[:3, 3]
         made = trimesh.Trimesh(places, faces, process=True)
@@ -57,13 +60,17 @@ def measures(
 def coloured(
     mesh,  # trimesh.Trimesh, LPS mm
     colour: str,  # such as '#9467bd'
-    turned: float = 0,  # size of a millimetre when turned to x right, y up, z towards the viewer; 0 leaves the mesh in LPS
+    # size of a millimetre when turned to x right, y up, z towards the viewer; 0 leaves the mesh in LPS
+    turned: float = 0,
 ):  # a copy
     "A mesh in one colour, in the patient's axes or in those of a screen."
     import trimesh
     shown = mesh.copy()
     shown.visual = trimesh.visual.ColorVisuals(shown, face_colors=[int(colour[k:k + 2], 16) for k in (1, 3, 5)] + [255])
-    if turned: shown.apply_transform(np.diag([turned, turned, turned, 1.]) @ [[-1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+    if turned:
+        shown.apply_transform(
+            np.diag([turned, turned, turned, 1.0]) @ [[-1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
+        )
     return shown
 
 def write_mesh(
@@ -93,7 +100,11 @@ def draw_surfaces(
     for mesh, colour in meshes.values():
         if len(mesh.faces) > most: mesh = mesh.simplify_quadric_decimation(face_count=most)
         light = .35 + .65*np.clip(mesh.face_normals @ lamp, 0, 1)
-        axis.add_collection3d(Poly3DCollection(mesh.triangles, facecolors=np.clip(light[:, None]*np.array(to_rgb(colour)), 0, 1), edgecolors='none'))
+        axis.add_collection3d(
+            Poly3DCollection(
+                mesh.triangles, facecolors=np.clip(light[:, None] * np.array(to_rgb(colour)), 0, 1), edgecolors='none'
+            )
+        )
     ends = np.array([m.bounds for m, _ in meshes.values()])
     low, high = ends[:, 0].min(0), ends[:, 1].max(0)
     axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]), box_aspect=high - low)

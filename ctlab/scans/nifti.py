@@ -27,11 +27,15 @@ def from_nibabel(
     "A nibabel image as a volume."
     slope, intercept = getattr(image.header, 'get_slope_inter', lambda: (None, None))()
     scaled = slope not in (None, 1.) or intercept not in (None, 0.)
-    if len(image.shape) < 3 or math.prod(image.shape[3:]) != 1: raise NiftiError(f'expected a 3-D volume, found shape {image.shape}')
-    if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9: raise NiftiError('its affine gives the voxels no size: where they lie in the patient cannot be known')
+    if len(image.shape) < 3 or math.prod(image.shape[3:]) != 1:
+        raise NiftiError(f'expected a 3-D volume, found shape {image.shape}')
+    if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
+        raise NiftiError('its affine gives the voxels no size: where they lie in the patient cannot be known')
     data = np.asarray(image.dataobj, dtype=np.float32 if scaled else None).reshape(image.shape[:3])
     if data.dtype.kind not in 'iufb': raise NiftiError(f'holds {data.dtype} where one number per voxel is expected')
-    if data.dtype.kind == 'f' and (lost := int((~np.isfinite(data)).sum())): raise NiftiError(f'{lost} of {data.size} voxels are not numbers (NaN or infinite); write what they stand for, for example -1024, in their place')
+    if data.dtype.kind == 'f' and (lost := int((~np.isfinite(data)).sum())):
+        raise NiftiError(f'{lost} of {data.size} voxels are not numbers (NaN or infinite); write what they stand for, '
+                         f'for example -1024, in their place')
     return Volume(data.transpose(2, 1, 0), _FLIP @ image.affine)
 
 def to_nibabel(
@@ -40,7 +44,9 @@ def to_nibabel(
     "A volume as a nibabel image."
     import nibabel
     array = volume.array
-    array = array.astype(np.uint8) if array.dtype == bool else array.astype(np.int32) if array.dtype == np.int64 else array
+    array = (
+        array.astype(np.uint8) if array.dtype == bool else array.astype(np.int32) if array.dtype == np.int64 else array
+    )
     image = nibabel.Nifti1Image(np.ascontiguousarray(array.transpose(2, 1, 0)), _FLIP @ volume.affine)
     image.header.set_xyzt_units('mm')
     return image
@@ -56,11 +62,17 @@ def read(
     try:
         image = nibabel.load(path)
         promised, size = math.prod(image.shape)*image.get_data_dtype().itemsize, path.stat().st_size
-        if promised > MAX_BYTES: raise NiftiError(f'promises {image.shape} voxels, {promised/2**30:.0f} GiB, more than is read ({MAX_BYTES >> 30} GiB)')
-        if promised > size*{'.nii': 1, '.gz': _GZIP}.get(path.suffix, math.inf): raise NiftiError(f'promises {promised} bytes of voxels, which cannot come from a file of {size}: it is cut off, or its header is wrong')
+        if promised > MAX_BYTES:
+            raise NiftiError(f'promises {image.shape} voxels, {promised/2**30:.0f} GiB, more than is read '
+                             f'({MAX_BYTES >> 30} GiB)')
+        if promised > size*{'.nii': 1, '.gz': _GZIP}.get(path.suffix, math.inf):
+            raise NiftiError(f'promises {promised} bytes of voxels, which cannot come from a file of {size}: it is '
+                             f'cut off, or its header is wrong')
         volume = from_nibabel(image)
     except NiftiError as error: raise NiftiError(f'{path}: {error}') from None
-    except Exception as error: raise NiftiError(f'{path}: not readable as NIfTI ({str(error) or type(error).__name__}); is the file complete?') from error
+    except Exception as error:
+        raise NiftiError(f'{path}: not readable as NIfTI ({str(error) or type(error).__name__}); is the file '
+                         f'complete?') from error
     return Volume(volume.array.astype(dtype or volume.array.dtype, copy=False), volume.affine, {'file': str(path)})
 
 # %% ../../nbs/lib/scans/01_nifti.ipynb #c4d49a16

@@ -18,7 +18,10 @@ def read(
     "Read a scan or its masks."
     if isinstance(source, (list, tuple)): return _series([Path(p) for p in source])
     source = Path(source)
-    if not source.exists(): raise FileNotFoundError(f'{source}: no such file or folder; expected NIfTI (.nii, .nii.gz) or a folder of DICOM files')
+    if not source.exists():
+        raise FileNotFoundError(
+            f'{source}: no such file or folder; expected NIfTI (.nii, .nii.gz) or a folder of DICOM files'
+        )
     if (source/'segmentation.nii.gz').is_file(): return nifti.read(source/'segmentation.nii.gz')
     if source.is_file() and source.name.endswith(('.nii', '.nii.gz')): return nifti.read(source)
     return _series(source if source.is_dir() else [source])
@@ -39,8 +42,10 @@ def write(
     if path.name.endswith(('.nii', '.nii.gz')):
         if options: raise ValueError(f"{path}: NIfTI has no place for {', '.join(options)}")
         return nifti.write(volume, path)
-    if path.suffix and not path.is_dir(): raise ValueError(f'{path}: neither NIfTI (.nii, .nii.gz) nor a folder for DICOM')
-    if path.is_dir() and any(path.iterdir()): raise FileExistsError(f'{path}: is not empty; a series gets a folder of its own')
+    if path.suffix and not path.is_dir():
+        raise ValueError(f'{path}: neither NIfTI (.nii, .nii.gz) nor a folder for DICOM')
+    if path.is_dir() and any(path.iterdir()):
+        raise FileExistsError(f'{path}: is not empty; a series gets a folder of its own')
     from ctlab.scans.dicom import write_series
     write_series(volume, path, **options)
     return path

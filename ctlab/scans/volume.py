@@ -24,7 +24,8 @@ class Volume:
         if self.array.ndim != 3: raise ValueError(f'a volume has three axes (z, y, x), got shape {self.array.shape}')
         if self.affine.shape != (4, 4) or not np.isfinite(self.affine).all():
             raise ValueError('the affine must be a finite 4×4 matrix from index (x, y, z) to LPS millimetres')
-        if abs(np.linalg.det(self.affine[:3, :3])) < 1e-12: raise ValueError('the affine is singular: an axis has no length')
+        if abs(np.linalg.det(self.affine[:3, :3])) < 1e-12:
+            raise ValueError('the affine is singular: an axis has no length')
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -42,7 +43,8 @@ class Volume:
         return self.affine[:3, :3] / np.asarray(self.spacing)[::-1]
 
     @property
-    def shape(self) -> tuple[int, int, int]: return self.array.shape
+    def shape(self) -> tuple[int, int, int]:
+        return self.array.shape
 
     def __repr__(self):
         spacing = ' × '.join(f'{s:.3g}' for s in self.spacing)
@@ -69,7 +71,9 @@ def volume_from(
 ) -> Volume:  # the placed volume
     "A volume from an array and its geometry in words."
     affine = np.eye(4)
-    affine[:3, :3] = (np.eye(3) if direction is None else np.asarray(direction, float)) * np.asarray(spacing, float)[::-1]
+    affine[:3, :3] = (np.eye(3) if direction is None else np.asarray(direction, float)) * np.asarray(spacing, float)[
+        ::-1
+    ]
     affine[:3, 3] = origin
     return Volume(array, affine)
 
@@ -177,7 +181,9 @@ def bounding_box(
     "The smallest box that holds a mask."
     if not mask.any(): raise ValueError('the mask is empty: it has no bounding box')
     margin = np.broadcast_to(margin, mask.ndim)
-    spans = [np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))) for axis in range(mask.ndim)]
+    spans = [
+        np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))) for axis in range(mask.ndim)
+    ]
     low = [max(0, s[0] - m) for s, m in zip(spans, margin)]
     high = [min(n, s[-1] + 1 + m) for s, m, n in zip(spans, margin, mask.shape)]
     return tuple(map(int, low)), tuple(map(int, high))

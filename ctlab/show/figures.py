@@ -12,22 +12,32 @@ from ..core.anatomy import COLOURS, TARGETS, window
 from ..core.files import whole
 from ..scans.volume import Volume
 
-TARGET_COLOURS = {'bowel': '#f0a05a', 'extravasation': '#d55e00', 'kidney': '#009e73', 'liver': '#a0522d', 'spleen': '#9467bd'}
-STYLE = {'figure.dpi': 96, 'font.size': 10, 'axes.titlesize': 11, 'axes.labelsize': 10, 'axes.spines.top': False, 'axes.spines.right': False,
-         'axes.titlelocation': 'left', 'legend.frameon': False, 'figure.constrained_layout.use': True, 'svg.hashsalt': 'ctlab', 'axes.grid': False, 'image.cmap': 'gray'}
+TARGET_COLOURS = {
+    'bowel': '#f0a05a',
+    'extravasation': '#d55e00',
+    'kidney': '#009e73',
+    'liver': '#a0522d',
+    'spleen': '#9467bd',
+}
+STYLE = {'figure.dpi': 96, 'font.size': 10, 'axes.titlesize': 11, 'axes.labelsize': 10, 'axes.spines.top': False,
+         'axes.spines.right': False,
+         'axes.titlelocation': 'left', 'legend.frameon': False, 'figure.constrained_layout.use': True,
+         'svg.hashsalt': 'ctlab', 'axes.grid': False, 'image.cmap': 'gray'}
 
 @contextlib.contextmanager
 def style():
     "The lab's style, for the figures drawn inside."
     import matplotlib.pyplot as plt
-    before = {k: plt.rcParams[k] for k in STYLE}  # only ours: a wider restore would undo what the notebook's backend sets
+    before = {
+        k: plt.rcParams[k] for k in STYLE
+    }  # only ours: a wider restore would undo what the notebook's backend sets
     plt.rcParams.update(STYLE)
-    try: yield plt
+    try:yield plt
     finally: plt.rcParams.update(before)
 
 # %% auto #0
 __all__ = ['TARGET_COLOURS', 'STYLE', 'style', 'mark', 'save', 'plane_picture', 'show_plane', 'three_planes', 'training_curves',
-           'roc_and_pr', 'calibration', 'confusions', 'interval_figure', 'frame_strip', 'mask_curves', 'score_strip',
+           'roc_and_pr', 'calibration', 'confusions', 'interval_figure', 'slice_strip', 'mask_curves', 'score_strip',
            'mask_gallery']
 
 # %% ../../nbs/lib/show/00_figures.ipynb #1a256969
@@ -39,7 +49,9 @@ def mark(
     if not phantom: return
     room = .14/figure.get_figheight()  # a line of its own below the pictures
     if engine := figure.get_layout_engine(): engine.set(rect=(0, room, 1, 1 - room))
-    figure.text(.995, .002, 'phantoms, not patients', ha='right', va='bottom', fontsize=7, color='#777777', style='italic')
+    figure.text(
+        0.995, 0.002, 'phantoms, not patients', ha='right', va='bottom', fontsize=7, color='#777777', style='italic'
+    )
 
 def save(
     figure,  # matplotlib figure
@@ -51,7 +63,8 @@ def save(
     "Save a figure as SVG and PNG, atomically and with the same bytes every time."
     paths = [Path(folder)/f'{name}.{kind}' for kind in kinds]
     for path, kind in zip(paths, kinds):
-        with whole(path) as half: figure.savefig(half, metadata={'Date': None} if kind == 'svg' else {'Software': None}, dpi=dpi)
+        with whole(path) as half:
+            figure.savefig(half, metadata={'Date': None} if kind == 'svg' else {'Software': None}, dpi=dpi)
     return paths
 
 # %% ../../nbs/lib/show/00_figures.ipynb #90a25a57
@@ -118,9 +131,19 @@ def training_curves(
     with style() as plt:
         figure, axis = plt.subplots(figsize=(5.6, 3.2))
         for split, colour in (('train', '#0072b2'), ('valid', '#d55e00')):
-            if f'{split}_total' in history: axis.plot(history['epoch'] + 1, history[f'{split}_total'], 'o-', ms=4, color=colour, label={'train': 'training', 'valid': 'validation'}[split])
+            if f'{split}_total' in history:
+                axis.plot(
+                    history['epoch'] + 1,
+                    history[f'{split}_total'],
+                    'o-',
+                    ms=4,
+                    color=colour,
+                    label={'train': 'training', 'valid': 'validation'}[split],
+                )
         if best is not None: axis.axvline(best + 1, color='#999999', lw=1, ls='--')
-        axis.set(xlabel='epoch', ylabel=loss, title=f'Training; epoch {best + 1} is kept' if best is not None else 'Training')
+        axis.set(
+            xlabel='epoch', ylabel=loss, title=f'Training; epoch {best + 1} is kept' if best is not None else 'Training'
+        )
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend()
         mark(figure, phantom)
@@ -145,9 +168,16 @@ def roc_and_pr(
             fpr, tpr, _ = roc_curve(y, p)
             left.plot(fpr, tpr, color=TARGET_COLOURS[target], label=f'{target}\n{area:.2f} [{low:.2f}, {high:.2f}]')
             precision, recall, _ = precision_recall_curve(y, p)
-            right.step(recall, precision, where='post', color=TARGET_COLOURS[target], label=f'{target}\n{y.mean():.0%} injured')
+            right.step(
+                recall, precision, where='post', color=TARGET_COLOURS[target], label=f'{target}\n{y.mean():.0%} injured'
+            )
         left.plot([0, 1], [0, 1], ':', color='#999999')
-        left.set(xlabel='false positive rate', ylabel='true positive rate', title='Injured against healthy: area [95 % interval]', aspect='equal')
+        left.set(
+            xlabel='false positive rate',
+            ylabel='true positive rate',
+            title='Injured against healthy: area [95 % interval]',
+            aspect='equal',
+        )
         right.set(xlabel='recall', ylabel='precision', title='Precision against recall', ylim=(0, 1.03), aspect='equal')
         for axis in (left, right): axis.legend(fontsize=8, loc='center left', bbox_to_anchor=(1.02, .5))
         mark(figure, phantom)
@@ -168,8 +198,22 @@ def calibration(
         for target, p in injured.items():
             y = (truth[target].to_numpy() > 0).astype(int)
             table = calibration_curve(y, p, bins)
-            axis.plot(table['promised'], table['observed'], 'o-', ms=4, color=TARGET_COLOURS[target], label=f'{target}, off by {calibration_error(y, p, bins):.2f}')
-        axis.set(xlabel='promised probability of injury', ylabel='observed share', title='Calibration (expected error)', aspect='equal', xlim=(0, 1), ylim=(0, 1.02))
+            axis.plot(
+                table['promised'],
+                table['observed'],
+                'o-',
+                ms=4,
+                color=TARGET_COLOURS[target],
+                label=f'{target}, off by {calibration_error(y, p, bins):.2f}',
+            )
+        axis.set(
+            xlabel='promised probability of injury',
+            ylabel='observed share',
+            title='Calibration (expected error)',
+            aspect='equal',
+            xlim=(0, 1),
+            ylim=(0, 1.02),
+        )
         figure.legend(fontsize=8, loc='outside right upper')
         mark(figure, phantom)
     return figure
@@ -189,8 +233,23 @@ def confusions(
             table = confusion(truth[target].to_numpy(), called, len(grades))
             share = table/np.maximum(table.sum(1, keepdims=True), 1)
             axis.imshow(share, cmap='Blues', vmin=0, vmax=1)
-            for (i, j), n in np.ndenumerate(table): axis.text(j, i, f'{int(n)}', ha='center', va='center', fontsize=9, color='white' if share[i, j] > .55 else 'black')
-            axis.set(xticks=range(len(grades)), yticks=range(len(grades)), xticklabels=grades, yticklabels=grades, title=target)
+            for (i, j), n in np.ndenumerate(table):
+                axis.text(
+                    j,
+                    i,
+                    f'{int(n)}',
+                    ha='center',
+                    va='center',
+                    fontsize=9,
+                    color='white' if share[i, j] > 0.55 else 'black',
+                )
+            axis.set(
+                xticks=range(len(grades)),
+                yticks=range(len(grades)),
+                xticklabels=grades,
+                yticklabels=grades,
+                title=target,
+            )
             axis.tick_params(labelsize=7); axis.set_xlabel('called', fontsize=8)
         axes[0].set_ylabel('truth')
         mark(figure, phantom)
@@ -209,31 +268,50 @@ def interval_figure(
         for axis, name in zip(axes[0], names):
             part = table[table['metric'] == name].reset_index(drop=True)
             colours = [TARGET_COLOURS.get(t, '#555555') for t in part['target']]
-            for k, row in part.iterrows(): axis.plot([row['low'], row['high']], [k, k], color=colours[k], lw=3, alpha=.45, solid_capstyle='round')
+            for k, row in part.iterrows():
+                axis.plot([row['low'], row['high']], [k, k], color=colours[k], lw=3, alpha=0.45, solid_capstyle='round')
             axis.scatter(part['value'], part.index, color=colours, zorder=3, s=28)
-            if 'published' in part: axis.scatter(part['published'], part.index, marker='D', facecolors='none', edgecolors='#333333', s=26, zorder=4, label='published')
-            axis.set(title=name.replace('_', ' '), xlim=(-.02, 1.02), yticks=range(len(part)), yticklabels=part['target'], ylim=(len(part) - .5, -.5))
+            if 'published' in part:
+                axis.scatter(
+                    part['published'],
+                    part.index,
+                    marker='D',
+                    facecolors='none',
+                    edgecolors='#333333',
+                    s=26,
+                    zorder=4,
+                    label='published',
+                )
+            axis.set(
+                title=name.replace('_', ' '),
+                xlim=(-0.02, 1.02),
+                yticks=range(len(part)),
+                yticklabels=part['target'],
+                ylim=(len(part) - 0.5, -0.5),
+            )
             axis.grid(axis='x', color='#e5e5e5'); axis.set_axisbelow(True)
-        if 'published' in table: figure.legend(*axes[0][-1].get_legend_handles_labels(), fontsize=7, loc='outside lower left')
+        if 'published' in table:
+            figure.legend(*axes[0][-1].get_legend_handles_labels(), fontsize=7, loc='outside lower left')
         figure.suptitle(title, x=.01, ha='left')
         mark(figure, phantom)
     return figure
 
 # %% ../../nbs/lib/show/00_figures.ipynb #ec2cdc8f
-def frame_strip(
-    frames: np.ndarray,  # (n, rows, columns), 8 bits or 0…1
+def slice_strip(
+    slices: np.ndarray,  # (n, rows, columns), 8 bits or 0…1
     title: str = '',
     columns: int = 10,
     phantom: bool = True,
 ):  # matplotlib figure
-    "A row of frames."
+    "A row of slices."
     with style() as plt:
-        rows = -(-len(frames)//columns)
-        shown = min(columns, len(frames))
+        rows = -(-len(slices)//columns)
+        shown = min(columns, len(slices))
         figure, axes = plt.subplots(rows, shown, figsize=(1.6*shown, 1.6*rows + .35), squeeze=False)
         for k, axis in enumerate(axes.flat):
             axis.set_axis_off()
-            if k < len(frames): axis.imshow(frames[k], cmap='gray', vmin=0, vmax=255 if np.asarray(frames).dtype == np.uint8 else 1)
+            if k < len(slices):
+                axis.imshow(slices[k], cmap='gray', vmin=0, vmax=255 if np.asarray(slices).dtype == np.uint8 else 1)
         figure.suptitle(title, fontsize=10)
         mark(figure, phantom)
     return figure
@@ -250,13 +328,16 @@ def mask_curves(
         figure, axes = plt.subplots(1, 2, figsize=(8.4, 3))
         for axis, name, label in zip(axes, ('total', 'dice'), ('loss', 'Dice, mean of the structures')):
             for split, colour, words in (('train', '#0072b2', 'training'), ('valid', '#d55e00', 'validation')):
-                if f'{split}_{name}' in history: axis.plot(history['epoch'] + 1, history[f'{split}_{name}'], 'o-', ms=3, color=colour, label=words)
+                if f'{split}_{name}' in history:
+                    axis.plot(history['epoch'] + 1, history[f'{split}_{name}'], 'o-', ms=3, color=colour, label=words)
             if best is not None: axis.axvline(best + 1, color='#999999', lw=1, ls='--')
             axis.set(xlabel='epoch', ylabel=label)
             axis.xaxis.get_major_locator().set_params(integer=True)
         axes[1].set_ylim(0, 1.02)
         axes[1].legend(loc='lower right')
-        figure.suptitle(title or (f'Training; epoch {best + 1} is kept' if best is not None else 'Training'), x=.01, ha='left')
+        figure.suptitle(
+            title or (f'Training; epoch {best + 1} is kept' if best is not None else 'Training'), x=0.01, ha='left'
+        )
         mark(figure, phantom)
     return figure
 
@@ -276,13 +357,40 @@ def score_strip(
     with style() as plt:
         figure, axis = plt.subplots(figsize=(6.8, .36*len(rows) + 1.2))
         for k, (structure, group) in enumerate(rows):
-            part = scores[(scores['structure'] == structure) & ((scores[by] == group) if by else True)][metric].dropna().to_numpy()
+            part = (
+                scores[(scores['structure'] == structure) & ((scores[by] == group) if by else True)][metric]
+                .dropna()
+                .to_numpy()
+            )
             colour = COLOURS.get(structure, '#555555')
             axis.scatter(part, k + np.linspace(-.16, .16, len(part)), s=12, color=colour, alpha=.55, lw=0)
-            if len(part) > 1: axis.plot(bootstrap(lambda t, v: v.mean(), part, part, n=1000)[1:], [k, k], color=colour, lw=6, alpha=.35, solid_capstyle='round')
+            if len(part) > 1:
+                axis.plot(
+                    bootstrap(lambda t, v: v.mean(), part, part, n=1000)[1:],
+                    [k, k],
+                    color=colour,
+                    lw=6,
+                    alpha=0.35,
+                    solid_capstyle='round',
+                )
             if len(part): axis.plot(part.mean(), k, 'o', color=colour, mec='white', ms=7)
-            if published and structure in published: axis.plot(published[structure], k, 'D', mfc='none', mec='#333333', ms=6, label='published, real patients' if k == 0 else None)
-        axis.set(yticks=range(len(rows)), yticklabels=[f'{s}, {g}' if g is not None else s for s, g in rows], ylim=(len(rows) - .4, -.6), xlabel=metric.replace('_', ' '), title=title)
+            if published and structure in published:
+                axis.plot(
+                    published[structure],
+                    k,
+                    'D',
+                    mfc='none',
+                    mec='#333333',
+                    ms=6,
+                    label='published, real patients' if k == 0 else None,
+                )
+        axis.set(
+            yticks=range(len(rows)),
+            yticklabels=[f'{s}, {g}' if g is not None else s for s, g in rows],
+            ylim=(len(rows) - 0.4, -0.6),
+            xlabel=metric.replace('_', ' '),
+            title=title,
+        )
         if metric in ('dice', 'jaccard', 'surface_dice'): axis.set_xlim(-.02, 1.02)
         axis.grid(axis='x', color='#e5e5e5')
         axis.set_axisbelow(True)
@@ -302,13 +410,17 @@ def mask_gallery(
     "Slices with the truth outlined and the prediction filled."
     with style() as plt:
         rows = -(-len(items)//columns)
-        figure, axes = plt.subplots(rows, min(columns, len(items)), figsize=(2.6*min(columns, len(items)), 2.75*rows + .4), squeeze=False)
+        figure, axes = plt.subplots(
+            rows, min(columns, len(items)), figsize=(2.6 * min(columns, len(items)), 2.75 * rows + 0.4), squeeze=False
+        )
         for axis in axes.flat: axis.set_axis_off()
         for axis, (volume, truth, found, index, caption) in zip(axes.flat, items):
-            show_plane(axis, volume, 'axial', index, limits, {n: truth.array == k for k, n in enumerate(structures, 1)} if truth is not None else None, letters=False)
+            show_plane(axis, volume, 'axial', index, limits, {n: truth.array == k for k, n in enumerate(structures, 1)}
+                       if truth is not None else None, letters=False)
             for k, name in enumerate(structures, 1):
                 picture, _ = plane_picture(Volume((found.array == k).astype(np.uint8), found.affine), 'axial', index)
-                axis.imshow(np.ma.masked_equal(picture, 0), cmap=_one_colour(COLOURS.get(name, '#56b4e9')), alpha=.45, vmin=0, vmax=1, aspect=axis.get_aspect(), interpolation='nearest')
+                axis.imshow(np.ma.masked_equal(picture, 0), cmap=_one_colour(COLOURS.get(name, '#56b4e9')), alpha=.45,
+                            vmin=0, vmax=1, aspect=axis.get_aspect(), interpolation='nearest')
             axis.set_title(caption, fontsize=8.5, loc='center')
         figure.suptitle(title, x=.01, ha='left')
         mark(figure, phantom)

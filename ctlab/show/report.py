@@ -20,12 +20,18 @@ __all__ = ['SHOWN', 'environment', 'write_run', 'read_run', 'gather', 'pooled_ta
 # %% ../../nbs/lib/show/02_report.ipynb #ef9bd81c
 def environment() -> dict:  # versions and machine
     "What the run was made with."
-    names = ('torch', 'torchvision', 'timm', 'monai', 'lightning', 'pydicom', 'SimpleITK', 'numpy', 'scikit-learn', 'pandas')
+    names = ('torch', 'torchvision', 'timm', 'monai', 'lightning', 'pydicom', 'SimpleITK', 'numpy', 'scikit-learn',
+             'pandas')
     versions = {}
     for name in names:
-        try: versions[name] = metadata.version(name)
+        try:versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError: versions[name] = None
-    return {'python': platform.python_version(), 'machine': platform.machine(), 'system': platform.system(), 'versions': versions}
+    return {
+        'python': platform.python_version(),
+        'machine': platform.machine(),
+        'system': platform.system(),
+        'versions': versions,
+    }
 
 def write_run(
     folder: str | Path,  # out_dir/<study>/<preset>/fold<k>
@@ -50,8 +56,17 @@ def read_run(
     folder = Path(folder)
     load_weights(learner.net, folder/'weights.safetensors')
     config = json.loads((folder/'config.json').read_text())
-    return {'history': pd.read_csv(folder/'history.csv'), 'best': config['best_epoch'], 'waiting': config['waiting_for_data'], 'seconds': config['seconds'], 'metrics': pd.read_csv(folder/'metrics.csv'),
-            'predictions': pd.read_parquet(folder/'predictions.parquet'), 'folder': folder, 'learner': learner, 'config': config}
+    return {
+        'history': pd.read_csv(folder / 'history.csv'),
+        'best': config['best_epoch'],
+        'waiting': config['waiting_for_data'],
+        'seconds': config['seconds'],
+        'metrics': pd.read_csv(folder / 'metrics.csv'),
+        'predictions': pd.read_parquet(folder / 'predictions.parquet'),
+        'folder': folder,
+        'learner': learner,
+        'config': config,
+    }
 
 # %% ../../nbs/lib/show/02_report.ipynb #1944cd33
 def gather(
@@ -61,9 +76,14 @@ def gather(
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[dict]]:  # (metrics of every fold, predictions of every fold, configs)
     "Everything the finished folds of a study have left."
     folders = sorted(p.parent for p in (Path(out)/study/preset).glob('fold*/config.json'))
-    if not folders: raise FileNotFoundError(f'{Path(out)/study/preset}: no finished fold; run the study first, for example: ctlab run {study} -p preset {preset}')
+    if not folders: raise FileNotFoundError(f'{Path(out)/study/preset}: no finished fold; run the study first, for '
+                                            f'example: ctlab run {study} -p preset {preset}')
     read = lambda name, how: pd.concat([how(f/name).assign(fold=int(f.name[4:])) for f in folders], ignore_index=True)
-    return read('metrics.csv', pd.read_csv), read('predictions.parquet', pd.read_parquet), [json.loads((f/'config.json').read_text()) for f in folders]
+    return (
+        read('metrics.csv', pd.read_csv),
+        read('predictions.parquet', pd.read_parquet),
+        [json.loads((f / 'config.json').read_text()) for f in folders],
+    )
 
 def pooled_table(
     predictions: pd.DataFrame,  # from `gather`
@@ -71,16 +91,23 @@ def pooled_table(
     n: int = 2000,  # bootstrap resamples
     seed: int = 0,
 ) -> pd.DataFrame:  # target, split, metric, value, low, high, n
-    "Metrics over all folds: valid pools the held-out predictions, train averages each scan's predictions over the folds that trained on it."
+    """Metrics over all folds: valid pools the held-out predictions, train averages each scan's predictions over
+    the folds that trained on it."""
     from ctlab.core.anatomy import LABEL_COLUMNS
     from ctlab.learn.inference import as_scores
     from ctlab.judge.metrics import metrics_table
     tables = []
     for split in ('train', 'valid'):
-        part = predictions[predictions['split'] == split].groupby(['patient_id', 'series_id'], as_index=False)[LABEL_COLUMNS].mean()
+        part = (
+            predictions[predictions['split'] == split]
+            .groupby(['patient_id', 'series_id'], as_index=False)[LABEL_COLUMNS]
+            .mean()
+        )
         if not len(part): continue
         truth = labels.loc[part['patient_id']]
-        tables.append(metrics_table(truth, as_scores(part), part['patient_id'].to_numpy(), n=n, seed=seed).assign(split=split))
+        tables.append(
+            metrics_table(truth, as_scores(part), part['patient_id'].to_numpy(), n=n, seed=seed).assign(split=split)
+        )
     return pd.concat(tables, ignore_index=True)
 
 # %% ../../nbs/lib/show/02_report.ipynb #cdbf97e6
@@ -99,12 +126,22 @@ def source_table(
     published: str | None = None,  # name of the published table to stand beside
 ) -> pd.DataFrame:  # rows B E L K S × train, valid; one text column per metric
     "The table in the source's shape, each number with its interval."
-    cell = lambda r: '–' if pd.isna(r['value']) else f"{100*r['value']:.1f} [{100*r['low']:.0f}, {100*r['high']:.0f}]" if pd.notna(r['low']) else f"{100*r['value']:.1f}"
+    cell = lambda r: (
+        '–'
+        if pd.isna(r['value'])
+        else (
+            f"{100*r['value']:.1f} [{100*r['low']:.0f}, {100*r['high']:.0f}]"
+            if pd.notna(r['low'])
+            else f"{100*r['value']:.1f}"
+        )
+    )
     long = table[table['metric'].isin(SHOWN)].copy()
     long['text'] = long.apply(cell, axis=1)
     wide = long.pivot(index=['target', 'split'], columns='metric', values='text')[list(SHOWN)].rename(columns=SHOWN)
     if published:
-        theirs = published_table(published).pivot(index=['target', 'split'], columns='metric', values='published')[list(SHOWN)]
+        theirs = published_table(published).pivot(index=['target', 'split'], columns='metric', values='published')[
+            list(SHOWN)
+        ]
         wide = wide.join((100*theirs).round(2).rename(columns={k: f'published {v}' for k, v in SHOWN.items()}))
     order = [(t, s) for t in LETTERS for s in ('train', 'valid') if (t, s) in wide.index]
     wide = wide.loc[order]
@@ -123,10 +160,14 @@ def write_tables(
     folder.mkdir(parents=True, exist_ok=True)
     flat = table.reset_index()
     write_whole(folder/f'{name}.csv', flat.to_csv(index=False))
-    write_whole(folder/f'{name}.md', '\n'.join(['| ' + ' | '.join(flat.columns) + ' |', '|' + '---|'*len(flat.columns), *('| ' + ' | '.join(map(str, r)) + ' |' for r in flat.to_numpy()), '', note, '']))
+    write_whole(folder/f'{name}.md', '\n'.join(['| ' + ' | '.join(flat.columns) + ' |', '|' + '---|'*len(flat.columns),
+                                                *('| ' + ' | '.join(map(str, r)) + ' |' for r in flat.to_numpy()), '',
+                                                note, '']))
     escape = lambda v: str(v).replace('&', r'\&').replace('%', r'\%').replace('–', '--')
     body = ' \\\\\n'.join(' & '.join(map(escape, r)) for r in [flat.columns, *flat.to_numpy()])
-    write_whole(folder/f'{name}.tex', '\\begin{tabular}{' + 'l'*flat.shape[1] + '}\n' + body + ' \\\\\n\\end{tabular}\n')
+    write_whole(
+        folder / f'{name}.tex', '\\begin{tabular}{' + 'l' * flat.shape[1] + '}\n' + body + ' \\\\\n\\end{tabular}\n'
+    )
     return [folder/f'{name}.{kind}' for kind in ('csv', 'md', 'tex')]
 
 # %% ../../nbs/lib/show/02_report.ipynb #b3efe284
@@ -140,7 +181,11 @@ def pooled_figures(
     from ctlab.learn.inference import as_scores
     held = predictions[predictions['split'] == 'valid']
     truth, injured = labels.loc[held['patient_id']], {t: 1 - held[f'{t}_healthy'].to_numpy() for t in TARGETS}
-    return {'roc': roc_and_pr(truth, injured, held['patient_id'].to_numpy(), phantom), 'calibration': calibration(truth, injured, phantom=phantom), 'confusions': confusions(truth, as_scores(held), phantom)}
+    return {
+        'roc': roc_and_pr(truth, injured, held['patient_id'].to_numpy(), phantom),
+        'calibration': calibration(truth, injured, phantom=phantom),
+        'confusions': confusions(truth, as_scores(held), phantom),
+    }
 
 def html_page(
     title: str,
@@ -160,6 +205,12 @@ def write_page(
     "One page with a study's table and figures."
     from ctlab.show.figures import save
     paths = [save(figure, folder, f'{name}-{what}', ('png',), 110)[0] for what, figure in figures.items()]
-    pictures = [f"<img alt='{what}' src='data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}'>" for what, path in zip(figures, paths)]
+    pictures = [
+        f"<img alt='{what}' src='data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}'>"
+        for what, path in zip(figures, paths)
+    ]
     words = re.sub('`([^`]+)`', r'<code>\1</code>', html.escape(note))
-    return [write_whole(Path(folder)/f'{name}.html', html_page(name, [f'<h1>{html.escape(name)}</h1><p>{words}</p><div class="wide">', table.reset_index().to_html(index=False, border=0), '</div>', *pictures])), *paths]
+    return [write_whole(Path(folder)/f'{name}.html',
+                        html_page(name, [f'<h1>{html.escape(name)}</h1><p>{words}</p><div class="wide">',
+                                         table.reset_index().to_html(index=False, border=0), '</div>', *pictures])),
+                                         *paths]

@@ -16,7 +16,9 @@ def chapters(
     root: Path,  # the checkout
 ) -> dict:  # section -> paths relative to nbs, without ending
     "The notebooks in reading order."
-    names = lambda folder: [p.relative_to(root/'nbs').with_suffix('').as_posix() for p in sorted(folder.glob('[0-9]*.ipynb'))]
+    names = lambda folder: [
+        p.relative_to(root / 'nbs').with_suffix('').as_posix() for p in sorted(folder.glob('[0-9]*.ipynb'))
+    ]
     return {'Studies': names(root/'nbs'), 'Library': names(root/'nbs'/'lib')}
 
 def clean_page(
@@ -33,15 +35,27 @@ def clean_page(
         if not body.strip(): continue
         cell = cell | {'source': body.splitlines(True)}
         if cell['cell_type'] == 'code': cell['outputs'] = [o for o in cell.get('outputs', []) if not _noise(o)]
-        if cell['cell_type'] == 'markdown': cell['source'] = [re.sub(r'\]\(([\w/.-]+)\.ipynb\)', r'](\1.md)', l).replace('.md)', '.ipynb)') for l in cell['source']]
+        if cell['cell_type'] == 'markdown':
+            cell['source'] = [
+                re.sub(r'\]\(([\w/.-]+)\.ipynb\)', r'](\1.md)', l).replace('.md)', '.ipynb)') for l in cell['source']
+            ]
         cells.append(cell)
-    return notebook | {'cells': cells, 'metadata': {k: v for k, v in notebook['metadata'].items() if k in ('kernelspec', 'language_info')}}
+    return notebook | {
+        'cells': cells,
+        'metadata': {k: v for k, v in notebook['metadata'].items() if k in ('kernelspec', 'language_info')},
+    }
 
 def _noise(output):
     "Log lines and progress bars do not belong on a page."
-    return output.get('output_type') == 'stream' and output.get('name') == 'stderr' or _WIDGET in output.get('data', {}) and 'image/png' not in output['data']
+    return (
+        output.get('output_type') == 'stream'
+        and output.get('name') == 'stderr'
+        or _WIDGET in output.get('data', {})
+        and 'image/png' not in output['data']
+    )
 
-_WIDGET = 'application/vnd.jupyter.widget-view+json'  # alive only beside a kernel; what has a still picture too is shown by it
+# alive only beside a kernel; what has a still picture too is shown by it
+_WIDGET = 'application/vnd.jupyter.widget-view+json'
 
 # %% ../../nbs/lib/show/03_site.ipynb #f02ddcf4
 def own_run(
@@ -50,33 +64,55 @@ def own_run(
     "A notebook that says that its outputs are of a run on this machine."
     given = notebook['metadata'].get('papermill', {}).get('parameters', {})
     note = f"The pictures and tables on this page are of a run on this machine{', ' + ', '.join(f'{k} {v}' for k, v in given.items()) if given else ''}."
-    cells = [c | {'source': re.sub(r'The pictures and tables on this page were made with[^\n]*', note, ''.join(c['source'])).splitlines(True)} if c['cell_type'] == 'markdown' else c for c in notebook['cells']]
+    cells = [c | {'source': re.sub(r'The pictures and tables on this page were made with[^\n]*', note,
+                                   ''.join(c['source'])).splitlines(True)} if c['cell_type'] == 'markdown' else c
+                                   for c in notebook['cells']]
     return notebook | {'cells': cells}
 
 # %% ../../nbs/lib/show/03_site.ipynb #2eac3b14
 def _parameters(obj):
     "Rows (name, type, default, remark) of a function, and what it returns."
     from fastcore.docments import docments
-    try: documented = docments(obj, full=True)
+    try:documented = docments(obj, full=True)
     except Exception: return [], None
     rows, result = [], None
     for name, d in documented.items():
-        kind = '' if d.anno is inspect.Parameter.empty else d.anno if isinstance(d.anno, str) else getattr(d.anno, '__name__', str(d.anno))
-        default = '' if d.default is inspect.Parameter.empty else f'`{d.default!r}`'.replace('|', '¦') if len(repr(d.default)) < 60 else '…'
+        kind = (
+            ''
+            if d.anno is inspect.Parameter.empty
+            else d.anno if isinstance(d.anno, str) else getattr(d.anno, '__name__', str(d.anno))
+        )
+        default = (
+            ''
+            if d.default is inspect.Parameter.empty
+            else f'`{d.default!r}`'.replace('|', '¦') if len(repr(d.default)) < 60 else '…'
+        )
         row = (name, kind.replace('|', 'or'), default, (d.docment or '').replace('\n', ' ').replace('|', '¦'))
-        if name == 'return': result = row
+        if name == 'return':result = row
         elif name != 'self': rows.append(row)
     return rows, result
 
 def _entry(name, obj, depth='##'):
     "One function or class as Markdown."
-    try: signature = str(inspect.signature(obj))
+    try:signature = str(inspect.signature(obj))
     except (TypeError, ValueError): signature = '(…)'
     signature = re.sub(r'ctlab\.\w+\.|pathlib\.', '', signature).replace("'", '')
-    lines = [f'{depth} {name}', '', '```python', f'{name}{signature}', '```', '', inspect.cleandoc(obj.__doc__ or '') if (obj.__doc__ or '').find(f'{name}(') != 0 else '', '']
-    rows, result = _parameters(obj.__init__ if inspect.isclass(obj) and '__init__' in vars(obj) and not hasattr(obj, '__dataclass_fields__') else obj)
-    if rows: lines += ['| parameter | type | default | |', '|---|---|---|---|', *('| ' + ' | '.join([f'`{r[0]}`', f'`{r[1]}`' if r[1] else '', *r[2:]]) + ' |' for r in rows), '']
-    if result and (result[3] or result[1]): lines += [f'Returns {result[3] or ""}' + (f' (`{result[1]}`)' if result[1] and result[1] != 'None' else ''), '']
+    lines = [f'{depth} {name}', '', '```python', f'{name}{signature}', '```', '', inspect.cleandoc(obj.__doc__ or '')
+             if (obj.__doc__ or '').find(f'{name}(') != 0 else '', '']
+    rows, result = _parameters(
+        obj.__init__
+        if inspect.isclass(obj) and '__init__' in vars(obj) and not hasattr(obj, '__dataclass_fields__')
+        else obj
+    )
+    if rows:
+        lines += [
+            '| parameter | type | default | |',
+            '|---|---|---|---|',
+            *('| ' + ' | '.join([f'`{r[0]}`', f'`{r[1]}`' if r[1] else '', *r[2:]]) + ' |' for r in rows),
+            '',
+        ]
+    if result and (result[3] or result[1]):
+        lines += [f'Returns {result[3] or ""}' + (f' (`{result[1]}`)' if result[1] and result[1] != 'None' else ''), '']
     return lines
 
 def api_page(
@@ -86,15 +122,29 @@ def api_page(
     "The reference of one module."
     loaded = importlib.import_module(module)
     public = [n for n in getattr(loaded, '__all__', []) if not n.startswith('_')]
-    lines = [f'# {module}', '', (f'Written and tested in the chapter [{Path(chapter).name}](../{chapter}.ipynb).' if chapter else ''), '']
+    lines = [
+        f'# {module}',
+        '',
+        (f'Written and tested in the chapter [{Path(chapter).name}](../{chapter}.ipynb).' if chapter else ''),
+        '',
+    ]
     for name in public:
         obj = getattr(loaded, name, None)
         if inspect.isclass(obj):
             lines += _entry(name, obj)
             for method, m in vars(obj).items():
-                if not method.startswith('_') and (inspect.isfunction(m) or isinstance(m, property)) and (getattr(m, '__doc__', None)):
-                    lines += _entry(f'{name}.{method}', m, '###') if inspect.isfunction(m) else [f'### {name}.{method}', '', m.__doc__, '']
-        elif inspect.isfunction(obj): lines += _entry(name, obj)
+                if (
+                    not method.startswith('_')
+                    and (inspect.isfunction(m) or isinstance(m, property))
+                    and (getattr(m, '__doc__', None))
+                ):
+                    lines += (
+                        _entry(f'{name}.{method}', m, '###')
+                        if inspect.isfunction(m)
+                        else [f'### {name}.{method}', '', m.__doc__, '']
+                    )
+        elif inspect.isfunction(obj):
+            lines += _entry(name, obj)
     constants = [n for n in public if not callable(getattr(loaded, n, None))]
     if constants: lines += ['## Constants', '', *(f'- `{n}` = `{_short(getattr(loaded, n))}`' for n in constants), '']
     return '\n'.join(lines)
@@ -158,7 +208,8 @@ def _stage(root, source):
         target.write_text(json.dumps(page))
     origin = _origins(root)
     (source/'api').mkdir()
-    for module, chapter in origin.items(): (source/'api'/f'{module}.md').write_text(api_page(f'ctlab.{module}', chapter))
+    for module, chapter in origin.items():
+        (source / 'api' / f'{module}.md').write_text(api_page(f'ctlab.{module}', chapter))
     for folder in ('reference',):
         if (root/'reports'/folder).is_dir(): shutil.copytree(root/'reports'/folder, source/'reports'/folder)
     (source/'_static').mkdir()
@@ -176,9 +227,17 @@ def _phantom():
     from ctlab.phantoms.acquisition import Scan, acquire
     from ctlab.show.viewer import scan_page
     from ctlab.scans.volume import Volume
-    hu, structures, _ = acquire(draw_body(4, 2.5), Scan(spacing=4., thickness=4., start=20, stop=440, field_of_view=360, matrix=128, noise=8), 4)
+    hu, structures, _ = acquire(
+        draw_body(4, 2.5),
+        Scan(spacing=4.0, thickness=4.0, start=20, stop=440, field_of_view=360, matrix=128, noise=8),
+        4,
+    )
     organs = [CODES[n] for n in ('liver', 'spleen', 'kidney_left', 'kidney_right', 'aorta')]
-    return scan_page(hu, Volume(np.where(np.isin(structures.array, organs), structures.array, 0), structures.affine), title='A phantom; no patient was scanned')
+    return scan_page(
+        hu,
+        Volume(np.where(np.isin(structures.array, organs), structures.array, 0), structures.affine),
+        title='A phantom; no patient was scanned',
+    )
 
 def _origins(root):
     "module -> chapter, for every exported module."
@@ -190,9 +249,17 @@ def _origins(root):
 
 def _front(page, sections, root):
     "The front page with the table of contents behind it."
-    trees = [f'```{{toctree}}\n:hidden:\n:caption: {caption}\n:maxdepth: 1\n\n' + '\n'.join(names) + '\n```' for caption, names in sections.items()]
-    trees.append('```{toctree}\n:hidden:\n:caption: Reference\n:maxdepth: 1\n\n' + '\n'.join(f'api/{m}' for m in sorted(_origins(root))) + '\n```')
-    cells = [c | {'source': [l.replace('](../reports/', '](reports/').replace('](../data/README.md)', '](#)') for l in c['source']]} for c in page['cells']]
+    trees = [
+        f'```{{toctree}}\n:hidden:\n:caption: {caption}\n:maxdepth: 1\n\n' + '\n'.join(names) + '\n```'
+        for caption, names in sections.items()
+    ]
+    trees.append(
+        '```{toctree}\n:hidden:\n:caption: Reference\n:maxdepth: 1\n\n'
+        + '\n'.join(f'api/{m}' for m in sorted(_origins(root)))
+        + '\n```'
+    )
+    cells = [c | {'source': [l.replace('](../reports/', '](reports/').replace('](../data/README.md)', '](#)')
+                             for l in c['source']]} for c in page['cells']]
     live = '## Look around\n\nThe viewer of the lab, with a phantom in it. Wheel or arrow keys leaf, a click moves the cross, and the HU under the pointer is written below.\n\n```{raw} html\n<iframe src="phantom.html" title="a phantom in the viewer" loading="lazy" style="width:100%;height:600px;border:0"></iframe>\n```'
     cells.insert(1, {'cell_type': 'markdown', 'id': 'live', 'metadata': {}, 'source': [live]})
     extra = [{'cell_type': 'markdown', 'id': f'toc{k}', 'metadata': {}, 'source': [t]} for k, t in enumerate(trees)]
@@ -226,9 +293,14 @@ def refresh_notebooks(
     "Execute notebooks in place and keep their figures and tables."
     import papermill
     root = Path(root or project_root())
-    paths = [p for p in sorted((root/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts and (not names or p.stem in names)]
+    paths = [
+        p
+        for p in sorted((root / 'nbs').rglob('*.ipynb'))
+        if '.ipynb_checkpoints' not in p.parts and (not names or p.stem in names)
+    ]
     for path in paths:
-        keep_outputs(papermill.execute_notebook(str(path), None, progress_bar=False, kernel_name='python3', extra_arguments=['--log-level=50'], cwd=str(path.parent)), path)
+        keep_outputs(papermill.execute_notebook(str(path), None, progress_bar=False, kernel_name='python3',
+                                                extra_arguments=['--log-level=50'], cwd=str(path.parent)), path)
         print(path.relative_to(root), f'{path.stat().st_size/1024:.0f} kB')
 
 def keep_outputs(
@@ -242,7 +314,11 @@ def keep_outputs(
     cells = [c for c in ran['cells'] if 'injected-parameters' not in c['metadata'].get('tags', [])]
     text = lambda c: ''.join(c['source'])
     differ = [text(c) for c, new in zip(notebook['cells'], cells) if c['cell_type'] == 'code' and text(c) != text(new)]
-    if differ or len(cells) != len(notebook['cells']): raise ValueError(f'{path}: the run is of another version of this chapter' + (f'; the first cell that differs: {differ[0][:80]!r}' if differ else ''))
+    if differ or len(cells) != len(notebook['cells']):
+        raise ValueError(
+            f'{path}: the run is of another version of this chapter'
+            + (f'; the first cell that differs: {differ[0][:80]!r}' if differ else '')
+        )
     for cell, new in zip(notebook['cells'], cells):
         if cell['cell_type'] == 'code': cell['outputs'] = [_plain(o) for o in new['outputs'] if not _noise(o)]
     path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + '\n')
@@ -262,7 +338,12 @@ def _plain(output):
     output = json.loads(json.dumps(output))
     lines = lambda text: text.splitlines(True) if isinstance(text, str) else text
     if 'text' in output: output['text'] = lines(output['text'])
-    if 'data' in output: output['data'] = {k: _small(v) if k == 'image/png' else lines(v) for k, v in output['data'].items() if not (k in (_WIDGET, 'text/html') and 'image/png' in output['data'])}
+    if 'data' in output:
+        output['data'] = {
+            k: _small(v) if k == 'image/png' else lines(v)
+            for k, v in output['data'].items()
+            if not (k in (_WIDGET, 'text/html') and 'image/png' in output['data'])
+        }
     if 'execution_count' in output: output['execution_count'] = None
     output.get('metadata', {}).clear()
     return output
@@ -270,6 +351,14 @@ def _plain(output):
 # %% ../../nbs/lib/show/03_site.ipynb #3ea0dda5
 if __name__ == '__main__' and '__file__' in globals():
     import sys
-    ran = [Path(a) for a in sys.argv[1:] if a.endswith('.ipynb')]  # already executed, such as reports/runs/notebooks/03_approach1-fold0.ipynb
-    for path in ran: print(keep_outputs(json.loads(path.read_text()), next((project_root()/'nbs').rglob(f"{path.stem.partition('-')[0]}.ipynb"))))
+    ran = [
+        Path(a) for a in sys.argv[1:] if a.endswith('.ipynb')
+    ]  # already executed, such as reports/runs/notebooks/03_approach1-fold0.ipynb
+    for path in ran:
+        print(
+            keep_outputs(
+                json.loads(path.read_text()),
+                next((project_root() / 'nbs').rglob(f"{path.stem.partition('-')[0]}.ipynb")),
+            )
+        )
     if not ran: refresh_notebooks(sys.argv[1:])

@@ -32,7 +32,8 @@ def _numbers(volume):
     "(int16 array, slope, intercept): exact for whole numbers that fit, else 65,000 steps over the range."
     array = volume.array
     fits = array.min() >= -32768 and array.max() <= 32767
-    if fits and (array.dtype.kind in 'iub' or np.array_equal(array, np.round(array))): return np.ascontiguousarray(array, dtype=np.int16), 1., 0.
+    if fits and (array.dtype.kind in 'iub' or np.array_equal(array, np.round(array))):
+        return np.ascontiguousarray(array, dtype=np.int16), 1.0, 0.0
     low, high = float(np.nanmin(array)), float(np.nanmax(array))
     slope = max((high - low)/65000, 1e-12)
     return np.round((np.nan_to_num(array, nan=low) - low)/slope - 32500).astype(np.int16), slope, low + 32500*slope
@@ -42,41 +43,64 @@ def _structures(masks, structures):
     names = {k: n for k, n in enumerate(structures, 1)} if structures else {c: n for n, c in CODES.items()}
     spare = ('#0072b2', '#e69f00', '#cc79a7', '#009e73', '#56b4e9', '#d55e00', '#f0e442')
     found = sorted(set().union(*(np.unique(m).tolist() for m in masks if m is not None)) - {0})
-    return {str(k): (names.get(k, f'number {k}').replace('_', ' '), COLOURS.get(names.get(k), spare[k % len(spare)])) for k in found}
+    return {
+        str(k): (names.get(k, f'number {k}').replace('_', ' '), COLOURS.get(names.get(k), spare[k % len(spare)]))
+        for k in found
+    }
 
 class Scene:
     "A scan and its masks on one grid, ready to be shown."
 
-    def __init__(self,
+    def __init__(
+        self,
         volume: Volume,
         mask: Volume | np.ndarray | None = None,  # numbers, shown filled
         prediction: Volume | np.ndarray | None = None,  # numbers, shown as an outline
         structures: tuple | None = None,  # names of the numbers 1, 2, …; the lab's own codes when left out
-        window: str | tuple | None = None,  # a name or (centre, width); soft tissue for CT, the spread of the values for anything else
+        window: (
+            str | tuple | None
+        ) = None,  # a name or (centre, width); soft tissue for CT, the spread of the values for anything else
         title: str = '',
     ):
-        if not isinstance(volume, Volume): raise TypeError(f'the viewer shows a Volume, got {type(volume).__name__}; read one with ctlab.scans.dicom.read_series or ctlab.scans.nifti.read')
+        if not isinstance(volume, Volume):
+            raise TypeError(f'the viewer shows a Volume, got {type(volume).__name__}; read one with '
+                            f'ctlab.scans.dicom.read_series or ctlab.scans.nifti.read')
         self.volume = reorient(volume, 'LPS')
         self.array, slope, intercept = _numbers(self.volume)
-        self.mask, self.prediction = (self._overlay(m, volume, what) for m, what in ((mask, 'mask'), (prediction, 'prediction')))
+        self.mask, self.prediction = (
+            self._overlay(m, volume, what) for m, what in ((mask, 'mask'), (prediction, 'prediction'))
+        )
         ct = self.volume.array.min() < -200
         low, high = (float(v) for v in np.percentile(self.volume.array[::2, ::4, ::4], (1, 99.5)))
         chosen = window if window is not None else 'soft_tissue' if ct else ((low + high)/2, max(high - low, 1e-6))
         a, b = limits_of(chosen)
         self.window = [(a + b)/2, b - a]
         ends = [float(self.volume.array.min()), float(self.volume.array.max())]
-        self.facts = {'shape': list(self.array.shape), 'spacing': [float(s) for s in self.volume.spacing], 'origin': [float(o) for o in self.volume.origin], 'slope': slope, 'intercept': intercept, 'title': title,
-                      'structures': _structures((self.mask, self.prediction), structures), 'windows': {n: list(w) for n, w in WINDOWS.items()} if ct else {'all': self.window}, 'range': ends if ends[1] > ends[0] else [ends[0], ends[0] + 1],
-                      'step': 1 if slope == 1 else (ends[1] - ends[0])/500, 'unit': ' HU' if ct else '', 'has': {'mask': self.mask is not None, 'prediction': self.prediction is not None}}
+        self.facts = {
+            'shape': list(self.array.shape),
+            'spacing': [float(s) for s in self.volume.spacing],
+            'origin': [float(o) for o in self.volume.origin],
+            'slope': slope,
+            'intercept': intercept,
+            'title': title,
+            'structures': _structures((self.mask, self.prediction), structures),
+            'windows': {n: list(w) for n, w in WINDOWS.items()} if ct else {'all': self.window},
+            'range': ends if ends[1] > ends[0] else [ends[0], ends[0] + 1],
+            'step': 1 if slope == 1 else (ends[1] - ends[0]) / 500,
+            'unit': ' HU' if ct else '',
+            'has': {'mask': self.mask is not None, 'prediction': self.prediction is not None},
+        }
         self.start = self._start()
 
     def _overlay(self, mask, volume, what):
         if mask is None: return None
         if isinstance(mask, np.ndarray):
-            if mask.shape != volume.shape: raise ValueError(f'the {what} has the shape {mask.shape}, the volume {volume.shape}')
+            if mask.shape != volume.shape:
+                raise ValueError(f'the {what} has the shape {mask.shape}, the volume {volume.shape}')
             mask = Volume(mask, volume.affine)
         mask = reorient(Volume(mask.array.astype(np.uint8), mask.affine), 'LPS')
-        if mask.shape != self.volume.shape or not np.allclose(mask.affine, self.volume.affine, atol=.01): mask = resample(mask, like=self.volume, labels=True)
+        if mask.shape != self.volume.shape or not np.allclose(mask.affine, self.volume.affine, atol=0.01):
+            mask = resample(mask, like=self.volume, labels=True)
         return np.ascontiguousarray(mask.array)
 
     def _start(self):
@@ -90,7 +114,10 @@ class Scene:
 
     def plane(self, axis: str, at: int) -> list[bytes]:
         "The bytes of one plane: values, mask, prediction."
-        return [np.ascontiguousarray(cut_plane(a, axis, at)).tobytes() if a is not None else b'' for a in (self.array, self.mask, self.prediction)]
+        return [
+            np.ascontiguousarray(cut_plane(a, axis, at)).tobytes() if a is not None else b''
+            for a in (self.array, self.mask, self.prediction)
+        ]
 
     def picture(self, index: list, window: list, phantom: bool = False) -> bytes:
         "The three planes as a PNG, for pages without a kernel."
@@ -98,7 +125,14 @@ class Scene:
         from ctlab.show.figures import three_planes
         names = {int(k): v[0].replace(' ', '_') for k, v in self.facts['structures'].items()}
         shown = self.mask if self.mask is not None else self.prediction
-        figure = three_planes(self.volume, tuple(index), self.facts['title'], {n: shown == k for k, n in names.items()} if shown is not None else None, limits_of(tuple(window)), phantom)
+        figure = three_planes(
+            self.volume,
+            tuple(index),
+            self.facts['title'],
+            {n: shown == k for k, n in names.items()} if shown is not None else None,
+            limits_of(tuple(window)),
+            phantom,
+        )
         figure.savefig(buffer := io.BytesIO(), format='png', dpi=90)
         plt.close(figure)
         return buffer.getvalue()
@@ -124,12 +158,16 @@ class Viewer(anywidget.AnyWidget):
 
     def _asked(self, _, message, __):
         axis, at = message.get('plane'), message.get('at')
-        if axis in AXES and isinstance(at, int) and 0 <= at < self.scene.array.shape[AXES.index(axis)]: self.send({'plane': axis, 'at': at}, self.scene.plane(axis, at))
+        if axis in AXES and isinstance(at, int) and 0 <= at < self.scene.array.shape[AXES.index(axis)]:
+            self.send({'plane': axis, 'at': at}, self.scene.plane(axis, at))
 
     def _repr_mimebundle_(self, **options):
         bundle = super()._repr_mimebundle_(**options)
         data, more = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
-        return data | {'image/png': base64.b64encode(self.scene.picture(self.index, self.window, self.phantom)).decode()}, more
+        return (
+            data | {'image/png': base64.b64encode(self.scene.picture(self.index, self.window, self.phantom)).decode()},
+            more,
+        )
 
 def view(
     volume: Volume,  # CT or MR, in any orientation
@@ -168,7 +206,13 @@ class Surfaces:
             figure = plt.figure(figsize=(4.6, 4.4))
             axis = figure.add_subplot(projection='3d')
             draw_surfaces(axis, self.meshes)
-            axis.legend(handles=[plt.Line2D([], [], color=c, lw=6, label=n.replace('_', ' ')) for n, (_, c) in self.meshes.items()], fontsize=8, loc='upper left')
+            axis.legend(
+                handles=[
+                    plt.Line2D([], [], color=c, lw=6, label=n.replace('_', ' ')) for n, (_, c) in self.meshes.items()
+                ],
+                fontsize=8,
+                loc='upper left',
+            )
             mark(figure, self.phantom)
             figure.savefig(buffer := io.BytesIO(), format='png', dpi=90)
             plt.close(figure)
@@ -187,7 +231,10 @@ def view3d(
     meshes = {}
     for k, (name, colour) in _structures((mask.array,), structures).items():
         mesh = surface(Volume(mask.array == int(k), mask.affine), smooth)
-        meshes[name.replace(' ', '_')] = (mesh.simplify_quadric_decimation(face_count=faces) if len(mesh.faces) > faces else mesh, colour)
+        meshes[name.replace(' ', '_')] = (
+            mesh.simplify_quadric_decimation(face_count=faces) if len(mesh.faces) > faces else mesh,
+            colour,
+        )
     return Surfaces(meshes, phantom=phantom)
 
 # %% ../../nbs/lib/show/01_viewer.ipynb #27d917cc
@@ -205,15 +252,23 @@ def scan_page(
     spacing = [max(s, s*n/limit) for s, n in zip(volume.spacing, volume.shape)]
     if any(a > b*1.001 for a, b in zip(spacing, volume.spacing)):
         volume = resample(volume, tuple(spacing))
-        volume = Volume(np.round(volume.array).astype(np.int16) if np.abs(volume.array).max() > 50 else volume.array, volume.affine)
+        volume = Volume(
+            np.round(volume.array).astype(np.int16) if np.abs(volume.array).max() > 50 else volume.array, volume.affine
+        )
     scene = Scene(volume, mask, prediction, structures, window, title)
     pack = lambda a: base64.b64encode(zlib.compress(a.tobytes(), 6)).decode() if a is not None else ''
-    data = {'facts': scene.facts, 'index': scene.start, 'window': scene.window, 'shown': _SHOWN, 'hu': pack(scene.array), 'mask': pack(scene.mask), 'prediction': pack(scene.prediction)}
+    data = {'facts': scene.facts, 'index': scene.start, 'window': scene.window, 'shown': _SHOWN,
+            'hu': pack(scene.array), 'mask': pack(scene.mask), 'prediction': pack(scene.prediction)}
     script = _SCRIPT.read_text().replace('export default { render };', '').replace('export { pageModel };', '')
-    return (f"<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>{html.escape(title)}</title><style>body{{margin:1em auto;max-width:1200px;padding:0 1em}}"
-            "@media (prefers-color-scheme: dark){body{background:#111;--jp-ui-font-color1:#ddd;--jp-ui-font-color2:#999}}</style>"
-            f"<body><div id='viewer'></div><script type='application/json' id='data'>{json.dumps(data).replace('</', '<' + chr(92) + '/')}</script>"
-            f"<script type='module'>{script}\nrender({{ model: await pageModel(JSON.parse(document.getElementById('data').textContent)), el: document.getElementById('viewer') }});</script></body></html>")
+    return (
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' "
+        f"content='width=device-width'><title>{html.escape(title)}</title><style>body{{margin:1em auto;max-width:1200px;padding:0 1em}}"
+        """@media (prefers-color-scheme:
+        dark){body{background:#111;--jp-ui-font-color1:#ddd;--jp-ui-font-color2:#999}}</style>"""
+        f"<body><div id='viewer'></div><script type='application/json' "
+        f"id='data'>{json.dumps(data).replace('</', '<' + chr(92) + '/')}</script>"
+        f"<script type='module'>{script}\nrender({{ model: await pageModel(JSON.parse(document.getElementById('data').textContent)), el: document.getElementById('viewer') }});</script></body></html>"
+    )
 
 # %% ../../nbs/lib/show/01_viewer.ipynb #f6380aa3
 def cohort_series(
@@ -229,7 +284,11 @@ def cohort_series(
     words = pd.DataFrame({t: grades[t].map(dict(enumerate(g))) for t, g in TARGETS.items()})
     table = table.join(words, on='patient_id').join(stored_folds(settings, labels), on='patient_id')
     faults = root/'truth'/'patients'
-    known = {r['series_id']: r.get('fault', '') for p in (faults.glob('*.json') if faults.is_dir() else ()) for r in json.loads(p.read_text())['series']}
+    known = {
+        r['series_id']: r.get('fault', '')
+        for p in (faults.glob('*.json') if faults.is_dir() else ())
+        for r in json.loads(p.read_text())['series']
+    }
     return table.assign(fault=table['series_id'].map(known).fillna('') if known else '')
 
 def narrow(
@@ -243,7 +302,12 @@ def narrow(
         target, grade = label.split()
         table = table[table[target] == grade]
     if fold is not None: table = table[table['fold'] == fold]
-    if fault: table = table[table['fault'] != ''] if fault == 'any' else table[table['fault'] == ('' if fault == 'none' else fault)]
+    if fault:
+        table = (
+            table[table['fault'] != '']
+            if fault == 'any'
+            else table[table['fault'] == ('' if fault == 'none' else fault)]
+        )
     return table
 
 def browse(
@@ -255,7 +319,9 @@ def browse(
     from ctlab.scans.dicom import read_series
     from ctlab.cohort.masks import NoMask, OnDisk
     table = cohort_series(settings)
-    drop = lambda name, anything, values: W.Dropdown(options=[anything] + [(str(v), v) for v in values], description=name)
+    drop = lambda name, anything, values: W.Dropdown(
+        options=[anything] + [(str(v), v) for v in values], description=name
+    )
     label = drop('label', ('any', ''), [f'{t} {g}' for t, grades in TARGETS.items() for g in grades])
     fold = drop('fold', ('any', -1), sorted(int(f) for f in table['fold'].dropna().unique()))
     fault = drop('fault', ('with or without', ''), ['none', 'any'] + sorted(set(table['fault']) - {''}))
@@ -265,7 +331,15 @@ def browse(
     def listed(_=None):
         left = narrow(table, label.value, None if fold.value < 0 else fold.value, fault.value)
         count.value = f'{len(left)} of {len(table)} series'
-        chosen.options = [(f"{r.patient_id} / {r.series_id}  " + ', '.join(f'{t} {getattr(r, t)}' for t in TARGETS if getattr(r, t) not in ('healthy', np.nan)) + (f'  [{r.fault}]' if r.fault else ''), k) for k, r in left.iterrows()]
+        chosen.options = [
+            (
+                f"{r.patient_id} / {r.series_id}  "
+                + ', '.join(f'{t} {getattr(r, t)}' for t in TARGETS if getattr(r, t) not in ('healthy', np.nan))
+                + (f'  [{r.fault}]' if r.fault else ''),
+                k,
+            )
+            for k, r in left.iterrows()
+        ]
         chosen.value = None
 
     def show(change):
@@ -274,11 +348,12 @@ def browse(
         row = table.loc[change['new']]
         with stage:
             from IPython.display import display
-            try: volume = read_series(row['folder'])
+            try:volume = read_series(row['folder'])
             except Exception as error: print(f'cannot be shown: {error}'); return
-            try: mask = OnDisk(str(settings.data))(row.to_dict())
+            try:mask = OnDisk(str(settings.data))(row.to_dict())
             except NoMask: mask = None
-            display(view(volume, mask, title=f"patient {row['patient_id']}, series {row['series_id']}" + (' (phantom)' if settings.phantom else ''), phantom=settings.phantom))
+            display(view(volume, mask, title=f"patient {row['patient_id']}, series {row['series_id']}"
+                         + (' (phantom)' if settings.phantom else ''), phantom=settings.phantom))
 
     for widget in (label, fold, fault): widget.observe(listed, 'value')
     chosen.observe(show, 'value')

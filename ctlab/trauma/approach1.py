@@ -4,7 +4,7 @@
 
 # %% ../../nbs/03_approach1.ipynb #5b1668fa
 from __future__ import annotations
-from ..learn.samples import middle_frames
+from ..learn.samples import middle_slices
 from ..cohort.stacks import Recipe
 from ..core.settings import Settings
 from .study import Plan, Samples, samples, train_fold
@@ -19,7 +19,8 @@ VARIANTS = ('published', 'cleaned')
 
 def recipe(
     preset: str,  # tiny, demo or full
-    variant: str = 'published',  # published: the source's arithmetic, faults included; cleaned: read right, soft-tissue window
+    # published: the source's arithmetic, faults included; cleaned: read right, soft-tissue window
+    variant: str = 'published',
 ) -> Recipe:
     "The stacks of approach 1: 5 mm apart, 8 bits."
     if variant not in VARIANTS: raise ValueError(f'variant {variant!r} is unknown; choose from {", ".join(VARIANTS)}')
@@ -40,10 +41,12 @@ def plan(
     "Approach 1 as a plan."
     from ctlab.learn.samples import published_augmentation
     from ctlab.learn.losses import cleaned_loss, published_loss
-    from ctlab.learn.nets import FrameNet
+    from ctlab.learn.nets import SliceNet
     name = 'approach1' if variant == 'published' else 'approach1_cleaned'
-    return Plan(name, lambda pretrained='auto': FrameNet(4, pretrained=pretrained), published_loss if variant == 'published' else cleaned_loss, lambda n, row: middle_frames(n),
-                epochs=SIZES[preset][1], batch=8, rate=1e-4, augment=published_augmentation(), note={'variant': variant, 'pixels': SIZES[preset][0]})
+    return Plan(name, lambda pretrained='auto': SliceNet(4, pretrained=pretrained), published_loss
+                if variant == 'published' else cleaned_loss, lambda n, row: middle_slices(n),
+                epochs=SIZES[preset][1], batch=8, rate=1e-4, augment=published_augmentation(),
+                note={'variant': variant, 'pixels': SIZES[preset][0]})
 
 def run(
     settings: Settings,

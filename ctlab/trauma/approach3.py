@@ -4,7 +4,7 @@
 
 # %% ../../nbs/05_approach3.ipynb #2c0650e6
 from __future__ import annotations
-from ..learn.samples import even_frames
+from ..learn.samples import even_slices
 from ..core.settings import Settings
 from .study import Plan, Samples, train_fold
 
@@ -23,16 +23,26 @@ def load(
 def plan(
     settings: Settings,
     data: Samples,  # with first and last
-    published: bool = True,  # the source's selector; False spreads the frames evenly
+    published: bool = True,  # the source's selector; False spreads the slices evenly
 ) -> Plan:
     "Approach 3 as a plan."
     from ctlab.trauma.approach2 import SIZES
     from ctlab.learn.samples import published_augmentation
     from ctlab.learn.losses import cleaned_loss
-    from ctlab.learn.nets import FrameNet
+    from ctlab.learn.nets import SliceNet
     size, epochs = SIZES[settings.preset]
-    select = lambda n, row: int(row['first']) + even_frames(int(row['last']) - int(row['first']), 10, published)
-    return Plan('approach3' if published else 'approach3_even', lambda pretrained='auto': FrameNet(10, pretrained=pretrained), cleaned_loss, select, epochs, 8, 1e-4, published_augmentation(), note={'pixels': size, 'selector': 'published' if published else 'even'})
+    select = lambda n, row: int(row['first']) + even_slices(int(row['last']) - int(row['first']), 10, published)
+    return Plan(
+        'approach3' if published else 'approach3_even',
+        lambda pretrained='auto': SliceNet(10, pretrained=pretrained),
+        cleaned_loss,
+        select,
+        epochs,
+        8,
+        1e-4,
+        published_augmentation(),
+        note={'pixels': size, 'selector': 'published' if published else 'even'},
+    )
 
 def run(
     settings: Settings,

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from ..core.anatomy import CODES, TARGET_ORGANS, TARGETS
 from ..learn.patches import neighbours
-from ..learn.samples import even_frames
+from ..learn.samples import even_slices
 from ..learn.nets import timm_backbone, worst_slice
 from ..cohort.stacks import Recipe
 from ..core.settings import Settings
@@ -34,13 +34,17 @@ class Size:
     rate: float = 3e-4
     spacing: float = 5.
 
-SIZES = {'tiny': Size(96, 64, 4, 16, 4, 1), 'demo': Size(256, 128, 12, 96, 4, 10), 'full': Size(512, 384, 32, 256, 4, 20, 2e-4, 2.5)}
+SIZES = {
+    'tiny': Size(96, 64, 4, 16, 4, 1),
+    'demo': Size(256, 128, 12, 96, 4, 10),
+    'full': Size(512, 384, 32, 256, 4, 20, 2e-4, 2.5),
+}
 
 # %% ../../nbs/11_approach5.ipynb #1e38eca0
 def visibility(
-    areas: dict,  # organ -> area per frame, mm²
-) -> np.ndarray:  # (frames, 5), 0…1, targets in the order of TARGETS
-    "How much of each target's organ every frame shows."
+    areas: dict,  # organ -> area per slice, mm²
+) -> np.ndarray:  # (slices, 5), 0…1, targets in the order of TARGETS
+    "How much of each target's organ every slice shows."
     columns = []
     for target in TARGETS:
         organs = TARGET_ORGANS.get(target) or sum(TARGET_ORGANS.values(), ())
@@ -59,7 +63,13 @@ class TripleDataset(torch.utils.data.Dataset):
         size: Size,
         augment: bool = False,
     ):
-        self.table, self.stacks, self.masks, self.size, self.augment = table.reset_index(drop=True), stacks, masks, size, augment
+        self.table, self.stacks, self.masks, self.size, self.augment = (
+            table.reset_index(drop=True),
+            stacks,
+            masks,
+            size,
+            augment,
+        )
         self.seen = {s: visibility(masks.areas(s)) for s in self.table['series_id']}
 
     def __len__(self): return len(self.table)
@@ -67,15 +77,35 @@ class TripleDataset(torch.utils.data.Dataset):
     def __getitem__(self, k):
         row, size = self.table.iloc[k], self.size
         stack, codes = self.stacks.load(row['series_id']), self.masks.load(row['series_id'])
-        centres = int(row['first']) + even_frames(int(row['last']) - int(row['first']), size.triples)
+        centres = int(row['first']) + even_slices(int(row['last']) - int(row['first']), size.triples)
         if self.augment: centres = np.clip(centres + np.random.randint(-1, 2, len(centres)), 0, len(stack) - 1)
         at = neighbours(centres, 1, len(stack))
         box = self._box(codes[int(row['first']):int(row['last']):3])
         pictures = torch.from_numpy(np.stack([stack[t][:, box[0], box[1]] for t in at])).float()/255
-        organs = torch.from_numpy(np.stack([np.isin(codes[centres][:, box[0], box[1]], [CODES[o] for o in TARGET_ORGANS[g]]) for g in TARGET_ORGANS], 1)).float()
-        pictures, organs = (F.interpolate(x, (size.view, size.view), mode=mode, **options) for x, mode, options in ((pictures, 'bilinear', dict(antialias=True, align_corners=False)), (organs, 'nearest', {})))
+        organs = torch.from_numpy(
+            np.stack(
+                [
+                    np.isin(codes[centres][:, box[0], box[1]], [CODES[o] for o in TARGET_ORGANS[g]])
+                    for g in TARGET_ORGANS
+                ],
+                1,
+            )
+        ).float()
+        pictures, organs = (
+            F.interpolate(x, (size.view, size.view), mode=mode, **options)
+            for x, mode, options in (
+                (pictures, 'bilinear', dict(antialias=True, align_corners=False)),
+                (organs, 'nearest', {}),
+            )
+        )
         if self.augment: pictures, organs = self._shake(pictures, organs)
-        return {'image': pictures, 'organs': F.avg_pool2d(organs, 32 if size.view >= 96 else 16), 'visible': torch.from_numpy(self.seen[row['series_id']][centres]), 'index': k, **{t: int(row[t]) for t in TARGETS}}
+        return {
+            'image': pictures,
+            'organs': F.avg_pool2d(organs, 32 if size.view >= 96 else 16),
+            'visible': torch.from_numpy(self.seen[row['series_id']][centres]),
+            'index': k,
+            **{t: int(row[t]) for t in TARGETS},
+        }
 
     @staticmethod
     def _box(codes, margin=6):
@@ -89,10 +119,16 @@ class TripleDataset(torch.utils.data.Dataset):
     def _shake(pictures, organs):
         "One random turn, shift, zoom, brightness and contrast for a whole scan, pictures and organs alike."
         from torchvision.transforms.v2 import functional as T
-        angle, zoom, shift = float(np.random.uniform(-8, 8)), float(np.random.uniform(.9, 1.1)), (np.random.uniform(-.06, .06, 2)*pictures.shape[-1]).round().astype(int).tolist()
+        angle, zoom, shift = (
+            float(np.random.uniform(-8, 8)),
+            float(np.random.uniform(0.9, 1.1)),
+            (np.random.uniform(-0.06, 0.06, 2) * pictures.shape[-1]).round().astype(int).tolist(),
+        )
         pictures = T.affine(pictures, angle, shift, zoom, [0., 0.], interpolation=T.InterpolationMode.BILINEAR)
         organs = T.affine(organs, angle, shift, zoom, [0., 0.], interpolation=T.InterpolationMode.NEAREST)
-        return ((pictures - .5)*float(np.random.uniform(.85, 1.15)) + .5 + float(np.random.uniform(-.08, .08))).clamp(0, 1), organs
+        return (
+            (pictures - 0.5) * float(np.random.uniform(0.85, 1.15)) + 0.5 + float(np.random.uniform(-0.08, 0.08))
+        ).clamp(0, 1), organs
 
 # %% ../../nbs/11_approach5.ipynb #a665db1b
 class SequenceNet(nn.Module):
@@ -105,11 +141,15 @@ class SequenceNet(nn.Module):
         output_stride: int = 32,  # pixels of the picture per cell of the feature map
     ):
         super().__init__()
-        self.backbone, self.weights = timm_backbone(backbone, pretrained, **({} if output_stride == 32 else {'output_stride': output_stride}))
+        self.backbone, self.weights = timm_backbone(
+            backbone, pretrained, **({} if output_stride == 32 else {'output_stride': output_stride})
+        )
         width = self.backbone.num_features
         self.organs = nn.Conv2d(width, len(TARGET_ORGANS), 1)
         self.read = nn.GRU(width, hidden, batch_first=True, bidirectional=True)
-        self.heads = nn.ModuleDict({t: nn.Linear(width + 2*hidden, 1 if len(g) == 2 else len(g)) for t, g in TARGETS.items()})
+        self.heads = nn.ModuleDict(
+            {t: nn.Linear(width + 2 * hidden, 1 if len(g) == 2 else len(g)) for t, g in TARGETS.items()}
+        )
 
     def forward(self, x):  # (scans, triples, 3, rows, columns)
         n, t = x.shape[:2]
@@ -117,7 +157,10 @@ class SequenceNet(nn.Module):
         features = maps.mean((2, 3)).view(n, t, -1)
         context = torch.cat([features, self.read(features)[0]], -1)
         slices = {target: head(context) for target, head in self.heads.items()}
-        return {target: worst_slice(logits) for target, logits in slices.items()} | {'slices': slices, 'organs': self.organs(maps).view(n, t, len(TARGET_ORGANS), *maps.shape[2:])}
+        return {target: worst_slice(logits) for target, logits in slices.items()} | {
+            'slices': slices,
+            'organs': self.organs(maps).view(n, t, len(TARGET_ORGANS), *maps.shape[2:]),
+        }
 
 # %% ../../nbs/11_approach5.ipynb #6d320c2c
 class SequenceLoss(nn.Module):
@@ -136,7 +179,9 @@ class SequenceLoss(nn.Module):
             hurt = (batch[target] > 0).float()[:, None]*seen
             if logits.shape[-1] == 1:
                 weight = 1 + (5. if target == 'extravasation' else 1.)*hurt
-                losses[f'slice_{target}'] = (weight*F.binary_cross_entropy_with_logits(logits[..., 0], hurt, reduction='none')).sum()/weight.sum()
+                losses[f'slice_{target}'] = (
+                    weight * F.binary_cross_entropy_with_logits(logits[..., 0], hurt, reduction='none')
+                ).sum() / weight.sum()
             else:
                 goal = F.one_hot(batch[target], len(grades)).float()[:, None]*seen[..., None]
                 goal = torch.cat([1 - goal[..., 1:].sum(-1, keepdim=True), goal[..., 1:]], -1)
@@ -144,7 +189,12 @@ class SequenceLoss(nn.Module):
                 losses[f'slice_{target}'] = -(weight[..., None]*goal*logits.log_softmax(-1)).sum()/weight.sum()
         losses['organs'] = F.binary_cross_entropy_with_logits(outputs['organs'], batch['organs'])
         scan = self.whole({t: outputs[t] for t in TARGETS}, batch)['total']
-        return losses | {'scan': scan, 'total': sum(losses[f'slice_{t}'] for t in TARGETS) + self.organs*len(TARGET_ORGANS)*losses['organs'] + self.scan*scan}
+        return losses | {
+            'scan': scan,
+            'total': sum(losses[f'slice_{t}'] for t in TARGETS)
+            + self.organs * len(TARGET_ORGANS) * losses['organs']
+            + self.scan * scan,
+        }
 
 # %% ../../nbs/11_approach5.ipynb #c34f4189
 def plan(
@@ -154,8 +204,10 @@ def plan(
 ) -> Plan:
     "Approach 5 as a plan."
     size = SIZES[settings.preset]
-    return Plan('approach5', lambda pretrained='auto': SequenceNet(hidden=size.hidden, pretrained=pretrained, output_stride=32 if size.view >= 96 else 16), SequenceLoss, None, size.epochs, size.batch, size.rate,
-                augment=True, dataset=lambda rows, augment=None: TripleDataset(rows, data.stacks, masks, size, bool(augment)), note={'size': repr(size)})
+    return Plan('approach5', lambda pretrained='auto': SequenceNet(hidden=size.hidden, pretrained=pretrained,
+        output_stride=32 if size.view >= 96 else 16), SequenceLoss, None, size.epochs, size.batch, size.rate,
+                augment=True, dataset=lambda rows, augment=None: TripleDataset(rows, data.stacks, masks, size,
+                    bool(augment)), note={'size': repr(size)})
 
 def run(
     settings: Settings,

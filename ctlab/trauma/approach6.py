@@ -35,8 +35,13 @@ class Region:
     mm: float  # side of a cell
     relative: bool = True  # HU minus the organ's median, one HU per grey value; otherwise -160…350 HU
 
-REGIONS = {'liver': Region(('liver',), (60, 60, 60), 4.), 'spleen': Region(('spleen',), (40, 40, 40), 4.), 'kidney_left': Region(('kidney_left',), (32, 32, 32), 4.),
-           'kidney_right': Region(('kidney_right',), (32, 32, 32), 4.), 'trunk': Region(('duodenum', 'small_bowel', 'colon'), (56, 44, 60), 6., False)}
+REGIONS = {
+    'liver': Region(('liver',), (60, 60, 60), 4.0),
+    'spleen': Region(('spleen',), (40, 40, 40), 4.0),
+    'kidney_left': Region(('kidney_left',), (32, 32, 32), 4.0),
+    'kidney_right': Region(('kidney_right',), (32, 32, 32), 4.0),
+    'trunk': Region(('duodenum', 'small_bowel', 'colon'), (56, 44, 60), 6.0, False),
+}
 TRUNK_HU = (-160., 350.)
 
 @dataclass(frozen=True)
@@ -56,7 +61,10 @@ def regions(
 ) -> dict:  # name -> Region
     "The cubes of a preset."
     factor = SIZES[preset].coarse
-    return {n: Region(r.organs, tuple(int(round(s/factor/4))*4 for s in r.shape), r.mm*factor, r.relative) for n, r in REGIONS.items()}
+    return {
+        n: Region(r.organs, tuple(int(round(s / factor / 4)) * 4 for s in r.shape), r.mm * factor, r.relative)
+        for n, r in REGIONS.items()
+    }
 
 # %% ../../nbs/12_approach6.ipynb #dd30cef7
 def cut(
@@ -78,11 +86,18 @@ def cut(
     if (label == 1).sum()*region.mm**3 < least*1000: return None
     margin = 2*region.mm
     low = np.floor(to_index(scan, np.array(corner[::-1]) - margin)).astype(int)
-    high = np.ceil(to_index(scan, np.array(corner[::-1]) + region.mm*np.array(region.shape[::-1]) + margin)).astype(int) + 1
+    high = (
+        np.ceil(to_index(scan, np.array(corner[::-1]) + region.mm * np.array(region.shape[::-1]) + margin)).astype(int)
+        + 1
+    )
     low, high = np.clip(low, 0, scan.shape), np.clip(high, 0, scan.shape)
     if (low >= high).any(): return None
     hu = resample(crop(scan, low, high), like=grid, outside=-1000).array
-    grey = hu - np.median(hu[label == 1]) + 128 if region.relative else (hu - TRUNK_HU[0])/(TRUNK_HU[1] - TRUNK_HU[0])*255
+    grey = (
+        hu - np.median(hu[label == 1]) + 128
+        if region.relative
+        else (hu - TRUNK_HU[0]) / (TRUNK_HU[1] - TRUNK_HU[0]) * 255
+    )
     return np.stack([np.clip(np.round(grey), 0, 255).astype(np.uint8), label])
 
 def _nearest(codes, places, wanted):
@@ -108,10 +123,12 @@ def _cut_one(task):
         found = {n: c for n, r in cubes.items() if (c := cut(scan, codes, places, r)) is not None}
         reason = '' if found else 'no organ within the field of view'
     except Exception as error: found, reason = {}, f"{row['folder']}: {type(error).__name__}: {error}"
-    flat = np.concatenate([found[n].ravel() if n in found else np.zeros(2*int(np.prod(r.shape)), np.uint8) for n, r in cubes.items()])
+    flat = np.concatenate([found[n].ravel() if n in found else np.zeros(2*int(np.prod(r.shape)), np.uint8) for n,
+                           r in cubes.items()])
     if found:
         with whole(target) as half: np.save(half, flat)
-    result = {'patient_id': int(row['patient_id']), 'series_id': int(row['series_id']), 'organs': list(found), 'reason': reason}
+    result = {'patient_id': int(row['patient_id']), 'series_id': int(row['series_id']), 'organs': list(found),
+              'reason': reason}
     write_whole(note, json.dumps(result))
     return result
 
@@ -142,13 +159,19 @@ def cut_cohort(
     key = hashlib.sha1(repr((1, data.stacks.folder.name, masks.folder.name, cubes)).encode()).hexdigest()[:10]
     folder = settings.work.resolve()/'cubes'/key
     rows = data.table.merge(list_series(settings.data), on=['patient_id', 'series_id']).to_dict('records')
-    tasks = [({k: r[k] for k in ('patient_id', 'series_id', 'folder')}, data.stacks.place(r['series_id']), str(masks.folder/str(r['patient_id'])/f"{r['series_id']}.npy"),
+    tasks = [({k: r[k] for k in ('patient_id', 'series_id', 'folder')}, data.stacks.place(r['series_id']),
+              str(masks.folder/str(r['patient_id'])/f"{r['series_id']}.npy"),
               str(folder/str(r['patient_id'])/f"{r['series_id']}.npy"), cubes) for r in rows]
     there = lambda task: Path(task[3]).with_suffix('.json').exists()
-    table = pd.DataFrame(parallel_map(_cut_one, tasks, settings.workers, 'cutting organs', there=there, few=16), columns=['patient_id', 'series_id', 'organs', 'reason'])
+    table = pd.DataFrame(
+        parallel_map(_cut_one, tasks, settings.workers, 'cutting organs', there=there, few=16),
+        columns=['patient_id', 'series_id', 'organs', 'reason'],
+    )
     have = table[table['reason'] == '']
     kept = data.table[data.table['series_id'].isin(have['series_id'])].reset_index(drop=True)
-    aside = pd.concat([data.set_aside, table.loc[table['reason'] != '', ['patient_id', 'series_id', 'reason']]], ignore_index=True)
+    aside = pd.concat(
+        [data.set_aside, table.loc[table['reason'] != '', ['patient_id', 'series_id', 'reason']]], ignore_index=True
+    )
     return Samples(kept, data.stacks, data.labels, aside), Cubes(folder, table, cubes)
 
 def load(
@@ -156,7 +179,9 @@ def load(
     providers: tuple | None = None,  # of masks; files on disk, then TotalSegmentator, when left out
 ) -> tuple[Samples, Cubes]:
     "The cohort as approach 6 sees it."
-    return cut_cohort(settings, *with_masks(settings, samples(settings, Recipe(5., SIZES[settings.preset].pixels)), providers))
+    return cut_cohort(
+        settings, *with_masks(settings, samples(settings, Recipe(5.0, SIZES[settings.preset].pixels)), providers)
+    )
 
 # %% ../../nbs/12_approach6.ipynb #66a62f09
 def dark_share(
@@ -181,21 +206,31 @@ class CubeDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, k):
         row = self.table.iloc[k]
-        parts = {n: torch.from_numpy(np.array(c)) for n, c in self.cubes.load(row['patient_id'], row['series_id']).items()}
+        parts = {
+            n: torch.from_numpy(np.array(c)) for n, c in self.cubes.load(row['patient_id'], row['series_id']).items()
+        }
         if self.augment: parts = {n: self._shake(c, n) for n, c in parts.items()}
         return {'image': parts, 'index': k, **{t: int(row[t]) for t in TARGETS}}
 
     @staticmethod
     def _shake(cube, name):
-        "A wound is a wound in a mirror: organs are mirrored along any axis, the trunk from side to side; and each organ is a few HU off."
+        """A wound is a wound in a mirror: organs are mirrored along any axis, the trunk from side to side; and
+        each organ is a few HU off."""
         flips = [a for a in ((1, 2, 3) if name != 'trunk' else (3,)) if np.random.rand() < .5]
         cube = cube.flip(flips)
         grey = cube[0].int() + int(np.random.randint(-4, 5))
         return torch.cat([grey.clamp(0, 255).to(torch.uint8)[None], cube[1:]])
 
 def _grown(mask, cells):
-    "A mask and all within some cells of it, along one axis after the other: a cube needs no more, at a quarter of the time."
-    for axis in range(3): mask = F.max_pool3d(mask, [2*cells + 1 if a == axis else 1 for a in range(3)], 1, [cells if a == axis else 0 for a in range(3)])
+    """A mask and all within some cells of it, along one axis after the other: a cube needs no more, at a quarter
+    of the time."""
+    for axis in range(3):
+        mask = F.max_pool3d(
+            mask,
+            [2 * cells + 1 if a == axis else 1 for a in range(3)],
+            1,
+            [cells if a == axis else 0 for a in range(3)],
+        )
     return mask
 
 class Stream(nn.Module):
@@ -203,13 +238,19 @@ class Stream(nn.Module):
 
     def __init__(self, width: int = 12, around: int = 3):  # cells around the organ that are seen
         super().__init__()
-        block = lambda i, k, s: nn.Sequential(nn.Conv3d(i, width, k, s, 1, bias=False), nn.BatchNorm3d(width), nn.ReLU(True))
+        block = lambda i, k, s: nn.Sequential(
+            nn.Conv3d(i, width, k, s, 1, bias=False), nn.BatchNorm3d(width), nn.ReLU(True)
+        )
         self.body, self.around = nn.Sequential(block(3, 4, 2), block(width, 3, 1), block(width, 3, 1)), around
 
     def forward(self, grey, label):  # (n, z, y, x) each; grey values around 0
         own = (label == 1).float()[:, None]
         near = _grown(own, self.around)
-        maps = self.body(torch.cat([grey[:, None]*near, own, (label == 2).float()[:, None]*near], 1).contiguous(memory_format=torch.channels_last_3d))
+        maps = self.body(
+            torch.cat([grey[:, None] * near, own, (label == 2).float()[:, None] * near], 1).contiguous(
+                memory_format=torch.channels_last_3d
+            )
+        )
         seen = F.max_pool3d(near if self.around > 3 else own, 2) > 0
         maps, seen = (maps*seen).flatten(2), seen.flatten(2)
         mean = maps.sum(2)/seen.sum(2).clamp(min=1)
@@ -221,7 +262,9 @@ class OrganNet(nn.Module):
     def __init__(self, width: int = 12):
         super().__init__()
         self.weights = 'random'
-        self.streams = nn.ModuleDict({n: Stream(width, 6 if n == 'trunk' else 3) for n in ('liver', 'spleen', 'kidney', 'trunk')})
+        self.streams = nn.ModuleDict(
+            {n: Stream(width, 6 if n == 'trunk' else 3) for n in ('liver', 'spleen', 'kidney', 'trunk')}
+        )
         self.heads = nn.ModuleDict({t: nn.Linear(2*width, 1 if len(g) == 2 else len(g)) for t, g in TARGETS.items()})
 
     def features(self, cubes, name):
@@ -248,8 +291,11 @@ def plan(
     from ctlab.learn.training import fading
     size = SIZES[settings.preset]
     epochs = settings.epochs or size.epochs
-    return Plan('approach6', lambda pretrained=False: OrganNet(size.width), lambda: TraumaLoss({'bowel': 2, 'extravasation': 6}, (1, 2, 4)), None, size.epochs, size.batch, size.rate, augment=True,
-                dataset=lambda rows, augment=None: CubeDataset(rows, cubes, bool(augment)), schedule=fading(epochs, .2), decay=1e-2, watch='', note={'size': repr(size), 'cubes': cubes.folder.name})
+    return Plan('approach6', lambda pretrained=False: OrganNet(size.width),
+                lambda: TraumaLoss({'bowel': 2, 'extravasation': 6}, (1, 2, 4)), None, size.epochs, size.batch,
+                size.rate, augment=True,
+                dataset=lambda rows, augment=None: CubeDataset(rows, cubes, bool(augment)), schedule=fading(epochs, .2),
+                decay=1e-2, watch='', note={'size': repr(size), 'cubes': cubes.folder.name})
 
 def run(
     settings: Settings,

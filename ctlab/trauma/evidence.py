@@ -26,19 +26,26 @@ class _Injury(torch.nn.Module):
         out = self.net(x)[self.target]
         return torch.cat([-out, out], 1) if out.shape[1] == 1 else torch.stack([out[:, 0], out[:, 1:].logsumexp(1)], 1)
 
+
 def attention(
     net: torch.nn.Module,  # of approaches 1 to 5
     image: torch.Tensor,  # one sample with its batch axis
     target: str,  # bowel, extravasation, kidney, liver or spleen
     layer: str | None = None,  # dotted name of a layer of the network; its last feature map when left out
-) -> np.ndarray:  # (rows, columns), or with the frames in front where the network looks at each; 0…1, high where the verdict rests
+) -> (
+    np.ndarray
+):  # (rows, columns), or with the slices in front where the network looks at each; 0…1, high where the verdict rests
     "Grad-CAM of the verdict 'injured'."
     from monai.visualize import GradCAM
     layer = layer or ('backbone.conv_head' if hasattr(net.backbone, 'conv_head') else 'backbone.layer4')
     before = [(p, p.requires_grad) for p in net.parameters()]
-    maps = GradCAM(_Injury(net.cpu().eval(), target), f'net.{layer}').compute_map(image, class_idx=1)  # (1 or frames, 1, …)
+    maps = GradCAM(_Injury(net.cpu().eval(), target), f'net.{layer}').compute_map(
+        image, class_idx=1
+    )  # (1 or slices, 1, …)
     for p, needed in before: p.requires_grad_(needed)
-    fine = torch.nn.functional.interpolate(maps.detach(), image.shape[2 - maps.ndim:], mode='trilinear' if maps.ndim == 5 else 'bilinear')
+    fine = torch.nn.functional.interpolate(
+        maps.detach(), image.shape[2 - maps.ndim :], mode='trilinear' if maps.ndim == 5 else 'bilinear'
+    )
     heat = (fine[0, 0] if len(fine) == 1 else fine[:, 0]).numpy()
     return (heat - heat.min())/max(float(np.ptp(heat)), 1e-9)
 
@@ -50,29 +57,36 @@ class _Region(torch.nn.Module):
         super().__init__()
         self.net, self.region, self.target = net, region, target
 
-    def forward(self, cube): return {self.target: self.net.heads[self.target](self.net.features({self.region: cube}, self.region))}
+    def forward(self, cube):
+        return {self.target: self.net.heads[self.target](self.net.features({self.region: cube}, self.region))}
+
 
 def _cube_evidence(net, cubes, target):
     "The cube on which approach 6 rests its verdict."
     regions = TARGET_ORGANS[target] if target in ('kidney', 'liver', 'spleen') else ('trunk',)
     views = {r: _Region(net.cpu().eval(), r, target) for r in regions}
-    with torch.no_grad(): hurt = {r: float(_Injury(v, target)(cubes[r][None].float()).diff(dim=1)) for r, v in views.items()}
+    with torch.no_grad():
+        hurt = {r: float(_Injury(v, target)(cubes[r][None].float()).diff(dim=1)) for r, v in views.items()}
     worst = max(hurt, key=hurt.get)
-    return cubes[worst][0].numpy()/255, attention(views[worst], cubes[worst][None].float(), target, f"net.streams.{worst.partition('_')[0]}.body.2")
+    return cubes[worst][0].numpy() / 255, attention(
+        views[worst], cubes[worst][None].float(), target, f"net.streams.{worst.partition('_')[0]}.body.2"
+    )
 
 def evidence(
     net: torch.nn.Module,  # of approaches 1 to 6
     image,  # of a sample, as its dataset gives it
     target: str,  # bowel, extravasation, kidney, liver or spleen
-    frames: int = 6,  # at most
+    slices: int = 6,  # at most
 ) -> tuple[np.ndarray, np.ndarray]:  # (pictures, place of the verdict), both (n, rows, columns), 0…1
-    "The frames that a verdict rests on."
+    "The slices that a verdict rests on."
     if isinstance(image, dict): pictures, heat = _cube_evidence(net, image, target)
     else:
-        pictures = (image[:, 1] if image.ndim == 4 and len(image) > 1 else image.reshape(-1, *image.shape[-2:])).numpy()  # the middle of triples; or all frames
+        # the middle of triples; or all slices
+        pictures = (image[:, 1] if image.ndim == 4 and len(image) > 1 else image.reshape(-1, *image.shape[-2:])).numpy()
         heat = attention(net, image[None], target)
-    n = min(frames, len(pictures))
-    if heat.ndim == 2: return pictures[np.linspace(0, len(pictures) - 1, n).astype(int)], np.broadcast_to(heat, (n, *heat.shape))
+    n = min(slices, len(pictures))
+    if heat.ndim == 2:
+        return pictures[np.linspace(0, len(pictures) - 1, n).astype(int)], np.broadcast_to(heat, (n, *heat.shape))
     chosen = np.sort(np.argsort(-heat.max((1, 2)), kind='stable')[:n])
     return pictures[chosen], heat[chosen]
 
@@ -97,26 +111,32 @@ def worst_misses(
     held, truth, rows = predictions[predictions['split'] == 'valid'], grade(labels), []
     for target, grades in TARGETS.items():
         hurt = held[held['patient_id'].map(truth[target]) > 0]
-        rows += [(r['patient_id'], r['series_id'], target, grades[truth.loc[r['patient_id'], target]], 1 - r[f'{target}_healthy']) for r in hurt.to_dict('records')]
+        rows += [(r['patient_id'], r['series_id'], target, grades[truth.loc[r['patient_id'], target]], 1
+                  - r[f'{target}_healthy']) for r in hurt.to_dict('records')]
     found = pd.DataFrame(rows, columns=['patient_id', 'series_id', 'target', 'grade', 'probability'])
-    return found.sort_values('probability', ignore_index=True).drop_duplicates('patient_id').head(n).reset_index(drop=True)
+    return (
+        found.sort_values('probability', ignore_index=True).drop_duplicates('patient_id').head(n).reset_index(drop=True)
+    )
 
 def miss_figure(
     misses: pd.DataFrame,  # from `worst_misses`
     dataset,  # of the plan; it holds their series
     net: torch.nn.Module,
-    frames: int = 6,  # shown of each
+    slices: int = 6,  # shown of each
     phantom: bool = True,
 ):  # matplotlib figure
-    "The misses: each a row of its frames, the place of the verdict in orange."
+    "The misses: each a row of its slices, the place of the verdict in orange."
     with style() as plt:
-        figure, axes = plt.subplots(max(1, len(misses)), frames, figsize=(1.55*frames, 1.75*max(1, len(misses)) + .3), squeeze=False)
+        figure, axes = plt.subplots(
+            max(1, len(misses)), slices, figsize=(1.55 * slices, 1.75 * max(1, len(misses)) + 0.3), squeeze=False
+        )
         for axis in axes.flat: axis.set_axis_off()
         for line, row in zip(axes, misses.to_dict('records')):
             k = int(np.flatnonzero(dataset.table['series_id'] == row['series_id'])[0])
-            for axis, picture, heat in zip(line, *evidence(net, dataset[k]['image'], row['target'], frames)):
+            for axis, picture, heat in zip(line, *evidence(net, dataset[k]['image'], row['target'], slices)):
                 show_evidence(axis, picture, heat)
-            line[0].set_title(f"patient {row['patient_id']}: {row['target']} {row['grade']}, called injured with {row['probability']:.2f}", fontsize=8)
-        figure.suptitle('The worst misses, with the frames that the network saw', fontsize=10)
+            line[0].set_title(f"patient {row['patient_id']}: {row['target']} {row['grade']}, called injured with "
+                              f"{row['probability']:.2f}", fontsize=8)
+        figure.suptitle('The worst misses, with the slices that the network saw', fontsize=10)
         mark(figure, phantom)
     return figure

@@ -11,7 +11,7 @@ import pandas as pd
 from ..core.anatomy import LABEL_COLUMNS, TARGETS
 from ..show.report import html_page
 from ..core.settings import Settings
-from .study import Samples, frames_of, with_masks
+from .study import Samples, slices_of, with_masks
 
 # %% auto #0
 __all__ = ['as_cohort', 'run_folders', 'predict_scans', 'page']
@@ -23,7 +23,10 @@ def as_cohort(
 ) -> Path:  # a cohort's folder
     "Anything to predict, in the layout of a cohort."
     source = Path(source).resolve()
-    if not source.is_dir(): raise FileNotFoundError(f'{source}: no such folder; give a folder with one DICOM series, or a cohort with train_images/')
+    if not source.is_dir():
+        raise FileNotFoundError(
+            f'{source}: no such folder; give a folder with one DICOM series, or a cohort with train_images/'
+        )
     if (source/'train_images').is_dir(): return source
     place = Path(work)/'predict'/f"{source.name}-{hashlib.sha1(str(source).encode()).hexdigest()[:8]}"
     link = place/'train_images'/'1'/'1'
@@ -36,18 +39,31 @@ def run_folders(
 ) -> list[Path]:
     "The finished folds of a model."
     model = Path(model)
-    found = [f for f in (model, *sorted(model.glob('fold*'))) if all((f/n).is_file() for n in ('config.json', 'weights.safetensors'))]
-    if not found: raise FileNotFoundError(f'{model}: no finished run; expected config.json and weights.safetensors, or folders fold0, fold1 …, as ctlab run writes them to reports/runs/STUDY/PRESET')
+    found = [
+        f
+        for f in (model, *sorted(model.glob('fold*')))
+        if all((f / n).is_file() for n in ('config.json', 'weights.safetensors'))
+    ]
+    if not found: raise FileNotFoundError(f'{model}: no finished run; expected config.json and weights.safetensors, '
+                                          f'or folders fold0, fold1 …, as ctlab run writes them to '
+                                          f'reports/runs/STUDY/PRESET')
     return found
 
 def _unlabelled(settings, recipe):
     "Samples without answers."
     from ctlab.cohort.stacks import prepare
     stacks = prepare(settings.data, settings.work, recipe, settings.workers)
-    usable = stacks.usable[stacks.usable['frames'] >= 8]
-    short = stacks.usable[stacks.usable['frames'] < 8].assign(reason='fewer than 8 frames')
-    aside = pd.concat([stacks.table[stacks.table['status'] != 'prepared'], short])[['patient_id', 'series_id', 'reason']]
-    return Samples(usable[['patient_id', 'series_id', 'frames']].reset_index(drop=True).assign(**dict.fromkeys(TARGETS, 0)), stacks, pd.DataFrame(), aside.reset_index(drop=True))
+    usable = stacks.usable[stacks.usable['slices'] >= 8]
+    short = stacks.usable[stacks.usable['slices'] < 8].assign(reason='fewer than 8 slices')
+    aside = pd.concat([stacks.table[stacks.table['status'] != 'prepared'], short])[
+        ['patient_id', 'series_id', 'reason']
+    ]
+    return Samples(
+        usable[['patient_id', 'series_id', 'slices']].reset_index(drop=True).assign(**dict.fromkeys(TARGETS, 0)),
+        stacks,
+        pd.DataFrame(),
+        aside.reset_index(drop=True),
+    )
 
 def _plan(study, settings):
     "(samples, plan) of a study for data without labels."
@@ -55,17 +71,24 @@ def _plan(study, settings):
     from ctlab.cohort.stacks import Recipe
     if study.startswith('approach1'):
         variant = 'cleaned' if study.endswith('cleaned') else 'published'
-        return _unlabelled(settings, approach1.recipe(settings.preset, variant)), approach1.plan(settings.preset, variant)
+        return _unlabelled(settings, approach1.recipe(settings.preset, variant)), approach1.plan(
+            settings.preset, variant
+        )
     if study == 'approach5':
         size = approach5.SIZES[settings.preset]
         data, masks = with_masks(settings, _unlabelled(settings, Recipe(size.spacing, size.pixels)))
         return data, approach5.plan(settings, data, masks)
     if study == 'approach6':
-        data, cubes = approach6.cut_cohort(settings, *with_masks(settings, _unlabelled(settings, Recipe(5., approach6.SIZES[settings.preset].pixels))))
+        data, cubes = approach6.cut_cohort(
+            settings, *with_masks(settings, _unlabelled(settings, Recipe(5.0, approach6.SIZES[settings.preset].pixels)))
+        )
         return data, approach6.plan(settings, data, cubes)
     module = {'approach2': approach2, 'approach3': approach3, 'approach4': approach4}.get(study.partition('_')[0])
     if module is None: raise ValueError(f'runs of {study!r} cannot be applied to new scans')
-    data, masks = with_masks(settings, _unlabelled(settings, Recipe(5., (approach4 if module is approach4 else approach2).SIZES[settings.preset][0])))
+    data, masks = with_masks(
+        settings,
+        _unlabelled(settings, Recipe(5.0, (approach4 if module is approach4 else approach2).SIZES[settings.preset][0])),
+    )
     return data, module.plan(settings, data, masks) if module is approach2 else module.plan(settings, data)
 
 # %% ../../nbs/lib/trauma/02_predict.ipynb #aae29980
@@ -75,7 +98,9 @@ def predict_scans(
     work: str = '',  # derived data; work/ when left out
     device: str = 'auto',
     workers: int = 0,
-) -> tuple[pd.DataFrame, dict]:  # (patient_id, series_id, target, grade, probability, low, high; what is needed for the page)
+) -> tuple[
+    pd.DataFrame, dict
+]:  # (patient_id, series_id, target, grade, probability, low, high; what is needed for the page)
     "Apply a run to new scans."
     from ctlab.learn.samples import loader
     from ctlab.learn.inference import predict
@@ -83,16 +108,31 @@ def predict_scans(
     folders = run_folders(model)
     configs = [json.loads((f/'config.json').read_text()) for f in folders]
     study, preset = configs[0]['study'], configs[0]['preset']
-    settings = Settings(data_root=str(as_cohort(source, work or Settings().work)), work_dir=work, preset=preset, device=device, workers=workers)
+    settings = Settings(
+        data_root=str(as_cohort(source, work or Settings().work)),
+        work_dir=work,
+        preset=preset,
+        device=device,
+        workers=workers,
+    )
     data, plan = _plan(study, settings)
-    if not len(data.table): raise ValueError(f'{source}: no usable scan; ' + '; '.join(data.set_aside['reason'].astype(str).head(3)))
+    if not len(data.table):
+        raise ValueError(f'{source}: no usable scan; ' + '; '.join(data.set_aside['reason'].astype(str).head(3)))
     opinions, nets = [], []
     for folder in folders:
         net = load_weights(plan.net(False), folder/'weights.safetensors')
-        opinions.append(predict(net, loader(frames_of(data, plan, data.table), plan.batch), 'cuda' if accelerator(device) == 'gpu' else 'cpu').set_index(['patient_id', 'series_id']))
+        opinions.append(
+            predict(
+                net,
+                loader(slices_of(data, plan, data.table), plan.batch),
+                'cuda' if accelerator(device) == 'gpu' else 'cpu',
+            ).set_index(['patient_id', 'series_id'])
+        )
         nets.append(net)
     stacked = np.stack([o[LABEL_COLUMNS].to_numpy() for o in opinions])
-    rows = [(*key, column.partition('_')[0], column.partition('_')[2], stacked[:, i, j].mean(), stacked[:, i, j].min(), stacked[:, i, j].max()) for i, key in enumerate(opinions[0].index) for j, column in enumerate(LABEL_COLUMNS)]
+    rows = [(*key, column.partition('_')[0], column.partition('_')[2], stacked[:, i, j].mean(), stacked[:, i, j].min(),
+             stacked[:, i, j].max()) for i, key in enumerate(opinions[0].index) for j,
+             column in enumerate(LABEL_COLUMNS)]
     table = pd.DataFrame(rows, columns=['patient_id', 'series_id', 'target', 'grade', 'probability', 'low', 'high'])
     return table, {'data': data, 'plan': plan, 'nets': nets, 'configs': configs, 'settings': settings}
 
@@ -105,19 +145,28 @@ def page(
     "The predictions as one page."
     config = context['configs'][0]
     trained = 'phantoms' if config['phantom'] else 'the RSNA 2023 cohort'
-    parts = [f"<h1>{html.escape(config['study'])}, {len(context['configs'])} fold(s), preset {config['preset']}</h1><p>Trained on {trained}, from {html.escape(str(config['weights']))} weights. For research only; not a medical device.</p>"]
-    dataset = frames_of(context['data'], context['plan'], context['data'].table)
+    parts = [f"<h1>{html.escape(config['study'])}, {len(context['configs'])} fold(s), preset "
+             f"{config['preset']}</h1><p>Trained on {trained}, from {html.escape(str(config['weights']))} weights. "
+             f"For research only; not a medical device.</p>"]
+    dataset = slices_of(context['data'], context['plan'], context['data'].table)
     for k, row in enumerate(context['data'].table.head(most).to_dict('records')):
         mine = table[table['series_id'] == row['series_id']]
         hurt = mine[mine['grade'] != 'healthy'].groupby('target')['probability'].sum()
-        lines = ''.join(f"<tr><td>{r.target}</td><td>{r.grade}</td><td>{r.probability:.2f}</td><td>{r.low:.2f} – {r.high:.2f}</td></tr>" for r in mine.itertuples() if r.grade != 'healthy')
-        parts.append(f"<h2>patient {row['patient_id']}, series {row['series_id']}</h2><table><tr><th>target</th><th>grade</th><th>probability</th><th>over the folds</th></tr>{lines}</table>"
-                     f"<p>What the network saw, with the place of the verdict on {hurt.idxmax()} injury:</p><img alt='frames' src='data:image/png;base64,{_evidence(dataset, k, context['nets'][0], hurt.idxmax(), config)}'>")
-    for r in context['data'].set_aside.itertuples(): parts.append(f'<p>Set aside: patient {r.patient_id}, series {r.series_id}: {html.escape(str(r.reason))}</p>')
+        lines = ''.join(f"<tr><td>{r.target}</td><td>{r.grade}</td><td>{r.probability:.2f}</td><td>{r.low:.2f} – "
+                        f"{r.high:.2f}</td></tr>" for r in mine.itertuples() if r.grade != 'healthy')
+        parts.append(
+            f"<h2>patient {row['patient_id']}, series "
+            f"{row['series_id']}</h2><table><tr><th>target</th><th>grade</th><th>probability</th><th>over the "
+            f"folds</th></tr>{lines}</table>"
+            f"<p>What the network saw, with the place of the verdict on {hurt.idxmax()} injury:</p><img alt='slices' "
+            f"src='data:image/png;base64,{_evidence(dataset, k, context['nets'][0], hurt.idxmax(), config)}'>"
+        )
+    for r in context['data'].set_aside.itertuples():
+        parts.append(f'<p>Set aside: patient {r.patient_id}, series {r.series_id}: {html.escape(str(r.reason))}</p>')
     return html_page('ctlab predictions', parts)
 
 def _evidence(dataset, k, net, target, config):
-    "The frames of a scan as a PNG in base64."
+    "The slices of a scan as a PNG in base64."
     from ctlab.trauma.evidence import evidence, show_evidence
     from ctlab.show.figures import mark, style
     pictures, places = evidence(net, dataset[k]['image'], target)

@@ -18,7 +18,7 @@ from ..learn.patches import neighbours
 from ..cohort.masks import MaskStacks, NoMask, mask_stacks
 from ..learn.nets import timm_backbone
 from ..phantoms.patients import PRESETS, make_cohort
-from ..cohort.stacks import Recipe, Stacks, prepare, read_frames
+from ..cohort.stacks import Recipe, Stacks, prepare, read_slices
 from ..core.settings import Settings
 from ..scans.volume import Volume
 
@@ -38,7 +38,11 @@ class Size:
     epochs: int
     rate: float = 1e-3
 
-SIZES = {'tiny': Size(8, 96, 64, 64, 8, 1), 'demo': Size(120, 192, 160, 2048, 16, 12), 'full': Size(1000, 256, 224, 32768, 32, 30)}
+SIZES = {
+    'tiny': Size(8, 96, 64, 64, 8, 1),
+    'demo': Size(120, 192, 160, 2048, 16, 12),
+    'full': Size(1000, 256, 224, 32768, 32, 30),
+}
 
 # %% ../../nbs/13_start.ipynb #f1c9293c
 def teachers(
@@ -46,10 +50,14 @@ def teachers(
 ) -> Path:  # root of a cohort that no study uses
     "Phantoms to learn from."
     root = settings.work/'start'/settings.preset
-    return make_cohort(root, replace(PRESETS[settings.preset], patients=SIZES[settings.preset].patients, spacings=(5.,), balanced=True, every_fault=False, masks=1.), settings.seed + 1000, {}, settings.workers)
+    return make_cohort(root, replace(PRESETS[settings.preset], patients=SIZES[settings.preset].patients, spacings=(5.,),
+                                     balanced=True, every_fault=False, masks=1.), settings.seed + 1000, {},
+                                     settings.workers)
 
 # %% ../../nbs/13_start.ipynb #24f1bda6
-WOUNDS = {'bowel': ('thick_wall', 'stranding', 'free_gas'), 'extravasation': ('extravasation',)} | dict.fromkeys(('kidney', 'liver', 'spleen'), ('laceration', 'haematoma', 'devascularised'))
+WOUNDS = {'bowel': ('thick_wall', 'stranding', 'free_gas'), 'extravasation': ('extravasation',)} | dict.fromkeys(
+    ('kidney', 'liver', 'spleen'), ('laceration', 'haematoma', 'devascularised')
+)
 LESSONS = tuple(TARGET_ORGANS) + tuple(f'{t} injury' for t in TARGETS)
 
 @dataclass(frozen=True)
@@ -60,7 +68,11 @@ class Truth:
 
     def ready(self) -> str:
         "Why nothing can come from here; empty when something may."
-        return '' if (Path(self.root)/'truth'/self.name).is_dir() else f'{self.root}/truth/{self.name} does not exist: only phantoms have it'
+        return (
+            ''
+            if (Path(self.root) / 'truth' / self.name).is_dir()
+            else f'{self.root}/truth/{self.name} does not exist: only phantoms have it'
+        )
 
     def __call__(self, row: dict) -> Volume:
         "The truth of a series."
@@ -75,7 +87,9 @@ def lesson(
     "Everything that a slice says."
     where = {g: np.isin(organs, [CODES[n] for n in names]) for g, names in TARGET_ORGANS.items()}
     hurt = {t: np.isin(wounds, [DETAILS[n] for n in names]) for t, names in WOUNDS.items()}
-    return np.stack([*where.values(), *(hurt[t] & where[t] if t in ('kidney', 'liver', 'spleen') else hurt[t] for t in TARGETS)]).astype(np.float32)
+    return np.stack(
+        [*where.values(), *(hurt[t] & where[t] if t in ('kidney', 'liver', 'spleen') else hurt[t] for t in TARGETS)]
+    ).astype(np.float32)
 
 # %% ../../nbs/13_start.ipynb #fa3a2b5a
 @dataclass(frozen=True)
@@ -84,7 +98,7 @@ class School:
     stacks: Stacks
     organs: MaskStacks
     wounds: MaskStacks
-    slices: pd.DataFrame  # patient_id, series_id, frame, hurt
+    slices: pd.DataFrame  # patient_id, series_id, slice, hurt
 
     def split(self, fold: int, n_folds: int) -> tuple[pd.DataFrame, pd.DataFrame]:
         "(slices to learn from, slices held out), by patient."
@@ -98,13 +112,16 @@ def school(
     "Draw the phantoms, prepare them, and list the slices that show an organ or a wound."
     root = teachers(settings)
     stacks = prepare(root, settings.work, Recipe(5., SIZES[settings.preset].pixels), settings.workers)
-    organs, wounds = (mask_stacks(root, settings.work, stacks, (Truth(str(root), n),), settings.workers) for n in ('organs', 'injuries'))
+    organs, wounds = (
+        mask_stacks(root, settings.work, stacks, (Truth(str(root), n),), settings.workers)
+        for n in ('organs', 'injuries')
+    )
     rows = []
     for r in stacks.usable.to_dict('records'):
         areas, hurt = organs.areas(r['series_id']), np.asarray(wounds.load(r['series_id'])).any((1, 2))
         shown = np.flatnonzero(sum(areas[n] for names in TARGET_ORGANS.values() for n in names) + hurt > 0)
         rows += [(r['patient_id'], r['series_id'], int(z), bool(hurt[z])) for z in shown]
-    return School(stacks, organs, wounds, pd.DataFrame(rows, columns=['patient_id', 'series_id', 'frame', 'hurt']))
+    return School(stacks, organs, wounds, pd.DataFrame(rows, columns=['patient_id', 'series_id', 'slice', 'hurt']))
 
 # %% ../../nbs/13_start.ipynb #5c1bbaa0
 class SliceDataset(torch.utils.data.Dataset):
@@ -117,26 +134,50 @@ class SliceDataset(torch.utils.data.Dataset):
         augment: bool = False,
     ):
         self.slices, self.view, self.augment = slices.reset_index(drop=True), view, augment
-        self.paths = {s: (school.stacks.folder/p, school.organs._path(s), school.wounds._path(s), n) for s, p, n in school.stacks.usable[['series_id', 'stack', 'frames']].itertuples(index=False)}
+        self.paths = {
+            s: (school.stacks.folder / p, school.organs._path(s), school.wounds._path(s), n)
+            for s, p, n in school.stacks.usable[['series_id', 'stack', 'slices']].itertuples(index=False)
+        }
 
     def __len__(self): return len(self.slices)
 
     def __getitem__(self, k):
-        series, at = self.slices['series_id'].iat[k], int(self.slices['frame'].iat[k])
-        stack, organs, wounds, frames = self.paths[series]
-        picture = torch.from_numpy(read_frames(stack, neighbours(at, 1, frames))).float()/255
-        truth = torch.from_numpy(lesson(read_frames(organs, [at])[0], read_frames(wounds, [at])[0]))
+        series, at = self.slices['series_id'].iat[k], int(self.slices['slice'].iat[k])
+        stack, organs, wounds, slices = self.paths[series]
+        picture = torch.from_numpy(read_slices(stack, neighbours(at, 1, slices))).float()/255
+        truth = torch.from_numpy(lesson(read_slices(organs, [at])[0], read_slices(wounds, [at])[0]))
         picture, truth = self._look(picture, truth)
-        return {'image': picture, 'share': F.avg_pool2d(truth, 4), 'shown': (truth.sum((1, 2)) > 16).float(), 'index': k}
+        return {
+            'image': picture,
+            'share': F.avg_pool2d(truth, 4),
+            'shown': (truth.sum((1, 2)) > 16).float(),
+            'index': k,
+        }
 
     def _look(self, picture, truth):
         "What the network sees of a slice."
-        angle, zoom, shift = (np.radians(np.random.uniform(-10, 10)), np.random.uniform(.85, 1.2), np.random.uniform(-.12, .12, 2)) if self.augment else (0., 1., (0., 0.))
+        angle, zoom, shift = (
+            (np.radians(np.random.uniform(-10, 10)), np.random.uniform(0.85, 1.2), np.random.uniform(-0.12, 0.12, 2))
+            if self.augment
+            else (0.0, 1.0, (0.0, 0.0))
+        )
         scale = self.view/picture.shape[-1]/zoom
-        turn = torch.tensor([[scale*np.cos(angle), -scale*np.sin(angle), shift[0]], [scale*np.sin(angle), scale*np.cos(angle), shift[1]]], dtype=torch.float32)
+        turn = torch.tensor(
+            [
+                [scale * np.cos(angle), -scale * np.sin(angle), shift[0]],
+                [scale * np.sin(angle), scale * np.cos(angle), shift[1]],
+            ],
+            dtype=torch.float32,
+        )
         grid = F.affine_grid(turn[None], [1, 1, self.view, self.view], align_corners=False)
-        picture, truth = (F.grid_sample(x[None], grid, mode, align_corners=False)[0] for x, mode in ((picture, 'bilinear'), (truth, 'nearest')))
-        if self.augment: picture = (picture - .5)*float(np.random.uniform(.85, 1.15)) + .5 + float(np.random.uniform(-.08, .08))
+        picture, truth = (
+            F.grid_sample(x[None], grid, mode, align_corners=False)[0]
+            for x, mode in ((picture, 'bilinear'), (truth, 'nearest'))
+        )
+        if self.augment:
+            picture = (
+                (picture - 0.5) * float(np.random.uniform(0.85, 1.15)) + 0.5 + float(np.random.uniform(-0.08, 0.08))
+            )
         return picture, truth
 
 # %% ../../nbs/13_start.ipynb #5d540c82
@@ -153,7 +194,9 @@ class LessonNet(nn.Module):
         self.backbone, self.weights = timm_backbone(backbone, pretrained)
         self.steps = [k for k, f in enumerate(self.backbone.feature_info) if f['reduction'] >= 4]
         self.pyramid = FeaturePyramidNetwork([self.backbone.feature_info[k]['num_chs'] for k in self.steps], maps)
-        self.places = nn.Sequential(nn.Conv2d(maps, maps, 3, padding=1), nn.ReLU(True), nn.Conv2d(maps, len(LESSONS), 1))
+        self.places = nn.Sequential(
+            nn.Conv2d(maps, maps, 3, padding=1), nn.ReLU(True), nn.Conv2d(maps, len(LESSONS), 1)
+        )
         self.slice = nn.Linear(self.backbone.num_features, len(LESSONS))
 
     def forward(self, x):  # (n, 3, rows, columns)
@@ -170,7 +213,11 @@ class LessonLoss(nn.Module):
         weight[len(TARGET_ORGANS):] = 3
         p = places.sigmoid()
         overlap = (2*(p*share).sum((0, 2, 3)) + 1)/((p + share).sum((0, 2, 3)) + 1)
-        losses = {'places': F.binary_cross_entropy_with_logits(places, share, pos_weight=weight), 'dice': 1 - overlap.mean(), 'slice': F.binary_cross_entropy_with_logits(outputs['slice'], batch['shown'])}
+        losses = {
+            'places': F.binary_cross_entropy_with_logits(places, share, pos_weight=weight),
+            'dice': 1 - overlap.mean(),
+            'slice': F.binary_cross_entropy_with_logits(outputs['slice'], batch['shown']),
+        }
         return losses | {'total': 5*losses['places'] + losses['dice'] + 2*losses['slice']}
 
 # %% ../../nbs/13_start.ipynb #09e523d8
@@ -189,26 +236,64 @@ def _run(settings, data, folder):
     from ctlab.learn.training import Learner, claim, code_of, fading, fit, save_weights
     size = SIZES[settings.preset]
     epochs = settings.epochs or size.epochs
-    code = code_of('core.anatomy', 'phantoms.body', 'phantoms.injury', 'phantoms.acquisition', 'phantoms.patients', 'cohort.stacks', 'cohort.masks', 'learn.nets', 'learn.training', 'trauma.start')
+    code = code_of('core.anatomy', 'phantoms.body', 'phantoms.injury', 'phantoms.acquisition', 'phantoms.patients',
+                   'cohort.stacks', 'cohort.masks', 'learn.nets', 'learn.training', 'trauma.start')
     state = claim(folder, asdict(replace(settings, workers=0)) | {'size': repr(size), 'code': code})
     L.seed_everything(settings.seed, verbose=False)
     net = LessonNet()
     learner = Learner(net, LessonLoss(), size.rate, fading(epochs), 1e-2)
     if state == 'finished': return read_run(folder, learner)
     train, valid = data.split(settings.fold, settings.n_folds)
-    done = fit(learner, _drawn(SliceDataset(data, train, size.view, True), size, settings.seed), torch.utils.data.DataLoader(SliceDataset(data, valid[::2], size.view), 2*size.batch), folder, epochs, settings.device, resume=state == 'unfinished', watch='')
+    done = fit(
+        learner,
+        _drawn(SliceDataset(data, train, size.view, True), size, settings.seed),
+        torch.utils.data.DataLoader(SliceDataset(data, valid[::2], size.view), 2 * size.batch),
+        folder,
+        epochs,
+        settings.device,
+        resume=state == 'unfinished',
+        watch='',
+    )
     predictions, metrics = judge(net, SliceDataset(data, valid, size.view), settings)
-    config = asdict(settings) | {'study': 'start', 'epochs': epochs, 'size': asdict(size), 'weights': net.weights, 'phantom': True, 'best_epoch': done['best'], 'seconds': round(done['seconds'], 1), 'waiting_for_data': round(done['waiting'], 4),
-                                 'slices': {'train': len(train), 'valid': len(valid)}, 'patients': {'train': train['patient_id'].nunique(), 'valid': valid['patient_id'].nunique()}}
-    save_weights(net, folder/'weights.safetensors', {'study': 'start', 'backbone': 'efficientnet_b0', 'preset': settings.preset, 'trained on': f"{train['patient_id'].nunique()} other phantoms, every voxel known", 'pixels': size.pixels})
+    config = asdict(settings) | {
+        'study': 'start',
+        'epochs': epochs,
+        'size': asdict(size),
+        'weights': net.weights,
+        'phantom': True,
+        'best_epoch': done['best'],
+        'seconds': round(done['seconds'], 1),
+        'waiting_for_data': round(done['waiting'], 4),
+        'slices': {'train': len(train), 'valid': len(valid)},
+        'patients': {'train': train['patient_id'].nunique(), 'valid': valid['patient_id'].nunique()},
+    }
+    save_weights(
+        net,
+        folder / 'weights.safetensors',
+        {
+            'study': 'start',
+            'backbone': 'efficientnet_b0',
+            'preset': settings.preset,
+            'trained on': f"{train['patient_id'].nunique()} other phantoms, every voxel known",
+            'pixels': size.pixels,
+        },
+    )
     write_run(folder, metrics, predictions, config)
-    return done | {'metrics': metrics, 'predictions': predictions, 'folder': folder, 'learner': learner, 'config': config}
+    return done | {
+        'metrics': metrics,
+        'predictions': predictions,
+        'folder': folder,
+        'learner': learner,
+        'config': config,
+    }
 
 def _drawn(dataset, size, seed):
     "A loader that draws as many slices with a wound as without."
     hurt = dataset.slices['hurt'].to_numpy()
     odds = np.where(hurt, .5/max(1, hurt.sum()), .5/max(1, (~hurt).sum()))
-    sampler = torch.utils.data.WeightedRandomSampler(odds.tolist(), size.slices, generator=torch.Generator().manual_seed(seed))
+    sampler = torch.utils.data.WeightedRandomSampler(
+        odds.tolist(), size.slices, generator=torch.Generator().manual_seed(seed)
+    )
     return torch.utils.data.DataLoader(dataset, size.batch, sampler=sampler, drop_last=True)
 
 # %% ../../nbs/13_start.ipynb #5bd7db9e
@@ -219,21 +304,35 @@ def judge(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # (one row per slice, metrics)
     "What a network recognises on slices."
     from ctlab.judge.metrics import bootstrap, patient_weights
-    device, rows, level = next(net.parameters()).device, [], torch.tensor([.5]*len(TARGET_ORGANS) + [.25]*len(TARGETS))[:, None, None]  # wounds count three times, so their even odds lie at a quarter
+    device, rows, level = (
+        next(net.parameters()).device,
+        [],
+        torch.tensor([0.5] * len(TARGET_ORGANS) + [0.25] * len(TARGETS))[:, None, None],
+    )  # wounds count three times, so their even odds lie at a quarter
     net.eval()
     with torch.inference_mode():
         for batch in torch.utils.data.DataLoader(dataset, 32):
             out = net(batch['image'].to(device))
             found, there = (out['places'].cpu() > 0).float(), (batch['share'] > level).float()
-            rows.append(torch.cat([batch['shown'], out['slice'].cpu().sigmoid(), (found*there).sum((2, 3)), found.sum((2, 3)) + there.sum((2, 3))], 1))
+            rows.append(torch.cat([batch['shown'], out['slice'].cpu().sigmoid(), (found*there).sum((2, 3)),
+                                   found.sum((2, 3)) + there.sum((2, 3))], 1))
     columns = [f'{what} {n}' for what in ('shown', 'probability', 'both', 'sum') for n in LESSONS]
     table = pd.concat([dataset.slices, pd.DataFrame(torch.cat(rows).numpy(), columns=columns)], axis=1)
     weights, metrics = patient_weights(table['patient_id'], 1000, settings.seed), []
     for name in LESSONS:
         y = table[f'shown {name}'].to_numpy()
-        auc = bootstrap('auc_roc', y.astype(int), table[f'probability {name}'].to_numpy(), table['patient_id'].to_numpy(), 1000, settings.seed) if 0 < y.mean() < 1 else (np.nan,)*3
+        auc = bootstrap('auc_roc', y.astype(int), table[f'probability {name}'].to_numpy(),
+                        table['patient_id'].to_numpy(), 1000, settings.seed) if 0 < y.mean() < 1 else (np.nan,)*3
         both, total = (table[f'{c} {name}'].to_numpy() for c in ('both', 'sum'))
         spread = 2*(weights @ both)/np.maximum(weights @ total, 1)
-        metrics += [(name, 'auc_roc', *auc), (name, 'dice', 2*both.sum()/max(1, total.sum()), *np.quantile(spread, [.025, .975]))]
-    frame = pd.DataFrame(metrics, columns=['target', 'metric', 'value', 'low', 'high'])
-    return table, frame.assign(study='start', fold=settings.fold, split='valid', n=table['patient_id'].nunique())[['study', 'fold', 'target', 'split', 'metric', 'value', 'low', 'high', 'n']]
+        metrics += [
+            (name, 'auc_roc', *auc),
+            (name, 'dice', 2 * both.sum() / max(1, total.sum()), *np.quantile(spread, [0.025, 0.975])),
+        ]
+    scores = pd.DataFrame(metrics, columns=['target', 'metric', 'value', 'low', 'high'])
+    return (
+        table,
+        scores.assign(study='start', fold=settings.fold, split='valid', n=table['patient_id'].nunique())[
+            ['study', 'fold', 'target', 'split', 'metric', 'value', 'low', 'high', 'n']
+        ],
+    )

@@ -16,13 +16,13 @@ from ..core.settings import Settings
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'Samples', 'samples', 'with_masks', 'Plan', 'train_fold', 'frames_of', 'fold_metrics', 'score_patients']
+__all__ = ['log', 'Samples', 'samples', 'with_masks', 'Plan', 'train_fold', 'slices_of', 'fold_metrics', 'score_patients']
 
 # %% ../../nbs/lib/trauma/00_study.ipynb #21acdebd
 @dataclass(frozen=True)
 class Samples:
     "What a study learns from."
-    table: pd.DataFrame  # patient_id, series_id, frames, five class numbers, fold
+    table: pd.DataFrame  # patient_id, series_id, slices, five class numbers, fold
     stacks: Stacks
     labels: pd.DataFrame  # the label table
     set_aside: pd.DataFrame  # series that could not be used, with reasons
@@ -31,31 +31,34 @@ class Samples:
         "(training rows, held-out rows); a patient on both sides is an error."
         train, valid = self.table[self.table['fold'] != fold], self.table[self.table['fold'] == fold]
         check_folds(train['patient_id'], valid['patient_id'])
-        if not len(train) or not len(valid): raise ValueError(f'fold {fold} leaves {len(train)} scans for training and {len(valid)} for validation')
+        if not len(train) or not len(valid):
+            raise ValueError(f'fold {fold} leaves {len(train)} scans for training and {len(valid)} for validation')
         return train.reset_index(drop=True), valid.reset_index(drop=True)
 
 def samples(
     settings: Settings,
     recipe: Recipe,  # how stacks are made
-    min_frames: int = 8,  # shorter stacks are set aside
+    min_slices: int = 8,  # shorter stacks are set aside
     cleaned: bool = True,  # leave out what the cleaning chapter set aside
 ) -> Samples:
     "The cohort's scans, prepared, labelled and folded."
     root = ensure_cohort(settings)
     labels = read_labels(root)
     stacks = prepare(root, settings.work, recipe, settings.workers)
-    short = stacks.usable[stacks.usable['frames'] < min_frames].assign(reason=f'fewer than {min_frames} frames')
+    short = stacks.usable[stacks.usable['slices'] < min_slices].assign(reason=f'fewer than {min_slices} slices')
     aside = pd.concat([stacks.table[stacks.table['status'] != 'prepared'], short], ignore_index=True)
-    usable = stacks.usable[stacks.usable['frames'] >= min_frames]
+    usable = stacks.usable[stacks.usable['slices'] >= min_slices]
     if cleaned:
         from ctlab.cohort.cleaning import clean
         decisions = clean(root, settings.work, workers=settings.workers).set_index('series_id')
         bad = usable['series_id'].map(decisions['decision']) == 'set aside'
-        aside = pd.concat([aside, usable[bad].assign(reason=usable.loc[bad, 'series_id'].map(decisions['reason']))], ignore_index=True)
+        aside = pd.concat(
+            [aside, usable[bad].assign(reason=usable.loc[bad, 'series_id'].map(decisions['reason']))], ignore_index=True
+        )
         usable = usable[~bad]
     unlabelled = ~usable['patient_id'].isin(labels.index)
     aside = pd.concat([aside, usable[unlabelled].assign(reason='no row in the label table')], ignore_index=True)
-    table = usable[~unlabelled][['patient_id', 'series_id', 'frames']].reset_index(drop=True)
+    table = usable[~unlabelled][['patient_id', 'series_id', 'slices']].reset_index(drop=True)
     table = table.join(grade(labels), on='patient_id').join(stored_folds(settings, labels), on='patient_id')
     return Samples(table, stacks, labels, aside[['patient_id', 'series_id', 'reason']])
 
@@ -63,22 +66,40 @@ def samples(
 def with_masks(
     settings: Settings,
     samples: Samples,
-    providers: tuple | None = None,  # asked in this order; files on disk, then TotalSegmentator's fast network, when left out
-    least: float = 100.,  # mm² of organ that make a frame part of the region
+    # asked in this order; files on disk, then TotalSegmentator's fast network, when left out
+    providers: tuple | None = None,
+    least: float = 100.,  # mm² of organ that make a slice part of the region
 ):  # (Samples whose table has first and last, MaskStacks)
     "The samples that have organ masks, with the ends of their region of interest."
     from ctlab.cohort.masks import NoMask, OnDisk, TotalSegmentator, mask_stacks, roi
     from ctlab.learn.training import accelerator
-    providers = providers or (OnDisk(str(settings.data)), TotalSegmentator(True, 'gpu' if accelerator(settings.device) == 'gpu' else 'cpu'))
+    providers = providers or (OnDisk(str(settings.data)), TotalSegmentator(True, 'gpu'
+        if accelerator(settings.device) == 'gpu' else 'cpu'))
     masks = mask_stacks(settings.data, settings.work, samples.stacks, providers, settings.workers)
     ends, aside = {}, []
     for row in samples.table.to_dict('records'):
-        try: ends[row['series_id']] = roi(masks.areas(row['series_id']), least=least)
-        except (NoMask, KeyError) as error: aside.append({'patient_id': row['patient_id'], 'series_id': row['series_id'], 'reason': str(error).strip("'\"")})
+        try:ends[row['series_id']] = roi(masks.areas(row['series_id']), least=least)
+        except (NoMask, KeyError) as error:
+            aside.append({'patient_id': row['patient_id'], 'series_id': row['series_id'],
+                          'reason': str(error).strip("'\"")})
     table = samples.table[samples.table['series_id'].isin(list(ends))].reset_index(drop=True)
     table['first'], table['last'] = [[ends[s][k] for s in table['series_id']] for k in (0, 1)]
-    if not len(table): raise NoMask(f'no scan of {settings.data} has organ masks; ' + '; '.join(f'{n}: {w}' for p in providers if (n := p.name) and (w := p.ready())))
-    return replace(samples, table=table, set_aside=pd.concat([samples.set_aside, pd.DataFrame(aside, columns=['patient_id', 'series_id', 'reason'])], ignore_index=True)), masks
+    if not len(table):
+        raise NoMask(
+            f'no scan of {settings.data} has organ masks; '
+            + '; '.join(f'{n}: {w}' for p in providers if (n := p.name) and (w := p.ready()))
+        )
+    return (
+        replace(
+            samples,
+            table=table,
+            set_aside=pd.concat(
+                [samples.set_aside, pd.DataFrame(aside, columns=['patient_id', 'series_id', 'reason'])],
+                ignore_index=True,
+            ),
+        ),
+        masks,
+    )
 
 # %% ../../nbs/lib/trauma/00_study.ipynb #45b1ebe5
 @dataclass(frozen=True)
@@ -87,15 +108,15 @@ class Plan:
     study: str  # name of the run's folder
     net: object  # (pretrained: 'auto', False or the file of a start) -> network
     loss: object  # () -> loss
-    select: object  # (frames in the stack, row) -> indices
+    select: object  # (slices in the stack, row) -> indices
     epochs: int
     batch: int = 8
     rate: float = 1e-4
-    augment: object = None  # a callable on (frames, 1, rows, columns), or None
+    augment: object = None  # a callable on (slices, 1, rows, columns), or None
     volume: bool = False  # 3-D input
     masks: object = None  # `masks.MaskStacks` whose outside becomes black
     opened: bool = False  # open the masks first
-    dataset: object = None  # (rows, augment?) -> Dataset, for samples that are not plain frames
+    dataset: object = None  # (rows, augment?) -> Dataset, for samples that are not plain slices
     patience: int = 0
     schedule: object = None  # epoch -> factor of the rate
     decay: float = 0.  # of the weights
@@ -107,7 +128,8 @@ def train_fold(
     samples: Samples,
     plan: Plan,
 ) -> dict:  # history, metrics, predictions, folder, config, learner, best, seconds, waiting
-    "Train on all folds but one, predict both sides, measure, store. A finished run with these settings, data and code is read back; an unfinished one goes on."
+    """Train on all folds but one, predict both sides, measure, store. A finished run with these settings, data
+    and code is read back; an unfinished one goes on."""
     folder = settings.run_folder(plan.study)
     with only_one(folder): return _train_fold(settings, samples, plan, folder)
 
@@ -124,36 +146,93 @@ def _train_fold(settings, samples, plan, folder):
     if state == 'finished': return read_run(folder, learner)
     train, valid = samples.split(settings.fold)
     epochs = settings.epochs or plan.epochs
-    workers = min(settings.workers or 2, 8) if settings.preset != 'tiny' and accelerator(settings.device) == 'gpu' else 0
-    run = fit(learner, loader(frames_of(samples, plan, train, plan.augment), plan.batch, True, workers, settings.seed), loader(frames_of(samples, plan, valid), plan.batch, workers=workers), folder, epochs, settings.device, plan.patience, resume=state == 'unfinished', watch=plan.watch)
+    workers = (
+        min(settings.workers or 2, 8) if settings.preset != 'tiny' and accelerator(settings.device) == 'gpu' else 0
+    )
+    run = fit(
+        learner,
+        loader(slices_of(samples, plan, train, plan.augment), plan.batch, True, workers, settings.seed),
+        loader(slices_of(samples, plan, valid), plan.batch, workers=workers),
+        folder,
+        epochs,
+        settings.device,
+        plan.patience,
+        resume=state == 'unfinished',
+        watch=plan.watch,
+    )
     device = 'cuda' if accelerator(settings.device) == 'gpu' else 'cpu'
-    predictions = pd.concat([predict(learner.net, loader(frames_of(samples, plan, rows), plan.batch), device).assign(split=split) for split, rows in (('train', train), ('valid', valid))], ignore_index=True)
+    predictions = pd.concat(
+        [
+            predict(learner.net, loader(slices_of(samples, plan, rows), plan.batch), device).assign(split=split)
+            for split, rows in (('train', train), ('valid', valid))
+        ],
+        ignore_index=True,
+    )
     metrics = fold_metrics(samples, predictions, plan.study, settings.fold, settings.seed)
-    config = asdict(settings) | {'study': plan.study, 'epochs': epochs, 'batch': plan.batch, 'rate': plan.rate, 'weights': getattr(net, 'weights', 'random'), 'phantom': settings.phantom, 'best_epoch': run['best'], 'seconds': round(run['seconds'], 1),
-              'waiting_for_data': round(run['waiting'], 4), 'scans': {'train': len(train), 'valid': len(valid), 'set_aside': len(samples.set_aside)}, 'data': str(settings.data), 'rsna_score': score_patients(samples.labels, predictions)} | (plan.note or {})
-    save_weights(learner.net, folder/'weights.safetensors', {'study': plan.study, 'fold': settings.fold, 'preset': settings.preset, 'trained on': 'phantoms' if settings.phantom else 'the RSNA 2023 cohort', 'started from': config['weights']})
+    config = asdict(settings) | {'study': plan.study, 'epochs': epochs, 'batch': plan.batch, 'rate': plan.rate,
+                                 'weights': getattr(net, 'weights', 'random'), 'phantom': settings.phantom,
+                                 'best_epoch': run['best'], 'seconds': round(run['seconds'], 1),
+              'waiting_for_data': round(run['waiting'], 4), 'scans': {'train': len(train), 'valid': len(valid),
+                  'set_aside': len(samples.set_aside)}, 'data': str(settings.data),
+                  'rsna_score': score_patients(samples.labels, predictions)} | (plan.note or {})
+    save_weights(
+        learner.net,
+        folder / 'weights.safetensors',
+        {
+            'study': plan.study,
+            'fold': settings.fold,
+            'preset': settings.preset,
+            'trained on': 'phantoms' if settings.phantom else 'the RSNA 2023 cohort',
+            'started from': config['weights'],
+        },
+    )
     write_run(folder, metrics, predictions, config)
-    return run | {'metrics': metrics, 'predictions': predictions, 'folder': folder, 'learner': learner, 'config': config}
+    return run | {
+        'metrics': metrics,
+        'predictions': predictions,
+        'folder': folder,
+        'learner': learner,
+        'config': config,
+    }
 
-def frames_of(
+def slices_of(
     samples: Samples,
     plan: Plan,
     rows: pd.DataFrame,  # of the samples' table
-    augment=None,  # a callable on (frames, 1, rows, columns), or None
+    augment=None,  # a callable on (slices, 1, rows, columns), or None
 ):  # a Dataset
     "The pictures that a plan's network sees."
-    from ctlab.learn.samples import FrameDataset
+    from ctlab.learn.samples import SliceDataset
     if plan.dataset: return plan.dataset(rows, augment)
-    return FrameDataset(rows, samples.stacks, plan.select, augment, plan.volume, plan.masks, plan.opened)
+    return SliceDataset(rows, samples.stacks, plan.select, augment, plan.volume, plan.masks, plan.opened)
 
 # %% ../../nbs/lib/trauma/00_study.ipynb #de56f5c0
 def _claim(folder, settings, samples, plan):
     "See `train.claim`: all that a run depends on."
     import hashlib
     from ctlab.learn.training import claim, code_of
-    code = code_of('core.anatomy', 'cohort.stacks', 'cohort.masks', *(f'learn.{m}' for m in ('samples', 'nets', 'losses', 'training', 'inference')), 'judge.metrics', 'trauma.study', f"trauma.{plan.study.partition('_')[0]}")
+    code = code_of(
+        'core.anatomy',
+        'cohort.stacks',
+        'cohort.masks',
+        *(f'learn.{m}' for m in ('samples', 'nets', 'losses', 'training', 'inference')),
+        'judge.metrics',
+        'trauma.study',
+        f"trauma.{plan.study.partition('_')[0]}",
+    )
     data = hashlib.sha1(samples.table.to_csv(index=False).encode()).hexdigest()
-    return claim(folder, asdict(settings) | {'study': plan.study, 'plan': [plan.epochs, plan.batch, plan.rate, plan.patience, plan.volume, plan.opened, plan.note], 'stacks': samples.stacks.folder.name, 'data': data, 'code': code, 'start': settings.start and hashlib.sha1(settings.pretrained.read_bytes()).hexdigest()})
+    return claim(
+        folder,
+        asdict(settings)
+        | {
+            'study': plan.study,
+            'plan': [plan.epochs, plan.batch, plan.rate, plan.patience, plan.volume, plan.opened, plan.note],
+            'stacks': samples.stacks.folder.name,
+            'data': data,
+            'code': code,
+            'start': settings.start and hashlib.sha1(settings.pretrained.read_bytes()).hexdigest(),
+        },
+    )
 
 def fold_metrics(
     samples: Samples,
@@ -167,8 +246,14 @@ def fold_metrics(
     from ctlab.judge.metrics import metrics_table
     truth, tables = grade(samples.labels), []
     for split, part in predictions.groupby('split'):
-        tables.append(metrics_table(truth.loc[part['patient_id']], as_scores(part), part['patient_id'].to_numpy(), seed=seed).assign(split=split))
-    return pd.concat(tables, ignore_index=True).assign(study=study, fold=fold)[['study', 'fold', 'target', 'split', 'metric', 'value', 'low', 'high', 'n']]
+        tables.append(
+            metrics_table(
+                truth.loc[part['patient_id']], as_scores(part), part['patient_id'].to_numpy(), seed=seed
+            ).assign(split=split)
+        )
+    return pd.concat(tables, ignore_index=True).assign(study=study, fold=fold)[
+        ['study', 'fold', 'target', 'split', 'metric', 'value', 'low', 'high', 'n']
+    ]
 
 def score_patients(
     labels: pd.DataFrame,  # the label table

@@ -65,9 +65,9 @@ def _ircad(root, part):
 
 def _folders(root, part):
     return [
-        Case(p.name, p / 'dicom', {_nifti_name(m): m for m in sorted((p / 'masks').glob('*.nii*'))} or None)
+        Case(p.name, p/'dicom', {_nifti_name(m): m for m in sorted((p/'masks').glob('*.nii*'))} or None)
         for p in root.iterdir()
-        if (p / 'dicom').is_dir()
+        if (p/'dicom').is_dir()
     ]
 
 # %% ../../nbs/lib/cohort/04_cases.ipynb #c4a811f8

@@ -54,7 +54,7 @@ def read_labels(
     if 'patient_id' not in table:
         raise ValueError(f'{path}: no column patient_id; found {", ".join(table.columns[:8])}')
     labels = table.set_index('patient_id')
-    try:check_labels(labels)
+    try: check_labels(labels)
     except ValueError as error: raise ValueError(f'{path}: {error}') from error
     return labels[[*LABEL_COLUMNS, 'any_injury']].astype(np.int8)
 

@@ -105,7 +105,7 @@ def arrange(
     write_whole(out/'series.csv', table.to_csv(index=False))
     write_whole(out/'set_aside.csv', rest.to_csv(index=False))
     write_whole(
-        out / 'labels_to_fill.csv',
+        out/'labels_to_fill.csv',
         pd.DataFrame({'patient_id': table['patient_id'].unique()})
         .reindex(columns=['patient_id', *LABEL_COLUMNS, 'any_injury'])
         .to_csv(index=False),

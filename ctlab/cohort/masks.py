@@ -121,7 +121,7 @@ class TotalSegmentator:
         from totalsegmentator.map_to_binary import class_map
         from totalsegmentator.python_api import totalsegmentator
         folder = (
-            dict(output=beside / 'masks.nii.gz', skip_saving=not self.preview)
+            dict(output=beside/'masks.nii.gz', skip_saving=not self.preview)
             if beside
             else dict(output=None, skip_saving=True)
         )
@@ -144,7 +144,7 @@ def weights_folder() -> Path:
     return (
         Path(os.environ['TOTALSEG_WEIGHTS_PATH'])
         if 'TOTALSEG_WEIGHTS_PATH' in os.environ
-        else home / 'nnunet' / 'results'
+        else home/'nnunet' / 'results'
     )
 
 def _no_telemetry():
@@ -265,7 +265,7 @@ def _mask_one(task):
         'reason': '',
     }, []
     for provider in providers:
-        try:mask = provider(row)
+        try: mask = provider(row)
         except NoMask as error:reasons.append(f'{provider.name}: {error}'); continue
         except Exception as error: reasons.append(f'{provider.name}: {type(error).__name__}: {error}'); continue
         shape = np.load(stack, mmap_mode='r').shape

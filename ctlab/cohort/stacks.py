@@ -145,7 +145,7 @@ def stack_series(
     for k in nearest_slices(found.positions, recipe.spacing):
         for neighbour in (k, k + 1, k - 1):  # a slice that cannot be decoded is replaced by its neighbour
             if not 0 <= neighbour < len(found.order) or found.order[neighbour] in used: continue
-            try:slices.append(_picture(series[found.order[neighbour]], limits, recipe, tables))
+            try: slices.append(_picture(series[found.order[neighbour]], limits, recipe, tables))
             except dicom.DicomError as error: notes.append(str(error)); continue
             positions.append(float(found.positions[neighbour])); used.append(found.order[neighbour])
             break
@@ -394,7 +394,7 @@ def catalogue(
         ).encode()
     ).hexdigest()
     files = [folder/'instances.parquet', folder/'series.parquet']
-    if all(f.exists() for f in files) and (folder / 'key').exists() and (folder / 'key').read_text() == key:
+    if all(f.exists() for f in files) and (folder/'key').exists() and (folder/'key').read_text() == key:
         return tuple(pd.read_parquet(f) for f in files)
     rows = parallel_map(
         _catalogue_one, listed.to_dict('records'), workers, 'reading headers' if progress else None, scheduler=scheduler

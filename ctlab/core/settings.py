@@ -61,15 +61,15 @@ class Settings:
         )
     @property
     def data(self) -> Path:
-        return Path(self.data_root) if self.data_root else project_root() / 'data' / 'phantom' / self.preset
+        return Path(self.data_root) if self.data_root else project_root()/'data' / 'phantom' / self.preset
 
     @property
     def work(self) -> Path:
-        return Path(self.work_dir) if self.work_dir else project_root() / 'work'
+        return Path(self.work_dir) if self.work_dir else project_root()/'work'
 
     @property
     def out(self) -> Path:
-        return Path(self.out_dir) if self.out_dir else project_root() / 'reports' / 'runs'
+        return Path(self.out_dir) if self.out_dir else project_root()/'reports' / 'runs'
 
     def run_folder(self, study: str) -> Path:
         "Where a study's results of this fold go."
@@ -80,7 +80,7 @@ class Settings:
         "What a network begins from: 'auto', or the file of a start."
         if not self.start: return 'auto'
         path = (
-            replace(self, fold=0).run_folder('start') / 'weights.safetensors'
+            replace(self, fold=0).run_folder('start')/'weights.safetensors'
             if self.start == 'phantoms'
             else Path(self.start)
         )

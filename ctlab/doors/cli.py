@@ -42,7 +42,7 @@ def _packages():
         else dict.fromkeys(('torch', 'lightning', 'timm', 'monai', 'pydicom', 'SimpleITK', 'papermill', 'nbdev'))
     )
     def found(name):
-        try:return metadata.version(name)
+        try: return metadata.version(name)
         except metadata.PackageNotFoundError: return None
     return [(n, v, found(n)) for n, v in wanted.items()]
 
@@ -50,7 +50,7 @@ def _weights():
     "(what, found, where) of the pretrained weights that the studies can use."
     hub = Path(
         os.environ.get('HF_HUB_CACHE')
-        or Path(os.environ.get('HF_HOME', Path.home() / '.cache' / 'huggingface')) / 'hub'
+        or Path(os.environ.get('HF_HOME', Path.home()/'.cache' / 'huggingface'))/'hub'
     )
     torch_home = Path(os.environ.get('TORCH_HOME', Path.home()/'.cache'/'torch'))/'hub'/'checkpoints'
     from ctlab.cohort.masks import weights_folder
@@ -60,7 +60,7 @@ def _weights():
         ('EfficientNet-B0 (ImageNet)', any(hub.glob('models--timm--efficientnet_b0*')), hub),
         ('r3d_18 (Kinetics-400)', any(torch_home.glob('r3d_18*')), torch_home),
         ('TotalSegmentator', total.is_dir() and any(total.glob('Dataset*')), total),
-        ('a start of our own (demo)', (own / 'config.json').exists(), own),
+        ('a start of our own (demo)', (own/'config.json').exists(), own),
     ]
 
 def _machine():
@@ -68,7 +68,7 @@ def _machine():
     import platform, shutil
     from ctlab.core.parallel import cores
     free = shutil.disk_usage(os.getcwd()).free/2**30
-    try:memory = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30
+    try: memory = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30
     except (ValueError, OSError, AttributeError): memory = float('nan')
     try:
         import torch
@@ -233,7 +233,7 @@ def run(
     """
     from ctlab.core.parallel import parallel_map
     from ctlab.core.settings import Settings, project_root
-    try:notebook = find_notebook(study)
+    try: notebook = find_notebook(study)
     except FileNotFoundError as error: _stop(str(error), 2)
     parameters = dict(zip(parameter or [], map(_value, values or [])))
     known = _known_parameters(notebook)
@@ -297,7 +297,8 @@ def report(
         ctlab report spleen --preset demo
     """
     from ctlab.cohort.labels import grade, read_labels
-    from ctlab.show.report import gather, pooled_figures, pooled_table, source_table, write_page, write_tables
+    from ctlab.learn.runs import gather
+    from ctlab.show.report import pooled_figures, pooled_table, source_table, write_page, write_tables
     from ctlab.core.settings import Settings, project_root
     settings = Settings(data_root=data_root, out_dir=out_dir, preset=preset)
     try:
@@ -415,7 +416,7 @@ def clean(
     """
     import json
     from ctlab.cohort.cleaning import clean as examine_all, decisions_path
-    try:table = examine_all(root, work, black, scan_black, workers)
+    try: table = examine_all(root, work, black, scan_black, workers)
     except FileNotFoundError as error: _stop(str(error))
     counts = table['decision'].value_counts()
     if json_:
@@ -531,7 +532,7 @@ def segment(
     from ctlab.organs.segment import segment as draw
     from ctlab.learn.training import accelerator
     if not source.exists(): _stop(f'{source}: no such file or folder')
-    try:facts = draw(source, out, model, fast, 'cuda' if accelerator(device) == 'gpu' else 'cpu', mesh)
+    try: facts = draw(source, out, model, fast, 'cuda' if accelerator(device) == 'gpu' else 'cpu', mesh)
     except (FileNotFoundError, ValueError, NoMask) as error: _stop(str(error))
     if json_: _say(json.dumps(facts, indent=1)); return
     for name, f in facts['structures'].items():

@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from ..core.anatomy import TARGETS
+from ..core.anatomy import LABEL_COLUMNS, TARGETS
 from ..cohort.labels import grade
 from ..learn.inference import by_patient
 

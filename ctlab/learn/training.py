@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 import lightning as L
-import ctlab
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -20,7 +19,7 @@ log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['log', 'CHANNELS_LAST', 'Learner', 'MaskLearner', 'falling', 'fading', 'Waiting', 'Renewed', 'accelerator',
-           'AtomicCheckpoints', 'fit', 'checkpoint', 'History', 'save_weights', 'load_weights', 'code_of', 'claim']
+           'AtomicCheckpoints', 'fit', 'checkpoint', 'History', 'save_weights', 'load_weights']
 
 # %% ../../nbs/lib/learn/04_training.ipynb #47616683
 CHANNELS_LAST = {
@@ -250,11 +249,11 @@ def _kept_memory():
     """Let the C library keep what a step frees for the next one: handing 400,000 pages back and asking for them
     anew takes a 3-D network a sixth of its time."""
     import ctypes
-    try:mallopt = ctypes.CDLL('libc.so.6').mallopt
+    try: mallopt = ctypes.CDLL('libc.so.6').mallopt
     except (OSError, AttributeError): mallopt = lambda *_: 0  # another C library
     trim, threshold, mmaps = -1, -3, -4  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX
     mallopt(trim, 2**31 - 1); mallopt(mmaps, 0)
-    try:yield
+    try: yield
     # where glibc's own rule ends after large arrays
     finally: mallopt(trim, 64 << 20); mallopt(threshold, 32 << 20); mallopt(mmaps, 65536)
 
@@ -325,33 +324,3 @@ def load_weights(
     except RuntimeError as error:
         raise ValueError(f'{path}: weights of another architecture ({str(error).splitlines()[-1].strip()})') from error
     return net
-
-# %% ../../nbs/lib/learn/04_training.ipynb #5d0b1e09
-def code_of(
-    *modules: str,  # rooms and their modules, such as core.anatomy
-) -> str:  # a hash of their sources
-    "Which code a result came from."
-    import hashlib
-    here = Path(ctlab.__file__).parent
-    return hashlib.sha1(
-        b''.join(p.read_bytes() for n in modules for p in [here.joinpath(*n.split('.')).with_suffix('.py')])
-    ).hexdigest()
-
-def claim(
-    folder: str | Path,
-    key: dict,  # all that the result depends on
-) -> str:  # finished, unfinished or new
-    "What a run's folder holds for a key; a folder of another run is emptied."
-    import shutil
-    folder, text = Path(folder), json.dumps(key, sort_keys=True, default=str)
-    path = folder/'running.json'
-    if path.exists() and path.read_text() == text:
-        return (
-            'finished'
-            if (folder / 'config.json').exists() and (folder / 'weights.safetensors').exists()
-            else 'unfinished'
-        )
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    path.write_text(text)
-    return 'new'

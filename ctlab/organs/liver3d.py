@@ -77,6 +77,6 @@ def apply(
     found = segment_scan(run['learner'].net, scan, plan)
     name = Path(path).name.removesuffix('.gz').removesuffix('.nii')
     inside = Volume(np.where(found.array > 0, scan.array, -1000).astype(scan.array.dtype), scan.affine)
-    return nifti.write(found, Path(folder) / f'{name}_mask.nii.gz'), nifti.write(
-        inside, Path(folder) / f'{name}_liver.nii.gz'
+    return nifti.write(found, Path(folder)/f'{name}_mask.nii.gz'), nifti.write(
+        inside, Path(folder)/f'{name}_liver.nii.gz'
     )

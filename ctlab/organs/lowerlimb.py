@@ -144,7 +144,7 @@ def nnunet(
         _call([sys.executable, '-c', _TRAIN, data.name, configuration, device, str(batches), str(os.cpu_count() or 1),
                'mirrored' if mirror else 'plain'], home | {'nnUNet_n_proc_DA': '0'})
         summary = json.loads(
-            next((folder / 'nnUNet_results').rglob(f'*__{configuration}/fold_0/validation/summary.json')).read_text()
+            next((folder/'nnUNet_results').rglob(f'*__{configuration}/fold_0/validation/summary.json')).read_text()
         )
         rows += [{'configuration': configuration, 'batches': batches, 'structure': n,
                   'dice': summary['mean'][str(k)]['Dice']} for k, n in enumerate(STRUCTURES, 1)]

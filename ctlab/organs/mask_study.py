@@ -124,9 +124,7 @@ class MaskPlan:
     depth: int = 1  # slices in a sample
     axis: int = 0  # slices are taken along this axis
     context: int = 0  # slices on either side that a slice brings along, as channels
-    window: int = (
-        0  # pixels a side of a 3-D network's blocks, cut anew out of the scans for every step; 0 for whole slices
-    )
+    window: int = 0  # pixels a side of 3-D blocks, cut anew out of the scans for every step; 0 for whole slices
     augment: object = None  # a MONAI transform on {'image', 'mask'}
     share: float = .75  # of the draws, or windows, chosen for a structure
     empty: bool = True  # keep samples without a mask
@@ -144,77 +142,68 @@ def train_masks(
     aside: pd.DataFrame | None = None,  # cases that could not be used, with the reason; recorded with the run
 ) -> dict:  # history, best, metrics, scores, folder, learner, config
     "Train on one side, keep the epoch that another side prefers, and score the third."
-    folder = settings.run_folder(plan.study)
-    with only_one(folder):
-        return _train(
-            settings,
-            {c.name: c for c in cases},
-            plan,
-            split or split_cases([c.name for c in cases], settings.n_folds, settings.fold, settings.seed),
-            folder,
-            [] if aside is None else aside.to_dict('records'),
-        )
-
-def _train(settings, cases, plan, split, folder, aside):
-    import lightning as L
-    from ctlab.show.report import read_run, write_run
     from ctlab.learn.nets import begin_at
-    from ctlab.learn.training import MaskLearner, accelerator, claim, code_of, fit, save_weights
-    facts = {k: v for k, v in asdict(plan).items() if k not in ('net', 'loss', 'schedule', 'augment')}
-    code = code_of(
-        'cohort.cases',
-        *(f'learn.{m}' for m in ('patches', 'nets', 'losses', 'training', 'inference')),
-        'judge.metrics',
-        'organs.mask_study',
-        f"organs.{plan.study.partition('_')[0]}",
-    )
-    state = claim(folder, asdict(settings) | {'plan': facts, 'split': split, 'data': str(settings.data),
-                                              'cases': sorted(str(c.folder) for c in cases.values()), 'code': code})
-    L.seed_everything(settings.seed*1000 + settings.fold, verbose=False)
-    net = plan.net()
-    if plan.prior:
-        counts = sum(cases[n].counts.sum(0) for n in split['train'])
-        begin_at(net, counts/counts.sum())
-    learner = MaskLearner(net, plan.loss(), plan.rate, plan.schedule, len(plan.recipe.structures))
-    if state == 'finished':
-        run = read_run(folder, learner)
-        return run | {'scores': run.pop('predictions')}
-    patches = {side: Patches([cases[n] for n in split[side]], plan.depth, plan.axis, plan.augment if side == 'train'
-                             else None, plan.empty or side != 'train', plan.context, plan.window if side == 'train'
-                             else 0, plan.share) for side in ('train', 'valid')}
-    epochs = settings.epochs or plan.epochs
-    run = fit(learner, patch_loader(patches['train'], plan.batch, plan.draws or len(patches['train']), plan.share
-                                    if plan.draws else 0., settings.seed), patch_loader(patches['valid'], plan.batch),
-                                    folder, epochs, settings.device, plan.patience,
-              resume=state == 'unfinished', watch=plan.watch)
+    from ctlab.learn.runs import Job, keep_run
+    from ctlab.learn.training import MaskLearner, accelerator, fit
+    split = split or split_cases([c.name for c in cases], settings.n_folds, settings.fold, settings.seed)
+    named, own, epochs = {c.name: c for c in cases}, _own(plan), settings.epochs or plan.epochs
     device = 'cuda' if accelerator(settings.device) == 'gpu' else 'cpu'
-    scores = pd.concat(
-        [
-            score_cases(learner.net, [cases[n] for n in split[side]], plan, device).assign(split=side)
-            for side in ('valid', 'test')
-        ],
-        ignore_index=True,
+
+    def learner(finished):
+        net = plan.net()
+        if plan.prior:
+            counts = sum(named[n].counts.sum(0) for n in split['train'])
+            begin_at(net, counts/counts.sum())
+        return MaskLearner(net, plan.loss(), plan.rate, plan.schedule, len(plan.recipe.structures))
+
+    def train_on(learner, folder, resume):
+        shown, judged = (_patches(named, split[side], plan, side == 'train') for side in ('train', 'valid'))
+        draws, share = plan.draws or len(shown), plan.share if plan.draws else 0.
+        return fit(learner, patch_loader(shown, plan.batch, draws, share, settings.seed),
+                   patch_loader(judged, plan.batch),
+                   folder, epochs, settings.device, plan.patience, resume=resume, watch=plan.watch)
+
+    def judge(learner):
+        sides = [score_cases(learner.net, [named[n] for n in split[side]], plan, device).assign(split=side)
+                 for side in ('valid', 'test')]
+        scores = pd.concat(sides, ignore_index=True)
+        return summarise(scores, plan.study, settings.fold, settings.seed), scores
+
+    def facts(run, scores):
+        left_out = [] if aside is None else aside.to_dict('records')
+        return {'plan': own, 'split': split, 'set_aside': left_out, 'epochs': epochs,
+                'parameters': sum(p.numel() for p in run['learner'].net.parameters())} | (plan.note or {})
+
+    card = {'structures': list(plan.recipe.structures),
+            'trained on': 'phantoms' if settings.phantom else str(settings.data.name)}
+    run = keep_run(
+        settings, Job(plan.study, _key_of(settings, cases, plan, own, split), learner, train_on, judge, card, facts)
     )
-    metrics = summarise(scores, plan.study, settings.fold, settings.seed)
-    config = asdict(settings) | {'study': plan.study, 'plan': facts, 'split': split, 'set_aside': aside,
-                                 'epochs': epochs, 'weights': getattr(net, 'weights', 'random'),
-                                 'phantom': settings.phantom, 'best_epoch': run['best'],
-                                 'seconds': round(run['seconds'], 1), 'waiting_for_data': round(run['waiting'], 4),
-                                 'parameters': sum(p.numel() for p in net.parameters())} | (plan.note or {})
-    save_weights(
-        learner.net,
-        folder / 'weights.safetensors',
-        {
-            'study': plan.study,
-            'fold': settings.fold,
-            'preset': settings.preset,
-            'structures': list(plan.recipe.structures),
-            'trained on': 'phantoms' if settings.phantom else str(settings.data.name),
-            'started from': config['weights'],
-        },
-    )
-    write_run(folder, metrics, scores, config)
-    return run | {'metrics': metrics, 'scores': scores, 'folder': folder, 'learner': learner, 'config': config}
+    return run | {'scores': run.pop('predictions')}
+
+def _own(plan):
+    "What of a plan can be written down."
+    return {k: v for k, v in asdict(plan).items() if k not in ('net', 'loss', 'schedule', 'augment')}
+
+def _key_of(settings, cases, plan, own, split):
+    "All that a run depends on besides the settings."
+    from ctlab.learn.runs import code_of
+    learned = [f'learn.{m}' for m in ('patches', 'nets', 'losses', 'training', 'inference', 'runs')]
+    code = code_of('cohort.cases', *learned, 'judge.metrics', 'organs.mask_study',
+                   f"organs.{plan.study.partition('_')[0]}")
+    return {
+        'plan': own,
+        'split': split,
+        'data': str(settings.data),
+        'cases': sorted(str(c.folder) for c in cases),
+        'code': code,
+    }
+
+def _patches(named, names, plan, train):
+    "The samples of one side; only those of training are varied and cut."
+    return Patches([named[n] for n in names], plan.depth, plan.axis, plan.augment if train else None, plan.empty
+                   or not train,
+                   plan.context, plan.window if train else 0, plan.share)
 
 def run_study(
     settings: Settings,
@@ -286,7 +275,7 @@ def real_trial(
     from ctlab.core.settings import real_data
     if (real := real_data()) is None: return None
     scan, truth = read_case(
-        Case('real CT', real / 'example_ct_sm.nii.gz', {structure: real / 'example_seg' / f'{structure}.nii.gz'}),
+        Case('real CT', real/'example_ct_sm.nii.gz', {structure: real/'example_seg' / f'{structure}.nii.gz'}),
         (structure,),
     )
     found = segment_scan(net, scan, plan)

@@ -16,7 +16,7 @@ from ..core.settings import Settings
 from ..scans.volume import Volume, reorient
 
 # %% auto #0
-__all__ = ['STUDIES', 'load_run', 'segment', 'OwnNetwork']
+__all__ = ['STUDIES', 'load_run', 'OwnNetwork', 'segment']
 
 # %% ../../nbs/lib/organs/01_segment.ipynb #49214490
 STUDIES = ('spleen', 'lowerlimb', 'liver3d', 'liver2d')
@@ -41,6 +41,43 @@ def load_run(
     plan = importlib.import_module(f'ctlab.organs.{study}').plan(settings, **config.get('options', {}))
     return load_weights(plan.net(), folder/'weights.safetensors'), plan
 
+# %% ../../nbs/lib/organs/01_segment.ipynb #636a8536
+@dataclass(frozen=True)
+class OwnNetwork:
+    "Masks by a finished segmentation run; a provider like those of `ctlab.cohort.masks`."
+    run: str  # out_dir/<study>/<preset>/fold<k>
+    device: str = 'cpu'  # cpu or cuda
+
+    @property
+    def name(self) -> str:
+        "Which network it is."
+        return f'own network {self.run}'
+
+    def ready(self) -> str:
+        "Why nothing can come from here; empty when something may."
+        return '' if (Path(self.run)/'weights.safetensors').is_file() else f'{self.run} holds no finished run'
+
+    def __call__(self, row: dict) -> Volume:
+        "The masks of a series."
+        from ctlab.cohort.masks import NoMask
+        from ctlab.scans.dicom import DicomError
+        try: found, numbers = self.draw(read(row['folder']))
+        except DicomError as error: raise NoMask(str(error)) from error
+        codes = np.zeros(len(numbers) + 1, np.uint8)
+        for name, k in numbers.items(): codes[k] = CODES.get('liver' if name == 'tumour' else name, 0)
+        if not codes.any():
+            raise NoMask(f'{self.run} draws {", ".join(numbers)}, none of which is an organ of the trauma studies')
+        return Volume(codes[found.array], found.affine)
+
+    def draw(self, scan: Volume) -> tuple[Volume, dict]:  # (numbers, structure -> number)
+        "The masks of a scan."
+        from ctlab.organs.mask_study import segment_scan
+        net, plan = _loaded(self.run)
+        return segment_scan(net, scan, plan, self.device), {n: k for k, n in enumerate(plan.recipe.structures, 1)}
+
+@functools.lru_cache(maxsize=4)
+def _loaded(run): return load_run(run)
+
 # %% ../../nbs/lib/organs/01_segment.ipynb #620f6549
 def segment(
     source: str | Path,  # a NIfTI file or a folder of DICOM
@@ -58,7 +95,9 @@ def segment(
         raise ValueError(f"surfaces are written as stl, ply, glb or none, not {mesh!r}")
     scan = read(source)
     found, numbers = (
-        _by_totalsegmentator(scan, fast, device) if str(model) == 'totalsegmentator' else _by_run(scan, model, device)
+        _by_totalsegmentator(scan, fast, device)
+        if str(model) == 'totalsegmentator'
+        else OwnNetwork(str(model), device).draw(scan)
     )
     present = {n: k for n, k in numbers.items() if (found.array == k).any()}
     nifti.write(found, out/'segmentation.nii.gz')
@@ -75,7 +114,7 @@ def segment(
         write_seg(
             found,
             source,
-            out / 'segmentation.dcm',
+            out/'segmentation.dcm',
             'TotalSegmentator' if str(model) == 'totalsegmentator' else 'ctlab',
             numbers=present,
         )
@@ -83,12 +122,6 @@ def segment(
     _preview(scan, found, present, out, phantom)
     write_whole(out/'statistics.json', json.dumps(facts, indent=1))
     return facts
-
-def _by_run(scan, model, device):
-    "Masks by one of our networks."
-    from ctlab.organs.mask_study import segment_scan
-    net, plan = load_run(model)
-    return segment_scan(net, scan, plan, device), {n: k for k, n in enumerate(plan.recipe.structures, 1)}
 
 def _by_totalsegmentator(scan, fast, device):
     "Masks by TotalSegmentator; a clear message when its weights are absent."
@@ -138,41 +171,3 @@ def _preview(scan, found, present, out, phantom):
     FigureCanvasAgg(figure)
     save(figure, out, 'preview', ('png',), 110)
     matplotlib.pyplot.close(figure)
-
-# %% ../../nbs/lib/organs/01_segment.ipynb #636a8536
-@dataclass(frozen=True)
-class OwnNetwork:
-    "Masks by a finished segmentation run; a provider like those of `ctlab.cohort.masks`."
-    run: str  # out_dir/<study>/<preset>/fold<k>
-    device: str = 'cpu'  # cpu or cuda
-
-    @property
-    def name(self) -> str:
-        "Which network it is."
-        return f'own network {self.run}'
-
-    def ready(self) -> str:
-        "Why nothing can come from here; empty when something may."
-        return '' if (Path(self.run)/'weights.safetensors').is_file() else f'{self.run} holds no finished run'
-
-    def __call__(self, row: dict) -> Volume:
-        "The masks of a series."
-        from ctlab.scans.dicom import DicomError, read_series
-        from ctlab.cohort.masks import NoMask
-        from ctlab.organs.mask_study import segment_scan
-        net, plan = _loaded(self.run)
-        codes = np.array(
-            [0] + [CODES.get('liver' if n == 'tumour' else n, 0) for n in plan.recipe.structures], np.uint8
-        )
-        if not codes.any():
-            raise NoMask(
-                f'{self.run} draws {", ".join(plan.recipe.structures)}, none of which is an organ of the trauma studies'
-            )
-        try:
-            found = segment_scan(net, read_series(row['folder']), plan, self.device)
-        except DicomError as error:
-            raise NoMask(str(error)) from error
-        return Volume(codes[found.array], found.affine)
-
-@functools.lru_cache(maxsize=4)
-def _loaded(run): return load_run(run)

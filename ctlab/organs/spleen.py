@@ -90,7 +90,7 @@ def infer(
     for path in map(Path, scans):
         mask = segment_scan(run['learner'].net, read(path), plan)
         written.append(
-            nifti.write(mask, Path(folder) / f"{path.name.removesuffix('.gz').removesuffix('.nii')}_pred.nii.gz")
+            nifti.write(mask, Path(folder)/f"{path.name.removesuffix('.gz').removesuffix('.nii')}_pred.nii.gz")
         )
     return written
 

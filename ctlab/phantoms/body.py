@@ -45,6 +45,9 @@ class Habitus:
     fat: float  # mm of subcutaneous fat at the flanks
     visceral: float  # 0 (lean) to 1: how far the organs are apart
     warp: float  # mm by which outlines wander
+    spread: float = (
+        0.0  # 0 as in the cohorts; 1 lets sizes and places of organs vary as far as anatomy does, and further
+    )
 
 def draw_habitus(
     rng: np.random.Generator,  # source of randomness
@@ -77,6 +80,7 @@ class Canvas:
     habitus: Habitus
     spacing: float  # mm of the grid
     rng: np.random.Generator
+    wide: np.random.Generator | None = None  # source of what `spread` adds, so that without it nothing else changes
     labels: np.ndarray = field(init=False)
     detail: np.ndarray = field(init=False)
     low = np.array([-45., -165., -235.])  # canonical z, y, x where the grid begins
@@ -107,6 +111,16 @@ class Canvas:
     def by_height(self, heights, values):
         "Values given at canonical heights, as a column that broadcasts over the grid."
         return np.interp(self.axes[0], heights, values).astype(np.float32)[:, None, None]
+
+    def stretch(self, share, n=None):
+        "A factor around 1, or n of them: 1 where nothing is spread."
+        if not self.habitus.spread: return 1. if n is None else np.ones(n)
+        return np.exp(self.habitus.spread*share*np.clip(self.wide.standard_normal(n), -2.2, 2.2))
+
+    def wander(self, *mm):
+        "A shift along x, y and z (or one number): 0 where nothing is spread."
+        if not self.habitus.spread: return np.zeros(len(mm))
+        return self.habitus.spread*np.asarray(mm)*self.wide.standard_normal(len(mm)).clip(-2.2, 2.2)
 
     def at(self, box): return self.x[box], self.y[box], self.z[box]
 
@@ -213,6 +227,7 @@ def _frame(canvas):
     "Skin, fat, muscle and the two cavities; returns the depth under the muscle's surface (mm, positive inside)."
     z, habitus, rng = canvas.axes[0][:, None, None], canvas.habitus, canvas.rng
     half_x, half_y = canvas.by_height(_OUTLINE_Z, _OUTLINE_X), canvas.by_height(_OUTLINE_Z, _OUTLINE_Y)
+    half_x, half_y = half_x*canvas.stretch(.05), half_y*canvas.stretch(.12)
     if habitus.female: half_x = half_x + 9*np.exp(-((z - 50)/70)**2) - 6*np.exp(-((z - 220)/80)**2)
     x, y = np.abs(canvas.x)/half_x, np.abs(canvas.y - 12)/half_y
     radius = np.cbrt((x*x*x + y*y*y))
@@ -244,9 +259,9 @@ def _fourth(x):
 def _cavities(canvas, depth):
     "Chest and belly inside the wall, divided by the dome of the diaphragm."
     x, y, z = canvas.x, canvas.y, canvas.z
-    inner = depth - canvas.by_height((-45, 60, 150, 250, 300, 505), (24, 18, 10, 10, 16, 17))
+    inner = depth - canvas.by_height((-45, 60, 150, 250, 300, 505), (24, 18, 10, 10, 16, 17))*canvas.stretch(.2)
     edge = np.clip(1 - inner/44, 0, 1)
-    dome = 376 + 8*np.tanh(-x/40) - 52*edge*edge - 20*np.clip((y - 20)/75, 0, 1)
+    dome = 376 + canvas.wander(12)[0] + 8*np.tanh(-x/40) - 52*edge*edge - 20*np.clip((y - 20)/75, 0, 1)
     canvas.dome = dome
     full = (slice(None),)*3
     narrow = canvas.by_height((0, 60, 105, 150), (50, 58, 86, 400))  # the small pelvis
@@ -357,8 +372,8 @@ def _muscles(canvas):
 
 def _vessels(canvas):
     "Aorta, vena cava, iliac, portal, splenic and renal vessels."
-    rng, size = canvas.rng, canvas.rng.uniform(.88, 1.2)
-    j = lambda p, a=3: tuple(np.add(p, rng.normal(0, a, 3)))
+    rng, size = canvas.rng, canvas.rng.uniform(.88, 1.2)*canvas.stretch(.12)
+    j = lambda p, a=3: tuple(np.add(p, rng.normal(0, a, 3)) + canvas.wander(6, 4, 4))
     soft = ('peritoneum', 'muscle', 'fat', 'lung', 'cartilage')
     fork = j((4, 34, 158))
     lines = [
@@ -428,13 +443,16 @@ def _liver(canvas):
         ((8, -48, 330), (62 * left, 34, 34), (12, 14, 5), 2.2),
     )
     for centre, radii, angles, power in lobes:
-        part, f = ellipsoid(canvas, centre, radii, angles, power)
+        part, f = ellipsoid(canvas, centre + canvas.wander(7, 7, 7), radii*canvas.stretch(.12, 3),
+                            angles + canvas.wander(8, 8, 8), power)
         _, local, inner = overlap(part, box)
         field[local] = np.minimum(field[local], f[inner])
     field += .035*smooth_noise(rng, field.shape, tuple(canvas.step), 45.)
     medial = ((canvas.x[box] + 8)**2/46**2 + (canvas.y[box] - 58)**2/44**2) < 1  # room for spine, aorta and crura
     renal = ((canvas.x[box] + 64)/38)**2 + ((canvas.y[box] - 56)/34)**2 + ((canvas.z[box] - 246)/66)**2 < 1
-    low = canvas.z[box] < 205 + 55*np.clip((canvas.x[box] + 95)/60, 0, 2) + .25*np.clip(-canvas.y[box], 0, 90)
+    low = canvas.z[box] < 205 + canvas.wander(18)[0] + 55 * np.clip((canvas.x[box] + 95) / 60, 0, 2) + 0.25 * np.clip(
+        -canvas.y[box], 0, 90
+    )
     inside = (field < 1) & ~medial & ~renal & ~low & (canvas.z[box] < canvas.dome[box] - 2)
     canvas.paint('liver', box, inside, ('peritoneum',))
     _liver_vessels(canvas)
@@ -465,8 +483,10 @@ def _spleen(canvas):
     "Spleen under the left dome, hollow towards its hilum, sometimes with a cleft."
     rng = canvas.rng
     size, tilt = rng.lognormal(0, .13), rng.normal(0, 8)
-    centre = np.array((100, 44, 308)) + rng.normal(0, 4, 3)
-    box, f = ellipsoid(canvas, centre, np.array((33, 50, 60))*size, (-18 + tilt, 8, 24), 2.3, rough=.03)
+    centre = np.array((100, 44, 308)) + rng.normal(0, 4, 3) + canvas.wander(7, 9, 14)
+    radii, turn = np.array((33, 50, 60))*size*canvas.stretch(.2, 3), (-18 + tilt, 8, 24) + canvas.wander(14, 10, 12)
+    box, f = ellipsoid(canvas, centre, radii, turn, 2.3, rough=.03)
+    size = size*canvas.stretch(.15)
     inside = f < 1
     x, y, z = canvas.at(box)
     hollow = ((x - centre[0] + 42*size)/27)**2 + ((y - centre[1] + 16)/36)**2 + ((z - centre[2] + 4)/48)**2 < size**2
@@ -480,14 +500,21 @@ def _kidneys(canvas):
     for s, name in ((1, 'kidney_left'), (-1, 'kidney_right')):
         rng = canvas.rng
         size = rng.normal(1, .07)
-        centre = np.array((s*64, 50, 250 + 8*s)) + rng.normal(0, 4, 3)
-        turn = (12, 10*s, -32*s)
-        box, f = ellipsoid(canvas, centre, np.array((28, 24, 54))*size, turn, 2.2, rough=.025)
+        centre = np.array((s*64, 50, 250 + 8*s)) + rng.normal(0, 4, 3) + canvas.wander(7, 8, 16)
+        turn = (12, 10*s, -32*s) + canvas.wander(9, 9, 18)
+        if canvas.habitus.spread:  # its own fat, which keeps wall and liver away
+            box, f = ellipsoid(canvas, centre, np.array((28, 24, 54))*size + canvas.wide.uniform(1, 14), turn, 2.2)
+            canvas.paint('peritoneum', box, f < 1, ('muscle',))
+        box, f = ellipsoid(canvas, centre, np.array((28, 24, 54))*size*canvas.stretch(.13, 3), turn, 2.2, rough=.025)
+        hollow = canvas.stretch(.3)
         canvas.paint(name, box, f < 1, ('peritoneum', 'muscle'))
         pyramids = smooth_noise(rng, f.shape, tuple(canvas.step), 11.) > -.15
         canvas.paint(name, box, (f < .76) & pyramids, (name,), 'medulla')
         for offset, radii, detail in (((-16*s, -6, 0), (19, 12, 24), 'none'), ((-14*s, -5, 0), (11, 6, 14), 'urine')):
-            _, g = box, sum(((a - c)/np.float32(r*size))**2 for a, c, r in zip(canvas.at(box), centre + offset, radii))
+            _, g = box, sum(
+                ((a - c) / np.float32(r * size * hollow)) ** 2
+                for a, c, r in zip(canvas.at(box), centre + offset, radii)
+            )
             canvas.paint('kidney_pelvis', box, (g < 1) & (f < 1.02), (name, 'kidney_pelvis'), detail)
         box, f, _ = tube(
             canvas,
@@ -530,11 +557,13 @@ def _resampled(points, n):
 def _upper_gut(canvas):
     "Stomach, duodenum and pancreas."
     rng = canvas.rng
-    full = rng.uniform(.7, 1.15)
+    full = rng.uniform(.7, 1.15)*canvas.stretch(.3)
     oral = .35 if rng.random() < .3 else 0.
     filling = {'gas': .5, 'fluid': .4, 'oral_contrast': oral}
-    _gut(canvas, 'stomach', [(38, 4, 350), (62, -14, 326), (56, -44, 290), (24, -56, 262), (-14, -42, 256)],
-         np.array((27, 34, 27, 20, 13))*full, 4., filling, onto=('peritoneum',))
+    axis = np.add(
+        [(38, 4, 350), (62, -14, 326), (56, -44, 290), (24, -56, 262), (-14, -42, 256)], canvas.wander(8, 8, 10)
+    )
+    _gut(canvas, 'stomach', axis, np.array((27, 34, 27, 20, 13))*full, 4., filling, onto=('peritoneum',))
     box, f, _ = tube(
         canvas,
         [(-26, -4, 212), (-18, -8, 236), (12, -6, 252), (46, 10, 264), (78, 26, 284)],
@@ -547,20 +576,21 @@ def _upper_gut(canvas):
 def _colon(canvas):
     "Caecum to rectum."
     rng = canvas.rng
-    j = lambda *p: np.add(p, rng.normal(0, 6, 3))
+    j = lambda *p: np.add(p, rng.normal(0, 6, 3)) + canvas.wander(9, 9, 9)
     sag = rng.uniform(0, 45)
     points = [j(-98, -8, 92), j(-106, 0, 130), j(-110, 8, 180), j(-104, 0, 222), j(-70, -52, 232 - sag*.4),
               j(-10, -70, 222 - sag), j(52, -64, 240 - sag*.6), j(96, -14, 288), j(112, 30, 262),
               j(116, 30, 200), j(112, 22, 140), j(92, 2, 98), j(52, -22, 82), j(16, -12, 104), j(4, 24, 88),
               (0, 46, 62), (0, 54, 20)]
     radii = np.array((29, 28, 25, 23, 22, 21, 20, 19, 18, 17, 16, 16, 16, 16, 16, 17, 17))*rng.uniform(.75, 1.2)
+    radii = radii*canvas.stretch(.25)*canvas.stretch(.2, 17)
     _gut(canvas, 'colon', points, radii, 2.4, {'stool': .55, 'gas': .38, 'fluid': .07}, ripple=.13,
          onto=('peritoneum',))
 
 def _small_bowel(canvas):
     "Loops that wander through the middle of the belly."
     rng = canvas.rng
-    oral = .25 if rng.random() < .3 else 0.
+    oral, size = .25 if rng.random() < .3 else 0., canvas.stretch(.25)
     for layer in range(3):
         points, x = [], -82.
         for column in range(10):
@@ -572,7 +602,7 @@ def _small_bowel(canvas):
             canvas,
             'small_bowel',
             points,
-            rng.uniform(9, 13.5) * (1 + 0.12 * rng.standard_normal(len(points)).clip(-1.5, 1.5)),
+            size*rng.uniform(9, 13.5)*(1 + .12*rng.standard_normal(len(points)).clip(-1.5, 1.5)),
             2.2,
             {'fluid': 0.68, 'gas': 0.22, 'oral_contrast': oral},
             onto=('peritoneum',),
@@ -582,7 +612,7 @@ def _small_bowel(canvas):
 def _rest(canvas):
     "Bladder, womb or prostate as soft tissue, vessels in fat and lung, plaques."
     rng = canvas.rng
-    fill = rng.uniform(.8, 1.5)
+    fill = rng.uniform(.8, 1.5)*canvas.stretch(.25)
     if canvas.habitus.female:
         box, f = ellipsoid(canvas, (rng.normal(0, 6), 14, 60), (26, 20, 24), (35, 0, 0), rough=.04)
         canvas.paint('muscle', box, f < 1, ('peritoneum',))
@@ -624,7 +654,7 @@ def draw_body(
 ) -> Canvas:  # labels and details
     "Draw one body from chest to hip."
     rng = np.random.default_rng(seed)
-    canvas = Canvas(habitus or draw_habitus(rng), spacing, rng)
+    canvas = Canvas(habitus or draw_habitus(rng), spacing, rng, np.random.default_rng([seed, 9]))
     depth = _frame(canvas)
     _cavities(canvas, depth)
     _ribs(canvas, depth)

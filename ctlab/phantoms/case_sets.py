@@ -90,8 +90,8 @@ def _decathlon(task):
         ('Tr', f'spleen_{k + 1}') if k < round(0.75 * sizes.cases) or sizes.cases < 4 else ('Ts', f'spleen_{k + 1}')
     )
     image, label = (
-        root / f'images{part}' / f'{name}.nii.gz',
-        root / ('labelsTr' if part == 'Tr' else 'truth') / f'{name}.nii.gz',
+        root/f'images{part}' / f'{name}.nii.gz',
+        root / ('labelsTr' if part == 'Tr' else 'truth')/f'{name}.nii.gz',
     )
     if not label.exists():
         hu, masks = ct_case(seed*1000 + k, sizes, ('spleen',))
@@ -107,7 +107,7 @@ def _lits(task):
         nifti.write(hu, root/f'volume-{k}.nii')
         nifti.write(
             Volume(masks['liver'].array.astype(np.uint8) + masks['tumour'].array, hu.affine),
-            root / f'segmentation-{k}.nii',
+            root/f'segmentation-{k}.nii',
         )
     return k
 

@@ -365,9 +365,9 @@ def make_cohort(
     mark = root/'truth'/'cohort.json'
     if mark.exists() and mark.read_text() == key and (root/'train_2024.csv').exists(): return root
     started = root/'truth'/'started.json'
-    if (root / 'truth').exists() and not (started.exists() and started.read_text() == key):
+    if (root/'truth').exists() and not (started.exists() and started.read_text() == key):
         raise FileExistsError(f'{root}: holds a cohort made with other settings; choose another folder or delete it')
-    if root.exists() and not (root / 'truth').exists() and any(root.iterdir()):
+    if root.exists() and not (root/'truth').exists() and any(root.iterdir()):
         raise FileExistsError(f'{root}: the folder is not empty and holds no phantom cohort; choose another')
     write_whole(started, key)
     plan = plan_cohort(sizes, seed, rates)

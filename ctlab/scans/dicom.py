@@ -588,7 +588,7 @@ def _stack(series, notes):
             f'({len(found.missing)} missing, spacing about {found.spacing:.3g} mm); give a list of files that do'
         )
     for place, index in zip(grid, found.order):
-        try:slices[int(place)] = read_pixels(series[index])
+        try: slices[int(place)] = read_pixels(series[index])
         except DicomError as error: failed.append(str(error))
     if len(slices) <= 0.75 * len(grid):
         raise DicomError(failed[0] + f' (and {len(failed) - 1} more of {len(grid)} slices)')

@@ -32,7 +32,7 @@ def style():
         k: plt.rcParams[k] for k in STYLE
     }  # only ours: a wider restore would undo what the notebook's backend sets
     plt.rcParams.update(STYLE)
-    try:yield plt
+    try: yield plt
     finally: plt.rcParams.update(before)
 
 # %% auto #0

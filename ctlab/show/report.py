@@ -4,87 +4,19 @@
 
 # %% ../../nbs/lib/show/02_report.ipynb #04761e6d
 from __future__ import annotations
-import base64, html, json, platform, re
-from importlib import metadata
+import base64, html, re
 from pathlib import Path
 import pandas as pd
 from ..core.anatomy import LETTERS, TARGETS
 from ..judge.audit import corrected, read_table
-from ..core.files import whole, write_whole
+from ..core.files import write_whole
 from ..core.settings import project_root
 
 # %% auto #0
-__all__ = ['SHOWN', 'environment', 'write_run', 'read_run', 'gather', 'pooled_table', 'published_table', 'source_table',
-           'write_tables', 'pooled_figures', 'html_page', 'write_page']
-
-# %% ../../nbs/lib/show/02_report.ipynb #ef9bd81c
-def environment() -> dict:  # versions and machine
-    "What the run was made with."
-    names = ('torch', 'torchvision', 'timm', 'monai', 'lightning', 'pydicom', 'SimpleITK', 'numpy', 'scikit-learn',
-             'pandas')
-    versions = {}
-    for name in names:
-        try:versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError: versions[name] = None
-    return {
-        'python': platform.python_version(),
-        'machine': platform.machine(),
-        'system': platform.system(),
-        'versions': versions,
-    }
-
-def write_run(
-    folder: str | Path,  # out_dir/<study>/<preset>/fold<k>
-    metrics: pd.DataFrame,  # study, fold, target, split, metric, value, low, high, n
-    predictions: pd.DataFrame,  # one row per series, with a column `split`
-    config: dict,  # every parameter, and what was decided on the way
-) -> Path:
-    "Store a run's results."
-    folder = Path(folder)
-    write_whole(folder/'metrics.csv', metrics.to_csv(index=False))
-    with whole(folder/'predictions.parquet') as half: predictions.to_parquet(half, index=False)
-    write_whole(folder/'environment.json', json.dumps(environment(), indent=1))
-    write_whole(folder/'config.json', json.dumps(config, indent=1, default=str))
-    return folder
-
-def read_run(
-    folder: str | Path,
-    learner,  # whose network gets the run's weights
-) -> dict:  # history, best, waiting, seconds, metrics, predictions, folder, learner, config
-    "A finished run from its folder."
-    from ctlab.learn.training import load_weights
-    folder = Path(folder)
-    load_weights(learner.net, folder/'weights.safetensors')
-    config = json.loads((folder/'config.json').read_text())
-    return {
-        'history': pd.read_csv(folder / 'history.csv'),
-        'best': config['best_epoch'],
-        'waiting': config['waiting_for_data'],
-        'seconds': config['seconds'],
-        'metrics': pd.read_csv(folder / 'metrics.csv'),
-        'predictions': pd.read_parquet(folder / 'predictions.parquet'),
-        'folder': folder,
-        'learner': learner,
-        'config': config,
-    }
+__all__ = ['SHOWN', 'pooled_table', 'published_table', 'source_table', 'write_tables', 'pooled_figures', 'html_page',
+           'write_page']
 
 # %% ../../nbs/lib/show/02_report.ipynb #1944cd33
-def gather(
-    out: str | Path,  # out_dir
-    study: str,
-    preset: str,
-) -> tuple[pd.DataFrame, pd.DataFrame, list[dict]]:  # (metrics of every fold, predictions of every fold, configs)
-    "Everything the finished folds of a study have left."
-    folders = sorted(p.parent for p in (Path(out)/study/preset).glob('fold*/config.json'))
-    if not folders: raise FileNotFoundError(f'{Path(out)/study/preset}: no finished fold; run the study first, for '
-                                            f'example: ctlab run {study} -p preset {preset}')
-    read = lambda name, how: pd.concat([how(f/name).assign(fold=int(f.name[4:])) for f in folders], ignore_index=True)
-    return (
-        read('metrics.csv', pd.read_csv),
-        read('predictions.parquet', pd.read_parquet),
-        [json.loads((f / 'config.json').read_text()) for f in folders],
-    )
-
 def pooled_table(
     predictions: pd.DataFrame,  # from `gather`
     labels: pd.DataFrame,  # class numbers per target, indexed by patient
@@ -166,7 +98,7 @@ def write_tables(
     escape = lambda v: str(v).replace('&', r'\&').replace('%', r'\%').replace('–', '--')
     body = ' \\\\\n'.join(' & '.join(map(escape, r)) for r in [flat.columns, *flat.to_numpy()])
     write_whole(
-        folder / f'{name}.tex', '\\begin{tabular}{' + 'l' * flat.shape[1] + '}\n' + body + ' \\\\\n\\end{tabular}\n'
+        folder/f'{name}.tex', '\\begin{tabular}{' + 'l' * flat.shape[1] + '}\n' + body + ' \\\\\n\\end{tabular}\n'
     )
     return [folder/f'{name}.{kind}' for kind in ('csv', 'md', 'tex')]
 

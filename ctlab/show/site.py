@@ -17,7 +17,7 @@ def chapters(
 ) -> dict:  # section -> paths relative to nbs, without ending
     "The notebooks in reading order."
     names = lambda folder: [
-        p.relative_to(root / 'nbs').with_suffix('').as_posix() for p in sorted(folder.glob('[0-9]*.ipynb'))
+        p.relative_to(root/'nbs').with_suffix('').as_posix() for p in sorted(folder.glob('[0-9]*.ipynb'))
     ]
     return {'Studies': names(root/'nbs'), 'Library': names(root/'nbs'/'lib')}
 
@@ -73,7 +73,7 @@ def own_run(
 def _parameters(obj):
     "Rows (name, type, default, remark) of a function, and what it returns."
     from fastcore.docments import docments
-    try:documented = docments(obj, full=True)
+    try: documented = docments(obj, full=True)
     except Exception: return [], None
     rows, result = [], None
     for name, d in documented.items():
@@ -94,7 +94,7 @@ def _parameters(obj):
 
 def _entry(name, obj, depth='##'):
     "One function or class as Markdown."
-    try:signature = str(inspect.signature(obj))
+    try: signature = str(inspect.signature(obj))
     except (TypeError, ValueError): signature = '(…)'
     signature = re.sub(r'ctlab\.\w+\.|pathlib\.', '', signature).replace("'", '')
     lines = [f'{depth} {name}', '', '```python', f'{name}{signature}', '```', '', inspect.cleandoc(obj.__doc__ or '')
@@ -209,7 +209,7 @@ def _stage(root, source):
     origin = _origins(root)
     (source/'api').mkdir()
     for module, chapter in origin.items():
-        (source / 'api' / f'{module}.md').write_text(api_page(f'ctlab.{module}', chapter))
+        (source/'api' / f'{module}.md').write_text(api_page(f'ctlab.{module}', chapter))
     for folder in ('reference',):
         if (root/'reports'/folder).is_dir(): shutil.copytree(root/'reports'/folder, source/'reports'/folder)
     (source/'_static').mkdir()
@@ -295,7 +295,7 @@ def refresh_notebooks(
     root = Path(root or project_root())
     paths = [
         p
-        for p in sorted((root / 'nbs').rglob('*.ipynb'))
+        for p in sorted((root/'nbs').rglob('*.ipynb'))
         if '.ipynb_checkpoints' not in p.parts and (not names or p.stem in names)
     ]
     for path in paths:
@@ -358,7 +358,7 @@ if __name__ == '__main__' and '__file__' in globals():
         print(
             keep_outputs(
                 json.loads(path.read_text()),
-                next((project_root() / 'nbs').rglob(f"{path.stem.partition('-')[0]}.ipynb")),
+                next((project_root()/'nbs').rglob(f"{path.stem.partition('-')[0]}.ipynb")),
             )
         )
     if not ran: refresh_notebooks(sys.argv[1:])

@@ -348,9 +348,9 @@ def browse(
         row = table.loc[change['new']]
         with stage:
             from IPython.display import display
-            try:volume = read_series(row['folder'])
+            try: volume = read_series(row['folder'])
             except Exception as error: print(f'cannot be shown: {error}'); return
-            try:mask = OnDisk(str(settings.data))(row.to_dict())
+            try: mask = OnDisk(str(settings.data))(row.to_dict())
             except NoMask: mask = None
             display(view(volume, mask, title=f"patient {row['patient_id']}, series {row['series_id']}"
                          + (' (phantom)' if settings.phantom else ''), phantom=settings.phantom))

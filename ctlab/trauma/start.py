@@ -23,7 +23,7 @@ from ..core.settings import Settings
 from ..scans.volume import Volume
 
 # %% auto #0
-__all__ = ['SIZES', 'WOUNDS', 'LESSONS', 'Size', 'teachers', 'Truth', 'lesson', 'School', 'school', 'SliceDataset', 'LessonNet',
+__all__ = ['SIZES', 'WOUNDS', 'LESSONS', 'Size', 'teachers', 'Truth', 'lesson', 'School', 'school', 'LessonDataset', 'LessonNet',
            'LessonLoss', 'run', 'judge']
 
 # %% ../../nbs/13_start.ipynb #7b9bc002
@@ -70,7 +70,7 @@ class Truth:
         "Why nothing can come from here; empty when something may."
         return (
             ''
-            if (Path(self.root) / 'truth' / self.name).is_dir()
+            if (Path(self.root)/'truth' / self.name).is_dir()
             else f'{self.root}/truth/{self.name} does not exist: only phantoms have it'
         )
 
@@ -124,7 +124,7 @@ def school(
     return School(stacks, organs, wounds, pd.DataFrame(rows, columns=['patient_id', 'series_id', 'slice', 'hurt']))
 
 # %% ../../nbs/13_start.ipynb #5c1bbaa0
-class SliceDataset(torch.utils.data.Dataset):
+class LessonDataset(torch.utils.data.Dataset):
     "A slice between its neighbours, with all it says."
 
     def __init__(self,
@@ -226,66 +226,37 @@ def run(
     data: School | None = None,  # from `school`; made when left out
 ) -> dict:  # history, best, seconds, waiting, metrics, predictions, folder, learner, config
     "Make a start, or read back the one that these settings and this code have made."
-    from ctlab.core.files import only_one
-    folder = settings.run_folder('start')
-    with only_one(folder): return _run(settings, data or school(settings), folder)
-
-def _run(settings, data, folder):
-    import lightning as L
-    from ctlab.show.report import read_run, write_run
-    from ctlab.learn.training import Learner, claim, code_of, fading, fit, save_weights
-    size = SIZES[settings.preset]
+    from ctlab.learn.runs import Job, code_of, keep_run
+    from ctlab.learn.training import Learner, fading, fit
+    data, size = data or school(settings), SIZES[settings.preset]
     epochs = settings.epochs or size.epochs
-    code = code_of('core.anatomy', 'phantoms.body', 'phantoms.injury', 'phantoms.acquisition', 'phantoms.patients',
-                   'cohort.stacks', 'cohort.masks', 'learn.nets', 'learn.training', 'trauma.start')
-    state = claim(folder, asdict(replace(settings, workers=0)) | {'size': repr(size), 'code': code})
-    L.seed_everything(settings.seed, verbose=False)
-    net = LessonNet()
-    learner = Learner(net, LessonLoss(), size.rate, fading(epochs), 1e-2)
-    if state == 'finished': return read_run(folder, learner)
     train, valid = data.split(settings.fold, settings.n_folds)
-    done = fit(
-        learner,
-        _drawn(SliceDataset(data, train, size.view, True), size, settings.seed),
-        torch.utils.data.DataLoader(SliceDataset(data, valid[::2], size.view), 2 * size.batch),
-        folder,
-        epochs,
-        settings.device,
-        resume=state == 'unfinished',
-        watch='',
-    )
-    predictions, metrics = judge(net, SliceDataset(data, valid, size.view), settings)
-    config = asdict(settings) | {
-        'study': 'start',
-        'epochs': epochs,
-        'size': asdict(size),
-        'weights': net.weights,
-        'phantom': True,
-        'best_epoch': done['best'],
-        'seconds': round(done['seconds'], 1),
-        'waiting_for_data': round(done['waiting'], 4),
-        'slices': {'train': len(train), 'valid': len(valid)},
-        'patients': {'train': train['patient_id'].nunique(), 'valid': valid['patient_id'].nunique()},
-    }
-    save_weights(
-        net,
-        folder / 'weights.safetensors',
-        {
-            'study': 'start',
-            'backbone': 'efficientnet_b0',
-            'preset': settings.preset,
-            'trained on': f"{train['patient_id'].nunique()} other phantoms, every voxel known",
-            'pixels': size.pixels,
-        },
-    )
-    write_run(folder, metrics, predictions, config)
-    return done | {
-        'metrics': metrics,
-        'predictions': predictions,
-        'folder': folder,
-        'learner': learner,
-        'config': config,
-    }
+    code = code_of('core.anatomy', 'phantoms.body', 'phantoms.injury', 'phantoms.acquisition', 'phantoms.patients',
+                   'cohort.stacks', 'cohort.masks', 'learn.nets', 'learn.training', 'learn.runs', 'trauma.start')
+
+    def train_on(learner, folder, resume):
+        shown = _drawn(LessonDataset(data, train, size.view, True), size, settings.seed)
+        watched = torch.utils.data.DataLoader(LessonDataset(data, valid[::2], size.view), 2*size.batch)
+        return fit(learner, shown, watched, folder, epochs, settings.device, resume=resume, watch='')
+
+    def verdict(learner):
+        predictions, metrics = judge(learner.net, LessonDataset(data, valid, size.view), settings)
+        return metrics, predictions
+
+    def facts(run, predictions):
+        sides = {'train': train, 'valid': valid}
+        return {
+            'phantom': True,
+            'epochs': epochs,
+            'size': asdict(size),
+            'slices': {k: len(v) for k, v in sides.items()},
+            'patients': {k: v['patient_id'].nunique() for k, v in sides.items()},
+        }
+
+    card = {'backbone': 'efficientnet_b0', 'pixels': size.pixels,
+            'trained on': f"{train['patient_id'].nunique()} other phantoms, every voxel known"}
+    learner = lambda finished: Learner(LessonNet(), LessonLoss(), size.rate, fading(epochs), 1e-2)
+    return keep_run(settings, Job('start', {'size': repr(size), 'code': code}, learner, train_on, verdict, card, facts))
 
 def _drawn(dataset, size, seed):
     "A loader that draws as many slices with a wound as without."
@@ -299,7 +270,7 @@ def _drawn(dataset, size, seed):
 # %% ../../nbs/13_start.ipynb #5bd7db9e
 def judge(
     net: nn.Module,
-    dataset: SliceDataset,  # held out
+    dataset: LessonDataset,  # held out
     settings: Settings,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # (one row per slice, metrics)
     "What a network recognises on slices."

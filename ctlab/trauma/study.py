@@ -5,18 +5,18 @@
 # %% ../../nbs/lib/trauma/00_study.ipynb #834f89ab
 from __future__ import annotations
 import logging
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 import pandas as pd
 from ..cohort.labels import check_folds, grade, read_labels, stored_folds
 from ..cohort.layout import ensure_cohort
-from ..core.files import only_one
 from ..cohort.stacks import Recipe, Stacks, prepare
 from ..core.settings import Settings
 
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'Samples', 'samples', 'with_masks', 'Plan', 'train_fold', 'slices_of', 'fold_metrics', 'score_patients']
+__all__ = ['log', 'Samples', 'samples', 'with_masks', 'Plan', 'train_fold', 'slices_of', 'fold_metrics', 'score_patients',
+           'show_held_out']
 
 # %% ../../nbs/lib/trauma/00_study.ipynb #21acdebd
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def with_masks(
     masks = mask_stacks(settings.data, settings.work, samples.stacks, providers, settings.workers)
     ends, aside = {}, []
     for row in samples.table.to_dict('records'):
-        try:ends[row['series_id']] = roi(masks.areas(row['series_id']), least=least)
+        try: ends[row['series_id']] = roi(masks.areas(row['series_id']), least=least)
         except (NoMask, KeyError) as error:
             aside.append({'patient_id': row['patient_id'], 'series_id': row['series_id'],
                           'reason': str(error).strip("'\"")})
@@ -130,70 +130,40 @@ def train_fold(
 ) -> dict:  # history, metrics, predictions, folder, config, learner, best, seconds, waiting
     """Train on all folds but one, predict both sides, measure, store. A finished run with these settings, data
     and code is read back; an unfinished one goes on."""
-    folder = settings.run_folder(plan.study)
-    with only_one(folder): return _train_fold(settings, samples, plan, folder)
-
-def _train_fold(settings, samples, plan, folder):
-    import lightning as L
-    from ctlab.learn.samples import loader
     from ctlab.learn.inference import predict
-    from ctlab.show.report import read_run, write_run
-    from ctlab.learn.training import Learner, accelerator, fit, save_weights
-    state = _claim(folder, settings, samples, plan)
-    L.seed_everything(settings.seed*1000 + settings.fold, verbose=False)
-    net = plan.net(False if state == 'finished' else settings.pretrained)
-    learner = Learner(net, plan.loss(), plan.rate, plan.schedule, plan.decay)
-    if state == 'finished': return read_run(folder, learner)
+    from ctlab.learn.runs import Job, keep_run
+    from ctlab.learn.samples import loader
+    from ctlab.learn.training import Learner, accelerator, fit
     train, valid = samples.split(settings.fold)
-    epochs = settings.epochs or plan.epochs
-    workers = (
-        min(settings.workers or 2, 8) if settings.preset != 'tiny' and accelerator(settings.device) == 'gpu' else 0
-    )
-    run = fit(
-        learner,
-        loader(slices_of(samples, plan, train, plan.augment), plan.batch, True, workers, settings.seed),
-        loader(slices_of(samples, plan, valid), plan.batch, workers=workers),
-        folder,
-        epochs,
-        settings.device,
-        plan.patience,
-        resume=state == 'unfinished',
-        watch=plan.watch,
-    )
-    device = 'cuda' if accelerator(settings.device) == 'gpu' else 'cpu'
-    predictions = pd.concat(
-        [
-            predict(learner.net, loader(slices_of(samples, plan, rows), plan.batch), device).assign(split=split)
-            for split, rows in (('train', train), ('valid', valid))
-        ],
-        ignore_index=True,
-    )
-    metrics = fold_metrics(samples, predictions, plan.study, settings.fold, settings.seed)
-    config = asdict(settings) | {'study': plan.study, 'epochs': epochs, 'batch': plan.batch, 'rate': plan.rate,
-                                 'weights': getattr(net, 'weights', 'random'), 'phantom': settings.phantom,
-                                 'best_epoch': run['best'], 'seconds': round(run['seconds'], 1),
-              'waiting_for_data': round(run['waiting'], 4), 'scans': {'train': len(train), 'valid': len(valid),
-                  'set_aside': len(samples.set_aside)}, 'data': str(settings.data),
-                  'rsna_score': score_patients(samples.labels, predictions)} | (plan.note or {})
-    save_weights(
-        learner.net,
-        folder / 'weights.safetensors',
-        {
-            'study': plan.study,
-            'fold': settings.fold,
-            'preset': settings.preset,
-            'trained on': 'phantoms' if settings.phantom else 'the RSNA 2023 cohort',
-            'started from': config['weights'],
-        },
-    )
-    write_run(folder, metrics, predictions, config)
-    return run | {
-        'metrics': metrics,
-        'predictions': predictions,
-        'folder': folder,
-        'learner': learner,
-        'config': config,
-    }
+    epochs, gpu = settings.epochs or plan.epochs, accelerator(settings.device) == 'gpu'
+    workers = min(settings.workers or 2, 8) if gpu and settings.preset != 'tiny' else 0
+    pictures = lambda rows, augment=None: slices_of(samples, plan, rows, augment)
+
+    def learner(finished):
+        net = plan.net(False if finished else settings.pretrained)
+        return Learner(net, plan.loss(), plan.rate, plan.schedule, plan.decay)
+
+    def train_on(learner, folder, resume):
+        shown = loader(pictures(train, plan.augment), plan.batch, True, workers, settings.seed)
+        judged = loader(pictures(valid), plan.batch, workers=workers)
+        return fit(
+            learner, shown, judged, folder, epochs, settings.device, plan.patience, resume=resume, watch=plan.watch
+        )
+
+    def judge(learner):
+        sides = {'train': train, 'valid': valid}
+        found = [predict(learner.net, loader(pictures(rows), plan.batch), 'cuda' if gpu else 'cpu').assign(split=side)
+                 for side, rows in sides.items()]
+        predictions = pd.concat(found, ignore_index=True)
+        return fold_metrics(samples, predictions, plan.study, settings.fold, settings.seed), predictions
+
+    def facts(run, predictions):
+        scans = {'train': len(train), 'valid': len(valid), 'set_aside': len(samples.set_aside)}
+        return {'epochs': epochs, 'batch': plan.batch, 'rate': plan.rate, 'scans': scans, 'data': str(settings.data),
+                'rsna_score': score_patients(samples.labels, predictions)} | (plan.note or {})
+
+    card = {'trained on': 'phantoms' if settings.phantom else 'the RSNA 2023 cohort'}
+    return keep_run(settings, Job(plan.study, _key(settings, samples, plan), learner, train_on, judge, card, facts))
 
 def slices_of(
     samples: Samples,
@@ -207,32 +177,17 @@ def slices_of(
     return SliceDataset(rows, samples.stacks, plan.select, augment, plan.volume, plan.masks, plan.opened)
 
 # %% ../../nbs/lib/trauma/00_study.ipynb #de56f5c0
-def _claim(folder, settings, samples, plan):
-    "See `train.claim`: all that a run depends on."
+def _key(settings, samples, plan):
+    "All that a run depends on besides the settings."
     import hashlib
-    from ctlab.learn.training import claim, code_of
-    code = code_of(
-        'core.anatomy',
-        'cohort.stacks',
-        'cohort.masks',
-        *(f'learn.{m}' for m in ('samples', 'nets', 'losses', 'training', 'inference')),
-        'judge.metrics',
-        'trauma.study',
-        f"trauma.{plan.study.partition('_')[0]}",
-    )
+    from ctlab.learn.runs import code_of
+    learned = [f'learn.{m}' for m in ('samples', 'nets', 'losses', 'training', 'inference', 'runs')]
+    code = code_of('core.anatomy', 'cohort.stacks', 'cohort.masks', *learned, 'judge.metrics', 'trauma.study',
+                   f"trauma.{plan.study.partition('_')[0]}")
+    own = [plan.epochs, plan.batch, plan.rate, plan.patience, plan.volume, plan.opened, plan.note]
     data = hashlib.sha1(samples.table.to_csv(index=False).encode()).hexdigest()
-    return claim(
-        folder,
-        asdict(settings)
-        | {
-            'study': plan.study,
-            'plan': [plan.epochs, plan.batch, plan.rate, plan.patience, plan.volume, plan.opened, plan.note],
-            'stacks': samples.stacks.folder.name,
-            'data': data,
-            'code': code,
-            'start': settings.start and hashlib.sha1(settings.pretrained.read_bytes()).hexdigest(),
-        },
-    )
+    start = settings.start and hashlib.sha1(settings.pretrained.read_bytes()).hexdigest()
+    return {'plan': own, 'stacks': samples.stacks.folder.name, 'data': data, 'code': code, 'start': start}
 
 def fold_metrics(
     samples: Samples,
@@ -264,3 +219,14 @@ def score_patients(
     from ctlab.judge.metrics import rsna_score
     held = by_patient(predictions[predictions['split'] == 'valid'])
     return rsna_score(labels.loc[held.index], held)
+
+def show_held_out(
+    run: dict,  # from `train_fold`
+    labels: pd.DataFrame,  # the label table
+    phantom: bool = True,
+) -> None:
+    "Curves, calibration and confusion matrices of what a run held out, shown and kept in its folder."
+    from ctlab.show.figures import save
+    from ctlab.show.report import pooled_figures
+    for what, figure in pooled_figures(run['predictions'], grade(labels), phantom).items():
+        save(figure, run['folder'], what)

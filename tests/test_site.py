@@ -64,7 +64,7 @@ def test_pages_in_a_browser(site, browser, shots):
         'requestfailed', lambda r: wrong.append(f'{r.failure} {r.url}') if 'ERR_ABORTED' not in str(r.failure) else None
     )  # leaving a page ends what the browser fetched ahead
     page.on('response', lambda r: wrong.append(f'{r.status} {r.url}') if r.status >= 400 else None)
-    for name in ('index.html', '03_approach1.html', '00_eda.html', 'lib/phantoms/05_gallery.html', 'api/metrics.html'):
+    for name in ('index.html', '03_approach1.html', '00_eda.html', 'lib/phantoms/05_gallery.html', 'api/judge.metrics.html'):
         page.goto(base + name)
         page.wait_for_load_state('networkidle')
         page.screenshot(path=str(shots/f'{name.replace("/", "-")[:-5]}.png'), full_page=False)
@@ -72,7 +72,23 @@ def test_pages_in_a_browser(site, browser, shots):
             'main img, article img', 'all => all.map(i => i.complete && i.naturalWidth > 50)'
         )
         assert all(pictures), name
-        if name.startswith(('0', 'lib/06b')): assert pictures, f'{name} shows no figure'
+        if name.startswith(('0', 'lib/phantoms')): assert pictures, f'{name} shows no figure'
+        sideways = page.eval_on_selector_all('.cell_output table', 'all => all.filter(t => t.scrollWidth > t.clientWidth + 1).length')
+        assert sideways == 0, f'{name}: a table at 1280 pixels hides columns'
+    page.goto(base + '15_results.html')
+    wide = page.eval_on_selector_all('table', 'all => all.map(t => [t.scrollWidth - t.clientWidth, t.getBoundingClientRect().right - innerWidth])')
+    assert wide and max(max(w) for w in wide) <= 1, 'the widest tables show all columns at 1280 pixels'
+    page.goto(base + '03_approach1.html')
+    cells = page.locator('details.hide')
+    assert cells.count() > 5 and not page.locator('details.hide[open]').count(), 'code of a study is folded'
+    cells.first.locator('summary').click()
+    assert page.locator('details.hide[open]').count() == 1
+    page.get_by_role('button', name='Show all code').click()
+    assert page.locator('details.hide[open]').count() == cells.count()
+    assert page.locator('table:has-text("n_folds")').count() == 1, 'parameters are a table'
+    assert not page.get_by_text('from ctlab.core.settings import Settings', exact=True).count()
+    page.goto(base + 'lib/judge/00_metrics.html')
+    assert not page.locator('details.hide').count(), 'code of the library is open'
     figure = page.goto(base + '03_approach1.html') and page.locator('.cell_output img').first
     figure.scroll_into_view_if_needed()
     figure.screenshot(path=str(shots/'figure.png'))

@@ -9,23 +9,36 @@ from pathlib import Path
 from ..core.settings import project_root
 
 # %% auto #0
-__all__ = ['chapters', 'clean_page', 'own_run', 'api_page', 'readme_text', 'build_site', 'refresh_notebooks', 'keep_outputs']
+__all__ = ['ROOMS', 'chapters', 'clean_page', 'own_run', 'api_page', 'readme_text', 'build_site', 'refresh_notebooks',
+           'keep_outputs']
 
 # %% ../../nbs/lib/show/03_site.ipynb #5cd08cd4
+ROOMS = ('core', 'scans', 'phantoms', 'cohort', 'learn', 'judge', 'show', 'organs', 'trauma', 'doors')  # in the order in which data flows
+_PARTS = {'scans': 'The data', 'cohort': 'The data', 'trauma': 'Injuries', 'organs': 'Organs', 'phantoms': 'Organs', '': 'Findings and use'}
+
 def chapters(
     root: Path,  # the checkout
 ) -> dict:  # section -> paths relative to nbs, without ending
-    "The notebooks in reading order."
-    names = lambda folder: [
-        p.relative_to(root/'nbs').with_suffix('').as_posix() for p in sorted(folder.glob('[0-9]*.ipynb'))
-    ]
-    return {'Studies': names(root/'nbs'), 'Library': names(root/'nbs'/'lib')}
+    "The notebooks in reading order: studies by what they are about, the library by room."
+    found = {part: [] for part in dict.fromkeys(_PARTS.values())}
+    for path in sorted((root/'nbs').glob('[0-9]*.ipynb')):
+        found[_PARTS[(_exports(path) or '.').partition('.')[0]]].append(path.stem)
+    for room in ROOMS:
+        found[f'Library: {room}'] = [f'lib/{room}/{p.stem}' for p in sorted((root/'nbs'/'lib'/room).glob('[0-9]*.ipynb'))]
+    return {section: names for section, names in found.items() if names}
+
+def _exports(path):
+    "The module that a chapter is exported to, such as scans.dicom; empty when none."
+    match = re.search(r'#\|\s*default_exp\s+([\w.]+)', path.read_text())
+    return match[1] if match else ''
 
 def clean_page(
     notebook: dict,  # as JSON
+    fold: bool = False,  # code opens at a click, imports are not shown, parameters are a table: for studies
 ) -> dict:  # without directives and hidden cells
     "A notebook as a reader should see it."
     cells = []
+    given = notebook['metadata'].get('papermill', {}).get('parameters', {})
     for cell in notebook['cells']:
         text = ''.join(cell['source'])
         lines = text.splitlines()
@@ -34,6 +47,12 @@ def clean_page(
         body = '\n'.join(l for l in lines if l not in directives).strip('\n')
         if not body.strip(): continue
         cell = cell | {'source': body.splitlines(True)}
+        tags = cell['metadata'].get('tags', [])
+        if fold and 'injected-parameters' in tags: continue
+        if fold and 'parameters' in tags:
+            cells.append(_parameter_table(cell, body, given))
+            continue
+        if fold and cell['cell_type'] == 'code': cell['metadata'] = {'tags': [_shown_how(body)]}
         if cell['cell_type'] == 'code': cell['outputs'] = [o for o in cell.get('outputs', []) if not _noise(o)]
         if cell['cell_type'] == 'markdown':
             cell['source'] = [
@@ -44,6 +63,20 @@ def clean_page(
         'cells': cells,
         'metadata': {k: v for k, v in notebook['metadata'].items() if k in ('kernelspec', 'language_info')},
     }
+
+def _shown_how(code):
+    "How a page shows a cell: what only imports is not shown, all else opens at a click."
+    import ast
+    try: lines = ast.parse(code).body
+    except SyntaxError: return 'hide-input'
+    return 'remove-input' if lines and all(isinstance(l, (ast.Import, ast.ImportFrom)) for l in lines) else 'hide-input'
+
+def _parameter_table(cell, code, given):
+    "The parameters of a run as a table: what was given on the command line, and what was left as it is."
+    rows = re.findall(r'^(\w+)\s*=\s*([^#\n]+?)\s*(?:#\s*(.*))?$', code, re.M)
+    line = lambda name, value, words: f'| `{name}` | `{given.get(name, value)!s}`{" (given)" if name in given else ""} | {words} |'
+    table = '\n'.join(['| parameter | value | |', '|---|---|---|', *(line(*row) for row in rows)])
+    return {'cell_type': 'markdown', 'id': cell.get('id', 'parameters'), 'metadata': {}, 'source': table.splitlines(True)}
 
 def _noise(output):
     "Log lines and progress bars do not belong on a page."
@@ -173,7 +206,9 @@ nb_execution_mode, nb_merge_streams, nb_render_text_lexer, nb_render_markdown_fo
 nb_mime_priority_overrides = [('html', 'application/vnd.jupyter.widget-view+json', None)]
 myst_enable_extensions = ['dollarmath', 'colon_fence', 'attrs_inline']
 myst_heading_anchors = 3
-html_theme, html_title, html_static_path, html_css_files, html_extra_path = 'furo', 'ctlab', ['_static'], ['ctlab.css'], ['_extra']
+html_theme, html_title, html_static_path, html_extra_path = 'furo', 'ctlab', ['_static'], ['_extra']
+html_css_files, html_js_files = ['ctlab.css'], ['ctlab.js']
+nb_code_prompt_show, nb_code_prompt_hide = 'Show the code', 'Hide the code'
 html_show_sphinx, html_copy_source, html_show_sourcelink = False, False, False
 html_favicon = '_static/ctlab.svg'
 html_theme_options = {'light_css_variables': {'color-brand-primary': '#0a5a8c', 'color-brand-content': '#0a5a8c'},
@@ -192,16 +227,33 @@ body[data-theme="dark"] .cell_output img { filter: brightness(.92); }
 .cell_output table.docutils { font-size: .76em; }
 .cell_output table.docutils td, .cell_output table.docutils th { padding: .2em .5em; }
 .cell_output table.docutils td { white-space: nowrap; }
-.highlight-python pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+.highlight-python pre, .highlight-bash pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+.ctlab-all { float: right; font: inherit; font-size: .8em; padding: .2em .8em; cursor: pointer; border: 1px solid var(--color-background-border);
+  border-radius: 4px; background: var(--color-background-secondary); color: var(--color-foreground-primary); }
+@media (max-width: 1500px) { .toc-drawer { display: none; } .main > .content { width: 100%; max-width: 66em; padding: 0 1.5em; }
+  .cell_output table.docutils { font-size: .68em; } .cell_output table.docutils td, .cell_output table.docutils th { padding: .2em .35em; } }
+'''
+
+_SCRIPT = '''document.addEventListener('DOMContentLoaded', () => {
+  const cells = [...document.querySelectorAll('details.hide')];
+  const title = document.querySelector('article h1');
+  if (!cells.length || !title) return;
+  const button = Object.assign(document.createElement('button'), { className: 'ctlab-all', type: 'button' });
+  const label = () => { button.textContent = cells.every(c => c.open) ? 'Hide all code' : 'Show all code'; };
+  button.addEventListener('click', () => { const open = !cells.every(c => c.open); cells.forEach(c => { c.open = open; }); label(); });
+  cells.forEach(c => c.addEventListener('toggle', label));
+  label();
+  title.before(button);
+});
 '''
 
 def _stage(root, source):
     "Write every page of the site under `source`."
     sections = chapters(root)
-    for name in ['index', *sections['Studies'], *sections['Library']]:
+    for name in ['index', *sum(sections.values(), [])]:
         ran = root/'reports'/'runs'/'notebooks'/f'{Path(name).name}.ipynb'
         notebook = json.loads((ran if ran.exists() else root/'nbs'/f'{name}.ipynb').read_text())
-        page = clean_page(own_run(notebook) if ran.exists() else notebook)
+        page = clean_page(own_run(notebook) if ran.exists() else notebook, fold=name != 'index' and '/' not in name)
         target = source/f'{name}.ipynb'
         target.parent.mkdir(parents=True, exist_ok=True)
         if name == 'index': page = _front(page, sections, root)
@@ -215,6 +267,7 @@ def _stage(root, source):
     (source/'_static').mkdir()
     (source/'_static'/'ctlab.css').write_text(_CSS)
     (source/'_static'/'ctlab.svg').write_text(_ICON)
+    (source/'_static'/'ctlab.js').write_text(_SCRIPT)
     (source/'_extra').mkdir()
     (source/'_extra'/'phantom.html').write_text(_phantom())
     (source/'conf.py').write_text(_CONF)
@@ -243,8 +296,7 @@ def _origins(root):
     "module -> chapter, for every exported module."
     found = {}
     for path in sorted((root/'nbs').rglob('[0-9]*.ipynb')):
-        match = re.search(r'#\|\s*default_exp\s+(\w+)', path.read_text())
-        if match: found[match[1]] = path.relative_to(root/'nbs').with_suffix('').as_posix()
+        if module := _exports(path): found[module] = path.relative_to(root/'nbs').with_suffix('').as_posix()
     return found
 
 def _front(page, sections, root):
@@ -255,7 +307,7 @@ def _front(page, sections, root):
     ]
     trees.append(
         '```{toctree}\n:hidden:\n:caption: Reference\n:maxdepth: 1\n\n'
-        + '\n'.join(f'api/{m}' for m in sorted(_origins(root)))
+        + '\n'.join(f'api/{m}' for m in sorted(_origins(root), key=lambda m: (ROOMS.index(m.partition('.')[0]), m)))
         + '\n```'
     )
     cells = [c | {'source': [l.replace('](../reports/', '](reports/').replace('](../data/README.md)', '](#)')

@@ -6,7 +6,7 @@ PRESET ?= tiny
 export PYTHONWARNINGS = ignore
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lab site bench clean install lock readme
+.PHONY: demo test lab site bench clean install lock readme rooms
 
 install: $(VENV)/.installed
 
@@ -36,6 +36,9 @@ site: install
 
 readme: install
 	@$(BIN)/ctlab site --readme
+
+rooms: install
+	@$(BIN)/python -c "from pathlib import Path; from ctlab.show.site import draw_rooms; Path('reports/reference/rooms.svg').write_text(draw_rooms(Path('.')))"
 
 bench: install
 	@for script in $(filter-out benchmarks/scans.py benchmarks/learnable.py benchmarks/real_ct.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done

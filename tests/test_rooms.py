@@ -91,3 +91,15 @@ def test_the_front_door():
     for name, (module, inner) in typed.items():
         assert getattr(importlib.import_module(f'ctlab.{module}'), inner) is getattr(ctlab, name)
     with pytest.raises(AttributeError): ctlab.nothing
+
+
+def test_the_drawing_is_of_this_house():
+    from ctlab.show.site import draw_rooms
+    assert (ROOT/'reports'/'reference'/'rooms.svg').read_text() == draw_rooms(ROOT), 'rooms have changed: make rooms'
+
+
+def test_every_file_of_the_guide_is_there():
+    import re
+    text = (ROOT/'CONTRIBUTING.md').read_text()
+    named = set(re.findall(r'`(nbs/lib/\w+/\d\w+\.ipynb)`', text))
+    assert len(named) >= 10 and all((ROOT/n).is_file() for n in named)

@@ -64,7 +64,13 @@ def test_pages_in_a_browser(site, browser, shots):
         'requestfailed', lambda r: wrong.append(f'{r.failure} {r.url}') if 'ERR_ABORTED' not in str(r.failure) else None
     )  # leaving a page ends what the browser fetched ahead
     page.on('response', lambda r: wrong.append(f'{r.status} {r.url}') if r.status >= 400 else None)
-    for name in ('index.html', '03_approach1.html', '00_eda.html', 'lib/phantoms/05_gallery.html', 'api/judge.metrics.html'):
+    for name in (
+        'index.html',
+        '03_approach1.html',
+        '00_eda.html',
+        'lib/phantoms/05_gallery.html',
+        'api/judge.metrics.html',
+    ):
         page.goto(base + name)
         page.wait_for_load_state('networkidle')
         page.screenshot(path=str(shots/f'{name.replace("/", "-")[:-5]}.png'), full_page=False)
@@ -73,10 +79,14 @@ def test_pages_in_a_browser(site, browser, shots):
         )
         assert all(pictures), name
         if name.startswith(('0', 'lib/phantoms')): assert pictures, f'{name} shows no figure'
-        sideways = page.eval_on_selector_all('.cell_output table', 'all => all.filter(t => t.scrollWidth > t.clientWidth + 1).length')
+        sideways = page.eval_on_selector_all(
+            '.cell_output table', 'all => all.filter(t => t.scrollWidth > t.clientWidth + 1).length'
+        )
         assert sideways == 0, f'{name}: a table at 1280 pixels hides columns'
     page.goto(base + '15_results.html')
-    wide = page.eval_on_selector_all('table', 'all => all.map(t => [t.scrollWidth - t.clientWidth, t.getBoundingClientRect().right - innerWidth])')
+    wide = page.eval_on_selector_all(
+        'table', 'all => all.map(t => [t.scrollWidth - t.clientWidth, t.getBoundingClientRect().right - innerWidth])'
+    )
     assert wide and max(max(w) for w in wide) <= 1, 'the widest tables show all columns at 1280 pixels'
     page.goto(base + '03_approach1.html')
     cells = page.locator('details.hide')

@@ -9,12 +9,20 @@ from pathlib import Path
 from ..core.settings import project_root
 
 # %% auto #0
-__all__ = ['ROOMS', 'chapters', 'clean_page', 'own_run', 'api_page', 'readme_text', 'build_site', 'refresh_notebooks',
-           'keep_outputs']
+__all__ = ['ROOMS', 'chapters', 'clean_page', 'own_run', 'api_page', 'readme_text', 'room_imports', 'draw_rooms', 'build_site',
+           'refresh_notebooks', 'keep_outputs']
 
 # %% ../../nbs/lib/show/03_site.ipynb #5cd08cd4
-ROOMS = ('core', 'scans', 'phantoms', 'cohort', 'learn', 'judge', 'show', 'organs', 'trauma', 'doors')  # in the order in which data flows
-_PARTS = {'scans': 'The data', 'cohort': 'The data', 'trauma': 'Injuries', 'organs': 'Organs', 'phantoms': 'Organs', '': 'Findings and use'}
+# in the order in which data flows
+ROOMS = ('core', 'scans', 'phantoms', 'cohort', 'learn', 'judge', 'show', 'organs', 'trauma', 'doors')
+_PARTS = {
+    'scans': 'The data',
+    'cohort': 'The data',
+    'trauma': 'Injuries',
+    'organs': 'Organs',
+    'phantoms': 'Organs',
+    '': 'Findings and use',
+}
 
 def chapters(
     root: Path,  # the checkout
@@ -24,7 +32,9 @@ def chapters(
     for path in sorted((root/'nbs').glob('[0-9]*.ipynb')):
         found[_PARTS[(_exports(path) or '.').partition('.')[0]]].append(path.stem)
     for room in ROOMS:
-        found[f'Library: {room}'] = [f'lib/{room}/{p.stem}' for p in sorted((root/'nbs'/'lib'/room).glob('[0-9]*.ipynb'))]
+        found[f'Library: {room}'] = [
+            f'lib/{room}/{p.stem}' for p in sorted((root / 'nbs' / 'lib' / room).glob('[0-9]*.ipynb'))
+        ]
     return {section: names for section, names in found.items() if names}
 
 def _exports(path):
@@ -74,9 +84,17 @@ def _shown_how(code):
 def _parameter_table(cell, code, given):
     "The parameters of a run as a table: what was given on the command line, and what was left as it is."
     rows = re.findall(r'^(\w+)\s*=\s*([^#\n]+?)\s*(?:#\s*(.*))?$', code, re.M)
-    line = lambda name, value, words: f'| `{name}` | `{given.get(name, value)!s}`{" (given)" if name in given else ""} | {words} |'
+    line = (
+        lambda name, value, words: f'| `{name}` | `{given.get(name, value)!s}`{" (given)" if name in given else ""} | '
+        f'{words} |'
+    )
     table = '\n'.join(['| parameter | value | |', '|---|---|---|', *(line(*row) for row in rows)])
-    return {'cell_type': 'markdown', 'id': cell.get('id', 'parameters'), 'metadata': {}, 'source': table.splitlines(True)}
+    return {
+        'cell_type': 'markdown',
+        'id': cell.get('id', 'parameters'),
+        'metadata': {},
+        'source': table.splitlines(True),
+    }
 
 def _noise(output):
     "Log lines and progress bars do not belong on a page."
@@ -198,6 +216,59 @@ def readme_text(
     text = re.sub(r'\]\((?!https?:|reports/|data/|#|nbs/)([\w/.-]+\.ipynb)\)', r'](nbs/\1)', text)
     return f'<!-- Written from nbs/index.ipynb by `make readme`; change it there. -->\n\n{text}\n'
 
+# %% ../../nbs/lib/show/03_site.ipynb #4d4fad5a
+def room_imports(
+    root: Path,  # the checkout
+) -> dict:  # (room, room that it leans on) -> how many of its modules do
+    "Who leans on whom."
+    import ast
+    arrows = {}
+    for path in sorted((root/'ctlab').glob('*/*.py')):
+        room, leans = path.parent.name, set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom): continue
+            inside = node.level == 2 or (node.module or '').startswith('ctlab.')
+            if inside: leans.add((node.module or '').removeprefix('ctlab.').partition('.')[0])
+        for other in leans - {room, ''}: arrows[room, other] = arrows.get((room, other), 0) + 1
+    return arrows
+
+def draw_rooms(
+    root: Path,  # the checkout
+) -> str:  # SVG
+    "The rooms from the ground up, and an arc for every room that leans on another; thick where many modules do."
+    import ast
+    high, wide, step = 40, 560, 52
+    parts, middle = [], lambda room: 26 + step*ROOMS.index(room)
+    for (room, other), n in sorted(room_imports(root).items()):
+        a, b = middle(room), middle(other)
+        parts.append(
+            f'<path d="M {wide + 12} {a} C {wide + 22 + .42*abs(a - b):.0f} {a}, {wide + 22 + .42*abs(a - b):.0f} {b}, '
+            f'{wide + 12} {b}" fill="none" stroke="#0a5a8c" stroke-width="{.6 + .35*n:.2f}" opacity=".55"/>'
+        )
+    for room in ROOMS:
+        says = (
+            ast.get_docstring(ast.parse((root / 'ctlab' / room / '__init__.py').read_text()))
+            .partition('. Comes in')[0]
+            .replace('?', '? ')
+            .strip()
+        )
+        modules = len(list((root/'ctlab'/room).glob('*.py'))) - 1
+        y = middle(room)
+        parts.append(
+            f'<rect x="10" y="{y - high/2}" width="{wide}" height="{high}" rx="6" fill="#eef5fa" stroke="#0a5a8c"/>'
+            f'<text x="22" y="{y - 2}" font-weight="bold">{room}</text><text x="{wide}" y="{y - 2}" text-anchor="end" '
+            f'fill="#666">'
+            f'{modules} modules</text><text x="22" y="{y + 13}" font-size="10.5">{_escaped(says, 92)}</text>'
+        )
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide + 240} {step*len(ROOMS)}" '
+            f'font-family="sans-serif" font-size="13">'
+            f'<rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>\n')
+
+def _escaped(text, most):
+    "Text for SVG, cut at a word."
+    import html
+    return html.escape(text if len(text) <= most else text[:text.rfind(' ', 0, most)] + ' …')
+
 # %% ../../nbs/lib/show/03_site.ipynb #6f75dd38
 _CONF = '''
 project, author, copyright = 'ctlab', 'the ctlab authors', '2026, the ctlab authors'
@@ -258,6 +329,7 @@ def _stage(root, source):
         target.parent.mkdir(parents=True, exist_ok=True)
         if name == 'index': page = _front(page, sections, root)
         target.write_text(json.dumps(page))
+    (source/'contributing.md').write_text((root/'CONTRIBUTING.md').read_text())
     origin = _origins(root)
     (source/'api').mkdir()
     for module, chapter in origin.items():

@@ -248,9 +248,7 @@ def draw_rooms(
     for room in ROOMS:
         says = (
             ast.get_docstring(ast.parse((root / 'ctlab' / room / '__init__.py').read_text()))
-            .partition('. Comes in')[0]
-            .replace('?', '? ')
-            .strip()
+            .partition(' Comes in')[0]
         )
         modules = len(list((root/'ctlab'/room).glob('*.py'))) - 1
         y = middle(room)
@@ -377,6 +375,7 @@ def _front(page, sections, root):
         f'```{{toctree}}\n:hidden:\n:caption: {caption}\n:maxdepth: 1\n\n' + '\n'.join(names) + '\n```'
         for caption, names in sections.items()
     ]
+    trees.append('```{toctree}\n:hidden:\n:caption: The house\n:maxdepth: 1\n\ncontributing\n```')
     trees.append(
         '```{toctree}\n:hidden:\n:caption: Reference\n:maxdepth: 1\n\n'
         + '\n'.join(f'api/{m}' for m in sorted(_origins(root), key=lambda m: (ROOMS.index(m.partition('.')[0]), m)))
@@ -384,7 +383,9 @@ def _front(page, sections, root):
     )
     cells = [c | {'source': [l.replace('](../reports/', '](reports/').replace('](../data/README.md)', '](#)')
                              for l in c['source']]} for c in page['cells']]
-    live = '## Look around\n\nThe viewer of the lab, with a phantom in it. Wheel or arrow keys leaf, a click moves the cross, and the HU under the pointer is written below.\n\n```{raw} html\n<iframe src="phantom.html" title="a phantom in the viewer" loading="lazy" style="width:100%;height:600px;border:0"></iframe>\n```'
+    live = ('## Look around\n\nThe viewer of the lab, with a phantom in it. Wheel or arrow keys leaf, a click moves the cross, and '
+            'the HU under the pointer is written below.\n\n```{raw} html\n<iframe src="phantom.html" '
+            'title="a phantom in the viewer" loading="lazy" style="width:100%;height:600px;border:0"></iframe>\n```')
     cells.insert(1, {'cell_type': 'markdown', 'id': 'live', 'metadata': {}, 'source': [live]})
     extra = [{'cell_type': 'markdown', 'id': f'toc{k}', 'metadata': {}, 'source': [t]} for k, t in enumerate(trees)]
     return page | {'cells': cells + extra, 'nbformat': 4, 'nbformat_minor': 5}

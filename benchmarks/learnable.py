@@ -41,7 +41,7 @@ def main():
     data, cubes = approach6.load(settings)
     runs = settings.out/'approach6'/'demo'
     for fold in range(settings.n_folds):
-        if not (runs / f'fold{fold}' / 'config.json').exists():
+        if not (runs/f'fold{fold}'/'config.json').exists():
             approach6.run(Settings(preset='demo', fold=fold), (data, cubes))
     learned, other = held_out(runs), settings.out/'approach5'/'demo'
     taught = held_out(other) if len(list(other.glob('fold*/config.json'))) == settings.n_folds else None
@@ -109,7 +109,7 @@ def main():
     from ctlab.judge.metrics import RSNA_WEIGHTS, rsna_score
     answer = {}
     for target, grades in TARGETS.items():  # the one answer for everybody that costs least
-        counts = np.array([data.labels[f'{target}_{g}'].loc[learned.index].sum() for g in grades]) * np.array(
+        counts = np.array([data.labels[f'{target}_{g}'].loc[learned.index].sum() for g in grades])*np.array(
             RSNA_WEIGHTS[target]
         )
         answer |= {f'{target}_{g}': c/counts.sum() for g, c in zip(grades, counts)}

@@ -20,28 +20,28 @@ def main(n_series=40, reads=400):
         for kind in stores: (home/kind).mkdir(parents=True, exist_ok=True)
         np.save(home/'npy'/f'{k}.npy', mine)
         array = zarr.create_array(
-            store=str(home / 'zarr' / f'{k}.zarr'), shape=mine.shape, chunks=(1, 256, 256), dtype='u1'
+            store=str(home/'zarr'/f'{k}.zarr'), shape=mine.shape, chunks=(1, 256, 256), dtype='u1'
         )
         array[:] = mine
         blosc2.asarray(
-            mine, chunks=(1, 256, 256), blocks=(1, 256, 256), urlpath=str(home / 'blosc2' / f'{k}.b2nd'), mode='w'
+            mine, chunks=(1, 256, 256), blocks=(1, 256, 256), urlpath=str(home/'blosc2'/f'{k}.b2nd'), mode='w'
         )
         (home/'jpeg'/str(k)).mkdir()
         for i, picture in enumerate(mine): Image.fromarray(picture).save(home/'jpeg'/str(k)/f'{i}.jpg')
     picks = [(int(rng.integers(n_series)), np.sort(rng.choice(len(stack), 10, replace=False))) for _ in range(reads)]
     readers = {
-        'slices of one .npy (ctlab)': ('npy', lambda k, at: read_slices(home / 'npy' / f'{k}.npy', at)),
+        'slices of one .npy (ctlab)': ('npy', lambda k, at: read_slices(home/'npy'/f'{k}.npy', at)),
         'zarr v3, one chunk per slice': (
             'zarr',
-            lambda k, at: zarr.open_array(str(home / 'zarr' / f'{k}.zarr'), mode='r').oindex[at],
+            lambda k, at: zarr.open_array(str(home/'zarr'/f'{k}.zarr'), mode='r').oindex[at],
         ),
         'blosc2, one chunk per slice': (
             'blosc2',
-            lambda k, at: np.stack([blosc2.open(str(home / 'blosc2' / f'{k}.b2nd'), mode='r')[int(i)] for i in at]),
+            lambda k, at: np.stack([blosc2.open(str(home/'blosc2'/f'{k}.b2nd'), mode='r')[int(i)] for i in at]),
         ),
         'one JPEG per slice': (
             'jpeg',
-            lambda k, at: np.stack([np.asarray(Image.open(home / 'jpeg' / str(k) / f'{i}.jpg')) for i in at]),
+            lambda k, at: np.stack([np.asarray(Image.open(home/'jpeg'/str(k)/f'{i}.jpg')) for i in at]),
         ),
     }
     size = lambda kind: sum(p.stat().st_size for p in (home/kind).rglob('*') if p.is_file())/n_series/1e6

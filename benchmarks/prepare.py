@@ -25,7 +25,7 @@ def published(folder, out):
         hu = np.clip(hu, low, high)
         grey = (hu - hu.min())/max(1e-6, hu.max() - hu.min())*255
         Image.fromarray(grey.astype(np.uint8)).resize((256, 256), Image.Resampling.BILINEAR).save(
-            out / f'{path.stem}.jpg'
+            out/f'{path.stem}.jpg'
         )
 
 

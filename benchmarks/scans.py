@@ -16,7 +16,7 @@ def series(slices=300, syntax='rle'):
     from ctlab.scans.volume import Volume
     hu, _, _ = acquire(
         draw_body(1, 2.5),
-        Scan(start=60, stop=60 + 1.4 * slices, spacing=1.0, thickness=1.0, matrix=512, field_of_view=400, noise=10),
+        Scan(start=60, stop=60 + 1.4*slices, spacing=1.0, thickness=1.0, matrix=512, field_of_view=400, noise=10),
         1,
     )
     write_series(Volume(np.ascontiguousarray(hu.array[:slices]), hu.affine), folder, 'bench', syntax=syntax)

@@ -102,8 +102,8 @@ def test_segmentation_sets_are_drawn(ctlab, tmp_path):
     ended = ctlab('phantom', 'ircad', tmp_path/'ircad')
     assert ended.returncode == 0, ended.stderr
     assert (
-        len(list((tmp_path / 'ircad').glob('*_orig.nii.gz')))
-        == len(list((tmp_path / 'ircad').glob('*_liver.nii.gz')))
+        len(list((tmp_path/'ircad').glob('*_orig.nii.gz')))
+        == len(list((tmp_path/'ircad').glob('*_liver.nii.gz')))
         == 6
     )
 
@@ -118,8 +118,8 @@ def test_arrange_makes_a_cohort_and_says_what_it_left(ctlab, tiny, tmp_path):
     done = ctlab('arrange', tmp_path/'export', tmp_path/'ours', '--json')
     facts = json.loads(done.stdout)
     assert done.returncode == 0 and facts['series'] == 1 and facts['set_aside'] >= 1
-    assert (tmp_path / 'ours' / 'train_images' / '1' / '1' / '1.dcm').exists() and 'README' in (
-        tmp_path / 'ours' / 'set_aside.csv'
+    assert (tmp_path/'ours'/'train_images'/'1'/'1'/'1.dcm').exists() and 'README' in (
+        tmp_path/'ours'/'set_aside.csv'
     ).read_text()
     with pytest.raises(FileNotFoundError, match='fill in labels_to_fill.csv'): read_labels(tmp_path/'ours')
     again = ctlab('arrange', tmp_path/'export', tmp_path/'ours')

@@ -12,7 +12,7 @@ from ctlab.scans.dicom import DicomError, quiet_decoders, read_header, read_pixe
 
 FILES = [
     p
-    for p in sorted((Path(pydicom.data.__file__).parent / 'test_files').rglob('*'))
+    for p in sorted((Path(pydicom.data.__file__).parent/'test_files').rglob('*'))
     if p.is_file() and p.stat().st_size < 1 << 20
 ]
 

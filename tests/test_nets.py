@@ -57,8 +57,8 @@ def test_mask_networks(name):
     shape = (16, 16, 16) if name == 'unet3d' else (32, 32)
     grids = np.meshgrid(*(np.arange(n) for n in shape), indexing='ij')
     mask = torch.from_numpy(
-        (sum((g - n / 2) ** 2 for g, n in zip(grids, shape)) < (min(shape) / 3) ** 2).astype(np.int64)
-    )[None].repeat(2, *(1,) * len(shape))
+        (sum((g - n/2)**2 for g, n in zip(grids, shape)) < (min(shape)/3)**2).astype(np.int64)
+    )[None].repeat(2, *(1,)*len(shape))
     image = (mask*.5 + torch.rand(mask.shape, generator=torch.Generator().manual_seed(2))*.4).float()[:, None]
     first, last = by_heart(net, image, MaskLoss(), {'mask': mask}, 60, 1e-2)
     assert last < .35*first, (first, last)

@@ -51,7 +51,7 @@ def test_masks_lie_on_their_series_as_nibabel_and_simpleitk_see_them(tiny):
         inside = lambda p: np.sort(p[:3], axis=1)
         assert np.allclose(inside(lps @ corners), inside(volume.affine @ ours), atol=.02)
         values = (
-            volume.array[nifti.read(tiny / 'segmentations' / f'{row.series_id}.nii').array == 1]
+            volume.array[nifti.read(tiny/'segmentations'/f'{row.series_id}.nii').array == 1]
             if not row.mirrored
             else None
         )

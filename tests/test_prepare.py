@@ -46,13 +46,13 @@ def hostile(tiny, tmp_path_factory):
     for k in range(int(os.environ.get('CTLAB_HOSTILE', 40))):
         row = sources.iloc[k % len(sources)]
         files = sorted(
-            (tiny / 'train_images' / str(row['patient_id']) / str(row['series_id'])).glob('*.dcm'),
+            (tiny/'train_images'/str(row['patient_id'])/str(row['series_id'])).glob('*.dcm'),
             key=lambda p: int(p.stem),
         )[20:30]
         folder = root/'train_images'/str(100 + k)/str(1000 + k)
         folder.mkdir(parents=True)
         for n, path in enumerate(files):
-            (folder / path.name).write_bytes(path.read_bytes() if n in (3, 4) else mutate(path.read_bytes(), rng))
+            (folder/path.name).write_bytes(path.read_bytes() if n in (3, 4) else mutate(path.read_bytes(), rng))
     return root
 
 
@@ -68,7 +68,7 @@ def test_hostile_files_are_set_aside_and_counted(hostile, tmp_path):
     before, outside = digests(hostile), set(tmp_path.parent.iterdir())
     code = 'import resource, sys; from ctlab.cohort.stacks import Recipe, prepare; prepare(*sys.argv[1:], Recipe(5., 32), workers=2, progress=False); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)'
     done = subprocess.run(
-        [sys.executable, '-c', code, str(hostile), str(tmp_path / 'work')], capture_output=True, text=True, check=True
+        [sys.executable, '-c', code, str(hostile), str(tmp_path/'work')], capture_output=True, text=True, check=True
     )
     assert int(done.stdout) < 1_000_000  # kB, of the largest worker
     stacks = prepare(hostile, tmp_path/'work', Recipe(5., 32), workers=2, progress=False)
@@ -105,7 +105,7 @@ def test_killed_at_random_moments_then_run_again_gives_the_same_bytes(tiny, tmp_
     rng = np.random.default_rng(0)
     for _ in range(int(os.environ.get('CTLAB_KILLS', 6))):
         process = subprocess.Popen(
-            [sys.executable, '-c', CALL, str(tiny), str(tmp_path / 'killed')], start_new_session=True
+            [sys.executable, '-c', CALL, str(tiny), str(tmp_path/'killed')], start_new_session=True
         )
         time.sleep(float(rng.uniform(1, 6)))
         try:os.killpg(process.pid, signal.SIGKILL)
@@ -119,10 +119,10 @@ def test_changed_input_is_prepared_anew(tiny, tmp_path):
     import shutil
     source = next(
         p
-        for p in sorted((tiny / 'train_images').glob('*/*'))
+        for p in sorted((tiny/'train_images').glob('*/*'))
         if p.name
         == str(
-            pd.read_csv(tiny / 'truth' / 'scans.csv', keep_default_na=False).query("fault == ''")['series_id'].iloc[0]
+            pd.read_csv(tiny/'truth'/'scans.csv', keep_default_na=False).query("fault == ''")['series_id'].iloc[0]
         )
     )
     target = tmp_path/'data'/'train_images'/'1'/'2'

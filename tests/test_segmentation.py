@@ -18,7 +18,7 @@ def runs(ctlab, tmp_path_factory):
 
 def test_folds_hold_out_other_patients_and_are_reported(ctlab, runs):
     scores = [
-        pd.read_parquet(runs / 'liver2d' / 'tiny' / f'fold{k}' / 'predictions.parquet').query("split == 'test'")
+        pd.read_parquet(runs/'liver2d'/'tiny'/f'fold{k}'/'predictions.parquet').query("split == 'test'")
         for k in (0, 1)
     ]
     assert not set(scores[0]['case']) & set(scores[1]['case'])
@@ -45,8 +45,8 @@ def test_segment_writes_masks_on_the_scans_grid(ctlab, runs, tiny, tmp_path):
     nifti.write(nifti.Volume(np.zeros((4, 5, 6), np.int16) - 1000, np.eye(4)), tmp_path/'air.nii.gz')
     ended = ctlab('segment', tmp_path/'air.nii.gz', tmp_path/'air', '--model', model)
     assert ended.returncode == 0 and 'liver' in ended.stdout, ended.stderr
-    assert (tmp_path / 'air' / 'preview.png').exists() and nifti.read(
-        tmp_path / 'air' / 'segmentation.nii.gz'
+    assert (tmp_path/'air'/'preview.png').exists() and nifti.read(
+        tmp_path/'air'/'segmentation.nii.gz'
     ).shape == (4, 5, 6)
 
 
@@ -55,8 +55,8 @@ def test_segment_says_what_is_missing(ctlab, tmp_path, model, words):
     nifti.write(nifti.Volume(np.zeros((4, 5, 6), np.int16), np.eye(4)), tmp_path/'scan.nii.gz')
     ended = ctlab(
         'segment',
-        tmp_path / 'scan.nii.gz',
-        tmp_path / 'out',
+        tmp_path/'scan.nii.gz',
+        tmp_path/'out',
         '--model',
         model,
         env={'TOTALSEG_WEIGHTS_PATH': str(tmp_path)},

@@ -31,7 +31,7 @@ def test_every_internal_link_leads_somewhere(site):
     missing = {
         (p.relative_to(site).as_posix(), t)
         for p, t in links(site)
-        if not t.startswith(('http:', 'https:')) and not (p.parent / t).exists()
+        if not t.startswith(('http:', 'https:')) and not (p.parent/t).exists()
     }
     assert not missing
 

@@ -23,7 +23,7 @@ def test_papermill_runs_every_fold_and_the_report_gathers_them(ctlab, tiny, tmp_
     held = pd.concat(
         [
             pd.read_parquet(p).query("split == 'valid'")
-            for p in (tmp_path / 'runs' / study / 'tiny').glob('fold*/predictions.parquet')
+            for p in (tmp_path/'runs'/study/'tiny').glob('fold*/predictions.parquet')
         ]
     )
     assert held['series_id'].is_unique  # every scan is held out once
@@ -40,8 +40,8 @@ def predict_and_check(ctlab, tiny, tmp_path):
     "The run just made, applied to a folder with one series and to a cohort without labels."
     import shutil
     cohort = tmp_path/'new'
-    for patient in sorted((tiny / 'train_images').iterdir())[:2]:
-        shutil.copytree(patient, cohort / 'train_images' / patient.name)
+    for patient in sorted((tiny/'train_images').iterdir())[:2]:
+        shutil.copytree(patient, cohort/'train_images'/patient.name)
     one = next((cohort/'train_images').glob('*/*'))
     for source, name in ((cohort, 'a'), (one, 'b')):
         ended = ctlab('predict', source, '--model', tmp_path/'runs'/'approach1'/'tiny', '--out', tmp_path/name,
@@ -167,7 +167,7 @@ def test_two_processes_learn_what_one_learns(tmp_path):
     script.write_text(PARALLEL)
     for devices in (1, 2):
         subprocess.run(
-            [sys.executable, str(script), str(tmp_path / str(devices)), str(devices)],
+            [sys.executable, str(script), str(tmp_path/str(devices)), str(devices)],
             check=True,
             capture_output=True,
             timeout=300,
@@ -183,7 +183,7 @@ def test_a_run_on_the_real_layout_needs_no_truth_folder(ctlab, tiny, tmp_path):
     plain = tmp_path/'download'
     plain.mkdir()
     for name in ('train_2024.csv', 'train_series_meta.csv', 'image_level_labels.csv'):
-        shutil.copy(tiny / name, plain / name)
+        shutil.copy(tiny/name, plain/name)
     (plain/'train_images').symlink_to(tiny/'train_images')
     ended = ctlab('run', '00_eda', '-p', 'data_root', plain, '-p', 'work_dir', tmp_path/'work', '--out', tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr

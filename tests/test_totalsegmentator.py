@@ -102,4 +102,4 @@ def test_without_weights_the_next_provider_is_asked(tiny, tmp_path, monkeypatch,
     masks = mask_stacks(tiny, tmp_path/'work', stacks, (TotalSegmentator(fast=True), OnDisk(str(tiny))), progress=False)
     assert set(masks.table['provider']) == {'disk'}
     with pytest.raises(NoMask, match='TOTALSEG_WEIGHTS_PATH'):
-        mask_stacks(tiny, tmp_path / 'work', stacks, (TotalSegmentator(fast=True),), progress=False)
+        mask_stacks(tiny, tmp_path/'work', stacks, (TotalSegmentator(fast=True),), progress=False)

@@ -24,8 +24,8 @@ def test_a_page_of_its_own(ctlab, tmp_path, browser, shots):
     mask = np.zeros(hu.shape, np.uint8)
     mask[8:12, 10:20, 10:20] = 1
     affine = np.diag([1., 1., 2., 1.])
-    scan, label = nifti.write(Volume(hu, affine), tmp_path / 'scan.nii.gz'), nifti.write(
-        Volume(mask, affine), tmp_path / 'mask.nii.gz'
+    scan, label = nifti.write(Volume(hu, affine), tmp_path/'scan.nii.gz'), nifti.write(
+        Volume(mask, affine), tmp_path/'mask.nii.gz'
     )
     done = ctlab('view', scan, tmp_path/'scan.html', '--mask', label, '--structures', 'spleen', '--json')
     assert done.returncode == 0 and json.loads(done.stdout)['bytes'] > 1000, done.stderr
@@ -69,7 +69,7 @@ def test_view_says_what_is_wrong(ctlab, tmp_path, arguments, words):
         done.returncode == 1
         and words in done.stderr
         and 'Traceback' not in done.stderr
-        and not (tmp_path / 'page.html').exists()
+        and not (tmp_path/'page.html').exists()
     )
 
 

@@ -59,9 +59,9 @@ def write_weights(home, net, labels, features):
             'inference_allowed_mirroring_axes': None,
             'network_weights': net.state_dict(),
         },
-        folder / 'fold_0' / 'checkpoint_final.pth',
+        folder/'fold_0'/'checkpoint_final.pth',
     )
     (folder/'plans.json').write_text(json.dumps(plans(features)))
-    (folder / 'dataset.json').write_text(
+    (folder/'dataset.json').write_text(
         json.dumps({'channel_names': {'0': 'CT'}, 'labels': labels, 'numTraining': 1, 'file_ending': '.nii.gz'})
     )

@@ -222,7 +222,7 @@ def scale(
 ) -> np.ndarray:  # uint8
     "Intensities in 8 bits."
     low, high = (
-        (recipe.window[0] - recipe.window[1] / 2, recipe.window[0] + recipe.window[1] / 2)
+        (recipe.window[0] - recipe.window[1]/2, recipe.window[0] + recipe.window[1]/2)
         if recipe.window
         else np.percentile(array, (1, 99.5))
     )
@@ -302,7 +302,7 @@ def prepare_cases(
         crashed=lambda task, what: (None, what),
     )
     ready = [
-        Prepared(c.name, c, folder / c.name, tuple(f['shape']), np.array(f['affine']), np.array(f['counts']))
+        Prepared(c.name, c, folder/c.name, tuple(f['shape']), np.array(f['affine']), np.array(f['counts']))
         for c, (f, why) in zip(cases, done)
         if f
     ]

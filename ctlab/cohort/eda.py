@@ -82,6 +82,6 @@ def slice_places(
     ends = instances.groupby('series_id')['position'].agg(['min', 'max'])
     table = pd.read_csv(marked).merge(instances, left_on=['patient_id', 'series_id', 'instance_number'],
                                       right_on=['patient_id', 'series_id', 'instance']).join(ends, on='series_id')
-    return table.assign(place=(table['position'] - table['min']) / (table['max'] - table['min']))[
+    return table.assign(place=(table['position'] - table['min'])/(table['max'] - table['min']))[
         ['series_id', 'injury_name', 'place']
     ]

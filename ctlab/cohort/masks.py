@@ -144,7 +144,7 @@ def weights_folder() -> Path:
     return (
         Path(os.environ['TOTALSEG_WEIGHTS_PATH'])
         if 'TOTALSEG_WEIGHTS_PATH' in os.environ
-        else home/'nnunet' / 'results'
+        else home/'nnunet'/'results'
     )
 
 def _no_telemetry():
@@ -167,8 +167,8 @@ def _axes(info, shape):
         return None
     return [
         origins[:, 2],
-        origins[0, 1] + info['pixel'][0] * np.arange(shape[1]),
-        origins[0, 0] + info['pixel'][1] * np.arange(shape[2]),
+        origins[0, 1] + info['pixel'][0]*np.arange(shape[1]),
+        origins[0, 0] + info['pixel'][1]*np.arange(shape[2]),
     ]
 
 def on_stack(
@@ -201,7 +201,7 @@ def upright(
     size = np.array(stack.shape[1:])
     corners = np.concatenate(
         [
-            origins + a * size[0] * info['pixel'][0] * column + b * size[1] * info['pixel'][1] * row
+            origins + a*size[0]*info['pixel'][0]*column + b*size[1]*info['pixel'][1]*row
             for a in (0, 1)
             for b in (0, 1)
         ]
@@ -326,7 +326,8 @@ def roi(
 # %% ../../nbs/lib/cohort/03_masks.ipynb #758c992a
 _SNOMED = {'liver': '10200004', 'spleen': '78961009', 'kidney_left': '18639004', 'kidney_right': '9846003',
            'duodenum': '38848004', 'small_bowel': '30315005', 'colon': '71854001',
-           'tibia': '12611008', 'femur': '71341001', 'fibula': '87342007', 'pelvis': '118645006', 'tumour': '108369006'}
+           'tibia': '12611008', 'femur': '71341001', 'fibula': '87342007', 'pelvis': '118645006', 'tumour': '108369006',
+           'aorta': '15825003', 'bowel': '113276009', 'stomach': '69695003'}
 
 def write_seg(
     mask: Volume,  # numbers of `anatomy.CODES`, on the grid of the series

@@ -182,7 +182,7 @@ def _picture(header, limits, recipe, tables):
            header.modality, header.rescale_type)
     if key not in tables:
         tables[key] = _finish(
-            dicom.hounsfield(np.arange(65536).astype(np.uint16).view(sums.dtype) / np.float32(n), header),
+            dicom.hounsfield(np.arange(65536).astype(np.uint16).view(sums.dtype)/np.float32(n), header),
             limits,
             recipe,
         )
@@ -209,7 +209,7 @@ def _orient(stack, head, found, positions, used):
     dy, dx = head.pixel_spacing or (1., 1.)
     pixel = [dy*head.rows/stack.shape[1], dx*head.columns/stack.shape[2]]
     inset = lambda new, old, n, flipped: (
-        n * old - (old + new) / 2 if flipped else (new - old) / 2
+        n*old - (old + new)/2 if flipped else (new - old)/2
     )  # to the centre of the first new pixel
     corner = row*inset(pixel[1], dx, head.columns, flips[2]) + column*inset(pixel[0], dy, head.rows, flips[1])
     info = {'positions': positions, 'instances': [h.instance for h in used],
@@ -273,7 +273,7 @@ def read_slices(
         view = memoryview(slices).cast('B')
         for n, k in enumerate(at):
             if not 0 <= k < shape[0]: raise IndexError(f'{path}: slice {k} of {shape[0]}')
-            if os.preadv(file.fileno(), [view[n * size : (n + 1) * size]], start + int(k) * size) != size:
+            if os.preadv(file.fileno(), [view[n*size : (n + 1)*size]], start + int(k)*size) != size:
                 raise OSError(f'{path}: ends before slice {k}; delete it and prepare again')
     return slices
 

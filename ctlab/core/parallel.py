@@ -105,7 +105,7 @@ def _pool(work, items, waiting, workers, results, advance, limit):
                 results[running[future][0]] = future.result()
                 del running[future]
                 advance()
-            if limit and any(time.monotonic() - start > limit + 15 * (not results) for _, start in running.values()):
+            if limit and any(time.monotonic() - start > limit + 15*(not results) for _, start in running.values()):
                 return [k for k, _ in running.values()], f'took more than {limit:g} s'
     except BrokenProcessPool:
         if begun.is_set(): return [k for k, _ in running.values()], 'died'

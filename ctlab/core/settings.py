@@ -57,11 +57,11 @@ class Settings:
     def phantom(self) -> bool:
         "Are the patients phantoms?"
         return not self.data_root or any(
-            (Path(self.data_root) / mark).exists() for mark in ('truth/cohort.json', 'phantoms.json')
+            (Path(self.data_root)/mark).exists() for mark in ('truth/cohort.json', 'phantoms.json')
         )
     @property
     def data(self) -> Path:
-        return Path(self.data_root) if self.data_root else project_root()/'data' / 'phantom' / self.preset
+        return Path(self.data_root) if self.data_root else project_root()/'data'/'phantom'/self.preset
 
     @property
     def work(self) -> Path:
@@ -69,7 +69,7 @@ class Settings:
 
     @property
     def out(self) -> Path:
-        return Path(self.out_dir) if self.out_dir else project_root()/'reports' / 'runs'
+        return Path(self.out_dir) if self.out_dir else project_root()/'reports'/'runs'
 
     def run_folder(self, study: str) -> Path:
         "Where a study's results of this fold go."

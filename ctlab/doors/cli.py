@@ -50,7 +50,7 @@ def _weights():
     "(what, found, where) of the pretrained weights that the studies can use."
     hub = Path(
         os.environ.get('HF_HUB_CACHE')
-        or Path(os.environ.get('HF_HOME', Path.home()/'.cache' / 'huggingface'))/'hub'
+        or Path(os.environ.get('HF_HOME', Path.home()/'.cache'/'huggingface'))/'hub'
     )
     torch_home = Path(os.environ.get('TORCH_HOME', Path.home()/'.cache'/'torch'))/'hub'/'checkpoints'
     from ctlab.cohort.masks import weights_folder
@@ -244,7 +244,7 @@ def run(
     tasks = [
         (
             notebook,
-            out / (f'{notebook.stem}.ipynb' if k is None or len(chosen) == 1 else f'{notebook.stem}-fold{k}.ipynb'),
+            out/(f'{notebook.stem}.ipynb' if k is None or len(chosen) == 1 else f'{notebook.stem}-fold{k}.ipynb'),
             parameters | ({} if k is None else {'fold': k}),
         )
         for k in chosen
@@ -304,7 +304,7 @@ def report(
     try:
         _, predictions, configs = gather(settings.out, study, preset)
         if 'structure' in predictions:
-            return _report_masks(study, preset, predictions, configs, to or settings.out / study / preset)
+            return _report_masks(study, preset, predictions, configs, to or settings.out/study/preset)
         labels = read_labels(settings.data)
     except (FileNotFoundError, ValueError) as error:
         _stop(str(error))
@@ -463,7 +463,7 @@ def compare(
         labels, mine = read_labels(settings.data), held_out(settings.out/one/preset)
         table = pd.concat(
             [
-                paired(mine, held_out(settings.out / other / preset), labels).assign(study=one, against=other)
+                paired(mine, held_out(settings.out/other/preset), labels).assign(study=one, against=other)
                 for other in others
             ]
         )
@@ -512,16 +512,21 @@ def segment(
     out: Annotated[Path, typer.Argument(help='Folder for the results.')],
     model: Annotated[
         str,
-        typer.Option(help='The folder of a finished run, such as reports/runs/spleen/demo/fold0, or totalsegmentator.'),
-    ] = 'totalsegmentator',
+        typer.Option(
+            help='Empty for the organ model that comes along; the folder of a finished run; or totalsegmentator.'
+        ),
+    ] = '',
     fast: Annotated[bool, typer.Option('--fast', help="TotalSegmentator's 3 mm network.")] = False,
     device: Annotated[str, typer.Option(help='auto, cpu or cuda.')] = 'auto',
     mesh: Annotated[str, typer.Option(help='Surfaces as stl, ply, glb or none.')] = 'stl',
+    votes: Annotated[int, typer.Option(help='Of the organ model: 3 looks in different sizes vote.', min=1, max=3)] = 1,
     json_: Annotated[bool, typer.Option('--json', help='Print the statistics as JSON.')] = False,
 ):
     """Draw the masks of a scan: NIfTI, DICOM SEG (for DICOM input), surfaces, statistics, and a picture.
 
     Examples:
+
+        ctlab segment scan.nii.gz out
 
         ctlab segment scan.nii.gz out --model reports/runs/spleen/demo/fold0
 
@@ -532,9 +537,10 @@ def segment(
     from ctlab.organs.segment import segment as draw
     from ctlab.learn.training import accelerator
     if not source.exists(): _stop(f'{source}: no such file or folder')
-    try: facts = draw(source, out, model, fast, 'cuda' if accelerator(device) == 'gpu' else 'cpu', mesh)
+    try:facts = draw(source, out, model, fast, 'cuda' if accelerator(device) == 'gpu' else 'cpu', mesh, votes=votes)
     except (FileNotFoundError, ValueError, NoMask) as error: _stop(str(error))
     if json_: _say(json.dumps(facts, indent=1)); return
+    for doubt in facts['warnings']: typer.echo(f'doubtful: {doubt}', err=True)
     for name, f in facts['structures'].items():
         _say(
             f"{name:<14} {f['volume_ml']:>10.1f} mL"

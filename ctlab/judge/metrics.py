@@ -97,16 +97,16 @@ def binary_metrics(
     p = np.clip(probability, 1e-15, 1 - 1e-15)
     total = w.sum(1)
     values = {
-        'accuracy': (tp + tn) / total,
+        'accuracy': (tp + tn)/total,
         'auc_roc': roc_auc(truth, probability, w),
-        'f1': _ratio(2 * tp, 2 * tp + fp + fn),
+        'f1': _ratio(2*tp, 2*tp + fp + fn),
         'precision': _ratio(tp, tp + fp),
         'recall': sensitivity,
         'specificity': specificity,
-        'balanced_accuracy': (sensitivity + specificity) / 2,
+        'balanced_accuracy': (sensitivity + specificity)/2,
         'average_precision': average_precision(truth, probability, w),
-        'brier': w @ (probability - truth) ** 2 / total,
-        'log_loss': -(w @ np.where(truth == 1, np.log(p), np.log1p(-p))) / total,
+        'brier': w @ (probability - truth)**2/total,
+        'log_loss': -(w @ np.where(truth == 1, np.log(p), np.log1p(-p)))/total,
         'likelihood_ratio_positive': _ratio(sensitivity, 1 - specificity, np.inf),
         'likelihood_ratio_negative': _ratio(1 - sensitivity, specificity, np.inf),
     }
@@ -248,8 +248,8 @@ def delong(
         'first': auc[0],
         'second': auc[1],
         'difference': difference,
-        'low': difference - 1.96 * error,
-        'high': difference + 1.96 * error,
+        'low': difference - 1.96*error,
+        'high': difference + 1.96*error,
         'p': p,
     }
 
@@ -472,7 +472,7 @@ def surface_distance(pred: np.ndarray, true: np.ndarray, spacing=1.) -> float:
 def surface_dice(pred: np.ndarray, true: np.ndarray, spacing=1., tolerance: float = 2.) -> float:
     "Share of both surfaces that lies within a tolerance (mm) of the other; 0 when one mask alone is empty."
     value = _distance(
-        pred, true, spacing, lambda a, b: ((a <= tolerance).sum() + (b <= tolerance).sum()) / (len(a) + len(b))
+        pred, true, spacing, lambda a, b: ((a <= tolerance).sum() + (b <= tolerance).sum())/(len(a) + len(b))
     )
     pred, true = _masks(pred, true)
     return 1. if not pred.any() and not true.any() else 0. if np.isnan(value) else value
@@ -481,5 +481,5 @@ def volume_error(pred: np.ndarray, true: np.ndarray, spacing=1.) -> float:
     "Predicted minus true volume, mL."
     pred, true = _masks(pred, true)
     return float(
-        (int(pred.sum()) - int(true.sum())) * np.prod(np.broadcast_to(np.asarray(spacing, float), pred.ndim)) / 1000
+        (int(pred.sum()) - int(true.sum()))*np.prod(np.broadcast_to(np.asarray(spacing, float), pred.ndim))/1000
     )

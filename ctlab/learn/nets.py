@@ -139,7 +139,7 @@ def unet_2d(
         2,
         channels,
         structures + 1,
-        features=(width, 2 * width, 4 * width, 8 * width, 15 * width, width),
+        features=(width, 2*width, 4*width, 8*width, 15*width, width),
         norm='batch',
         act='relu',
     )

@@ -87,7 +87,7 @@ class SliceDataset(Dataset):
         chosen = np.asarray(self.select(len(np.load(path, mmap_mode='r')), row))
         pictures = read_slices(path, chosen)
         if self.masks is not None:
-            pictures = pictures * organ_mask(self.masks.load(row['series_id'])[chosen], self.opened)
+            pictures = pictures*organ_mask(self.masks.load(row['series_id'])[chosen], self.opened)
         slices = torch.from_numpy(pictures).float().div_(255)[:, None]
         if self.augment is not None: slices = self.augment(slices)
         image = slices[:, 0]

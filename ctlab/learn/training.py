@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['log', 'CHANNELS_LAST', 'Learner', 'MaskLearner', 'falling', 'fading', 'Waiting', 'Renewed', 'accelerator',
-           'AtomicCheckpoints', 'fit', 'checkpoint', 'History', 'save_weights', 'load_weights']
+           'AtomicCheckpoints', 'fit', 'checkpoint', 'History', 'own_state', 'save_weights', 'load_weights']
 
 # %% ../../nbs/lib/learn/04_training.ipynb #47616683
 CHANNELS_LAST = {
@@ -101,7 +101,7 @@ def fading(
     import math
     rise = max(1, round(warm*epochs))
     return lambda epoch: (
-        (epoch + 1) / rise if epoch < rise else 0.5 * (1 + math.cos(math.pi * (epoch - rise) / max(1, epochs - rise)))
+        (epoch + 1)/rise if epoch < rise else 0.5*(1 + math.cos(math.pi*(epoch - rise)/max(1, epochs - rise)))
     )
 
 # %% ../../nbs/lib/learn/04_training.ipynb #cfc2ee4c
@@ -286,6 +286,13 @@ class History(Callback):
     def table(self) -> pd.DataFrame: return pd.DataFrame(self._rows())
 
 # %% ../../nbs/lib/learn/04_training.ipynb #2448811e
+def own_state(
+    net: torch.nn.Module,
+) -> dict:  # name -> tensor
+    "What a network stores: each tensor once, also where two of its parts share it."
+    state = net.state_dict()
+    return {n: state[n] for n, _ in (*net.named_parameters(), *net.named_buffers()) if n in state}
+
 def save_weights(
     net: torch.nn.Module,
     path: str | Path,  # .safetensors
@@ -293,13 +300,9 @@ def save_weights(
 ) -> Path:
     "Save weights and their card, atomically."
     from safetensors.torch import save_file
-    path = Path(path)
+    path, facts = Path(path), {k: json.dumps(v) for k, v in card.items()}
     with whole(path) as half:
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()},
-            half,
-            {k: json.dumps(v) for k, v in card.items()},
-        )
+        save_file({k: v.detach().cpu().contiguous() for k, v in own_state(net).items()}, half, facts)
     lines = [
         f'# {card.get("study", path.stem)}',
         '',
@@ -319,8 +322,14 @@ def load_weights(
     from safetensors import SafetensorError
     from safetensors.torch import load_file
     if not Path(path).is_file(): raise FileNotFoundError(f'{path}: no such weights; train the study first')
-    try: net.load_state_dict(load_file(path))
+    try:found = load_file(path)
     except SafetensorError as error: raise ValueError(f'{path}: not a safetensors file ({error})') from error
-    except RuntimeError as error:
-        raise ValueError(f'{path}: weights of another architecture ({str(error).splitlines()[-1].strip()})') from error
+    own = own_state(net)
+    differ = [n for n in sorted({*own, *found}) if n not in own or n not in found or own[n].shape != found[n].shape]
+    if differ:
+        raise ValueError(
+            f'{path}: weights of another architecture ({len(differ)} tensors differ, the first: {differ[0]})'
+        )
+    with torch.no_grad():
+        for name, value in found.items(): own[name].copy_(value)
     return net

@@ -74,7 +74,7 @@ def plan(
     net = (
         (lambda: ResNetUNet(4, pretrained, model == 'resnet_frozen'))
         if resnet
-        else lambda: unet_2d(4, width, 2 * context + 1)
+        else lambda: unet_2d(4, width, 2*context + 1)
     )
     return MaskPlan(
         'lowerlimb' + ('' if model == 'unet' else f'_{model}'),

@@ -79,8 +79,8 @@ def score_case(
                 'hausdorff95_mm': hausdorff95(p, t, truth.spacing),
                 'surface_dice': surface_dice(p, t, truth.spacing),
                 'volume_error_ml': volume_error(p, t, truth.spacing),
-                'volume_ml': float(p.sum() * size),
-                'true_ml': float(t.sum() * size),
+                'volume_ml': float(p.sum()*size),
+                'true_ml': float(t.sum()*size),
             }
         )
     return rows
@@ -275,7 +275,7 @@ def real_trial(
     from ctlab.core.settings import real_data
     if (real := real_data()) is None: return None
     scan, truth = read_case(
-        Case('real CT', real/'example_ct_sm.nii.gz', {structure: real/'example_seg' / f'{structure}.nii.gz'}),
+        Case('real CT', real/'example_ct_sm.nii.gz', {structure: real/'example_seg'/f'{structure}.nii.gz'}),
         (structure,),
     )
     found = segment_scan(net, scan, plan)

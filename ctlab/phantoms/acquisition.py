@@ -42,12 +42,12 @@ def contrast_table(
     table = np.full((len(CODES) + 1, len(DETAILS)), -1000., np.float32)
     for name, code in CODES.items():
         table[code, :] = (
-            _BASE[name] + gain * _ENHANCE.get(name, (0, 0, 0))[when] + rng.normal(0, 2 if _BASE[name] > -80 else 4)
+            _BASE[name] + gain*_ENHANCE.get(name, (0, 0, 0))[when] + rng.normal(0, 2 if _BASE[name] > -80 else 4)
         )
     table[CODES['liver']] -= max(0, rng.normal(-6, 14))
     for name, hu in _DETAIL.items(): table[1:, DETAILS[name]] = hu + rng.normal(0, 3)
     for kidney in ('kidney_left', 'kidney_right'):
-        table[CODES[kidney], DETAILS['medulla']] = 36 + gain * (45, 135, 130)[when]
+        table[CODES[kidney], DETAILS['medulla']] = 36 + gain*(45, 135, 130)[when]
     table[CODES['heart'], DETAILS['myocardium']] = 45 + gain*(65, 62, 45)[when]
     table[CODES['kidney_pelvis'], DETAILS['urine']] = (6, 10, rng.uniform(180, 600))[when]
     table[CODES['urinary_bladder'], DETAILS['urine']] = (5, 6, rng.uniform(5, 60))[when]
@@ -79,8 +79,8 @@ class Scan:
 def _profile(places, width, centres, step):
     "How much each base layer at `centres` counts in slices of some width at `places`."
     half = max(width, step)/2
-    overlap = np.minimum(places[:, None] + half, centres + step / 2) - np.maximum(
-        places[:, None] - half, centres - step / 2
+    overlap = np.minimum(places[:, None] + half, centres + step/2) - np.maximum(
+        places[:, None] - half, centres - step/2
     )
     weights = np.clip(overlap, 0, None)
     return (weights/np.maximum(weights.sum(1, keepdims=True), 1e-6)).astype(np.float32)
@@ -175,7 +175,7 @@ def acquire(
     hu = _look(_optics(canvas, scan, grid), hu + 1000) - 1000
     hu += _noise(hu, scan, grid, rng)
     z, y, x = (
-        np.clip(np.round((p - b[0]) / canvas.spacing).astype(int), 0, n - 1)
+        np.clip(np.round((p - b[0])/canvas.spacing).astype(int), 0, n - 1)
         for p, b, n in zip(places, body, canvas.shape)
     )
     place, nearest = (lambda array: Volume(array, grid.affine)), (lambda array: array.take(z, 0).take(y, 1).take(x, 2))
@@ -195,8 +195,8 @@ def _noise(hu, scan, grid, rng):
         share = 1 - scan.spacing/scan.thickness
         for k in range(1, n): noise[k] = share*noise[k-1] + np.sqrt(1 - share**2)*noise[k]
     y, x = np.ogrid[-1:1:rows*1j, -1:1:columns*1j]
-    strength = (0.45 + 0.75 * np.exp(-1.6 * (y**2 + x**2))).astype(np.float32) * np.float32(
-        scan.noise * np.sqrt(5 / max(scan.thickness, 0.5))
+    strength = (0.45 + 0.75*np.exp(-1.6*(y**2 + x**2))).astype(np.float32)*np.float32(
+        scan.noise*np.sqrt(5/max(scan.thickness, 0.5))
     )
     noise *= strength
     if scan.streaks:

@@ -50,7 +50,7 @@ def add_tumours(
         centre = [canvas.axes[2][x], canvas.axes[1][y], canvas.axes[0][z]]
         radius = float(rng.uniform(6, 22))
         box, f = ellipsoid(
-            canvas, centre, tuple(radius * rng.uniform(0.75, 1.25, 3)), tuple(rng.uniform(0, 90, 3)), rough=0.18
+            canvas, centre, tuple(radius*rng.uniform(0.75, 1.25, 3)), tuple(rng.uniform(0, 90, 3)), rough=0.18
         )
         canvas.paint(None, box, f < 1, onto=('liver',), detail='tumour')
         if rng.random() < .4: canvas.paint(None, box, f < .45, onto=('liver',), detail='cyst')
@@ -87,11 +87,11 @@ def _decathlon(task):
     "One spleen case: image and label, or an image without label for the test part."
     k, seed, sizes, root = task
     part, name = (
-        ('Tr', f'spleen_{k + 1}') if k < round(0.75 * sizes.cases) or sizes.cases < 4 else ('Ts', f'spleen_{k + 1}')
+        ('Tr', f'spleen_{k + 1}') if k < round(0.75*sizes.cases) or sizes.cases < 4 else ('Ts', f'spleen_{k + 1}')
     )
     image, label = (
-        root/f'images{part}' / f'{name}.nii.gz',
-        root / ('labelsTr' if part == 'Tr' else 'truth')/f'{name}.nii.gz',
+        root/f'images{part}'/f'{name}.nii.gz',
+        root/('labelsTr' if part == 'Tr' else 'truth')/f'{name}.nii.gz',
     )
     if not label.exists():
         hu, masks = ct_case(seed*1000 + k, sizes, ('spleen',))
@@ -148,7 +148,7 @@ def draw_legs(
     rng = np.random.default_rng([seed, 31])
     habitus = draw_habitus(rng)
     canvas = Legs(
-        Habitus(habitus.female, tuple(np.clip(np.array(habitus.scale) * (1, 1, 1), 0.88, 1.1)), habitus.fat, 0.0, 3.0),
+        Habitus(habitus.female, tuple(np.clip(np.array(habitus.scale)*(1, 1, 1), 0.88, 1.1)), habitus.fat, 0.0, 3.0),
         spacing,
         rng,
     )
@@ -158,8 +158,8 @@ def draw_legs(
     middle, radius = canvas.by_height(heights, centres), canvas.by_height(heights, radii)*(1 + .004*habitus.fat)
     across = np.minimum(np.hypot(x - middle, y), np.hypot(x + middle, y))/radius
     trunk = np.hypot(
-        x / canvas.by_height((720, 800, 930), (60, 175, 180)),
-        (y - 5) / canvas.by_height((720, 800, 930), (60, 108, 112)),
+        x/canvas.by_height((720, 800, 930), (60, 175, 180)),
+        (y - 5)/canvas.by_height((720, 800, 930), (60, 108, 112)),
     )
     outer = np.where(z > 760, np.minimum(across, trunk), across)
     skin = canvas.by_height((0, 930), (5, 10)) + .25*habitus.fat
@@ -181,7 +181,7 @@ def _leg_bones(canvas, bones, side, rng):
         'tibia',
         tube(
             canvas,
-            [(x0, -4, 28), (x0, -6, 120), (x0 + side * 2, -8, 260), (x0, -4, 370), (x0, 0, 408)],
+            [(x0, -4, 28), (x0, -6, 120), (x0 + side*2, -8, 260), (x0, -4, 370), (x0, 0, 408)],
             [20, 13 + j(0.6), 14, 24, 36 + j(1.5)],
         ),
     )
@@ -189,7 +189,7 @@ def _leg_bones(canvas, bones, side, rng):
         'fibula',
         tube(
             canvas,
-            [(x0 + side * 24, 12, 14), (x0 + side * 25, 12, 120), (x0 + side * 27, 14, 260), (x0 + side * 31, 14, 384)],
+            [(x0 + side*24, 12, 14), (x0 + side*25, 12, 120), (x0 + side*27, 14, 260), (x0 + side*31, 14, 384)],
             [10, 7 + j(0.3), 7, 11],
         ),
     )
@@ -198,7 +198,7 @@ def _leg_bones(canvas, bones, side, rng):
         'femur',
         tube(
             canvas,
-            [(x0, 0, 436), (x0 + side * 2, -2, 480), (side * 94, -10, 610), (side * 112, 2, 760), (side * 126, 4, 806)],
+            [(x0, 0, 436), (x0 + side*2, -2, 480), (side*94, -10, 610), (side*112, 2, 760), (side*126, 4, 806)],
             [35 + j(1.2), 25, 15 + j(0.6), 17, 21],
         ),
     )
@@ -211,9 +211,9 @@ def _leg_bones(canvas, bones, side, rng):
     shell[within] &= ~(inner[1] < 1)[part]
     bones['pelvis'][socket] |= shell & (canvas.at(socket)[0]*side < head[0]*side + 12)  # open to the outside
     for points, radius in (
-        ([(head[0] - side * 20, 26, 872), (side * 78, 44, 895), (side * 92, 30, 926)], [15, 17, 20]),
-        ([(head[0] - side * 22, -18, 838), (side * 40, -46, 822), (side * 8, -52, 816)], [12, 9, 10]),
-        ([(head[0] - side * 14, 24, 830), (side * 62, 30, 790), (side * 48, 6, 778)], [12, 12, 9]),
+        ([(head[0] - side*20, 26, 872), (side*78, 44, 895), (side*92, 30, 926)], [15, 17, 20]),
+        ([(head[0] - side*22, -18, 838), (side*40, -46, 822), (side*8, -52, 816)], [12, 9, 10]),
+        ([(head[0] - side*14, 24, 830), (side*62, 30, 790), (side*48, 6, 778)], [12, 12, 9]),
     ):
         add('pelvis', tube(canvas, points, radius))
 
@@ -243,7 +243,7 @@ def limb_case(
     weights = _profile(heights, sizes.limb_slice, grid*np.arange(canvas.shape[0]), grid)
     side, pixel = sizes.limb, canvas.shape[2]*grid/sizes.limb  # the matrix is the scanner's, the field fits the patient
     at = np.clip(
-        np.round(((np.arange(side) - side / 2 + 0.5) * pixel) / grid + canvas.shape[2] / 2 - 0.5).astype(int),
+        np.round(((np.arange(side) - side/2 + 0.5)*pixel)/grid + canvas.shape[2]/2 - 0.5).astype(int),
         0,
         canvas.shape[2] - 1,
     )

@@ -76,10 +76,10 @@ def lacerate(
     jag = smooth_noise(rng, mask.shape, spacing, 9.)*np.float32(2.6)
     taper = 1 - .6*np.clip(run/depth, 0, 1)
     tear = (
-        (np.abs(off + jag) < width / 2 * taper)
-        & (run < depth * (1 + 0.1 * jag))
+        (np.abs(off + jag) < width/2*taper)
+        & (run < depth*(1 + 0.1*jag))
         & (run > -4)
-        & (np.abs(side + jag) < 0.75 * depth)
+        & (np.abs(side + jag) < 0.75*depth)
     )
     canvas.detail[box][tear & mask] = DETAILS['laceration']
 
@@ -146,7 +146,7 @@ def _spots(canvas, names, n):
 def _near(canvas, spot, reach):
     "The box around a voxel and the distances in it, mm."
     box = tuple(
-        slice(max(0, int(c - reach / canvas.spacing)), min(n, int(c + reach / canvas.spacing) + 2))
+        slice(max(0, int(c - reach/canvas.spacing)), min(n, int(c + reach/canvas.spacing) + 2))
         for c, n in zip(spot, canvas.shape)
     )
     grid = np.ogrid[box]

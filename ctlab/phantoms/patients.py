@@ -138,8 +138,8 @@ def _tilt(canvas, scan, seed, bleeding, degrees=12.):
     )
     middle = (hu.shape[1] - 1)/2
     at = np.broadcast_arrays(
-        k + (j - middle) * dy * np.sin(np.radians(degrees)) / dz,
-        middle + (j - middle) * np.cos(np.radians(degrees)),
+        k + (j - middle)*dy*np.sin(np.radians(degrees))/dz,
+        middle + (j - middle)*np.cos(np.radians(degrees)),
         i.astype(float),
     )
     cut = lambda volume, order: Volume(

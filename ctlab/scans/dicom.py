@@ -351,7 +351,7 @@ def check_pixels(
     if not 1 <= header.stored <= header.allocated:
         raise DicomError(f'{where}: {header.stored} bits stored in {header.allocated}')
     pixels = header.rows*header.columns*header.allocated//8
-    if pixels > 4096 * (header.size + 4096):
+    if pixels > 4096*(header.size + 4096):
         raise DicomError(f'{where}: {pixels} bytes of pixels cannot come from a file of {header.size}')
     if header.syntax in _PLAIN and pixels > header.size:
         raise DicomError(f'{where}: truncated, {pixels} bytes of pixels promised in a file of {header.size}')
@@ -580,9 +580,9 @@ def _stack(series, notes):
     shape, slices, failed = (series[0].rows, series[0].columns), {}, []
     found = geometry(series)
     grid = np.round((found.positions - found.positions[0])/found.spacing).astype(int)
-    if np.abs(found.positions - found.positions[0] - grid * found.spacing).max() > 0.2 * found.spacing or len(
+    if np.abs(found.positions - found.positions[0] - grid*found.spacing).max() > 0.2*found.spacing or len(
         found.missing
-    ) > 0.25 * (grid[-1] + 1):
+    ) > 0.25*(grid[-1] + 1):
         raise DicomError(
             f'{os.path.dirname(series[0].path)}: the {len(grid)} slices do not lie on a regular grid '
             f'({len(found.missing)} missing, spacing about {found.spacing:.3g} mm); give a list of files that do'
@@ -590,7 +590,7 @@ def _stack(series, notes):
     for place, index in zip(grid, found.order):
         try: slices[int(place)] = read_pixels(series[index])
         except DicomError as error: failed.append(str(error))
-    if len(slices) <= 0.75 * len(grid):
+    if len(slices) <= 0.75*len(grid):
         raise DicomError(failed[0] + f' (and {len(failed) - 1} more of {len(grid)} slices)')
     first, last = min(slices), max(slices)
     array = np.empty((last - first + 1, *shape), np.result_type(*{s.dtype for s in slices.values()}))
@@ -628,9 +628,9 @@ def _fill(array, present):
         low, high = max(p for p in present if p < k), min(p for p in present if p > k)
         share = (k - low)/(high - low)
         array[k] = (
-            np.round((1 - share) * array[low] + share * array[high])
+            np.round((1 - share)*array[low] + share*array[high])
             if array.dtype.kind == 'i'
-            else (1 - share) * array[low] + share * array[high]
+            else (1 - share)*array[low] + share*array[high]
         )
     return absent
 
@@ -639,7 +639,7 @@ def _upright(array, head, found):
     from scipy.ndimage import shift
     dy, dx = head.pixel_spacing or (1., 1.)
     per_slice = -np.array(
-        [found.shear @ np.array(head.orientation[3:]) / dy, found.shear @ np.array(head.orientation[:3]) / dx]
+        [found.shear @ np.array(head.orientation[3:])/dy, found.shear @ np.array(head.orientation[:3])/dx]
     )
     outside = array.min()
     return np.stack([shift(s, -k*per_slice, order=1, cval=outside) for k, s in enumerate(array)])
@@ -761,7 +761,7 @@ def displayed(
     if not header.windows: raise DicomError(f'{header.path}: offers neither a window nor a VOI table')
     centre, width, _ = header.windows[min(window, len(header.windows) - 1)]
     if header.voi_function == 'SIGMOID':
-        return (1 / (1 + np.exp(-4 * (values - np.float32(centre)) / width))).astype(np.float32)
+        return (1/(1 + np.exp(-4*(values - np.float32(centre))/width))).astype(np.float32)
     if header.voi_function == 'LINEAR_EXACT':
-        return np.clip((values - np.float32(centre)) / width + 0.5, 0, 1).astype(np.float32)
+        return np.clip((values - np.float32(centre))/width + 0.5, 0, 1).astype(np.float32)
     return np.clip((values - np.float32(centre - .5))/max(width - 1, 1e-6) + .5, 0, 1).astype(np.float32)

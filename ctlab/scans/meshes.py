@@ -28,7 +28,7 @@ def surface(
     box = np.pad(inside[tuple(map(slice, low, high))], room).astype(np.float32)
     field = gaussian_filter(box, np.array(smooth)/mask.spacing) if smooth else box
     low_level, high_level, level = (
-        np.array([0.02, 0.98, 0.5]) * field.max()
+        np.array([0.02, 0.98, 0.5])*field.max()
     )  # of a crumb that is thinner than the smoothing, less than 1 is left
     for _ in range(14 if smooth else 1):  # the volume falls as the level rises
         points, faces, _, _ = marching_cubes(field, level)
@@ -102,7 +102,7 @@ def draw_surfaces(
         light = .35 + .65*np.clip(mesh.face_normals @ lamp, 0, 1)
         axis.add_collection3d(
             Poly3DCollection(
-                mesh.triangles, facecolors=np.clip(light[:, None] * np.array(to_rgb(colour)), 0, 1), edgecolors='none'
+                mesh.triangles, facecolors=np.clip(light[:, None]*np.array(to_rgb(colour)), 0, 1), edgecolors='none'
             )
         )
     ends = np.array([m.bounds for m, _ in meshes.values()])

@@ -40,7 +40,7 @@ class Volume:
     @property
     def direction(self) -> np.ndarray:
         "3×3 matrix whose columns are the unit steps along the array's x, y and z."
-        return self.affine[:3, :3] / np.asarray(self.spacing)[::-1]
+        return self.affine[:3, :3]/np.asarray(self.spacing)[::-1]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -71,7 +71,7 @@ def volume_from(
 ) -> Volume:  # the placed volume
     "A volume from an array and its geometry in words."
     affine = np.eye(4)
-    affine[:3, :3] = (np.eye(3) if direction is None else np.asarray(direction, float)) * np.asarray(spacing, float)[
+    affine[:3, :3] = (np.eye(3) if direction is None else np.asarray(direction, float))*np.asarray(spacing, float)[
         ::-1
     ]
     affine[:3, 3] = origin
@@ -147,7 +147,7 @@ def _regrid(volume, spacing):
     old = np.asarray(volume.spacing)
     shape = np.maximum(1, np.ceil(np.asarray(volume.shape)*old/new - 1e-6)).astype(int)
     affine = volume.affine.copy()
-    affine[:3, :3] = volume.direction * new[::-1]
+    affine[:3, :3] = volume.direction*new[::-1]
     affine[:3, 3] = to_patient(volume, (new/old - 1)/2)  # the outer edges coincide, not the first centres
     return Volume(np.broadcast_to(np.uint8(0), shape), affine)
 

@@ -411,7 +411,7 @@ def mask_gallery(
     with style() as plt:
         rows = -(-len(items)//columns)
         figure, axes = plt.subplots(
-            rows, min(columns, len(items)), figsize=(2.6 * min(columns, len(items)), 2.75 * rows + 0.4), squeeze=False
+            rows, min(columns, len(items)), figsize=(2.6*min(columns, len(items)), 2.75*rows + 0.4), squeeze=False
         )
         for axis in axes.flat: axis.set_axis_off()
         for axis, (volume, truth, found, index, caption) in zip(axes.flat, items):

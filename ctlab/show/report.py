@@ -98,7 +98,7 @@ def write_tables(
     escape = lambda v: str(v).replace('&', r'\&').replace('%', r'\%').replace('–', '--')
     body = ' \\\\\n'.join(' & '.join(map(escape, r)) for r in [flat.columns, *flat.to_numpy()])
     write_whole(
-        folder/f'{name}.tex', '\\begin{tabular}{' + 'l' * flat.shape[1] + '}\n' + body + ' \\\\\n\\end{tabular}\n'
+        folder/f'{name}.tex', '\\begin{tabular}{' + 'l'*flat.shape[1] + '}\n' + body + ' \\\\\n\\end{tabular}\n'
     )
     return [folder/f'{name}.{kind}' for kind in ('csv', 'md', 'tex')]
 

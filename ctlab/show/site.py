@@ -33,7 +33,7 @@ def chapters(
         found[_PARTS[(_exports(path) or '.').partition('.')[0]]].append(path.stem)
     for room in ROOMS:
         found[f'Library: {room}'] = [
-            f'lib/{room}/{p.stem}' for p in sorted((root / 'nbs' / 'lib' / room).glob('[0-9]*.ipynb'))
+            f'lib/{room}/{p.stem}' for p in sorted((root/'nbs'/'lib'/room).glob('[0-9]*.ipynb'))
         ]
     return {section: names for section, names in found.items() if names}
 
@@ -247,7 +247,7 @@ def draw_rooms(
         )
     for room in ROOMS:
         says = (
-            ast.get_docstring(ast.parse((root / 'ctlab' / room / '__init__.py').read_text()))
+            ast.get_docstring(ast.parse((root/'ctlab'/room/'__init__.py').read_text()))
             .partition(' Comes in')[0]
         )
         modules = len(list((root/'ctlab'/room).glob('*.py'))) - 1
@@ -331,7 +331,7 @@ def _stage(root, source):
     origin = _origins(root)
     (source/'api').mkdir()
     for module, chapter in origin.items():
-        (source/'api' / f'{module}.md').write_text(api_page(f'ctlab.{module}', chapter))
+        (source/'api'/f'{module}.md').write_text(api_page(f'ctlab.{module}', chapter))
     for folder in ('reference',):
         if (root/'reports'/folder).is_dir(): shutil.copytree(root/'reports'/folder, source/'reports'/folder)
     (source/'_static').mkdir()

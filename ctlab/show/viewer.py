@@ -86,7 +86,7 @@ class Scene:
             'structures': _structures((self.mask, self.prediction), structures),
             'windows': {n: list(w) for n, w in WINDOWS.items()} if ct else {'all': self.window},
             'range': ends if ends[1] > ends[0] else [ends[0], ends[0] + 1],
-            'step': 1 if slope == 1 else (ends[1] - ends[0]) / 500,
+            'step': 1 if slope == 1 else (ends[1] - ends[0])/500,
             'unit': ' HU' if ct else '',
             'has': {'mask': self.mask is not None, 'prediction': self.prediction is not None},
         }

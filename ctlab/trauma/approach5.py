@@ -122,12 +122,12 @@ class TripleDataset(torch.utils.data.Dataset):
         angle, zoom, shift = (
             float(np.random.uniform(-8, 8)),
             float(np.random.uniform(0.9, 1.1)),
-            (np.random.uniform(-0.06, 0.06, 2) * pictures.shape[-1]).round().astype(int).tolist(),
+            (np.random.uniform(-0.06, 0.06, 2)*pictures.shape[-1]).round().astype(int).tolist(),
         )
         pictures = T.affine(pictures, angle, shift, zoom, [0., 0.], interpolation=T.InterpolationMode.BILINEAR)
         organs = T.affine(organs, angle, shift, zoom, [0., 0.], interpolation=T.InterpolationMode.NEAREST)
         return (
-            (pictures - 0.5) * float(np.random.uniform(0.85, 1.15)) + 0.5 + float(np.random.uniform(-0.08, 0.08))
+            (pictures - 0.5)*float(np.random.uniform(0.85, 1.15)) + 0.5 + float(np.random.uniform(-0.08, 0.08))
         ).clamp(0, 1), organs
 
 # %% ../../nbs/11_approach5.ipynb #a665db1b
@@ -148,7 +148,7 @@ class SequenceNet(nn.Module):
         self.organs = nn.Conv2d(width, len(TARGET_ORGANS), 1)
         self.read = nn.GRU(width, hidden, batch_first=True, bidirectional=True)
         self.heads = nn.ModuleDict(
-            {t: nn.Linear(width + 2 * hidden, 1 if len(g) == 2 else len(g)) for t, g in TARGETS.items()}
+            {t: nn.Linear(width + 2*hidden, 1 if len(g) == 2 else len(g)) for t, g in TARGETS.items()}
         )
 
     def forward(self, x):  # (scans, triples, 3, rows, columns)
@@ -180,8 +180,8 @@ class SequenceLoss(nn.Module):
             if logits.shape[-1] == 1:
                 weight = 1 + (5. if target == 'extravasation' else 1.)*hurt
                 losses[f'slice_{target}'] = (
-                    weight * F.binary_cross_entropy_with_logits(logits[..., 0], hurt, reduction='none')
-                ).sum() / weight.sum()
+                    weight*F.binary_cross_entropy_with_logits(logits[..., 0], hurt, reduction='none')
+                ).sum()/weight.sum()
             else:
                 goal = F.one_hot(batch[target], len(grades)).float()[:, None]*seen[..., None]
                 goal = torch.cat([1 - goal[..., 1:].sum(-1, keepdim=True), goal[..., 1:]], -1)
@@ -192,8 +192,8 @@ class SequenceLoss(nn.Module):
         return losses | {
             'scan': scan,
             'total': sum(losses[f'slice_{t}'] for t in TARGETS)
-            + self.organs * len(TARGET_ORGANS) * losses['organs']
-            + self.scan * scan,
+            + self.organs*len(TARGET_ORGANS)*losses['organs']
+            + self.scan*scan,
         }
 
 # %% ../../nbs/11_approach5.ipynb #c34f4189

@@ -62,7 +62,7 @@ def regions(
     "The cubes of a preset."
     factor = SIZES[preset].coarse
     return {
-        n: Region(r.organs, tuple(int(round(s / factor / 4)) * 4 for s in r.shape), r.mm * factor, r.relative)
+        n: Region(r.organs, tuple(int(round(s/factor/4))*4 for s in r.shape), r.mm*factor, r.relative)
         for n, r in REGIONS.items()
     }
 
@@ -87,7 +87,7 @@ def cut(
     margin = 2*region.mm
     low = np.floor(to_index(scan, np.array(corner[::-1]) - margin)).astype(int)
     high = (
-        np.ceil(to_index(scan, np.array(corner[::-1]) + region.mm * np.array(region.shape[::-1]) + margin)).astype(int)
+        np.ceil(to_index(scan, np.array(corner[::-1]) + region.mm*np.array(region.shape[::-1]) + margin)).astype(int)
         + 1
     )
     low, high = np.clip(low, 0, scan.shape), np.clip(high, 0, scan.shape)
@@ -96,7 +96,7 @@ def cut(
     grey = (
         hu - np.median(hu[label == 1]) + 128
         if region.relative
-        else (hu - TRUNK_HU[0]) / (TRUNK_HU[1] - TRUNK_HU[0]) * 255
+        else (hu - TRUNK_HU[0])/(TRUNK_HU[1] - TRUNK_HU[0])*255
     )
     return np.stack([np.clip(np.round(grey), 0, 255).astype(np.uint8), label])
 
@@ -227,7 +227,7 @@ def _grown(mask, cells):
     for axis in range(3):
         mask = F.max_pool3d(
             mask,
-            [2 * cells + 1 if a == axis else 1 for a in range(3)],
+            [2*cells + 1 if a == axis else 1 for a in range(3)],
             1,
             [cells if a == axis else 0 for a in range(3)],
         )
@@ -247,7 +247,7 @@ class Stream(nn.Module):
         own = (label == 1).float()[:, None]
         near = _grown(own, self.around)
         maps = self.body(
-            torch.cat([grey[:, None] * near, own, (label == 2).float()[:, None] * near], 1).contiguous(
+            torch.cat([grey[:, None]*near, own, (label == 2).float()[:, None]*near], 1).contiguous(
                 memory_format=torch.channels_last_3d
             )
         )

@@ -68,7 +68,7 @@ def _cube_evidence(net, cubes, target):
     with torch.no_grad():
         hurt = {r: float(_Injury(v, target)(cubes[r][None].float()).diff(dim=1)) for r, v in views.items()}
     worst = max(hurt, key=hurt.get)
-    return cubes[worst][0].numpy() / 255, attention(
+    return cubes[worst][0].numpy()/255, attention(
         views[worst], cubes[worst][None].float(), target, f"net.streams.{worst.partition('_')[0]}.body.2"
     )
 
@@ -128,7 +128,7 @@ def miss_figure(
     "The misses: each a row of its slices, the place of the verdict in orange."
     with style() as plt:
         figure, axes = plt.subplots(
-            max(1, len(misses)), slices, figsize=(1.55 * slices, 1.75 * max(1, len(misses)) + 0.3), squeeze=False
+            max(1, len(misses)), slices, figsize=(1.55*slices, 1.75*max(1, len(misses)) + 0.3), squeeze=False
         )
         for axis in axes.flat: axis.set_axis_off()
         for line, row in zip(axes, misses.to_dict('records')):

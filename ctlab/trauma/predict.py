@@ -42,7 +42,7 @@ def run_folders(
     found = [
         f
         for f in (model, *sorted(model.glob('fold*')))
-        if all((f / n).is_file() for n in ('config.json', 'weights.safetensors'))
+        if all((f/n).is_file() for n in ('config.json', 'weights.safetensors'))
     ]
     if not found: raise FileNotFoundError(f'{model}: no finished run; expected config.json and weights.safetensors, '
                                           f'or folders fold0, fold1 …, as ctlab run writes them to '

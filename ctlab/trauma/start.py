@@ -70,7 +70,7 @@ class Truth:
         "Why nothing can come from here; empty when something may."
         return (
             ''
-            if (Path(self.root)/'truth' / self.name).is_dir()
+            if (Path(self.root)/'truth'/self.name).is_dir()
             else f'{self.root}/truth/{self.name} does not exist: only phantoms have it'
         )
 
@@ -135,7 +135,7 @@ class LessonDataset(torch.utils.data.Dataset):
     ):
         self.slices, self.view, self.augment = slices.reset_index(drop=True), view, augment
         self.paths = {
-            s: (school.stacks.folder / p, school.organs._path(s), school.wounds._path(s), n)
+            s: (school.stacks.folder/p, school.organs._path(s), school.wounds._path(s), n)
             for s, p, n in school.stacks.usable[['series_id', 'stack', 'slices']].itertuples(index=False)
         }
 
@@ -164,8 +164,8 @@ class LessonDataset(torch.utils.data.Dataset):
         scale = self.view/picture.shape[-1]/zoom
         turn = torch.tensor(
             [
-                [scale * np.cos(angle), -scale * np.sin(angle), shift[0]],
-                [scale * np.sin(angle), scale * np.cos(angle), shift[1]],
+                [scale*np.cos(angle), -scale*np.sin(angle), shift[0]],
+                [scale*np.sin(angle), scale*np.cos(angle), shift[1]],
             ],
             dtype=torch.float32,
         )
@@ -176,7 +176,7 @@ class LessonDataset(torch.utils.data.Dataset):
         )
         if self.augment:
             picture = (
-                (picture - 0.5) * float(np.random.uniform(0.85, 1.15)) + 0.5 + float(np.random.uniform(-0.08, 0.08))
+                (picture - 0.5)*float(np.random.uniform(0.85, 1.15)) + 0.5 + float(np.random.uniform(-0.08, 0.08))
             )
         return picture, truth
 
@@ -278,7 +278,7 @@ def judge(
     device, rows, level = (
         next(net.parameters()).device,
         [],
-        torch.tensor([0.5] * len(TARGET_ORGANS) + [0.25] * len(TARGETS))[:, None, None],
+        torch.tensor([0.5]*len(TARGET_ORGANS) + [0.25]*len(TARGETS))[:, None, None],
     )  # wounds count three times, so their even odds lie at a quarter
     net.eval()
     with torch.inference_mode():
@@ -298,7 +298,7 @@ def judge(
         spread = 2*(weights @ both)/np.maximum(weights @ total, 1)
         metrics += [
             (name, 'auc_roc', *auc),
-            (name, 'dice', 2 * both.sum() / max(1, total.sum()), *np.quantile(spread, [0.025, 0.975])),
+            (name, 'dice', 2*both.sum()/max(1, total.sum()), *np.quantile(spread, [0.025, 0.975])),
         ]
     scores = pd.DataFrame(metrics, columns=['target', 'metric', 'value', 'low', 'high'])
     return (

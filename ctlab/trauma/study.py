@@ -66,15 +66,17 @@ def samples(
 def with_masks(
     settings: Settings,
     samples: Samples,
-    # asked in this order; files on disk, then TotalSegmentator's fast network, when left out
+    # asked in this order, for each scan; when left out: files on disk, TotalSegmentator's fast network, our organ model
     providers: tuple | None = None,
     least: float = 100.,  # mm² of organ that make a slice part of the region
 ):  # (Samples whose table has first and last, MaskStacks)
     "The samples that have organ masks, with the ends of their region of interest."
     from ctlab.cohort.masks import NoMask, OnDisk, TotalSegmentator, mask_stacks, roi
+    from ctlab.organs.organ_model import OrganModel
     from ctlab.learn.training import accelerator
-    providers = providers or (OnDisk(str(settings.data)), TotalSegmentator(True, 'gpu'
-        if accelerator(settings.device) == 'gpu' else 'cpu'))
+    gpu = accelerator(settings.device) == 'gpu'
+    providers = providers or (OnDisk(str(settings.data)), TotalSegmentator(True, 'gpu' if gpu else 'cpu'),
+                              OrganModel('cuda' if gpu else 'cpu'))
     masks = mask_stacks(settings.data, settings.work, samples.stacks, providers, settings.workers)
     ends, aside = {}, []
     for row in samples.table.to_dict('records'):

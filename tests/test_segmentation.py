@@ -73,3 +73,48 @@ def test_a_real_series_is_segmented_with_its_dicom_object(ctlab, runs, real, tmp
     if mask.array.any():
         stored = pydicom.dcmread(tmp_path/'out'/'segmentation.dcm')
         assert stored.Modality == 'SEG' and stored.Rows == mask.shape[1]
+
+
+def test_a_scan_is_segmented_without_any_model_or_download(ctlab, tmp_path):
+    from ctlab.phantoms.acquisition import Scan, acquire
+    from ctlab.phantoms.body import draw_body
+    hu, *_ = acquire(
+        draw_body(3, 4.0), Scan(spacing=5.0, thickness=5.0, start=100, stop=400, matrix=80, field_of_view=400), 3
+    )
+    nifti.write(hu, tmp_path/'scan.nii.gz')
+    ended = ctlab('segment', tmp_path/'scan.nii.gz', tmp_path/'out', '--mesh', 'none', '--json')
+    assert ended.returncode == 0, ended.stderr
+    facts = json.loads(ended.stdout)
+    assert facts['model'] == 'organ model' and set(facts['structures']) == {
+        'liver',
+        'spleen',
+        'kidney_left',
+        'kidney_right',
+        'aorta',
+        'bowel',
+    }
+    assert 400 < facts['structures']['liver']['volume_ml'] < 3000 and isinstance(facts['warnings'], list)
+    masks = nifti.read(tmp_path/'out'/'segmentation.nii.gz')
+    assert masks.shape == hu.shape and np.allclose(masks.affine, hu.affine, atol=1e-3)
+    import ctlab as lab
+    here = lab.segment(hu)
+    assert np.array_equal(here.array, masks.array) and here.meta['structures'][0] == 'liver', 'the same in a notebook'
+
+
+def test_the_organ_model_meets_its_promises():
+    from pathlib import Path
+    import ctlab as lab
+    folder = Path(lab.__file__).parent/'organs'
+    assert (folder/'organ_model.safetensors').stat().st_size <= 10e6
+    card = (folder/'organ_model.md').read_text()
+    assert all(word in card for word in ('no patient', 'must not', 'seed', 'judged', 'command'))
+
+
+def test_the_organ_model_on_a_real_patient(real):
+    import ctlab as lab
+    from ctlab.judge.metrics import dice
+    found = lab.segment(lab.read(real/'example_ct.nii.gz'))
+    for organ, least in (('liver', .8), ('spleen', .65), ('kidney_left', .65), ('kidney_right', .7)):
+        truth = lab.read(real/'example_seg_full'/f'{organ}.nii.gz').array > 0
+        got = dice(found.array == 1 + found.meta['structures'].index(organ), truth)
+        assert got > least, f'{organ}: {got:.2f}, as it was it is above {least}'

@@ -158,12 +158,11 @@ def pack(
     path: str | Path,  # .safetensors
 ) -> Path:
     "A run's weights in half precision, as they are shipped."
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
     from ctlab.core.files import whole
-    net = organ_net()
-    net.load_state_dict(load_file(Path(run)/'weights.safetensors'))
-    with whole(Path(path)) as half:
-        save_file({n: p.detach().half().contiguous() for n, p in net.named_parameters()}, half)
+    from ctlab.learn.training import load_weights, own_state
+    net = load_weights(organ_net(), Path(run)/'weights.safetensors')
+    with whole(Path(path)) as half: save_file({n: v.half().contiguous() for n, v in own_state(net).items()}, half)
     return Path(path)
 
 def coarse(

@@ -393,6 +393,7 @@ def _vessels(canvas):
             np.array((10, 11, 12, 13, 13))*size,
         )
     )
+    cava = lines[-1][1]
     for s in (-1, 1):
         lines.append(
             ('inferior_vena_cava', [join, (s*26 - 4, 38, 105), (s*55, 24, 60), (s*64, -34, 0)], (6.5, 6, 6, 5.5))
@@ -409,11 +410,23 @@ def _vessels(canvas):
             ('inferior_vena_cava', [(s*44, 34, 246), (s*20, 24, 248), (-18, 26, 246)], 4.5),
             ('aorta', [(s*44, 38, 250), (6, 36, 250)], 3.0),
         ]
-    for name, points, radii in lines: 
+    for name, points, radii in lines:
+        if canvas.habitus.spread and (points is trunk or points is cava):
+            points = _before_the_spine(canvas, points, radii, points is trunk)
         box, f, _ = tube(canvas, points, radii)
-        branch = canvas.habitus.spread and name == 'aorta' and points is not trunk  # readers do not count them as aorta
+        branch = (
+            canvas.habitus.spread and name == 'aorta' and radii is not lines[0][2]
+        )  # readers do not count them as aorta
         canvas.paint(name, box, f < 1, soft, 'vein' if branch else 'none')
     canvas.hilum = hilum
+
+def _before_the_spine(canvas, points, radii, all_the_way):
+    "A great vessel moved to where it lies: on the vertebrae, not in them; the vena cava leaves them above the kidneys."
+    points = np.array(points, float)
+    z, r = points[:, 2], np.asarray(radii, float)
+    front = spine_y(z) - 17*np.interp(z, (100, 500), (1.12, .82)) - r - canvas.wander(3)[0] - canvas.wide.uniform(0, 5)
+    points[:, 1] = np.where(all_the_way | (z < 260), front, np.minimum(points[:, 1], front + 4))
+    return points
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #26e02fe8
 _FREE = ('peritoneum', 'muscle')
@@ -486,6 +499,7 @@ def _spleen(canvas):
     rng = canvas.rng
     size, tilt = rng.lognormal(0, .13), rng.normal(0, 8)
     centre = np.array((100, 44, 308)) + rng.normal(0, 4, 3) + canvas.wander(7, 9, 14)
+    if canvas.habitus.spread: centre = centre + (0, 5, 0)  # nearer to the back, as in patients
     radii, turn = np.array((33, 50, 60))*size*canvas.stretch(.2, 3), (-18 + tilt, 8, 24) + canvas.wander(14, 10, 12)
     box, f = ellipsoid(canvas, centre, radii, turn, 2.3, rough=.03)
     size = size*canvas.stretch(.15)

@@ -331,7 +331,9 @@ def _made_by(study, preset, configs):
         f" -p start {configs[0]['start']}" if configs[0].get('start') else ''
     )
     which = 'all' if len(configs) == configs[0]['n_folds'] else ','.join(str(c['fold']) for c in configs)
-    return f"Made by `ctlab run {study.partition('_')[0]} --folds {which} -p preset {preset}{more}` in {sum(c['seconds'] for c in configs)/60:.0f} minutes of training."
+    minutes = sum(c['seconds'] for c in configs)/60
+    return (f"Made by `ctlab run {study.partition('_')[0]} --folds {which} -p preset {preset}{more}` "
+            f'in {minutes:.0f} minutes of training.')
 
 def _report_masks(study, preset, scores, configs, folder):
     "The table of a segmentation study."
@@ -700,8 +702,8 @@ def demo(
     )  # threads of one notebook: more than cores in all would stall each other
     folder, notebooks = project_root()/'reports'/'runs'/'notebooks', sorted((project_root()/'nbs').glob('[0-9]*.ipynb'))
     for group in (
-        [n for n in notebooks if n.stem < '06b'],
-        [n for n in notebooks if n.stem >= '06b'],
+        [n for n in notebooks if n.stem < '07'],
+        [n for n in notebooks if n.stem >= '07'],
     ):  # what compares itself with others comes after them
         waiting = []
         for notebook in group:

@@ -64,7 +64,8 @@ class Header:
 _TAGS = """PatientID StudyInstanceUID SeriesInstanceUID SOPInstanceUID InstanceNumber Modality ImagePositionPatient
 ImageOrientationPatient Rows Columns PixelSpacing SliceThickness SpacingBetweenSlices NumberOfFrames SamplesPerPixel
 BitsAllocated BitsStored HighBit PixelRepresentation PhotometricInterpretation RescaleSlope RescaleIntercept RescaleType
-WindowCenter WindowWidth WindowCenterWidthExplanation VOILUTFunction PixelPaddingValue PatientPosition ModalityLUTSequence VOILUTSequence""".split()
+WindowCenter WindowWidth WindowCenterWidthExplanation VOILUTFunction PixelPaddingValue PatientPosition
+ModalityLUTSequence VOILUTSequence""".split()
 _KEYWORDS = dict(zip((0x00100020, 0x0020000d, 0x0020000e, 0x00080018, 0x00200013, 0x00080060, 0x00200032, 0x00200037,
                       0x00280010, 0x00280011, 0x00280030, 0x00180050,
                       0x00180088, 0x00280008, 0x00280002, 0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00280004,

@@ -124,8 +124,10 @@ def html_page(
     parts: list[str],  # of the body, as HTML
 ) -> str:  # complete in itself
     "A plain page."
-    style = 'body{font:15px system-ui;margin:2em auto;max-width:60em;padding:0 1em}table{border-collapse:collapse;font-size:13px}td,th{padding:.2em .8em;border-bottom:1px solid #ccc;text-align:left}img{max-width:100%}.wide{overflow-x:auto}'
-    return f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title><style>{style}</style>{''.join(parts)}</html>"
+    style = ('body{font:15px system-ui;margin:2em auto;max-width:60em;padding:0 1em}'
+             'table{border-collapse:collapse;font-size:13px}td,th{padding:.2em .8em;border-bottom:1px solid #ccc;text-align:left}img{max-width:100%}.wide{overflow-x:auto}')
+    head = f"<meta charset='utf-8'><title>{html.escape(title)}</title><style>{style}</style>"
+    return f"<!doctype html><html lang='en'>{head}{''.join(parts)}</html>"
 
 def write_page(
     table: pd.DataFrame,  # from `source_table`

@@ -114,7 +114,8 @@ def own_run(
 ) -> dict:  # whose text says so
     "A notebook that says that its outputs are of a run on this machine."
     given = notebook['metadata'].get('papermill', {}).get('parameters', {})
-    note = f"The pictures and tables on this page are of a run on this machine{', ' + ', '.join(f'{k} {v}' for k, v in given.items()) if given else ''}."
+    values = ', '.join(f'{k} {v}' for k, v in given.items())
+    note = f"The pictures and tables on this page are of a run on this machine{', ' + values if values else ''}."
     cells = [c | {'source': re.sub(r'The pictures and tables on this page were made with[^\n]*', note,
                                    ''.join(c['source'])).splitlines(True)} if c['cell_type'] == 'markdown' else c
                                    for c in notebook['cells']]
@@ -383,7 +384,8 @@ def _front(page, sections, root):
     )
     cells = [c | {'source': [l.replace('](../reports/', '](reports/').replace('](../data/README.md)', '](#)')
                              for l in c['source']]} for c in page['cells']]
-    live = ('## Look around\n\nThe viewer of the lab, with a phantom in it. Wheel or arrow keys leaf, a click moves the cross, and '
+    live = ('## Look around\n\nThe viewer of the lab, with a phantom in it. Wheel or arrow keys leaf, a click moves '
+            'the cross, and '
             'the HU under the pointer is written below.\n\n```{raw} html\n<iframe src="phantom.html" '
             'title="a phantom in the viewer" loading="lazy" style="width:100%;height:600px;border:0"></iframe>\n```')
     cells.insert(1, {'cell_type': 'markdown', 'id': 'live', 'metadata': {}, 'source': [live]})

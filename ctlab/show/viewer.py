@@ -196,7 +196,8 @@ class Surfaces:
         from trimesh.viewer.notebook import scene_to_html
         from ctlab.scans.meshes import coloured
         scene = trimesh.Scene({name: coloured(mesh, colour, 1.) for name, (mesh, colour) in self.meshes.items()})
-        return f'<iframe title="surfaces" style="width:100%;height:{self.height}px;border:0" srcdoc="{html.escape(scene_to_html(scene))}"></iframe>'
+        shown = html.escape(scene_to_html(scene))
+        return f'<iframe title="surfaces" style="width:100%;height:{self.height}px;border:0" srcdoc="{shown}"></iframe>'
 
     def picture(self) -> bytes:
         "The surfaces as a PNG."

@@ -42,7 +42,8 @@ class Settings:
     seed: int = 0
     device: str = 'auto'  # auto, cpu, cuda
     workers: int = 0  # processes; 0 for one per core
-    # weights to begin from: ImageNet's where they can be had (empty), phantoms, or the path of a .safetensors file
+    # weights to begin from: ImageNet's of the published network where they can be had (empty); imagenet for those of
+    # EfficientNet-Lite0, which a package brings along; phantoms; or the path of a .safetensors file
     start: str = ''
 
     def __post_init__(self):
@@ -77,8 +78,8 @@ class Settings:
 
     @property
     def pretrained(self) -> str | Path:
-        "What a network begins from: 'auto', or the file of a start."
-        if not self.start: return 'auto'
+        "What a network begins from: 'auto', 'imagenet', or the file of a start."
+        if self.start in ('', 'imagenet'): return self.start or 'auto'
         path = (
             replace(self, fold=0).run_folder('start')/'weights.safetensors'
             if self.start == 'phantoms'

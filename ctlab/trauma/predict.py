@@ -120,7 +120,9 @@ def predict_scans(
         raise ValueError(f'{source}: no usable scan; ' + '; '.join(data.set_aside['reason'].astype(str).head(3)))
     opinions, nets = [], []
     for folder in folders:
-        net = load_weights(plan.net(False), folder/'weights.safetensors')
+        net = load_weights(
+            plan.net('imagenet' if configs[0].get('start') == 'imagenet' else False), folder / 'weights.safetensors'
+        )
         opinions.append(
             predict(
                 net,

@@ -6,6 +6,7 @@
 from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
+from pathlib import Path
 import pandas as pd
 from ..cohort.labels import check_folds, grade, read_labels, stored_folds
 from ..cohort.layout import ensure_cohort
@@ -142,7 +143,7 @@ def train_fold(
     pictures = lambda rows, augment=None: slices_of(samples, plan, rows, augment)
 
     def learner(finished):
-        net = plan.net(False if finished else settings.pretrained)
+        net = plan.net(False if finished and settings.start != 'imagenet' else settings.pretrained)
         return Learner(net, plan.loss(), plan.rate, plan.schedule, plan.decay)
 
     def train_on(learner, folder, resume):
@@ -188,7 +189,8 @@ def _key(settings, samples, plan):
                    f"trauma.{plan.study.partition('_')[0]}")
     own = [plan.epochs, plan.batch, plan.rate, plan.patience, plan.volume, plan.opened, plan.note]
     data = hashlib.sha1(samples.table.to_csv(index=False).encode()).hexdigest()
-    start = settings.start and hashlib.sha1(settings.pretrained.read_bytes()).hexdigest()
+    begun = settings.pretrained
+    start = hashlib.sha1(begun.read_bytes()).hexdigest() if isinstance(begun, Path) else settings.start
     return {'plan': own, 'stacks': samples.stacks.folder.name, 'data': data, 'code': code, 'start': start}
 
 def fold_metrics(

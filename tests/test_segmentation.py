@@ -118,3 +118,21 @@ def test_the_organ_model_on_a_real_patient(real):
         truth = lab.read(real/'example_seg_full'/f'{organ}.nii.gz').array > 0
         got = dice(found.array == 1 + found.meta['structures'].index(organ), truth)
         assert got > least, f'{organ}: {got:.2f}, as it was it is above {least}'
+
+
+def test_a_cohort_without_masks_gets_those_of_the_organ_model(tiny, tmp_path):
+    import shutil
+    from ctlab.cohort.layout import list_series
+    from ctlab.core.settings import Settings
+    from ctlab.trauma.approach3 import load
+    bare = tmp_path/'cohort'
+    for row in list_series(tiny).iloc[[0, 3, 5]].to_dict('records'):
+        shutil.copytree(row['folder'], bare/'train_images'/str(row['patient_id'])/str(row['series_id']))
+    patients = [int(p.name) for p in (bare/'train_images').iterdir()]
+    table = pd.read_csv(next(tiny/n for n in ('train_2024.csv', 'train.csv') if (tiny/n).exists()))
+    table[table['patient_id'].isin(patients)].to_csv(bare/'train.csv', index=False)
+    data, masks = load(Settings(data_root=str(bare), work_dir=str(tmp_path/'work'), out_dir=str(tmp_path/'runs'), n_folds=2, workers=1))
+    assert set(masks.table['provider']) == {'organ model'} and len(data.table) == 3
+    areas = masks.areas(data.table['series_id'].iloc[0])
+    assert max(areas['liver']) > 1000, 'mm² of liver in some slice'
+    assert (data.table['last'] > data.table['first']).all()

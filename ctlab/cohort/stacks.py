@@ -43,9 +43,8 @@ class Recipe:
     spacing: float = 5.  # mm between kept slices
     size: int = 256  # pixels a side
     window: str | tuple = 'soft_tissue'  # a name, (centre, width), or 'file' for the file's first window
-    normalise: str = (
-        'window'  # window, slice, 'none' for 16-bit HU, or 'published' for the source's arithmetic with its faults
-    )
+    # window, slice, 'none' for 16-bit HU, or 'published' for the source's arithmetic with its faults
+    normalise: str = 'window'
 
     def __post_init__(self):
         if self.normalise not in ('window', 'slice', 'none', 'published'):

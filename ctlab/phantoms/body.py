@@ -45,9 +45,7 @@ class Habitus:
     fat: float  # mm of subcutaneous fat at the flanks
     visceral: float  # 0 (lean) to 1: how far the organs are apart
     warp: float  # mm by which outlines wander
-    spread: float = (
-        0.0  # 0 as in the cohorts; 1 lets sizes and places of organs vary as far as anatomy does, and further
-    )
+    spread: float = 0.  # 0 as in the cohorts; 1 lets sizes and places of organs vary as far as anatomy does
 
 def draw_habitus(
     rng: np.random.Generator,  # source of randomness

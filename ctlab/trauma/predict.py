@@ -98,9 +98,7 @@ def predict_scans(
     work: str = '',  # derived data; work/ when left out
     device: str = 'auto',
     workers: int = 0,
-) -> tuple[
-    pd.DataFrame, dict
-]:  # (patient_id, series_id, target, grade, probability, low, high; what is needed for the page)
+) -> tuple[pd.DataFrame, dict]:  # (patient_id, series_id, target, grade, probability, low, high; what the page needs)
     "Apply a run to new scans."
     from ctlab.learn.samples import loader
     from ctlab.learn.inference import predict

@@ -218,7 +218,7 @@ def recover(
     if not present: raise dicom.DicomError(f'{folder}: every slice holds a single value')
     for k in flat:
         low, high = max((p for p in present if p < k), default=None), min((p for p in present if p > k), default=None)
-        if low is None or high is None:volume.array[k] = volume.array[high if low is None else low]
+        if low is None or high is None: volume.array[k] = volume.array[high if low is None else low]
         else: volume.array[k] = np.round(volume.array[low] + (volume.array[high]
                                                               - volume.array[low])*((k - low)/(high - low)))
     volume.meta.setdefault('warnings', []).extend(

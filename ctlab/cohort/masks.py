@@ -107,7 +107,7 @@ class TotalSegmentator:
     def __call__(self, row: dict) -> Volume:
         "The masks of a series."
         from ctlab.scans.dicom import DicomError, read_series
-        try:return self.segment(read_series(row['folder']))
+        try: return self.segment(read_series(row['folder']))
         except DicomError as error: raise NoMask(str(error)) from error
 
     def segment(
@@ -266,7 +266,7 @@ def _mask_one(task):
     }, []
     for provider in providers:
         try: mask = provider(row)
-        except NoMask as error:reasons.append(f'{provider.name}: {error}'); continue
+        except NoMask as error: reasons.append(f'{provider.name}: {error}'); continue
         except Exception as error: reasons.append(f'{provider.name}: {type(error).__name__}: {error}'); continue
         shape = np.load(stack, mmap_mode='r').shape
         found = on_stack(mask, info, shape)

@@ -105,7 +105,7 @@ def doctor(
     ]
     if sys.version_info < (3, 11): advice.append('Python 3.11 or newer is needed')
     if free < 5: advice.append(f'only {free:.1f} GiB of disk are free; the demo cohort and its stacks need about 5')
-    if json_:_say(json.dumps({'machine': machine, 'packages': {n: f for n, _, f in packages},
+    if json_: _say(json.dumps({'machine': machine, 'packages': {n: f for n, _, f in packages},
                                'weights': {n: f for n, f, _ in weights}, 'data': data, 'advice': advice}, indent=1))
     else: _print_doctor(machine, packages, weights, data, advice)
     raise typer.Exit(1 if advice else 0)
@@ -539,7 +539,7 @@ def segment(
     from ctlab.organs.segment import segment as draw
     from ctlab.learn.training import accelerator
     if not source.exists(): _stop(f'{source}: no such file or folder')
-    try:facts = draw(source, out, model, fast, 'cuda' if accelerator(device) == 'gpu' else 'cpu', mesh, votes=votes)
+    try: facts = draw(source, out, model, fast, 'cuda' if accelerator(device) == 'gpu' else 'cpu', mesh, votes=votes)
     except (FileNotFoundError, ValueError, NoMask) as error: _stop(str(error))
     if json_: _say(json.dumps(facts, indent=1)); return
     for doubt in facts['warnings']: typer.echo(f'doubtful: {doubt}', err=True)
@@ -570,7 +570,7 @@ def arrange(
     """
     import json
     from ctlab.cohort.layout import arrange as lay_out
-    try:table, rest = lay_out(source, out, least, modality, workers, not json_)
+    try: table, rest = lay_out(source, out, least, modality, workers, not json_)
     except (FileNotFoundError, FileExistsError, ValueError) as error: _stop(str(error))
     facts = {
         'patients': int(table['patient_id'].nunique()),
@@ -626,7 +626,7 @@ def view(
     except (FileNotFoundError, ValueError) as error:
         _stop(str(error))
     write_whole(page, text)
-    if json_:_say(json.dumps({'page': str(page), 'bytes': len(text)}))
+    if json_: _say(json.dumps({'page': str(page), 'bytes': len(text)}))
     else: _say(f'{page}: {len(text)/2**20:.1f} MB; open it in a browser')
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #c39c9017
@@ -708,7 +708,7 @@ def demo(
         waiting = []
         for notebook in group:
             output, mark, key = folder/notebook.name, folder/f'{notebook.stem}.sha1', _fingerprint(notebook, preset)
-            if output.exists() and mark.exists() and mark.read_text() == key:_say(f'{notebook.stem:<16} as it was')
+            if output.exists() and mark.exists() and mark.read_text() == key: _say(f'{notebook.stem:<16} as it was')
             else: waiting.append((notebook, output, {'preset': preset} if 'preset' in _known_parameters(notebook)
                                   else {}, mark, key))
         results = (

@@ -322,7 +322,7 @@ def load_weights(
     from safetensors import SafetensorError
     from safetensors.torch import load_file
     if not Path(path).is_file(): raise FileNotFoundError(f'{path}: no such weights; train the study first')
-    try:found = load_file(path)
+    try: found = load_file(path)
     except SafetensorError as error: raise ValueError(f'{path}: not a safetensors file ({error})') from error
     own = own_state(net)
     differ = [n for n in sorted({*own, *found}) if n not in own or n not in found or own[n].shape != found[n].shape]

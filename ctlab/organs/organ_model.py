@@ -285,7 +285,7 @@ def find_organs(
     grid = coarse(upright)
     parts = [
         _organs_only(class_probabilities(net, coarse(upright, 3.0*zoom), device), grid.shape)
-        for zoom in (1.0, 1.08, 0.92)[:votes]
+        for zoom in (1.0, 1.08, 0.92)[: votes]
     ]
     labels = tidied(most_probable(sum(parts)/len(parts), grid, upright))
     found = Volume(labels, upright.affine)

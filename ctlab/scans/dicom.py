@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 # %% auto #0
 __all__ = ['log', 'MAX_SIDE', 'MAX_BYTES', 'SYNTAXES', 'DicomError', 'Header', 'read_header', 'stored_values', 'hounsfield',
            'check_pixels', 'quiet_decoders', 'read_stored', 'read_pixels', 'list_files', 'read_headers', 'group_series',
-           'Geometry', 'geometry', 'choose_series', 'read_series', 'SliceWriter', 'write_series', 'slice_tags',
+           'Geometry', 'zones', 'geometry', 'choose_series', 'read_series', 'SliceWriter', 'write_series', 'slice_tags',
            'displayed']
 
 # %% ../../nbs/01_dicom.ipynb #2cd48ace
@@ -279,7 +279,7 @@ def _table(sequence, order):
     n, first, bits = (int(v) for v in item.LUTDescriptor)
     n, data = n or 65536, item.LUTData
     table = np.frombuffer(data, order).astype('<u2') if isinstance(data, bytes) else np.asarray(data, np.uint16)
-    if bits == 8 and len(table) == -(-n//2): table = table.view(np.uint8)[:n]
+    if bits == 8 and len(table) == -(-n//2): table = table.view(np.uint8)[: n]
     return (first, table.astype(np.uint16)) if len(table) == n and 8 <= bits <= 16 else None
 
 def _exact(get, name, one):
@@ -485,6 +485,26 @@ class Geometry:
         "Degrees between the normal and the way the stack runs."
         return float(np.degrees(np.arctan2(np.linalg.norm(self.shear), self.spacing)))
 
+# %% ../../nbs/01_dicom.ipynb #280b69c5
+def zones(
+    positions: np.ndarray,  # mm along the normal, ascending
+) -> list[
+    tuple[int, int]
+]:  # (first, one after the last) slice of each part; empty when there is one spacing, or no order
+    "The parts of a series whose spacing changes on the way."
+    steps, starts = np.diff(positions), [0]
+    for k in range(1, len(steps)):
+        if abs(steps[k] - steps[k-1]) > .05*min(steps[k], steps[k-1]): starts.append(k)
+    runs = list(zip(starts, [*starts[1:], len(steps)]))
+    parts = [(a, b) for a, b in runs if b - a >= 3]
+    if not 2 <= len(parts) <= 6 or runs[0] not in parts or runs[-1] not in parts: return []
+    own = {part: float(np.median(steps[slice(*part)])) for part in parts}
+    for before, (a, b), after in zip(runs, runs[1:], runs[2:]):  # one step may lead from part to part
+        if (a, b) in own: continue
+        if b - a > 1 or before not in own or after not in own or steps[a] > 1.3*max(own[before], own[after]): return []
+    if max(own.values()) > 6*min(own.values()): return []
+    return [(a + any(b == a for _, b in parts), b + 1) for a, b in parts]  # a slice where two parts meet belongs to the first
+
 # %% ../../nbs/01_dicom.ipynb #c00af2b3
 def geometry(
     headers: list[Header],  # of one series
@@ -505,12 +525,18 @@ def geometry(
     )
     kept, twice, last = [], [], -np.inf
     for k, place in zip(order, along[order].tolist()):
-        if place - last < .01:twice.append(k)
+        if place - last < .01: twice.append(k)
         else: kept.append(k); last = place
     positions = along[kept]
     spacing, missing = _regular(positions)
     spacing = spacing or headers[usable[0]].spacing_tag or headers[usable[0]].thickness or 1.
     if twice: notes.append(f'{len(twice)} slices at a place already taken left out')
+    parts = zones(positions)
+    if parts:
+        own = [float(np.median(np.diff(positions[a:b]))) for a, b in parts]
+        spacing, missing = min(own), []
+        words = ', then '.join(f'{b - a} slices of {o:.3g} mm' for (a, b), o in zip(parts, own))
+        notes.append(f'the spacing changes on the way: {words}; read on {spacing:.3g} mm')
     if missing: notes.append(f'{len(missing)} of {len(kept) + len(missing)} slices missing')
     shear = _shear(places[kept], normal, spacing)
     made = Geometry(
@@ -562,8 +588,11 @@ def choose_series(
 def read_series(
     source: str | Path | list,  # a folder, or the files of one series
     series_uid: str | None = None,  # which series, when the folder holds several
-) -> Volume:  # HU, geometry, and `meta` with what was noticed
+    spacing: str = 'regular',  # 'as stored' gives the parts of a series whose spacing changes on the way
+) -> Volume | list[Volume]:  # HU, geometry, and `meta` with what was noticed; a list of parts when asked for
     "Read one DICOM series into a volume."
+    if spacing not in ('regular', 'as stored'):
+        raise ValueError(f"spacing is 'regular' or 'as stored', not {spacing!r}")
     listed = isinstance(source, (list, tuple))
     if not listed and not Path(source).is_dir(): raise FileNotFoundError(f'{source}: no such folder')
     headers, bad = read_headers(source if listed else list_files(source))
@@ -573,6 +602,11 @@ def read_series(
         )
     series, notes = choose_series(headers, series_uid)
     notes += [f'{os.path.basename(p)}: {why}' for p, why in bad]
+    if spacing == 'as stored':
+        found = geometry(series)
+        return [
+            _stack([series[i] for i in found.order[a:b]], list(notes)) for a, b in zones(found.positions) or [(0, None)]
+        ]
     return _stack(series, notes)
 
 # %% ../../nbs/01_dicom.ipynb #734bb7a5
@@ -580,13 +614,15 @@ def _stack(series, notes):
     "Decode the slices of one series in order and place them."
     shape, slices, failed = (series[0].rows, series[0].columns), {}, []
     found = geometry(series)
+    if zones(found.positions): return _changing(series, found, notes)
     grid = np.round((found.positions - found.positions[0])/found.spacing).astype(int)
     if np.abs(found.positions - found.positions[0] - grid*found.spacing).max() > 0.2*found.spacing or len(
         found.missing
     ) > 0.25*(grid[-1] + 1):
         raise DicomError(
             f'{os.path.dirname(series[0].path)}: the {len(grid)} slices do not lie on a regular grid '
-            f'({len(found.missing)} missing, spacing about {found.spacing:.3g} mm); give a list of files that do'
+            f'({len(found.missing)} missing, spacing about {found.spacing:.3g} mm); '
+            'give a list of files that do'
         )
     for place, index in zip(grid, found.order):
         try: slices[int(place)] = read_pixels(series[index])
@@ -600,17 +636,14 @@ def _stack(series, notes):
     head = series[found.order[0]]
     start = np.array(head.position) + (found.normal*found.spacing + found.shear)*first
     if np.any(found.shear): array = _upright(array, head, found)
-    meta = {
-        'files': len(slices),
-        'filled': filled,
-        'warnings': notes + found.notes + failed,
-        'patient_id': head.patient_id,
-        'series_uid': head.series_uid,
-        'modality': head.modality,
-        'windows': head.windows,
-        'thickness': head.thickness,
-    }
+    meta = _facts(head, len(slices), notes + found.notes + failed) | {'filled': filled}
     return Volume(array, _affine(head, found, start), meta)
+
+def _facts(head, files, warnings):
+    "What travels with a volume."
+    return {'files': files, 'filled': [], 'warnings': warnings, 'patient_id': head.patient_id,
+            'series_uid': head.series_uid,
+            'modality': head.modality, 'windows': head.windows, 'thickness': head.thickness}
 
 def _affine(head, found, start):
     "Index (x, y, z) to LPS mm."
@@ -620,6 +653,32 @@ def _affine(head, found, start):
     affine[:3, :3] = np.stack([row*dx, column*dy, found.normal*found.spacing], axis=1)
     affine[:3, 3] = start
     return affine
+
+# %% ../../nbs/01_dicom.ipynb #484994f6
+def _changing(series, found, notes):
+    "A series of several spacings on the finest of them."
+    folder = os.path.dirname(series[0].path)
+    if np.any(found.shear):
+        raise DicomError(
+            f'{folder}: the spacing changes within a tilted series; read it by parts, with spacing="as stored"'
+        )
+    fine, at = found.spacing, found.positions - found.positions[0]
+    wanted = np.arange(int(np.floor(at[-1]/fine + 1e-3)) + 1)*fine
+    high = np.clip(np.searchsorted(at, wanted - .01*fine), 1, len(at) - 1)
+    share = np.clip((wanted - at[high - 1])/(at[high] - at[high - 1]), 0, 1)
+    share[share < .01], share[share > .99] = 0, 1
+    pixels = functools.lru_cache(maxsize=2)(lambda k: read_pixels(series[found.order[k]]))
+    slices, sources = [], []
+    for k, s in zip(high.tolist(), share.tolist()):
+        sources.append((k - 1,) if s == 0 else (k,) if s == 1 else (k - 1, k))
+        if len(sources[-1]) == 1: slices.append(pixels(sources[-1][0])); continue
+        mixed = (1 - s)*pixels(k - 1) + s*pixels(k)
+        slices.append(np.round(mixed) if pixels(k).dtype.kind == 'i' else mixed)
+    array = np.stack(slices).astype(np.result_type(*{pixels(k).dtype for k in (0, len(at) - 1)}))
+    head = series[found.order[0]]
+    meta = _facts(head, len(found.order), notes + found.notes)
+    meta |= {'sources': sources, 'interpolated': [k for k, s in enumerate(sources) if len(s) == 2]}
+    return Volume(array, _affine(head, found, np.array(head.position)), meta)
 
 # %% ../../nbs/01_dicom.ipynb #b8c5bf34
 def _fill(array, present):

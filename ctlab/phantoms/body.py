@@ -456,6 +456,9 @@ def _liver(canvas):
         ((8, -48, 330), (62*left, 34, 34), (12, 14, 5), 2.2),
     )
     for centre, radii, angles, power in lobes:
+        if canvas.habitus.spread and centre[0] > -50:  # left lobes reach further to the left, and lower, than drawn ones
+            centre = centre + canvas.wide.uniform((0, -4, -32), (22, 6, 4))
+            radii = radii*canvas.wide.uniform((.85, .9, .9), (1.45, 1.3, 1.5))
         part, f = ellipsoid(canvas, centre + canvas.wander(7, 7, 7), radii*canvas.stretch(.12, 3),
                             angles + canvas.wander(8, 8, 8), power)
         _, local, inner = overlap(part, box)
@@ -463,7 +466,8 @@ def _liver(canvas):
     field += .035*smooth_noise(rng, field.shape, tuple(canvas.step), 45.)
     medial = ((canvas.x[box] + 8)**2/46**2 + (canvas.y[box] - 58)**2/44**2) < 1  # room for spine, aorta and crura
     renal = ((canvas.x[box] + 64)/38)**2 + ((canvas.y[box] - 56)/34)**2 + ((canvas.z[box] - 246)/66)**2 < 1
-    low = canvas.z[box] < 205 + canvas.wander(18)[0] + 55*np.clip((canvas.x[box] + 95)/60, 0, 2) + 0.25*np.clip(
+    rise = 55*canvas.wide.uniform(.3, 1.) if canvas.habitus.spread else 55  # of the lower edge towards the left
+    low = canvas.z[box] < 205 + canvas.wander(18)[0] + rise*np.clip((canvas.x[box] + 95)/60, 0, 2) + 0.25*np.clip(
         -canvas.y[box], 0, 90
     )
     inside = (field < 1) & ~medial & ~renal & ~low & (canvas.z[box] < canvas.dome[box] - 2)
@@ -500,7 +504,7 @@ def _spleen(canvas):
     if canvas.habitus.spread: centre = centre + (0, 5, 0)  # nearer to the back, as in patients
     radii, turn = np.array((33, 50, 60))*size*canvas.stretch(.2, 3), (-18 + tilt, 8, 24) + canvas.wander(14, 10, 12)
     box, f = ellipsoid(canvas, centre, radii, turn, 2.3, rough=.03)
-    size = size*canvas.stretch(.15)
+    if canvas.habitus.spread: size = size*canvas.wide.uniform(.45, 1.05)  # how hollow it is
     inside = f < 1
     x, y, z = canvas.at(box)
     hollow = ((x - centre[0] + 42*size)/27)**2 + ((y - centre[1] + 16)/36)**2 + ((z - centre[2] + 4)/48)**2 < size**2

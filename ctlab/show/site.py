@@ -298,6 +298,11 @@ body[data-theme="dark"] .cell_output img { filter: brightness(.92); }
 .cell_output table.docutils td, .cell_output table.docutils th { padding: .2em .5em; }
 .cell_output table.docutils td { white-space: nowrap; }
 .highlight-python pre, .highlight-bash pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+div.cell details.admonition.hide, div.cell details.admonition.hide > summary, div.cell details.hide > summary > p.admonition-title {
+  background: none !important; border: none !important; box-shadow: none !important; margin: 0 !important; padding: 0 !important; }
+div.cell details.hide > summary { font-size: .8em; color: var(--color-foreground-muted); cursor: pointer; }
+div.cell details.hide > summary > p.admonition-title { display: inline; font-weight: normal; color: inherit; }
+div.cell details.hide > summary > p.admonition-title::before { display: none !important; }
 .ctlab-all { float: right; font: inherit; font-size: .8em; padding: .2em .8em; cursor: pointer; border: 1px solid var(--color-background-border);
   border-radius: 4px; background: var(--color-background-secondary); color: var(--color-foreground-primary); }
 @media (max-width: 1500px) { .toc-drawer { display: none; } .main > .content { width: 100%; max-width: 66em; padding: 0 1.5em; }

@@ -4,16 +4,21 @@
 
 # %% ../../nbs/lib/scans/04_reading.ipynb #1d93c4fb
 from __future__ import annotations
+import contextlib, tarfile, tempfile, zipfile
 from pathlib import Path
 from . import nifti
 from .volume import Volume
 
+class ArchiveError(ValueError):
+    "What is wrong with an archive, in words."
+
 # %% auto #0
-__all__ = ['read', 'write']
+__all__ = ['MAX_FILES', 'MAX_UNPACKED', 'MAX_RATIO', 'ArchiveError', 'read', 'unpacked', 'write']
 
 # %% ../../nbs/lib/scans/04_reading.ipynb #d060138c
 def read(
-    source: str | Path | list,  # a NIfTI file, a folder or list of DICOM files, or a folder that `ctlab segment` wrote
+    # a NIfTI file, a folder or list of DICOM files, a zip or tar of either, or a folder that `ctlab segment` wrote
+    source: str | Path | list,
 ) -> Volume:  # HU for CT, numbers for masks
     "Read a scan or its masks."
     if isinstance(source, (list, tuple)): return _series([Path(p) for p in source])
@@ -24,12 +29,59 @@ def read(
         )
     if (source/'segmentation.nii.gz').is_file(): return nifti.read(source/'segmentation.nii.gz')
     if source.is_file() and source.name.endswith(('.nii', '.nii.gz')): return nifti.read(source)
+    if source.is_file() and (zipfile.is_zipfile(source) or tarfile.is_tarfile(source)):
+        with unpacked(source) as folder: return _from_archive(source, folder)
     return _series(source if source.is_dir() else [source])
 
 def _series(source):
     "A DICOM series; its reader is loaded when it is needed."
     from ctlab.scans.dicom import read_series
     return read_series(source)
+
+def _from_archive(archive, folder):
+    "What an archive holds: the one NIfTI file, else the series."
+    volumes = [p for p in folder.iterdir() if p.name.endswith(('.nii', '.nii.gz'))]
+    if len(volumes) > 1: raise ArchiveError(f'{archive}: holds {len(volumes)} NIfTI files; unpack it and choose one')
+    return nifti.read(volumes[0]) if volumes else _series(folder)
+
+# %% ../../nbs/lib/scans/04_reading.ipynb #8fbeed8d
+MAX_FILES, MAX_UNPACKED, MAX_RATIO = 50_000, 8 << 30, 300  # of an archive; no CT packs tighter
+
+def _members(archive, path):
+    "(name, opener) of the plain files of a zip or tar."
+    if isinstance(archive, zipfile.ZipFile):
+        for m in archive.infolist():
+            if m.flag_bits & 1: raise ArchiveError(f'{path}: is encrypted; unpack it with its password first')
+            if not m.is_dir(): yield m.filename, lambda m=m: archive.open(m)
+    else:
+        for m in archive:
+            if m.isfile(): yield m.name, lambda m=m: archive.extractfile(m)
+
+@contextlib.contextmanager
+def unpacked(
+    path: str | Path,  # a zip or tar
+):  # the folder with its files, for as long as the block lasts
+    "The files of an archive."
+    path, total = Path(path), 0
+    most = min(MAX_UNPACKED, max(1 << 20, MAX_RATIO*path.stat().st_size))
+    with tempfile.TemporaryDirectory(prefix='ctlab-') as folder:
+        try:
+            with (zipfile.ZipFile(path) if zipfile.is_zipfile(path) else tarfile.open(path)) as archive:
+                for k, (name, opened) in enumerate(_members(archive, path)):
+                    if k >= MAX_FILES: raise ArchiveError(f'{path}: more than {MAX_FILES} files')
+                    ending = next((e for e in ('.nii.gz', '.nii') if name.endswith(e)), '')
+                    with opened() as packed, open(Path(folder)/f'{k}{ending}', 'wb') as plain:
+                        while block := packed.read(1 << 20):
+                            total += len(block)
+                            if total > most: raise ArchiveError(f'{path}: unpacks to more than {most/2**20:.0f} MiB, '
+                                                                f'which no scan of this size does')
+                            plain.write(block)
+        except ArchiveError: raise
+        except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, NotImplementedError,
+                ValueError) as error:
+            raise ArchiveError(f'{path}: cannot be unpacked ({str(error) or type(error).__name__}); is it '
+                               f'complete?') from error
+        yield Path(folder)
 
 # %% ../../nbs/lib/scans/04_reading.ipynb #6f1aa8e2
 def write(

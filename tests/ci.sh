@@ -24,9 +24,10 @@ nbdev_test --n_workers 2 --do_print
 step 'the site is built'
 ctlab site
 
-step 'a browser for the site'
-if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    { apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium; } >/dev/null 2>&1 || echo 'chromium cannot be installed here; the browser tests will say that they were skipped'
+step 'a browser for the site, a referee for DICOM'
+if ! { command -v chromium && command -v dcm2niix; } >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    { apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium dcm2niix; } >/dev/null 2>&1 ||
+        echo 'chromium and dcm2niix cannot be installed here; the tests that need them will say that they were skipped'
 fi
 
 step 'commands, faults, studies, browser'

@@ -59,3 +59,33 @@ def test_a_modality_table_in_either_order_of_bytes(tmp_path, order, syntax):
     assert np.array_equal(read, stored.astype(int)**2)
     dataset = pydicom.dcmread(path)
     assert np.array_equal(read, apply_modality_lut(dataset.pixel_array, dataset))
+
+
+def test_a_series_of_two_spacings_as_dcm2niix_reads_it(tmp_path):
+    "Its equalised file is ours; the one beside it gives every slice the spacing of the first."
+    import shutil, subprocess
+    import ctlab
+    from ctlab.phantoms.acquisition import Scan, acquire
+    from ctlab.phantoms.body import draw_body
+    from ctlab.scans.dicom import write_series
+    from ctlab.scans.volume import reorient, resample
+    if not shutil.which('dcm2niix'): pytest.skip('dcm2niix is absent (Debian: apt-get install dcm2niix)')
+    hu, *_ = acquire(
+        draw_body(3, 5.0), Scan(spacing=2.0, thickness=2.0, start=60, stop=400, matrix=48, field_of_view=400), 3
+    )
+    files = write_series(hu, tmp_path/'fine')
+    (tmp_path/'series').mkdir()
+    for k in (*range(0, 60, 2), *range(63, len(files), 5)): shutil.copy(files[k], tmp_path/'series')
+    ours = ctlab.read(tmp_path/'series')
+    (tmp_path/'out').mkdir()
+    subprocess.run(
+        ['dcm2niix', '-o', tmp_path / 'out', '-f', 'x', '-z', 'n', tmp_path / 'series'], check=True, capture_output=True
+    )
+    theirs, plain = (reorient(ctlab.read(tmp_path/'out'/name)) for name in ('x_Eq_1.nii', 'x.nii'))
+    there = resample(theirs, like=ours, antialias=False, outside=-5000).array
+    both = there > -4000
+    assert both.mean() > .95 and np.abs(there - ours.array)[both].max() < 1, 'the same values in the same places'
+    wrong = resample(plain, like=ours, antialias=False, outside=-5000).array
+    assert (
+        np.abs(wrong - ours.array)[wrong > -4000].max() > 200
+    ), 'the file that keeps its slices puts them where they are not'

@@ -219,8 +219,9 @@ def recover(
     for k in flat:
         low, high = max((p for p in present if p < k), default=None), min((p for p in present if p > k), default=None)
         if low is None or high is None: volume.array[k] = volume.array[high if low is None else low]
-        else: volume.array[k] = np.round(volume.array[low] + (volume.array[high]
-                                                              - volume.array[low])*((k - low)/(high - low)))
+        else:
+            before, after = volume.array[low], volume.array[high]
+            volume.array[k] = np.round(before + (after - before)*((k - low)/(high - low)))
     volume.meta.setdefault('warnings', []).extend(
         [f'{len(flat)} slices of a single value interpolated'] if flat else []
     )

@@ -172,9 +172,8 @@ def bootstrap(
     if callable(metric): value, values = float(metric(truth, score)), _resampled(metric, truth, score, groups, n, seed)
     else:
         value = _by_name(metric, truth, score, None)
-        values = np.concatenate([_by_name(metric, truth, score, w)
-                                 for w in np.array_split(patient_weights(groups, n, seed),
-                                                         max(1, n*len(truth)//2_000_000))])
+        weights = np.array_split(patient_weights(groups, n, seed), max(1, n*len(truth)//2_000_000))
+        values = np.concatenate([_by_name(metric, truth, score, w) for w in weights])
     values = values[np.isfinite(values)]
     if not len(values): return value, np.nan, np.nan
     low, high = np.quantile(values, [(1 - level)/2, (1 + level)/2])

@@ -78,9 +78,8 @@ class MaskLearner(Learner):
     ):
         super().__init__(net, loss, rate, schedule)
         from torchmetrics.segmentation import DiceScore
-        self.overlap = torch.nn.ModuleDict({s: DiceScore(structures + 1, include_background=False, average='macro',
-                                                         aggregation_level='global', input_format='index')
-                                                         for s in ('train_', 'valid_')})
+        whole_epoch = {'include_background': False, 'average': 'macro', 'aggregation_level': 'global', 'input_format': 'index'}
+        self.overlap = torch.nn.ModuleDict({s: DiceScore(structures + 1, **whole_epoch) for s in ('train_', 'valid_')})
 
     def score(self, outputs, batch, split):
         self.overlap[f'{split}_'].update(outputs.argmax(1), batch['mask'])

@@ -101,8 +101,8 @@ def _spoil(slices, fault, rng):
                            k in enumerate(_some(rng, n, .06))]
     elif fault == 'foreign':
         k = _some(rng, n, 0)[0]
-        stranger = replace(slices[k], tags=slices[k].tags | {'SeriesInstanceUID': slices[k].tags['SeriesInstanceUID']
-                                                             + '9'})
+        uid = slices[k].tags['SeriesInstanceUID'] + '9'
+        stranger = replace(slices[k], tags=slices[k].tags | {'SeriesInstanceUID': uid})
         slices = slices + [_renumber(stranger, n + 1)]
     elif fault == 'text_names':
         numbers = sorted(range(1, n + 1), key=str)
@@ -392,8 +392,8 @@ def _write_tables(root, records):
     series = [s for r in records for s in r['series']]
     slices = [row for s in series for row in s['slices']]
     tables = {'train_2024.csv': pd.DataFrame(rows)[['patient_id', *LABEL_COLUMNS, 'any_injury']],
-              'train_series_meta.csv': pd.DataFrame(series)[['patient_id', 'series_id', 'aortic_hu',
-                                                             'incomplete_organ']],
+              'train_series_meta.csv': pd.DataFrame(series)[[
+                  'patient_id', 'series_id', 'aortic_hu', 'incomplete_organ']],
               'image_level_labels.csv': pd.DataFrame(slices, columns=['patient_id', 'series_id', 'instance_number',
                   'injury_name']),
               'truth/faults.csv': pd.DataFrame([{'patient_id': s['patient_id'], 'series_id': s['series_id'],

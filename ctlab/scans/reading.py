@@ -73,8 +73,8 @@ def unpacked(
                     with opened() as packed, open(Path(folder)/f'{k}{ending}', 'wb') as plain:
                         while block := packed.read(1 << 20):
                             total += len(block)
-                            if total > most: raise ArchiveError(f'{path}: unpacks to more than {most/2**20:.0f} MiB, '
-                                                                f'which no scan of this size does')
+                            if total > most:
+                                raise ArchiveError(f'{path}: unpacks to more than {most >> 20} MiB, as no scan of its size does')
                             plain.write(block)
         except ArchiveError: raise
         except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, NotImplementedError,

@@ -5,7 +5,7 @@
 # %% ../../nbs/17_patients.ipynb #a80f89c1
 from __future__ import annotations
 import functools, logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ from ..scans.volume import Volume, reorient, to_index, to_patient
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'SIZES', 'PLAUSIBLE', 'Size', 'organ_net', 'Drawn', 'VoxelLoss', 'half_precision', 'run', 'shipped', 'pack',
-           'coarse', 'class_probabilities', 'most_probable', 'tidied', 'doubts', 'find_organs', 'OrganModel']
+__all__ = ['log', 'SIZES', 'PLAUSIBLE', 'Size', 'organ_net', 'Drawn', 'VoxelLoss', 'half_precision', 'run', 'weights_version',
+           'shipped', 'pack', 'coarse', 'class_probabilities', 'most_probable', 'tidied', 'doubts', 'find_organs',
+           'OrganModel']
 
 # %% ../../nbs/17_patients.ipynb #6bb094ec
 @dataclass(frozen=True)
@@ -144,12 +145,21 @@ def _overlaps(net, data):
 # %% ../../nbs/17_patients.ipynb #7d5c4b45
 _WINDOW = (64, 96, 128)  # voxels that the network sees at once
 
+def _weights_file():
+    import ctlab
+    return Path(ctlab.__file__).parent/'organs'/'organ_model.safetensors'
+
+@functools.cache
+def weights_version() -> str:  # a short hash
+    "Which weights come with the package."
+    import hashlib
+    return hashlib.sha1(_weights_file().read_bytes()).hexdigest()[:8]
+
 @functools.cache
 def shipped() -> torch.nn.Module:
     "The network that comes with the package."
-    import ctlab
     from ctlab.learn.training import load_weights
-    path = Path(ctlab.__file__).parent/'organs'/'organ_model.safetensors'
+    path = _weights_file()
     if not path.is_file(): raise FileNotFoundError(f'{path}: the organ model is missing; reinstall ctlab')
     return load_weights(organ_net(), path).eval()
 
@@ -315,6 +325,7 @@ class OrganModel:
     "Masks by the organ model; a provider like those of `cohort.masks`, and the one that is always there."
     device: str = 'cpu'  # cpu or cuda
     name: str = 'organ model'
+    version: str = field(default_factory=lambda: weights_version())  # other weights draw other masks
 
     def ready(self) -> str: return ''
 

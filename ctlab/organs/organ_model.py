@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..core.anatomy import CODES
 from ..core.settings import Settings
 from ..phantoms.synthesis import CLASSES, ORGANS, Randomness, Synthesis, body_pool, scaled
-from ..scans.volume import Volume, reorient, to_index, to_patient
+from ..scans.volume import Volume, orientation, reorient, to_index, to_patient
 
 log = logging.getLogger(__name__)
 
@@ -306,12 +306,8 @@ def find_organs(
         agreement = {o: float(np.mean([dice(a == k, b == k) for a, b in pairs])) for k, o in enumerate(ORGANS, 1)}
     unsure = [f'{o}: three looks agree with Dice {v:.2f} only' for o, v in agreement.items() if v < .8]
     meta = {'structures': ORGANS, 'warnings': doubts(found) + unsure, 'agreement': agreement}
-    back = reorient(found, ''.join(_code(scan)))
+    back = reorient(found, orientation(scan))
     return Volume(back.array, scan.affine, meta)
-
-def _code(volume):
-    from ctlab.scans.volume import orientation
-    return orientation(volume)
 
 def _organs_only(p, shape):
     "Probabilities of the organs, and of the likeliest of everything else, on one grid."

@@ -20,7 +20,6 @@ _PARTS = {
     'cohort': 'The data',
     'trauma': 'Injuries',
     'organs': 'Organs',
-    'phantoms': 'Organs',
     '': 'Findings and use',
 }
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 import lightning as L
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer, WeightAveraging
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from ..core.files import whole, write_whole
@@ -196,6 +196,7 @@ def fit(
     devices: int = 1,
     progress: bool = False,
     watch: str = 'valid_total',  # what decides which epoch is kept: a loss, or valid_dice; empty keeps the last
+    average: float = 0.,  # share that a running mean of the weights keeps at every step, such as 0.998; 0 takes the weights themselves
 ) -> dict:  # history (DataFrame), best (epoch), waiting (share), seconds (with those before a resume)
     "Train, keep the best epoch, and load it back into the learner."
     folder, kind, mode = Path(folder), accelerator(device), 'max' if watch.endswith('dice') else 'min'
@@ -204,6 +205,7 @@ def fit(
     calls = [Renewed(train, torch.initial_seed()), waiting, timer, history] + (
         [EarlyStopping(watch, patience=patience, mode=mode)] if patience else []
     )
+    if average: calls.append(WeightAveraging(multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(average)))
     if watch:
         calls.append(ModelCheckpoint(best.parent, best.stem, monitor=watch, mode=mode, enable_version_counter=False))
     calls.append(

@@ -36,7 +36,7 @@ class Size:
 
 SIZES = {'tiny': Size(4, 6., (32, 40, 48), (4, 8, 16), 6, 2),
          'demo': Size(60, 3., (64, 80, 96), (16, 32, 64, 128, 192), 100, 10),
-         'full': Size(160, 3., (64, 80, 96), (16, 32, 64, 128, 192), 200, 60)}
+         'full': Size(200, 3., (64, 80, 96), (16, 32, 64, 128, 192), 200, 50)}
 
 def organ_net(
     widths: tuple = SIZES['full'].widths,  # channels by level
@@ -110,7 +110,7 @@ def run(
         precision = 'auto' if gpu else 'bf16-mixed' if half_precision() else '32-true'
         return fit(learner, load(Drawn(drawn, size.steps)), load(Drawn(judged, max(2, size.steps//10), True)), folder,
                    epochs,
-                   settings.device, resume=resume, watch='', precision=precision)
+                   settings.device, resume=resume, watch='', precision=precision, average=.998)
 
     def judge(learner):
         scores = pd.DataFrame(_overlaps(learner.net, Drawn(makers()[1], 4 if settings.preset == 'tiny' else 24, True)))

@@ -258,6 +258,7 @@ def _cavities(canvas, depth):
     "Chest and belly inside the wall, divided by the dome of the diaphragm."
     x, y, z = canvas.x, canvas.y, canvas.z
     inner = depth - canvas.by_height((-45, 60, 150, 250, 300, 505), (24, 18, 10, 10, 16, 17))*canvas.stretch(.2)
+    canvas.inner = inner  # mm from the wall of the cavity
     edge = np.clip(1 - inner/44, 0, 1)
     dome = 376 + canvas.wander(12)[0] + 8*np.tanh(-x/40) - 52*edge*edge - 20*np.clip((y - 20)/75, 0, 1)
     canvas.dome = dome
@@ -464,7 +465,8 @@ def _liver(canvas):
         _, local, inner = overlap(part, box)
         field[local] = np.minimum(field[local], f[inner])
     field += .035*smooth_noise(rng, field.shape, tuple(canvas.step), 45.)
-    medial = ((canvas.x[box] + 8)**2/46**2 + (canvas.y[box] - 58)**2/44**2) < 1  # room for spine, aorta and crura
+    room = canvas.wide.uniform(.75, 1.05) if canvas.habitus.spread else 1.  # for spine, aorta and crura
+    medial = ((canvas.x[box] + 8)**2/46**2 + (canvas.y[box] - 58)**2/44**2) < room**2
     renal = ((canvas.x[box] + 64)/38)**2 + ((canvas.y[box] - 56)/34)**2 + ((canvas.z[box] - 246)/66)**2 < 1
     rise = 55*canvas.wide.uniform(.3, 1.) if canvas.habitus.spread else 55  # of the lower edge towards the left
     low = canvas.z[box] < 205 + canvas.wander(18)[0] + rise*np.clip((canvas.x[box] + 95)/60, 0, 2) + 0.25*np.clip(
@@ -499,6 +501,7 @@ def _liver_vessels(canvas):
 def _spleen(canvas):
     "Spleen under the left dome, hollow towards its hilum, sometimes with a cleft."
     rng = canvas.rng
+    if canvas.habitus.spread and canvas.wide.random() < .6: return _moulded_spleen(canvas)
     size, tilt = rng.lognormal(0, .13), rng.normal(0, 8)
     centre = np.array((100, 44, 308)) + rng.normal(0, 4, 3) + canvas.wander(7, 9, 14)
     if canvas.habitus.spread: centre = centre + (0, 5, 0)  # nearer to the back, as in patients
@@ -512,6 +515,41 @@ def _spleen(canvas):
     if rng.random() < .25:  # a cleft is normal, and looks like a tear to the hasty
         inside &= ~((np.abs(z - centre[2] - rng.normal(0, 15)) < 1.6) & (y < centre[1] - 12))
     canvas.paint('spleen', box, inside, ('peritoneum',))
+
+def _moulded_spleen(canvas):
+    "Spleen as most patients have it: a thick cap on the wall, from beside the spine forward and down, of any size."
+    rng, full = canvas.wide, (slice(None),)*3
+    box = canvas.box((0, -110, 190), (170, 140, 400))
+    x, y, z = canvas.at(box)
+    middle, slope = np.radians(rng.uniform(12, 52)), np.radians(rng.normal(32, 16))
+    along = 115*(np.arctan2(y - 12, np.maximum(x, 1)) - np.float32(middle))  # mm around the trunk, towards the back
+    up = z - np.float32(308 + rng.normal(0, 14))
+    long, wide, thick = (v*rng.uniform(.85, 1.2) for v in (rng.uniform(50, 88), rng.uniform(34, 56), rng.uniform(28, 60)))
+    u, v = np.cos(slope)*along + np.sin(slope)*up, np.cos(slope)*up - np.sin(slope)*along
+    power = np.float32(rng.uniform(2, 3.2))
+    f = sum(np.abs(a/np.float32(r))**power for a, r in ((u, long), (v, wide), (np.maximum(canvas.inner[box], 0), thick)))
+    f = f**(1/power) + .05*smooth_noise(rng, f.shape, tuple(canvas.step), 22.)
+    kidney = canvas.labels[box] == CODES['kidney_left']
+    if kidney.any():  # between it and the kidney lies more fat, or less
+        from scipy.ndimage import distance_transform_edt
+        kidney = distance_transform_edt(~kidney, canvas.spacing) < rng.uniform(0, 12)
+    inside = (f < 1) & ~kidney & (z < canvas.dome[box] - 2)
+    if rng.random() < .6:  # hollow where stomach and kidney lie
+        at = np.argwhere(inside & (canvas.inner[box] > .6*thick))
+        if len(at):
+            k, j, i = at[rng.integers(len(at))]
+            d = ((x - x[k, j, i])/rng.uniform(8, 22))**2 + ((y - y[k, j, i])/rng.uniform(8, 22))**2
+            inside &= d + ((z - z[k, j, i])/rng.uniform(12, 40))**2 > 1
+    canvas.paint('spleen', box, inside, ('peritoneum',))
+
+def _stones(canvas, name, box):
+    "Stones in a kidney: small, and far brighter than all else but bone."
+    spots = np.argwhere((canvas.labels[box] == CODES[name]) | (canvas.labels[box] == CODES['kidney_pelvis']))
+    for _ in range(canvas.wide.integers(1, 5) if len(spots) else 0):
+        place = tuple(spots[canvas.wide.integers(len(spots))])
+        part, f = ellipsoid(canvas, [a[box][place] for a in (canvas.x, canvas.y, canvas.z)],
+                            canvas.wide.uniform(2, 7)*canvas.wide.uniform(.7, 1.3, 3))
+        canvas.paint(name, part, f < 1, (name, 'kidney_pelvis'), 'calcification')
 
 def _kidneys(canvas):
     "Two kidneys: cortex, pyramids of medulla, pelvis with fat."
@@ -534,6 +572,7 @@ def _kidneys(canvas):
                 for a, c, r in zip(canvas.at(box), centre + offset, radii)
             )
             canvas.paint('kidney_pelvis', box, (g < 1) & (f < 1.02), (name, 'kidney_pelvis'), detail)
+        if canvas.habitus.spread and canvas.wide.random() < .2: _stones(canvas, name, box)
         box, f, _ = tube(
             canvas,
             [centre + (-18*s, -4, -4), (s*36, 40, 190), (s*40, 34, 120), (s*34, 40, 60), (s*14, 10, 36)],
@@ -652,6 +691,18 @@ def _rest(canvas):
             'aorta', box, rim & (smooth_noise(rng, shape, tuple(canvas.step), 6.0) > 2.1), detail='calcification'
         )
 
+def _fluids(canvas):
+    "Fluid in the chest behind the lungs, or in the belly between the organs: in one patient in eight each."
+    rng, full = canvas.wide, (slice(None),)*3
+    if not canvas.habitus.spread: return
+    if rng.random() < .12:
+        low = canvas.z < rng.uniform(330, 420) + .8*canvas.y  # it rises towards the back, where it has run
+        side = canvas.x*rng.choice([-1, 1]) > rng.choice([0, -300])  # on one side, or on both
+        canvas.paint('lung', full, low & side, ('lung',), 'fluid')
+    if rng.random() < .12:
+        field = smooth_noise(rng, canvas.shape, tuple(canvas.step), 60.) + .015*np.minimum(60, 20 - canvas.inner)
+        canvas.paint('peritoneum', full, field > rng.uniform(0, 1.5), ('peritoneum',), 'ascites')
+
 def _cysts(canvas):
     "Harmless round cysts in liver and kidneys: what an injury must not be confused with."
     rng = canvas.rng
@@ -677,7 +728,7 @@ def draw_body(
     _cavities(canvas, depth)
     _ribs(canvas, depth)
     for part in (_muscles, _spine, _pelvis, _vessels, _heart, _kidneys, _liver, _spleen, _upper_gut, _colon,
-                 _small_bowel, _rest, _cysts): part(canvas)
+                 _small_bowel, _rest, _fluids, _cysts): part(canvas)
     _table(canvas)
     return canvas
 

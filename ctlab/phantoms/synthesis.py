@@ -91,6 +91,7 @@ class Randomness:
     elastic: float = 1.  # bending
     arms: float = .35  # share of samples with arms beside the trunk
     slab: float = .2  # share of samples that are a few slices only, with nothing above and below
+    metal: float = .06  # share of samples with metal and its streaks
 
 def random_hu(
     rng: np.random.Generator,
@@ -101,6 +102,7 @@ def random_hu(
     grain = np.zeros_like(hu)
     beyond = rng.random() < how.beyond
     mean = _phase(rng, how)
+    if rng.random() < .12: mean['liver'] -= rng.uniform(10, 50)  # fat in the liver
     for name, code in CODES.items():
         value, deviation = _tissue(name, mean[name], beyond, rng)
         hu[code], grain[code] = value, deviation
@@ -138,12 +140,14 @@ def _fillings(hu, grain, mean, beyond, rng):
         if not beyond or rng.random() < .8: hu[CODES[kidney]] = mean['kidney_left'] + rng.normal(0, 3)
         put(kidney, 'medulla', own(kidney) + rng.choice([0, rng.normal(0, 25), -rng.uniform(0, 90)]))
         put(kidney, 'cyst', rng.uniform(-5, 25))
+        put(kidney, 'calcification', rng.uniform(150, 900))
     put('liver', 'cyst', rng.uniform(-5, 25))
     put('vessel', 'vein', own('liver') + rng.choice([0., rng.normal(0, 10), rng.uniform(0, 60)]))
     put('heart', 'myocardium', mean['muscle'] + rng.uniform(-5, 70))
     put('kidney_pelvis', 'urine', rng.choice([rng.uniform(-5, 20), rng.uniform(100, 600)], p=[.8, .2]))
     put('urinary_bladder', 'urine', rng.choice([rng.uniform(-5, 20), rng.uniform(20, 300)], p=[.8, .2]))
     put('aorta', 'calcification', rng.uniform(200, 900))
+    for place, fluid in (('lung', 'fluid'), ('peritoneum', 'ascites')): put(place, fluid, rng.uniform(-5, 40))
     put('table', 'wall', rng.uniform(-700, -100))
     for gut in _GUT:
         for detail, low, high in (
@@ -247,6 +251,7 @@ class Synthesis:
         if how.texture and rng.random() < .5: x = self._lumps(x, tissue, rng)
         x = torch.where(tissue > 0, x, -1000.)
         kernel, slice_ = rng.uniform(.25, .75), rng.choice([rng.uniform(.2, .6), rng.uniform(.6, 1.2)])
+        if rng.random() < how.metal: x = self._metal(x, tissue, rng)
         for axis, sigma in ((1, kernel), (2, kernel), (0, slice_)): x = blurred(x, how.blur*sigma, axis)
         return x + how.noise*self._noise(rng)
 
@@ -255,6 +260,20 @@ class Synthesis:
         stool = (tissue % _FILLS == DETAILS['stool']) & (tissue >= CODES['stomach']*_FILLS)
         gas = self.field(rng, rng.uniform(6, 12)) > rng.uniform(.3, 1.6)
         return torch.where(stool & gas, float(rng.uniform(-950, -500)), x)
+
+    def _metal(self, x, tissue, rng):
+        "A clip, a screw or a coin: bright, and dark and bright streaks to all sides in its slices."
+        z, y, c = (int(v) for v in rng.choice(np.argwhere(tissue.numpy() > 0))) if (tissue > 0).any() else (0, 0, 0)
+        axes = (torch.arange(n) - at for n, at in zip(self.shape[1:], (y, c)))
+        down, across = torch.meshgrid(*axes, indexing='ij')
+        far = (down**2 + across**2).float().sqrt()
+        rays = torch.from_numpy(rng.standard_normal(int(rng.integers(16, 72))).astype(np.float32))
+        turn = (torch.atan2(down, across)/np.pi + 1)/2*(len(rays) - 1)
+        streaks = rays[turn.round().long()]*torch.exp(-far*self.spacing/rng.uniform(20, 90))*rng.uniform(40, 400)
+        reach, size = int(rng.integers(0, 4)), rng.uniform(1, 3.5)
+        for k in range(max(0, z - reach), min(self.shape[0], z + reach + 1)):
+            x[k] = torch.where(far < size, 3000., x[k] + streaks*(tissue[k] > 0))
+        return x
 
     def _noise(self, rng):
         "Noise of any strength and grain, and sometimes a slow shift."

@@ -36,7 +36,7 @@ class Size:
 
 SIZES = {'tiny': Size(4, 6., (32, 40, 48), (4, 8, 16), 6, 2),
          'demo': Size(60, 3., (64, 80, 96), (16, 32, 64, 128, 192), 100, 10),
-         'full': Size(200, 3., (64, 80, 96), (16, 32, 64, 128, 192), 200, 50)}
+         'full': Size(200, 3., (64, 80, 96), (16, 32, 64, 128, 192), 200, 40)}
 
 def organ_net(
     widths: tuple = SIZES['full'].widths,  # channels by level
@@ -106,7 +106,7 @@ def run(
 
     def train_on(learner, folder, resume):
         drawn, judged = makers()
-        load = lambda data: torch.utils.data.DataLoader(data, 1, num_workers=2 if gpu else 0)
+        load = lambda data: torch.utils.data.DataLoader(data, 1, num_workers=2 if gpu else 1 if settings.preset != 'tiny' else 0)
         precision = 'auto' if gpu else 'bf16-mixed' if half_precision() else '32-true'
         return fit(learner, load(Drawn(drawn, size.steps)), load(Drawn(judged, max(2, size.steps//10), True)), folder,
                    epochs,

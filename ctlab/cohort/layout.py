@@ -4,11 +4,13 @@
 
 # %% ../../nbs/lib/cohort/01_layout.ipynb #e99a8c1f
 from __future__ import annotations
+from collections import Counter
 from pathlib import Path
 import pandas as pd
 from ..core.anatomy import LABEL_COLUMNS
 from ..core.files import only_one, write_whole
 from ..core.settings import Settings
+from ..scans.deidentify import Pseudonyms
 
 # %% auto #0
 __all__ = ['list_series', 'ensure_cohort', 'arrange']
@@ -53,6 +55,7 @@ def arrange(
     modality: str = 'CT',
     workers: int = 0,  # processes; 0 for one per core
     progress: bool = True,
+    names: Pseudonyms | None = None,  # de-identify by these
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # (series that were taken, files and series that were not, with reasons)
     "Lay an export out as train_images/<patient>/<series>/<slice>.dcm."
     from ctlab.scans.dicom import geometry, group_series, list_files, read_headers
@@ -70,7 +73,7 @@ def arrange(
         'reading headers' if progress else None,
     )
     aside = [{'path': path, 'reason': why} for _, bad in parts for path, why in bad]
-    patients, rows = {}, []
+    patients, rows, changes = {}, [], Counter()
     for h in (h for good, _ in parts for h in good): patients.setdefault(h.patient_id, []).append(h)
     for number, name in enumerate(sorted(patients), 1):
         for series in group_series(patients[name]):
@@ -87,15 +90,17 @@ def arrange(
                 continue
             folder = out/'train_images'/str(number)/str(len(rows) + 1)
             folder.mkdir(parents=True)
-            for k, h in enumerate(series, 1): _place(h.path, folder/f'{k}.dcm')
+            if why := _placed(series, folder, names, changes):
+                aside.append({'path': series[0].path, 'reason': f'series of {len(series)} files: {why}'})
+                continue
             rows.append(
                 {
                     'patient_id': number,
                     'series_id': len(rows) + 1,
                     'slices': len(series),
-                    'patient_in_files': name,
-                    'series_uid': series[0].series_uid,
-                    'from': str(Path(series[0].path).parent),
+                    'patient_in_files': names.name(name) if names else name,
+                    'series_uid': names.uid(series[0].series_uid) if names else series[0].series_uid,
+                    'from': '' if names else str(Path(series[0].path).parent),
                 }
             )
     out.mkdir(parents=True, exist_ok=True)
@@ -103,6 +108,10 @@ def arrange(
         rows, columns=['patient_id', 'series_id', 'slices', 'patient_in_files', 'series_uid', 'from']
     ), pd.DataFrame(aside, columns=['path', 'reason'])
     write_whole(out/'series.csv', table.to_csv(index=False))
+    if names:  # a path may be a name
+        rest = rest.assign(path='')
+        told = pd.DataFrame([(*what, n) for what, n in sorted(changes.items())], columns=['attribute', 'done', 'times'])
+        write_whole(out/'deidentified.csv', told.to_csv(index=False))
     write_whole(out/'set_aside.csv', rest.to_csv(index=False))
     write_whole(
         out/'labels_to_fill.csv',
@@ -111,6 +120,19 @@ def arrange(
         .to_csv(index=False),
     )
     return table, rest
+
+def _placed(series, folder, names, changes):
+    "Put a series where it belongs; why not, when it cannot be de-identified."
+    import shutil
+    from ctlab.scans.deidentify import NotClean, deidentify_file
+    try:
+        for k, h in enumerate(series, 1):
+            if names: changes.update(deidentify_file(h.path, folder/f'{k}.dcm', names))
+            else: _place(h.path, folder/f'{k}.dcm')
+    except NotClean as error:
+        shutil.rmtree(folder)
+        return str(error)
+    return ''
 
 def _place(source, target):
     "A hard link where the disk allows it, else a copy."

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['log', 'NoMask', 'from_rsna', 'OnDisk', 'keep_networks', 'forget_networks', 'TotalSegmentator', 'weights_folder',
-           'on_stack', 'upright', 'MaskStacks', 'mask_stacks', 'roi', 'write_seg']
+           'on_stack', 'upright', 'MaskStacks', 'mask_stacks', 'roi', 'write_seg', 'completed']
 
 # %% ../../nbs/lib/cohort/03_masks.ipynb #2429c89a
 class NoMask(LookupError):
@@ -336,6 +336,7 @@ def write_seg(
     algorithm: str = 'ctlab',  # what drew the mask
     version: str = '1',
     numbers: dict = CODES,  # structure -> its number in the mask
+    uids: tuple = (),  # (series, instance); new ones when left out
 ) -> list[str]:  # names of the segments written
     "Store a mask as a DICOM Segmentation of its series."
     import highdicom as hd
@@ -370,12 +371,15 @@ def write_seg(
         for k, n in enumerate(names)
     ]
     pixels = np.stack([mask.array == numbers[n] for n in names], -1).astype(np.uint8)
-    made = hd.seg.Segmentation([_completed(pydicom.dcmread(headers[k].path)) for k in order], pixels, 'BINARY',
-                               described, hd.UID(), 1, hd.UID(), 1, 'ctlab', 'ctlab', version, '1')
+    series_uid, uid = uids or (hd.UID(), hd.UID())
+    made = hd.seg.Segmentation([completed(pydicom.dcmread(headers[k].path)) for k in order], pixels, 'BINARY',
+                               described, series_uid, 1, uid, 1, 'ctlab', 'ctlab', version, '1')
     with whole(path) as half: made.save_as(half)
     return names
 
-def _completed(dataset):
+def completed(
+    dataset,  # of a slice
+):  # the same
     "A source slice with the tags that anonymised files lack or leave empty."
     from pydicom.uid import CTImageStorage, MRImageStorage, generate_uid
     for keyword in ('PatientName', 'PatientBirthDate', 'PatientSex', 'StudyDate', 'StudyTime', 'StudyID',

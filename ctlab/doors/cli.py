@@ -27,7 +27,7 @@ def _stop(text, code=1):
 
 # %% auto #0
 __all__ = ['app', 'doctor', 'phantom', 'find_notebook', 'run_notebook', 'run', 'report', 'prepare', 'clean', 'compare', 'predict',
-           'segment', 'arrange', 'view', 'audit', 'site', 'demo', 'main']
+           'segment', 'arrange', 'echo', 'send', 'fetch', 'node', 'view', 'audit', 'site', 'demo', 'main']
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #d33656c1
 def _packages():
@@ -557,6 +557,10 @@ def arrange(
     out: Annotated[Path, typer.Argument(help='A new folder for the cohort.')],
     least: Annotated[int, typer.Option(help='Slices; shorter series are set aside.', min=1)] = 8,
     modality: Annotated[str, typer.Option(help='CT, MR, …; empty takes all.')] = 'CT',
+    anonymise: Annotated[bool, typer.Option('--anonymise', help='De-identify; a report says what was changed.')] = False,
+    key: Annotated[
+        Path, typer.Option(help='With --anonymise: the file of the secret key; made when there is none.')
+    ] = Path('deidentify.key'),
     workers: Annotated[int, typer.Option(help='Processes; 0 for one per core.')] = 0,
     json_: Annotated[bool, typer.Option('--json', help='Print the numbers as JSON.')] = False,
 ):
@@ -567,10 +571,12 @@ def arrange(
         ctlab arrange /export/2026-11 /data/ours
 
         ctlab arrange /export/knees /data/knees --modality MR
+
+        ctlab arrange /export/2026-11 /data/ours --anonymise --key ~/ours.key
     """
     import json
     from ctlab.cohort.layout import arrange as lay_out
-    try: table, rest = lay_out(source, out, least, modality, workers, not json_)
+    try: table, rest = lay_out(source, out, least, modality, workers, not json_, _names(anonymise, key))
     except (FileNotFoundError, FileExistsError, ValueError) as error: _stop(str(error))
     facts = {
         'patients': int(table['patient_id'].nunique()),
@@ -582,6 +588,204 @@ def arrange(
     _say(f"{facts['series']} series of {facts['patients']} patients in {out}; {len(rest)} files and series set aside "
          f"(set_aside.csv says why)")
     if len(table): _say(f'next: ctlab prepare {out} work, or ctlab predict {out} --model RUN')
+
+# %% ../../nbs/lib/doors/00_cli.ipynb #7e6a2e91
+def _peer(text):
+    "A peer, or a word on how one is written."
+    from ctlab.network.node import read_peer
+    try: return read_peer(text)
+    except ValueError as error: _stop(str(error), 2)
+
+def _tls(certificate, key, authority):
+    "Certificates, where any is given; None otherwise."
+    from ctlab.network.node import Tls
+    for path in (certificate, key, authority):
+        if path and not path.is_file(): _stop(f'{path}: no such file')
+    return Tls(*(str(p or '') for p in (certificate, key, authority))) if certificate or authority else None
+
+def _bar(what):
+    "A line of progress, and what to call as it goes on."
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    bar = Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True)
+    task = bar.add_task(what, total=None)
+    return bar, lambda done, total: bar.update(task, completed=done, total=total)
+
+_PEER = typer.Argument(metavar='TITLE@HOST:PORT', help='The other side, such as PACS@192.168.0.7:104.')
+_TITLE = typer.Option('--title', help='Our AE title.')
+_CERTIFICATE = typer.Option('--tls-cert', help='PEM file of our certificate; switches TLS on.')
+_KEY = typer.Option('--tls-key', help='PEM file of its key.')
+_AUTHORITY = typer.Option('--tls-ca', help='PEM file of the authority that signs our peers; switches TLS on.')
+
+@app.command()
+def echo(
+    peer: Annotated[str, _PEER],
+    title: Annotated[str, _TITLE] = 'CTLAB',
+    tls_cert: Annotated[Optional[Path], _CERTIFICATE] = None,
+    tls_key: Annotated[Optional[Path], _KEY] = None,
+    tls_ca: Annotated[Optional[Path], _AUTHORITY] = None,
+):
+    """Does a DICOM peer answer?
+
+    Examples:
+
+        ctlab echo PACS@192.168.0.7:104
+    """
+    from ctlab.network.peers import echo as call
+    try: _say(f'{peer} answers in {1000*call(_peer(peer), title, _tls(tls_cert, tls_key, tls_ca)):.0f} ms')
+    except OSError as error: _stop(str(error))
+
+@app.command()
+def send(
+    source: Annotated[Path, typer.Argument(help='A DICOM file, or a folder with any below it.')],
+    peer: Annotated[str, _PEER],
+    title: Annotated[str, _TITLE] = 'CTLAB',
+    again: Annotated[bool, typer.Option('--again', help='Send what is there already, too.')] = False,
+    tls_cert: Annotated[Optional[Path], _CERTIFICATE] = None,
+    tls_key: Annotated[Optional[Path], _KEY] = None,
+    tls_ca: Annotated[Optional[Path], _AUTHORITY] = None,
+    json_: Annotated[bool, typer.Option('--json', help='Print the numbers as JSON.')] = False,
+):
+    """Send DICOM objects to a peer. What it has already is left out; a broken line is taken up again.
+
+    Examples:
+
+        ctlab send /export/2026-11 PACS@192.168.0.7:104
+    """
+    from ctlab.core.settings import Settings
+    from ctlab.network.peers import send as give
+    bar, progress = _bar('sending')
+    with bar:
+        try: done = give(_peer(peer), source, title, _tls(tls_cert, tls_key, tls_ca), again, Settings().work/'sent', progress=None if json_ else progress)
+        except (OSError, ValueError) as error: bar.stop(); _stop(str(error))
+    _transferred(done, json_)
+
+@app.command()
+def fetch(
+    peer: Annotated[str, _PEER],
+    store: Annotated[Path, typer.Argument(help='Where the objects go: the folder of a node, or a new one.')],
+    patient: Annotated[str, typer.Option(help='Patient ID; * and ? stand for anything.')] = '',
+    study: Annotated[str, typer.Option(help='Study Instance UID.')] = '',
+    series: Annotated[str, typer.Option(help='Series Instance UID.')] = '',
+    date: Annotated[str, typer.Option(help='Study date: 20261126, or a range 20261101-20261130.')] = '',
+    modality: Annotated[str, typer.Option(help='CT, MR, …; empty for all.')] = '',
+    list_: Annotated[bool, typer.Option('--list', help='Only list the studies that would be fetched.')] = False,
+    move: Annotated[int, typer.Option(help='Fetch by C-MOVE, listening on this port; by C-GET when left out.', min=0, max=65535)] = 0,
+    host: Annotated[str, typer.Option(help='With --move: the address to listen on.')] = '127.0.0.1',
+    title: Annotated[str, _TITLE] = 'CTLAB',
+    anonymise: Annotated[bool, typer.Option('--anonymise', help='De-identify on arrival.')] = False,
+    key: Annotated[Path, typer.Option(help='With --anonymise: the file of the secret key; made when there is none.')] = Path('deidentify.key'),
+    tls_cert: Annotated[Optional[Path], _CERTIFICATE] = None,
+    tls_key: Annotated[Optional[Path], _KEY] = None,
+    tls_ca: Annotated[Optional[Path], _AUTHORITY] = None,
+    json_: Annotated[bool, typer.Option('--json', help='Print the numbers as JSON.')] = False,
+):
+    """Fetch studies from a peer. What is here already is left out.
+
+    Examples:
+
+        ctlab fetch PACS@192.168.0.7:104 data/ours --patient 4711 --list
+
+        ctlab fetch PACS@192.168.0.7:104 data/ours --date 20261101-20261130 --modality CT --anonymise
+    """
+    from ctlab.network.peers import ask, fetch as get
+    from ctlab.network.store import Store
+    other, tls = _peer(peer), _tls(tls_cert, tls_key, tls_ca)
+    keys = {'PatientID': patient, 'StudyInstanceUID': study, 'StudyDate': date}
+    if not any((patient, study, series, date)): _stop('say what to fetch: --patient, --study, --series or --date', 2)
+    bar, progress = _bar('fetching')
+    try:
+        if list_:
+            rows = ask(other, 'STUDY', keys | {'PatientName': '', 'StudyDescription': '', 'NumberOfStudyRelatedInstances': '', 'ModalitiesInStudy': modality}, title, tls)
+            for r in rows: _say('  '.join(r.get(k, '') for k in ('StudyDate', 'PatientID', 'ModalitiesInStudy', 'NumberOfStudyRelatedInstances', 'StudyInstanceUID', 'StudyDescription')))
+            _say(f'{len(rows)} studies'); return
+        keys |= {'SeriesInstanceUID': series, 'Modality': modality}
+        with bar:
+            done = get(other, Store(store, _names(anonymise, key)), {k: v for k, v in keys.items() if v}, 'move' if move else 'get', title,
+                       move or 11112, host, tls, None if json_ else progress)
+    except (OSError, ValueError) as error: bar.stop(); _stop(str(error))
+    _transferred(done, json_)
+
+def _names(anonymise, key):
+    "Pseudonyms by the key of a file, if any are wanted."
+    from ctlab.scans.deidentify import Pseudonyms, read_key
+    return Pseudonyms(read_key(key)) if anonymise else None
+
+def _transferred(done, as_json):
+    "What a transfer came to; a failure of any object is a failure."
+    import json
+    if as_json: _say(json.dumps({'moved': done.moved, 'there': done.there, 'failed': len(done.failed), 'seconds': round(done.seconds, 2)}))
+    else:
+        _say(str(done))
+        for what, why in done.failed[:10]: typer.echo(f'failed: {what}: {why}', err=True)
+    if done.failed: raise typer.Exit(1)
+
+@app.command()
+def node(
+    store: Annotated[Path, typer.Argument(help='Where objects are kept: the folder of a cohort.')],
+    port: Annotated[int, typer.Option(help='For DICOM.', min=0, max=65535)] = 11112,
+    title: Annotated[str, _TITLE] = 'CTLAB',
+    host: Annotated[str, typer.Option(help='Address to listen on; 0.0.0.0 for all of this machine.')] = '127.0.0.1',
+    allow: Annotated[Optional[list[str]], typer.Option(help='AE title that may call; may be repeated. All, when left out.')] = None,
+    network: Annotated[Optional[list[str]], typer.Option(help='Addresses that may call, such as 10.1.0.0/16; may be repeated.')] = None,
+    peer: Annotated[Optional[list[str]], typer.Option(help='TITLE@host:port that C-MOVE may send to; may be repeated.')] = None,
+    web: Annotated[int, typer.Option(help='Port of DICOMweb; none when left out.', min=-1, max=65535)] = -1,
+    token: Annotated[str, typer.Option(envvar='CTLAB_TOKEN', help='Of DICOMweb; one is made and shown when left out.')] = '',
+    rules: Annotated[Optional[Path], typer.Option(help='Rules for reading what arrives (TOML).')] = None,
+    anonymise: Annotated[bool, typer.Option('--anonymise', help='De-identify on arrival.')] = False,
+    key: Annotated[Path, typer.Option(help='With --anonymise: the file of the secret key; made when there is none.')] = Path('deidentify.key'),
+    free: Annotated[float, typer.Option(help='GiB of the disk that stay free.')] = 1.,
+    associations: Annotated[int, typer.Option(help='At a time.', min=1)] = 16,
+    largest: Annotated[float, typer.Option(help='GiB of one object.')] = 1.,
+    tls_cert: Annotated[Optional[Path], _CERTIFICATE] = None,
+    tls_key: Annotated[Optional[Path], _KEY] = None,
+    tls_ca: Annotated[Optional[Path], _AUTHORITY] = None,
+):
+    """Be a DICOM node: keep what is sent, find it, send it on, read it by rule. Ctrl-C or SIGTERM ends it when all at work are done.
+
+    Examples:
+
+        ctlab node data/ours
+
+        ctlab node data/ours --host 0.0.0.0 --allow SCANNER1 --network 10.1.0.0/16 --web 8042 --rules rules.toml --anonymise
+    """
+    import logging, signal, threading
+    from ctlab.network.node import Limits, Node
+    from ctlab.network.store import Store
+    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
+    for quiet in ('uvicorn', 'highdicom'): logging.getLogger(quiet).setLevel(logging.ERROR)
+    tls, limits, done = _tls(tls_cert, tls_key, tls_ca), Limits(associations=associations, object=int(largest*(1 << 30))), threading.Event()
+    at_work = []
+    try:
+        kept = Store(store, _names(anonymise, key), int(free*(1 << 30)))
+        mended = kept.mend()
+        at_work.append(Node(kept, title, host, port, tuple(allow or ()), tuple(network or ()), tuple(map(_peer, peer or ())), tls, limits).start())
+        if web >= 0:
+            from ctlab.network.web import Web
+            at_work.append(Web(kept, host, web, tls=tls, limits=limits, **({'token': token} if token else {})).start())
+        if rules:
+            from ctlab.network.reader import Reader, read_rules
+            at_work.append(Reader(kept, read_rules(rules), title, tls).start())
+    except (OSError, ValueError) as error:
+        for part in at_work: part.stop()
+        _stop(str(error))
+    for s in (signal.SIGINT, signal.SIGTERM): signal.signal(s, lambda *_: done.set())
+    if any(mended.values()): _say('index mended: ' + ', '.join(f'{n} {w}' for w, n in mended.items()))
+    _say(f"{title}@{host}:{at_work[0].port} keeps objects in {kept.folder}: {kept.totals()['instance']} so far{', de-identified' if anonymise else ''}")
+    if web >= 0: _say(f'DICOMweb at {at_work[1].url}, token {at_work[1].token}')
+    if rules: _say(f'reading by {rules}')
+    _watch(kept, done)
+    for part in reversed(at_work): part.stop()
+    _say('stopped')
+
+def _watch(store, done):
+    "Say when something came, until told to stop."
+    import time
+    before = store.totals()
+    while not done.wait(2.):
+        now = store.totals()
+        new, refused = now['instance'] - before['instance'], now['refused'] - before['refused']
+        if new or refused: _say(f"{time.strftime('%H:%M:%S')} {new} objects kept{f', {refused} refused' if refused else ''}; {now['instance']} of {now['patient']} patients, {now['bytes']/1e6:.0f} MB")
+        before = now
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #ef0d944c
 @app.command()

@@ -64,12 +64,14 @@ class VoxelLoss(torch.nn.Module):
     "Cross-entropy and Dice over the classes that a sample holds."
 
     def forward(self, logits, batch):
-        logits, truth = logits.float(), batch['mask']
-        p, hot = logits.softmax(1), F.one_hot(truth, logits.shape[1]).movedim(-1, 1).float()
-        axes, there = (0, 2, 3, 4), hot.sum((0, 2, 3, 4))[1:] > 0
-        overlap = (2*(p*hot).sum(axes) + 1)/((p + hot).sum(axes) + 1)
+        truth, classes = batch['mask'], logits.shape[1]
+        log_p = logits.float().log_softmax(1)
+        p, flat = log_p.exp(), truth.flatten()
+        both = torch.zeros(classes, device=p.device).index_add(0, flat, p.gather(1, truth[:, None]).flatten())
+        size = torch.bincount(flat, minlength=classes).float()
+        overlap, there = (2*both + 1)/(p.sum((0, 2, 3, 4)) + size + 1), size[1:] > 0
         dice = 1 - overlap[1:][there].mean() if there.any() else logits.sum()*0
-        entropy = F.cross_entropy(logits, truth)
+        entropy = F.nll_loss(log_p, truth)
         return {'total': entropy + dice, 'entropy': entropy, 'dice': dice}
 
 # %% ../../nbs/17_patients.ipynb #0a5348e4
@@ -82,13 +84,16 @@ def run(
     settings: Settings,
     how: Randomness = Randomness(),  # what is random; for the ablation
     name: str = 'organ_model',  # of the run's folder
+    start: str | Path = '',  # weights to go on from: empty for none, shipped for those that come along, or a file
 ) -> dict:  # history, best, seconds, metrics, predictions, folder, learner, config
     "Train on drawn bodies; judged on drawn bodies that were held out. A killed run goes on where it stopped."
     import pandas as pd
     from ctlab.learn.runs import Job, code_of, keep_run
-    from ctlab.learn.training import Learner, accelerator, fit
+    from ctlab.learn.training import Learner, accelerator, fit, load_weights
     size = SIZES[settings.preset]
     epochs, gpu = settings.epochs or size.epochs, accelerator(settings.device) == 'gpu'
+    begun = _weights_file() if start == 'shipped' else Path(start) if start else None
+    rate, came_from = (size.rate/2, _short_hash(begun)) if begun else (size.rate, 'random')
     code = code_of('phantoms.body', 'phantoms.synthesis', 'learn.training', 'learn.runs', 'organs.organ_model')
 
     @functools.cache
@@ -102,7 +107,10 @@ def run(
 
     def learner(finished):
         fade = lambda epoch: min(1., (epoch + 1)/2)*(1 - epoch/max(1, epochs))**.9
-        return Learner(organ_net(size.widths), VoxelLoss(), size.rate, fade, 1e-5)
+        net = organ_net(size.widths)
+        if begun and not finished: load_weights(net, begun)
+        net.weights = came_from
+        return Learner(net, VoxelLoss(), rate, fade, 1e-5)
 
     def train_on(learner, folder, resume):
         drawn, judged = makers()
@@ -124,7 +132,7 @@ def run(
     card = {'structures': list(CLASSES), 'trained on': f'{size.bodies} drawn bodies, no patient', 'widths': size.widths}
     facts = lambda run, scores: {'phantom': True, 'epochs': epochs, 'size': asdict(size), 'randomness': asdict(how)}
     return keep_run(
-        settings, Job(name, {'size': repr(size), 'how': repr(how), 'code': code}, learner, train_on, judge, card, facts)
+        settings, Job(name, {'size': repr(size), 'how': repr(how), 'code': code, 'start': came_from}, learner, train_on, judge, card, facts)
     )
 
 def _overlaps(net, data):
@@ -149,11 +157,14 @@ def _weights_file():
     import ctlab
     return Path(ctlab.__file__).parent/'organs'/'organ_model.safetensors'
 
+def _short_hash(path):
+    import hashlib
+    return hashlib.sha1(path.read_bytes()).hexdigest()[:8]
+
 @functools.cache
 def weights_version() -> str:  # a short hash
     "Which weights come with the package."
-    import hashlib
-    return hashlib.sha1(_weights_file().read_bytes()).hexdigest()[:8]
+    return _short_hash(_weights_file())
 
 @functools.cache
 def shipped() -> torch.nn.Module:

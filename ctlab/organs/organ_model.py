@@ -18,7 +18,7 @@ from ..scans.volume import Volume, orientation, reorient, to_index, to_patient
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'SIZES', 'PLAUSIBLE', 'Size', 'organ_net', 'Drawn', 'VoxelLoss', 'half_precision', 'run', 'weights_version',
+__all__ = ['log', 'SIZES', 'PLAUSIBLE', 'Size', 'organ_net', 'Drawn', 'VoxelLoss', 'half_precision', 'weights_version', 'run',
            'shipped', 'pack', 'coarse', 'class_probabilities', 'most_probable', 'tidied', 'doubts', 'find_organs',
            'OrganModel']
 
@@ -79,6 +79,19 @@ def half_precision() -> bool:
     "Does this processor multiply in bfloat16? Where it does, a step takes half the time."
     try: return bool(torch.cpu._is_avx512_bf16_supported())
     except (AttributeError, RuntimeError): return False
+
+def _weights_file():
+    import ctlab
+    return Path(ctlab.__file__).parent/'organs'/'organ_model.safetensors'
+
+def _short_hash(path):
+    import hashlib
+    return hashlib.sha1(path.read_bytes()).hexdigest()[:8]
+
+@functools.cache
+def weights_version() -> str:  # a short hash
+    "Which weights come with the package."
+    return _short_hash(_weights_file())
 
 def run(
     settings: Settings,
@@ -152,19 +165,6 @@ def _overlaps(net, data):
 
 # %% ../../nbs/17_patients.ipynb #7d5c4b45
 _WINDOW = (64, 96, 128)  # voxels that the network sees at once
-
-def _weights_file():
-    import ctlab
-    return Path(ctlab.__file__).parent/'organs'/'organ_model.safetensors'
-
-def _short_hash(path):
-    import hashlib
-    return hashlib.sha1(path.read_bytes()).hexdigest()[:8]
-
-@functools.cache
-def weights_version() -> str:  # a short hash
-    "Which weights come with the package."
-    return _short_hash(_weights_file())
 
 @functools.cache
 def shipped() -> torch.nn.Module:

@@ -44,6 +44,7 @@ bench: install
 	@for script in $(filter-out benchmarks/scans.py benchmarks/learnable.py benchmarks/real_ct.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 lock:
+	@grep -v '^#' requirements.lock > requirements.lock.new  # what is pinned stays pinned
 	$(BIN)/uv pip compile -q requirements.in --python-version 3.11 --no-annotate --no-header -o requirements.lock.new
 	@{ echo "# The exact environment, for Python 3.11. Written by \`make lock\` from requirements.in; do not edit."; cat requirements.lock.new; } > requirements.lock
 	@rm requirements.lock.new

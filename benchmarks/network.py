@@ -30,28 +30,58 @@ def wait_for(port):
     raise TimeoutError(port)
 
 
-def memory(process): return int(next(l for l in Path(f'/proc/{process.pid}/status').read_text().splitlines() if l.startswith('VmRSS')).split()[1])/1024
+def memory(process):
+    return (
+        int(
+            next(
+                l for l in Path(f'/proc/{process.pid}/status').read_text().splitlines() if l.startswith('VmRSS')
+            ).split()[1]
+        )
+        / 1024
+    )
 
 
 def servers(root):
     "name -> command, for a port."
     def orthanc(port):
         config = root/'orthanc.json'
-        config.write_text(json.dumps({'StorageDirectory': str(root/'orthanc'), 'IndexDirectory': str(root/'orthanc'), 'HttpPort': free_port(), 'DicomPort': port, 'DicomAet': 'ANY', 'DicomCheckCalledAet': False}))
+        config.write_text(
+            json.dumps(
+                {
+                    'StorageDirectory': str(root / 'orthanc'),
+                    'IndexDirectory': str(root / 'orthanc'),
+                    'HttpPort': free_port(),
+                    'DicomPort': port,
+                    'DicomAet': 'ANY',
+                    'DicomCheckCalledAet': False,
+                }
+            )
+        )
         return [TOOL('Orthanc'), str(config)]
     (root/'scp').mkdir()
-    return {'storescp (keeps files, no index)': lambda port: [TOOL('storescp'), '-od', str(root/'scp'), str(port)], 'Orthanc (files and index)': orthanc,
-            'ctlab node (files flushed, index)': lambda port: [sys.executable, '-c', OURS, str(root/'ours'), str(port)]}
+    return {
+        'storescp (keeps files, no index)': lambda port: [TOOL('storescp'), '-od', str(root / 'scp'), str(port)],
+        'Orthanc (files and index)': orthanc,
+        'ctlab node (files flushed, index)': lambda port: [sys.executable, '-c', OURS, str(root / 'ours'), str(port)],
+    }
 
 
 def main(n=1000):
     from ctlab.scans.dicom import write_series
     from ctlab.scans.volume import volume_from
-    if not all(map(TOOL, ('storescu', 'storescp', 'Orthanc'))): raise SystemExit("needs Debian's packages dcmtk and orthanc")
+    if not all(map(TOOL, ('storescu', 'storescp', 'Orthanc'))):
+        raise SystemExit("needs Debian's packages dcmtk and orthanc")
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as t:
         root, rng = Path(t), np.random.default_rng(0)
         pixels = rng.integers(-500, 500, (n, 512, 512)).astype(np.int16)
-        files = write_series(volume_from(pixels, (1., .7, .7)), root/'in', 'bench', '1.2.3.1', 'plain', {'StudyInstanceUID': '1.2.3'})
+        files = write_series(
+            volume_from(pixels, (1.0, 0.7, 0.7)),
+            root / 'in',
+            'bench',
+            '1.2.3.1',
+            'plain',
+            {'StudyInstanceUID': '1.2.3'},
+        )
         print(f'{n} slices of 512 x 512, {sum(f.stat().st_size for f in files)/1e6:.0f} MB, sent by one storescu\n')
         seconds = {}
         for name, command in servers(root).items():
@@ -60,9 +90,26 @@ def main(n=1000):
             try:
                 wait_for(port)
                 before, start = memory(server), time.perf_counter()
-                subprocess.run([TOOL('storescu'), '-pdu', '131072', '-aec', 'CTLAB', '127.0.0.1', str(port), '+sd', str(root/'in')], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                subprocess.run(
+                    [
+                        TOOL('storescu'),
+                        '-pdu',
+                        '131072',
+                        '-aec',
+                        'CTLAB',
+                        '127.0.0.1',
+                        str(port),
+                        '+sd',
+                        str(root / 'in'),
+                    ],
+                    check=True,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
                 seconds[name] = time.perf_counter() - start
-                print(f'{name:<36} {seconds[name]:6.1f} s   {n/seconds[name]:5.0f} a second   memory {before:.0f} -> {memory(server):.0f} MB')
+                print(
+                    f'{name:<36} {seconds[name]:6.1f} s   {n/seconds[name]:5.0f} a second   memory {before:.0f} -> {memory(server):.0f} MB'
+                )
             finally: server.terminate(); server.wait(30)
         ours = seconds['ctlab node (files flushed, index)']
         for name, s in seconds.items(): print(f'    ctlab / {name}: {ours/s:.1f}')
@@ -72,9 +119,22 @@ def main(n=1000):
             wait_for(port)
             print(f'\n16 senders at a time, a sixteenth each, {n} in all')
             for round_ in range(3):
-                parts = [files[k::16] for k in range(16)] if round_ == 0 else [fresh(files[k::16], root/f'{round_}-{k}', f'1.2.{round_ + 4}') for k in range(16)]
+                parts = (
+                    [files[k::16] for k in range(16)]
+                    if round_ == 0
+                    else [fresh(files[k::16], root / f'{round_}-{k}', f'1.2.{round_ + 4}') for k in range(16)]
+                )
                 start = time.perf_counter()
-                threads = [threading.Thread(target=lambda p=p: subprocess.run([TOOL('storescu'), '-pdu', '131072', '-aec', 'CTLAB', '127.0.0.1', str(port), *map(str, p)], check=True, stderr=subprocess.DEVNULL)) for p in parts]
+                threads = [
+                    threading.Thread(
+                        target=lambda p=p: subprocess.run(
+                            [TOOL('storescu'), '-pdu', '131072', '-aec', 'CTLAB', '127.0.0.1', str(port), *map(str, p)],
+                            check=True,
+                            stderr=subprocess.DEVNULL,
+                        )
+                    )
+                    for p in parts
+                ]
                 for th in threads: th.start()
                 for th in threads: th.join()
                 took = time.perf_counter() - start

@@ -24,10 +24,12 @@ nbdev_test --n_workers 2 --do_print
 step 'the site is built'
 ctlab site
 
-step 'a browser for the site, a referee for DICOM'
-if ! { command -v chromium && command -v dcm2niix; } >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    { apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium dcm2niix; } >/dev/null 2>&1 ||
-        echo 'chromium and dcm2niix cannot be installed here; the tests that need them will say that they were skipped'
+step 'a browser for the site, referees for DICOM and its network'
+tools='chromium dcm2niix dcmqrscp Orthanc'
+missing() { for tool in $tools; do PATH="$PATH:/usr/sbin" command -v "$tool" >/dev/null || return 0; done; return 1; }
+if missing && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    { apt-get -qq update && RUNLEVEL=1 apt-get -qq install -y --no-install-recommends chromium dcm2niix dcmtk orthanc orthanc-dicomweb; } >/dev/null 2>&1 ||
+        echo "$tools cannot all be installed here; the tests that need them will say that they were skipped"
 fi
 
 step 'commands, faults, studies, browser'

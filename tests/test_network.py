@@ -12,12 +12,42 @@ from ctlab.scans.dicom import write_series
 from ctlab.scans.volume import volume_from
 
 CT = '1.2.840.10008.5.1.4.1.1.2'
-ELSEWHERE = os.pathsep.join(d for d in os.environ['PATH'].split(os.pathsep) if Path(d) != Path(sys.executable).parent)  # pynetdicom has commands of these names
-DCMTK = {n: shutil.which(n, path=ELSEWHERE) for n in ('echoscu', 'storescu', 'dcmsend', 'findscu', 'movescu', 'getscu', 'storescp', 'dcmqrscp', 'dcmdump', 'dsrdump')}
+ELSEWHERE = os.pathsep.join(
+    d for d in os.environ['PATH'].split(os.pathsep) if Path(d) != Path(sys.executable).parent
+)  # pynetdicom has commands of these names
+DCMTK = {
+    n: shutil.which(n, path=ELSEWHERE)
+    for n in (
+        'echoscu',
+        'storescu',
+        'dcmsend',
+        'findscu',
+        'movescu',
+        'getscu',
+        'storescp',
+        'dcmqrscp',
+        'dcmdump',
+        'dsrdump',
+    )
+}
 ORTHANC = shutil.which('Orthanc') or shutil.which('Orthanc', path='/usr/sbin')
-WEB_PLUGIN = next((p for p in map(Path, ('/usr/share/orthanc/plugins/libOrthancDicomWeb.so', '/usr/lib/orthanc/libOrthancDicomWeb.so')) if p.exists()), None)
-needs_dcmtk = pytest.mark.skipif(not all(DCMTK.values()), reason="DCMTK is not installed; Debian's package dcmtk has it")
-needs_orthanc = pytest.mark.skipif(not (ORTHANC and WEB_PLUGIN), reason="Orthanc with DICOMweb is not installed; Debian's packages orthanc and orthanc-dicomweb")
+WEB_PLUGIN = next(
+    (
+        p
+        for p in map(
+            Path, ('/usr/share/orthanc/plugins/libOrthancDicomWeb.so', '/usr/lib/orthanc/libOrthancDicomWeb.so')
+        )
+        if p.exists()
+    ),
+    None,
+)
+needs_dcmtk = pytest.mark.skipif(
+    not all(DCMTK.values()), reason="DCMTK is not installed; Debian's package dcmtk has it"
+)
+needs_orthanc = pytest.mark.skipif(
+    not (ORTHANC and WEB_PLUGIN),
+    reason="Orthanc with DICOMweb is not installed; Debian's packages orthanc and orthanc-dicomweb",
+)
 
 
 def free_port():
@@ -40,15 +70,33 @@ def scans(tmp_path_factory):
     root, rng = tmp_path_factory.mktemp('scans'), np.random.default_rng(0)
     for k, (patient, syntax) in enumerate((('Jane', 'plain'), ('Joan', 'rle'), ('Jim', 'jpeg2000')), 1):
         scan = volume_from(rng.integers(-500, 500, (6, 32, 40)).astype(np.int16), (2., 1., 1.))
-        tags = {'StudyInstanceUID': f'1.2.3.{k}', 'StudyDate': '20261126', 'StudyTime': '101112', 'PatientName': f'{patient}^Test', 'PatientBirthDate': '19700101',
-                'PatientSex': 'O', 'StudyID': str(k), 'AccessionNumber': f'A{k}', 'StudyDescription': 'made by a test', 'SeriesNumber': '1', 'FrameOfReferenceUID': f'1.2.3.{k}.7'}
+        tags = {
+            'StudyInstanceUID': f'1.2.3.{k}',
+            'StudyDate': '20261126',
+            'StudyTime': '101112',
+            'PatientName': f'{patient}^Test',
+            'PatientBirthDate': '19700101',
+            'PatientSex': 'O',
+            'StudyID': str(k),
+            'AccessionNumber': f'A{k}',
+            'StudyDescription': 'made by a test',
+            'SeriesNumber': '1',
+            'FrameOfReferenceUID': f'1.2.3.{k}.7',
+        }
         write_series(scan, root/patient, patient, f'1.2.3.{k}.1', syntax, tags)
     return root
 
 
 def same(a, b):
     "Do two folders hold the same objects, header and pixels?"
-    read = lambda folder: {d.SOPInstanceUID: d for d in (pydicom.dcmread(p) for p in Path(folder).rglob('*') if p.is_file() and p.suffix not in ('.sqlite', '.lock') and 'index' not in p.name)}
+    read = lambda folder: {
+        d.SOPInstanceUID: d
+        for d in (
+            pydicom.dcmread(p)
+            for p in Path(folder).rglob('*')
+            if p.is_file() and p.suffix not in ('.sqlite', '.lock') and 'index' not in p.name
+        )
+    }
     one, two = read(a), read(b)
     assert set(one) == set(two) and one, f'{len(one)} and {len(two)} objects'
     for uid in one:
@@ -58,7 +106,9 @@ def same(a, b):
 
 
 def run(*command, ok=True, seconds=60):
-    done = subprocess.run([DCMTK.get(command[0], command[0]), *map(str, command[1:])], capture_output=True, text=True, timeout=seconds)
+    done = subprocess.run(
+        [DCMTK.get(command[0], command[0]), *map(str, command[1:])], capture_output=True, text=True, timeout=seconds
+    )
     assert (done.returncode == 0) == ok, f'{command}: {done.returncode}\n{done.stdout}\n{done.stderr}'
     return done.stdout + done.stderr
 
@@ -77,22 +127,102 @@ def test_dcmtk_speaks_to_our_node(node, scans, tmp_path):
     run('dcmsend', '-aec', 'CTLAB', '--no-uid-checks', *here, '--scan-directories', '--recurse', scans)
     assert node.store.totals()['instance'] == 18 and node.store.totals()['refused'] == 0
     same(scans, node.store.folder/'train_images')
-    assert {f['syntax'] for f in node.store.find('IMAGE', {'PatientID': 'Jim'})} == {'1.2.840.10008.1.2.4.90'}, 'as it was sent'
-    found = run('findscu', '-S', '-aec', 'CTLAB', *here, '-k', 'QueryRetrieveLevel=STUDY', '-k', 'PatientName=j*', '-k', 'StudyInstanceUID', '-k', 'NumberOfStudyRelatedInstances', '-k', 'StudyDate=20261101-20261130')
+    assert {f['syntax'] for f in node.store.find('IMAGE', {'PatientID': 'Jim'})} == {
+        '1.2.840.10008.1.2.4.90'
+    }, 'as it was sent'
+    found = run(
+        'findscu',
+        '-S',
+        '-aec',
+        'CTLAB',
+        *here,
+        '-k',
+        'QueryRetrieveLevel=STUDY',
+        '-k',
+        'PatientName=j*',
+        '-k',
+        'StudyInstanceUID',
+        '-k',
+        'NumberOfStudyRelatedInstances',
+        '-k',
+        'StudyDate=20261101-20261130'
+    )
     assert all(f'1.2.3.{k}' in found for k in (1, 2, 3)) and found.count('[6 ]') == 3
-    assert '1.2.3.1' not in run('findscu', '-P', '-aec', 'CTLAB', *here, '-k', 'QueryRetrieveLevel=PATIENT', '-k', 'PatientID=Nobody')
+    assert '1.2.3.1' not in run(
+        'findscu', '-P', '-aec', 'CTLAB', *here, '-k', 'QueryRetrieveLevel=PATIENT', '-k', 'PatientID=Nobody'
+    )
     (tmp_path/'got').mkdir()
-    run('getscu', '-S', '+B', '-aec', 'CTLAB', *here, '-od', tmp_path/'got', '-k', 'QueryRetrieveLevel=STUDY', '-k', 'StudyInstanceUID=1.2.3.1')
+    run(
+        'getscu',
+        '-S',
+        '+B',
+        '-aec',
+        'CTLAB',
+        *here,
+        '-od',
+        tmp_path / 'got',
+        '-k',
+        'QueryRetrieveLevel=STUDY',
+        '-k',
+        'StudyInstanceUID=1.2.3.1'
+    )
     same(scans/'Jane', tmp_path/'got')
     (tmp_path/'unpacked').mkdir()
-    run('getscu', '-S', '-aec', 'CTLAB', *here, '-od', tmp_path/'unpacked', '-k', 'QueryRetrieveLevel=STUDY', '-k', 'StudyInstanceUID=1.2.3.3')
+    run(
+        'getscu',
+        '-S',
+        '-aec',
+        'CTLAB',
+        *here,
+        '-od',
+        tmp_path / 'unpacked',
+        '-k',
+        'QueryRetrieveLevel=STUDY',
+        '-k',
+        'StudyInstanceUID=1.2.3.3'
+    )
     same(scans/'Jim', tmp_path/'unpacked')  # a client that knows no JPEG 2000 gets it unpacked
     (tmp_path/'moved').mkdir()
     port = free_port()
     node.peers = (Peer('MOVER', '127.0.0.1', port),)
-    run('movescu', '-S', '-aet', 'MOVER', '-aec', 'CTLAB', '-aem', 'MOVER', '+P', port, *here, '-od', tmp_path/'moved', '-k', 'QueryRetrieveLevel=SERIES', '-k', 'StudyInstanceUID=1.2.3.2', '-k', 'SeriesInstanceUID=1.2.3.2.1')
+    run(
+        'movescu',
+        '-S',
+        '-aet',
+        'MOVER',
+        '-aec',
+        'CTLAB',
+        '-aem',
+        'MOVER',
+        '+P',
+        port,
+        *here,
+        '-od',
+        tmp_path / 'moved',
+        '-k',
+        'QueryRetrieveLevel=SERIES',
+        '-k',
+        'StudyInstanceUID=1.2.3.2',
+        '-k',
+        'SeriesInstanceUID=1.2.3.2.1'
+    )
     same(scans/'Joan', tmp_path/'moved')
-    run('movescu', '-S', '-aet', 'MOVER', '-aec', 'CTLAB', '-aem', 'STRANGER', *here, '-k', 'QueryRetrieveLevel=STUDY', '-k', 'StudyInstanceUID=1.2.3.2', ok=False)
+    run(
+        'movescu',
+        '-S',
+        '-aet',
+        'MOVER',
+        '-aec',
+        'CTLAB',
+        '-aem',
+        'STRANGER',
+        *here,
+        '-k',
+        'QueryRetrieveLevel=STUDY',
+        '-k',
+        'StudyInstanceUID=1.2.3.2',
+        ok=False
+    )
 
 
 @needs_dcmtk
@@ -111,7 +241,9 @@ AETable BEGIN
 ARCHIVE {archive} RW (200, 1024mb) ANY
 AETable END
 ''')
-    server = subprocess.Popen([DCMTK['dcmqrscp'], '-c', tmp_path/'dcmqrscp.cfg'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [DCMTK['dcmqrscp'], '-c', tmp_path / 'dcmqrscp.cfg'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         wait_for(port)
         peer = Peer('ARCHIVE', '127.0.0.1', port)
@@ -120,7 +252,11 @@ AETable END
         assert (first.moved, first.failed) == (18, []), first.failed
         again = send(peer, scans)
         assert (again.moved, again.there) == (0, 18)
-        assert {r['PatientID'] for r in ask(peer, 'STUDY', {'PatientID': 'J*', 'StudyInstanceUID': ''})} == {'Jane', 'Joan', 'Jim'}
+        assert {r['PatientID'] for r in ask(peer, 'STUDY', {'PatientID': 'J*', 'StudyInstanceUID': ''})} == {
+            'Jane',
+            'Joan',
+            'Jim',
+        }
         store = Store(tmp_path/'fetched', free=0)
         back = fetch(peer, store, {'PatientID': 'Jane'})
         assert (back.moved, back.failed) == (6, [])
@@ -128,12 +264,20 @@ AETable END
     finally: server.terminate(); server.wait(10)
     plain = free_port()
     (tmp_path/'scp').mkdir()
-    server = subprocess.Popen([DCMTK['storescp'], '-aet', 'SCP', '-od', tmp_path/'scp', str(plain)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [DCMTK['storescp'], '-aet', 'SCP', '-od', tmp_path / 'scp', str(plain)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         wait_for(plain)
         peer = Peer('SCP', '127.0.0.1', plain)
         first, again = (send(peer, scans, ledger=tmp_path/'ledger') for _ in range(2))
-        assert (first.moved, again.moved, again.there) == (18, 0, 18), 'a peer that answers no query is believed by the ledger'
+        assert (first.moved, again.moved, again.there) == (
+            18,
+            0,
+            18,
+        ), 'a peer that answers no query is believed by the ledger'
         same(scans, tmp_path/'scp')  # it takes nothing packed, so it was unpacked
     finally: server.terminate(); server.wait(10)
 
@@ -141,9 +285,26 @@ AETable END
 @pytest.fixture(scope='module')
 def orthanc(tmp_path_factory):
     root, dicom, http, ours = tmp_path_factory.mktemp('orthanc'), free_port(), free_port(), free_port()
-    (root/'config.json').write_text(json.dumps({
-        'Name': 'test', 'StorageDirectory': str(root/'db'), 'IndexDirectory': str(root/'db'), 'HttpPort': http, 'DicomPort': dicom, 'DicomAet': 'ORTHANC', 'RemoteAccessAllowed': False, 'AuthenticationEnabled': False,
-        'Plugins': [str(WEB_PLUGIN)], 'DicomWeb': {'Enable': True, 'Root': '/dicom-web/'}, 'DicomModalities': {'ctlab': ['CTLAB', '127.0.0.1', ours]}, 'DicomAlwaysAllowGet': True, 'DicomAlwaysAllowFind': True, 'DicomAlwaysAllowMove': True}))
+    (root / 'config.json').write_text(
+        json.dumps(
+            {
+                'Name': 'test',
+                'StorageDirectory': str(root / 'db'),
+                'IndexDirectory': str(root / 'db'),
+                'HttpPort': http,
+                'DicomPort': dicom,
+                'DicomAet': 'ORTHANC',
+                'RemoteAccessAllowed': False,
+                'AuthenticationEnabled': False,
+                'Plugins': [str(WEB_PLUGIN)],
+                'DicomWeb': {'Enable': True, 'Root': '/dicom-web/'},
+                'DicomModalities': {'ctlab': ['CTLAB', '127.0.0.1', ours]},
+                'DicomAlwaysAllowGet': True,
+                'DicomAlwaysAllowFind': True,
+                'DicomAlwaysAllowMove': True,
+            }
+        )
+    )
     server = subprocess.Popen([ORTHANC, root/'config.json'], stdout=open(root/'log', 'w'), stderr=subprocess.STDOUT)
     try:
         wait_for(http); wait_for(dicom)
@@ -173,7 +334,8 @@ def test_a_cohort_goes_to_orthanc_and_back(orthanc, scans, tmp_path):
     assert (back.moved, back.failed) == (18, [])
     same(scans, second.folder/'train_images')
     with Node(Store(tmp_path/'third', free=0), port=ours) as node:  # Orthanc sends, by its own will and by C-MOVE
-        for study in requests.get(f'{http}/studies', timeout=10).json(): requests.post(f'{http}/modalities/ctlab/store', data=study, timeout=60).raise_for_status()
+        for study in requests.get(f'{http}/studies', timeout=10).json():
+            requests.post(f'{http}/modalities/ctlab/store', data=study, timeout=60).raise_for_status()
         same(scans, node.store.folder/'train_images')
     fourth = Store(tmp_path/'fourth', free=0)
     assert fetch(peer, fourth, {'PatientID': 'Joan'}, 'move', port=ours).moved == 6
@@ -192,7 +354,8 @@ def test_dicomweb_with_orthanc_both_ways(orthanc, scans, tmp_path):
         mine = DICOMwebClient(web.url, session=session)
         objects = [pydicom.dcmread(p) for p in sorted(scans.rglob('*.dcm'))]
         assert len(mine.store_instances(objects).ReferencedSOPSequence) == 18
-        for study in mine.search_for_studies(): theirs.store_instances(mine.retrieve_study(study['0020000D']['Value'][0]))
+        for study in mine.search_for_studies():
+            theirs.store_instances(mine.retrieve_study(study['0020000D']['Value'][0]))
         for client in (mine, theirs):
             found = client.search_for_studies()
             assert {s['00100020']['Value'][0] for s in found} == {'Jane', 'Joan', 'Jim'}, client.base_url
@@ -221,11 +384,21 @@ def test_orthanc_keeps_and_finds_our_findings(orthanc, scans, tmp_path):
     mask[1:4, 5:20, 5:20] = CODES['liver']
     write_seg(Volume(mask, scan.affine), scans/'Jane', tmp_path/'out'/'seg.dcm')
     seg = hd.seg.segread(tmp_path/'out'/'seg.dcm')
-    write_report(scans/'Jane', [Finding('liver', 1.35, 'mL')], tmp_path/'out'/'sr.dcm', (result_uid(1), result_uid(2)), 'organ model', '1', seg)
+    write_report(
+        scans / 'Jane',
+        [Finding('liver', 1.35, 'mL')],
+        tmp_path / 'out' / 'sr.dcm',
+        (result_uid(1), result_uid(2)),
+        'organ model',
+        '1',
+        seg,
+    )
     assert send(peer, scans/'Jane').failed == [] and send(peer, tmp_path/'out').moved == 2
     rows = ask(peer, 'SERIES', {'StudyInstanceUID': '1.2.3.1', 'SeriesInstanceUID': '', 'Modality': ''})
     assert {r['Modality'] for r in rows} >= {'CT', 'SEG', 'SR'}
-    assert 'research-only' in run('dsrdump', '+Pc', tmp_path/'out'/'sr.dcm') and 'Error' not in run('dcmdump', '-q', tmp_path/'out'/'seg.dcm')
+    assert 'research-only' in run('dsrdump', '+Pc', tmp_path / 'out' / 'sr.dcm') and 'Error' not in run(
+        'dcmdump', '-q', tmp_path / 'out' / 'seg.dcm'
+    )
     back = Store(tmp_path/'back', free=0)
     fetch(peer, back, {'StudyInstanceUID': '1.2.3.1'})
     kept = {f['Modality']: f['path'] for f in back.find('IMAGE')}
@@ -237,13 +410,58 @@ def certificates(tmp_path_factory):
     "An authority, a server, a client, and a stranger who signed for himself."
     if not shutil.which('openssl'): pytest.skip('openssl is not installed')
     root = tmp_path_factory.mktemp('tls')
-    new = lambda name, *more: run('openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout', root/f'{name}.key', '-out', root/f'{name}.pem', '-days', '2', '-subj', f'/CN={name}', *more)
+    new = lambda name, *more: run(
+        'openssl',
+        'req',
+        '-x509',
+        '-newkey',
+        'rsa:2048',
+        '-nodes',
+        '-keyout',
+        root / f'{name}.key',
+        '-out',
+        root / f'{name}.pem',
+        '-days',
+        '2',
+        '-subj',
+        f'/CN={name}',
+        *more,
+    )
     new('ca')
     new('stranger')
     for name in ('server', 'client'):
-        run('openssl', 'req', '-newkey', 'rsa:2048', '-nodes', '-keyout', root/f'{name}.key', '-out', root/f'{name}.csr', '-subj', f'/CN={name}')
+        run(
+            'openssl',
+            'req',
+            '-newkey',
+            'rsa:2048',
+            '-nodes',
+            '-keyout',
+            root / f'{name}.key',
+            '-out',
+            root / f'{name}.csr',
+            '-subj',
+            f'/CN={name}',
+        )
         (root/'names').write_text('subjectAltName=DNS:localhost,IP:127.0.0.1')
-        run('openssl', 'x509', '-req', '-in', root/f'{name}.csr', '-CA', root/'ca.pem', '-CAkey', root/'ca.key', '-CAcreateserial', '-out', root/f'{name}.pem', '-days', '2', '-extfile', root/'names')
+        run(
+            'openssl',
+            'x509',
+            '-req',
+            '-in',
+            root / f'{name}.csr',
+            '-CA',
+            root / 'ca.pem',
+            '-CAkey',
+            root / 'ca.key',
+            '-CAcreateserial',
+            '-out',
+            root / f'{name}.pem',
+            '-days',
+            '2',
+            '-extfile',
+            root / 'names',
+        )
     return root
 
 
@@ -255,7 +473,16 @@ def test_tls(certificates, scans, tmp_path):
         mute = socket.create_connection(('127.0.0.1', node.port))  # says nothing, and holds up nobody
         here = ('-aec', 'CTLAB', '127.0.0.1', node.port)
         run('echoscu', '+tls', at('client.key'), at('client.pem'), '+cf', at('ca.pem'), *here)
-        run('storescu', '+tls', at('client.key'), at('client.pem'), '+cf', at('ca.pem'), *here, *sorted((scans/'Jane').iterdir()))
+        run(
+            'storescu',
+            '+tls',
+            at('client.key'),
+            at('client.pem'),
+            '+cf',
+            at('ca.pem'),
+            *here,
+            *sorted((scans / 'Jane').iterdir())
+        )
         run('echoscu', '+tls', at('stranger.key'), at('stranger.pem'), '+cf', at('ca.pem'), *here, ok=False)
         run('echoscu', '+tla', '+cf', at('ca.pem'), *here, ok=False)
         run('echoscu', *here, ok=False)
@@ -278,7 +505,9 @@ def test_a_peer_that_vanishes_leaves_nothing(node, scans):
     big.PixelData = b'\1\2'*(1024*1024)
     for k in range(10):
         big.SOPInstanceUID = f'1.2.9.{k}'
-        with associated('VANISH', Peer('CTLAB', '127.0.0.1', node.port), contexts_for([(CT, '1.2.840.10008.1.2.1')])) as a:
+        with associated(
+            'VANISH', Peer('CTLAB', '127.0.0.1', node.port), contexts_for([(CT, '1.2.840.10008.1.2.1')])
+        ) as a:
             if k % 2: threading.Timer(.004, lambda: a.dul.socket.socket and a.dul.socket.socket.close()).start()
             try: whole = a.send_c_store(big).get('Status') == 0
             except Exception: whole = False
@@ -297,7 +526,9 @@ def test_a_full_disk_is_said_and_kept_to(scans, tmp_path):
         real, Path.replace = Path.replace, lambda *_: (_ for _ in ()).throw(OSError(28, 'No space left on device'))
         try: assert send(Peer('CTLAB', '127.0.0.1', node.port), scans/'Jane').moved == 0
         finally: Path.replace = real
-        assert send(Peer('CTLAB', '127.0.0.1', node.port), scans/'Jane').moved == 6, 'and goes on when there is room again'
+        assert (
+            send(Peer('CTLAB', '127.0.0.1', node.port), scans / 'Jane').moved == 6
+        ), 'and goes on when there is room again'
         assert not list(node.store._incoming.iterdir())
 
 
@@ -325,7 +556,12 @@ def test_mutated_objects_get_an_answer(node, scans):
                     elif how < .8: del mutant[at:at + rng.randint(1, 40)]
                     else: mutant[at:at] = mutant[at:at + rng.randint(1, 40)]
                 request = dimse_primitives.C_STORE()
-                request.MessageID, request.AffectedSOPClassUID, request.AffectedSOPInstanceUID, request.Priority = k + 1, CT, f'1.2.8.{k}', 2
+                request.MessageID, request.AffectedSOPClassUID, request.AffectedSOPInstanceUID, request.Priority = (
+                    k + 1,
+                    CT,
+                    f'1.2.8.{k}',
+                    2,
+                )
                 request.DataSet = BytesIO(bytes(mutant))
                 a._reactor_checkpoint.clear()
                 a.dimse.send_msg(request, a.accepted_contexts[0].context_id)
@@ -337,7 +573,8 @@ def test_mutated_objects_get_an_answer(node, scans):
     totals = node.store.totals()
     assert totals['instance'] == len(list(node.store.folder.rglob('*.dcm'))) and totals['refused'] > 100
     assert outside == {p for p in node.store.folder.parent.rglob('*') if node.store.folder not in p.parents}
-    for path in node.store.paths(): assert re.fullmatch(r'(train_images|objects)/\d+/\d+/\d+\.dcm', path.relative_to(node.store.folder).as_posix())
+    for path in node.store.paths():
+        assert re.fullmatch(r'(train_images|objects)/\d+/\d+/\d+\.dcm', path.relative_to(node.store.folder).as_posix())
 
 
 def test_lengths_that_lie(node):
@@ -347,8 +584,13 @@ def test_lengths_that_lie(node):
     for kind in (0, 1, 2, 4, 5, 7, 255):
         for length in (0, 1, 4, 68, 1 << 16, (1 << 20) + 2000, (1 << 32) - 1):
             with hello() as s:
-                try: s.sendall(struct.pack('>BBL', kind, 0, length) + bytes(rng.randrange(256) for _ in range(min(length, 200))))
-                except OSError: pass
+                try:
+                    s.sendall(
+                        struct.pack('>BBL', kind, 0, length)
+                        + bytes(rng.randrange(256) for _ in range(min(length, 200)))
+                    )
+                except OSError:
+                    pass
     with hello() as s:
         for byte in struct.pack('>BBL', 1, 0, 70): s.sendall(bytes([byte]))
     assert echo(Peer('CTLAB', '127.0.0.1', node.port)) < 5
@@ -358,10 +600,21 @@ def test_sixteen_at_a_time_and_the_seventeenth_is_told(scans, tmp_path):
     with Node(Store(tmp_path/'store', free=0), port=0) as node:
         peer, files, failures = Peer('CTLAB', '127.0.0.1', node.port), sorted(scans.rglob('*.dcm')), []
         def work(k):
-            with associated(f'P{k}', peer, contexts_for([(CT, pydicom.dcmread(f, stop_before_pixels=True).file_meta.TransferSyntaxUID) for f in files])) as a:
+            with associated(
+                f'P{k}',
+                peer,
+                contexts_for(
+                    [(CT, pydicom.dcmread(f, stop_before_pixels=True).file_meta.TransferSyntaxUID) for f in files]
+                ),
+            ) as a:
                 for f in files:
                     ds = pydicom.dcmread(f)
-                    ds.PatientID, ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID = f'{k}', f'1.5.{k}', f'1.5.{k}.{ds.StudyInstanceUID[-1]}', f'1.5.{k}.{ds.SOPInstanceUID}'
+                    ds.PatientID, ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID = (
+                        f'{k}',
+                        f'1.5.{k}',
+                        f'1.5.{k}.{ds.StudyInstanceUID[-1]}',
+                        f'1.5.{k}.{ds.SOPInstanceUID}',
+                    )
                     if a.send_c_store(ds).Status: failures.append(k)
         threads = [threading.Thread(target=work, args=(k,)) for k in range(16)]
         for t in threads: t.start()
@@ -409,7 +662,20 @@ s = Store({str(tmp_path/"store")!r}, free=0); s.mend(); Node(s, port={port}).sta
 
 def test_the_commands(ctlab, scans, tmp_path):
     port, web = free_port(), free_port()
-    command = [str(Path(sys.executable).with_name('ctlab')), 'node', str(tmp_path/'store'), '--port', str(port), '--web', str(web), '--token', 'open', '--anonymise', '--key', str(tmp_path/'key')]
+    command = [
+        str(Path(sys.executable).with_name('ctlab')),
+        'node',
+        str(tmp_path / 'store'),
+        '--port',
+        str(port),
+        '--web',
+        str(web),
+        '--token',
+        'open',
+        '--anonymise',
+        '--key',
+        str(tmp_path / 'key'),
+    ]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         wait_for(port); wait_for(web)
@@ -423,13 +689,26 @@ def test_the_commands(ctlab, scans, tmp_path):
         assert json.loads(got.stdout) | {'seconds': 0} == {'moved': 18, 'there': 0, 'failed': 0, 'seconds': 0}
         assert not any(b'Jane' in p.read_bytes() for p in (tmp_path/'new').rglob('*.dcm'))
         import requests
-        assert len(requests.get(f'http://127.0.0.1:{web}/studies', headers={'Authorization': 'Bearer open'}, timeout=10).json()) == 3
+        assert (
+            len(
+                requests.get(
+                    f'http://127.0.0.1:{web}/studies', headers={'Authorization': 'Bearer open'}, timeout=10
+                ).json()
+            )
+            == 3
+        )
     finally:
         server.send_signal(signal.SIGTERM)
         out, _ = server.communicate(timeout=30)
     assert server.returncode == 0 and 'stopped' in out and 'Traceback' not in out
-    for arguments, word in ((('echo', 'PACS'), 'TITLE@host:port'), (('echo', f'CTLAB@127.0.0.1:{port}'), 'does not answer'), (('fetch', here, tmp_path/'x'), '--patient'),
-                            (('node', tmp_path/'y', '--host', '0.0.0.0'), 'says to whom'), (('send', tmp_path/'nothing', here), 'no such file'), (('node', tmp_path/'y', '--port', '0', '--rules', tmp_path/'no.toml'), 'no.toml')):
+    for arguments, word in (
+        (('echo', 'PACS'), 'TITLE@host:port'),
+        (('echo', f'CTLAB@127.0.0.1:{port}'), 'does not answer'),
+        (('fetch', here, tmp_path / 'x'), '--patient'),
+        (('node', tmp_path / 'y', '--host', '0.0.0.0'), 'says to whom'),
+        (('send', tmp_path / 'nothing', here), 'no such file'),
+        (('node', tmp_path / 'y', '--port', '0', '--rules', tmp_path / 'no.toml'), 'no.toml'),
+    ):
         done = ctlab(*arguments)
         assert done.returncode and word in done.stderr and 'Traceback' not in done.stderr, (arguments, done.stderr)
 
@@ -439,15 +718,25 @@ def test_arrange_without_names(ctlab, scans, tmp_path):
     export = tmp_path/'export'
     shutil.copytree(scans, export)
     for k in range(9):
-        burned.SeriesInstanceUID, burned.SOPInstanceUID, burned.BurnedInAnnotation, burned.InstanceNumber = '1.2.3.3.2', f'1.2.3.3.2.{k}', 'YES', str(k)
+        burned.SeriesInstanceUID, burned.SOPInstanceUID, burned.BurnedInAnnotation, burned.InstanceNumber = (
+            '1.2.3.3.2',
+            f'1.2.3.3.2.{k}',
+            'YES',
+            str(k),
+        )
         burned.ImagePositionPatient = [0, 0, 3.*k]
         burned.save_as(export/f'Jim-burned-{k}.dcm')
     done = ctlab('arrange', export, tmp_path/'out', '--least', '5', '--anonymise', '--key', tmp_path/'key', '--json')
     facts = json.loads(done.stdout)
     assert (facts['patients'], facts['series'], facts['set_aside']) == (3, 3, 1), done.stdout + done.stderr
     everything = b''.join(p.read_bytes() for p in (tmp_path/'out').rglob('*') if p.is_file())
-    assert not any(w in everything for w in (b'Jane', b'Joan', b'Jim', b'19700101', b'20261126', b'1.2.3.1.1')), 'no name, date or UID anywhere'
-    assert 'burned' in (tmp_path/'out'/'set_aside.csv').read_text() and 'PatientName,emptied' in (tmp_path/'out'/'deidentified.csv').read_text()
+    assert not any(
+        w in everything for w in (b'Jane', b'Joan', b'Jim', b'19700101', b'20261126', b'1.2.3.1.1')
+    ), 'no name, date or UID anywhere'
+    assert (
+        'burned' in (tmp_path / 'out' / 'set_aside.csv').read_text()
+        and 'PatientName,emptied' in (tmp_path / 'out' / 'deidentified.csv').read_text()
+    )
     from ctlab.scans.dicom import read_series
     a, b = read_series(scans/'Jane'), [read_series(p) for p in sorted((tmp_path/'out'/'train_images').glob('*/*'))]
     assert any(np.array_equal(a.array, s.array) for s in b)

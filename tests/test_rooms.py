@@ -5,7 +5,9 @@ import pytest
 from conftest import ROOT
 
 # the order in which data flows
-ROOMS = ('core', 'scans', 'phantoms', 'cohort', 'learn', 'judge', 'show', 'organs', 'trauma', 'doors')
+ROOMS = (
+    'core', 'scans', 'phantoms', 'cohort', 'learn', 'judge', 'show', 'organs', 'trauma', 'network', 'doors',
+)
 MODULES = [p for p in sorted((ROOT/'ctlab').glob('*/*.py')) if p.name != '__init__.py']
 
 

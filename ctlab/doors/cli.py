@@ -389,7 +389,9 @@ def prepare(
     found = {'series': len(stacks), 'prepared': len(stacks.usable), 'slices': int(stacks.table['slices'].sum()),
              'set_aside': len(aside), 'unreadable_files': int((~instances['readable']).sum()),
              'folder': str(stacks.folder)}
-    if json_: _say(json.dumps(found | {'reasons': dict(zip(map(str, aside['series_id']), aside['reason']))}, indent=1)); return
+    if json_:
+        _say(json.dumps(found | {'reasons': dict(zip(map(str, aside['series_id']), aside['reason']))}, indent=1))
+        return
     _say(f"{found['prepared']} of {found['series']} series prepared, {found['slices']} slices; "
          f"{found['unreadable_files']} files without a readable header")
     for row in aside.head(20).itertuples(): _say(f'  set aside {row.patient_id}/{row.series_id}: {row.reason}')
@@ -557,7 +559,9 @@ def arrange(
     out: Annotated[Path, typer.Argument(help='A new folder for the cohort.')],
     least: Annotated[int, typer.Option(help='Slices; shorter series are set aside.', min=1)] = 8,
     modality: Annotated[str, typer.Option(help='CT, MR, …; empty takes all.')] = 'CT',
-    anonymise: Annotated[bool, typer.Option('--anonymise', help='De-identify; a report says what was changed.')] = False,
+    anonymise: Annotated[
+        bool, typer.Option('--anonymise', help='De-identify; a report says what was changed.')
+    ] = False,
     key: Annotated[
         Path, typer.Option(help='With --anonymise: the file of the secret key; made when there is none.')
     ] = Path('deidentify.key'),
@@ -655,8 +659,19 @@ def send(
     from ctlab.network.peers import send as give
     bar, progress = _bar('sending')
     with bar:
-        try: done = give(_peer(peer), source, title, _tls(tls_cert, tls_key, tls_ca), again, Settings().work/'sent', progress=None if json_ else progress)
-        except (OSError, ValueError) as error: bar.stop(); _stop(str(error))
+        try:
+            done = give(
+                _peer(peer),
+                source,
+                title,
+                _tls(tls_cert, tls_key, tls_ca),
+                again,
+                Settings().work / 'sent',
+                progress=None if json_ else progress,
+            )
+        except (OSError, ValueError) as error:
+            bar.stop()
+            _stop(str(error))
     _transferred(done, json_)
 
 @app.command()
@@ -669,11 +684,15 @@ def fetch(
     date: Annotated[str, typer.Option(help='Study date: 20261126, or a range 20261101-20261130.')] = '',
     modality: Annotated[str, typer.Option(help='CT, MR, …; empty for all.')] = '',
     list_: Annotated[bool, typer.Option('--list', help='Only list the studies that would be fetched.')] = False,
-    move: Annotated[int, typer.Option(help='Fetch by C-MOVE, listening on this port; by C-GET when left out.', min=0, max=65535)] = 0,
+    move: Annotated[
+        int, typer.Option(help='Fetch by C-MOVE, listening on this port; by C-GET when left out.', min=0, max=65535)
+    ] = 0,
     host: Annotated[str, typer.Option(help='With --move: the address to listen on.')] = '127.0.0.1',
     title: Annotated[str, _TITLE] = 'CTLAB',
     anonymise: Annotated[bool, typer.Option('--anonymise', help='De-identify on arrival.')] = False,
-    key: Annotated[Path, typer.Option(help='With --anonymise: the file of the secret key; made when there is none.')] = Path('deidentify.key'),
+    key: Annotated[
+        Path, typer.Option(help='With --anonymise: the file of the secret key; made when there is none.')
+    ] = Path('deidentify.key'),
     tls_cert: Annotated[Optional[Path], _CERTIFICATE] = None,
     tls_key: Annotated[Optional[Path], _KEY] = None,
     tls_ca: Annotated[Optional[Path], _AUTHORITY] = None,
@@ -695,13 +714,47 @@ def fetch(
     bar, progress = _bar('fetching')
     try:
         if list_:
-            rows = ask(other, 'STUDY', keys | {'PatientName': '', 'StudyDescription': '', 'NumberOfStudyRelatedInstances': '', 'ModalitiesInStudy': modality}, title, tls)
-            for r in rows: _say('  '.join(r.get(k, '') for k in ('StudyDate', 'PatientID', 'ModalitiesInStudy', 'NumberOfStudyRelatedInstances', 'StudyInstanceUID', 'StudyDescription')))
+            rows = ask(
+                other,
+                'STUDY',
+                keys
+                | {
+                    'PatientName': '',
+                    'StudyDescription': '',
+                    'NumberOfStudyRelatedInstances': '',
+                    'ModalitiesInStudy': modality,
+                },
+                title,
+                tls,
+            )
+            for r in rows:
+                _say(
+                    '  '.join(
+                        r.get(k, '')
+                        for k in (
+                            'StudyDate',
+                            'PatientID',
+                            'ModalitiesInStudy',
+                            'NumberOfStudyRelatedInstances',
+                            'StudyInstanceUID',
+                            'StudyDescription',
+                        )
+                    )
+                )
             _say(f'{len(rows)} studies'); return
         keys |= {'SeriesInstanceUID': series, 'Modality': modality}
         with bar:
-            done = get(other, Store(store, _names(anonymise, key)), {k: v for k, v in keys.items() if v}, 'move' if move else 'get', title,
-                       move or 11112, host, tls, None if json_ else progress)
+            done = get(
+                other,
+                Store(store, _names(anonymise, key)),
+                {k: v for k, v in keys.items() if v},
+                'move' if move else 'get',
+                title,
+                move or 11112,
+                host,
+                tls,
+                None if json_ else progress,
+            )
     except (OSError, ValueError) as error: bar.stop(); _stop(str(error))
     _transferred(done, json_)
 
@@ -713,7 +766,17 @@ def _names(anonymise, key):
 def _transferred(done, as_json):
     "What a transfer came to; a failure of any object is a failure."
     import json
-    if as_json: _say(json.dumps({'moved': done.moved, 'there': done.there, 'failed': len(done.failed), 'seconds': round(done.seconds, 2)}))
+    if as_json:
+        _say(
+            json.dumps(
+                {
+                    'moved': done.moved,
+                    'there': done.there,
+                    'failed': len(done.failed),
+                    'seconds': round(done.seconds, 2),
+                }
+            )
+        )
     else:
         _say(str(done))
         for what, why in done.failed[:10]: typer.echo(f'failed: {what}: {why}', err=True)
@@ -725,17 +788,27 @@ def node(
     port: Annotated[int, typer.Option(help='For DICOM.', min=0, max=65535)] = 11112,
     title: Annotated[str, _TITLE] = 'CTLAB',
     host: Annotated[str, typer.Option(help='Address to listen on; 0.0.0.0 for all of this machine.')] = '127.0.0.1',
-    allow: Annotated[Optional[list[str]], typer.Option(help='AE title that may call; may be repeated. All, when left out.')] = None,
-    network: Annotated[Optional[list[str]], typer.Option(help='Addresses that may call, such as 10.1.0.0/16; may be repeated.')] = None,
-    peer: Annotated[Optional[list[str]], typer.Option(help='TITLE@host:port that C-MOVE may send to; may be repeated.')] = None,
+    allow: Annotated[
+        Optional[list[str]], typer.Option(help='AE title that may call; may be repeated. All, when left out.')
+    ] = None,
+    network: Annotated[
+        Optional[list[str]], typer.Option(help='Addresses that may call, such as 10.1.0.0/16; may be repeated.')
+    ] = None,
+    peer: Annotated[
+        Optional[list[str]], typer.Option(help='TITLE@host:port that C-MOVE may send to; may be repeated.')
+    ] = None,
     web: Annotated[int, typer.Option(help='Port of DICOMweb; none when left out.', min=-1, max=65535)] = -1,
-    token: Annotated[str, typer.Option(envvar='CTLAB_TOKEN', help='Of DICOMweb; one is made and shown when left out.')] = '',
+    token: Annotated[
+        str, typer.Option(envvar='CTLAB_TOKEN', help='Of DICOMweb; one is made and shown when left out.')
+    ] = '',
     rules: Annotated[Optional[Path], typer.Option(help='Rules for reading what arrives (TOML).')] = None,
     anonymise: Annotated[bool, typer.Option('--anonymise', help='De-identify on arrival.')] = False,
-    key: Annotated[Path, typer.Option(help='With --anonymise: the file of the secret key; made when there is none.')] = Path('deidentify.key'),
-    free: Annotated[float, typer.Option(help='GiB of the disk that stay free.')] = 1.,
+    key: Annotated[
+        Path, typer.Option(help='With --anonymise: the file of the secret key; made when there is none.')
+    ] = Path('deidentify.key'),
+    free: Annotated[float, typer.Option(help='GiB of the disk that stay free.')] = 1.0,
     associations: Annotated[int, typer.Option(help='At a time.', min=1)] = 16,
-    largest: Annotated[float, typer.Option(help='GiB of one object.')] = 1.,
+    largest: Annotated[float, typer.Option(help='GiB of one object.')] = 1.0,
     tls_cert: Annotated[Optional[Path], _CERTIFICATE] = None,
     tls_key: Annotated[Optional[Path], _KEY] = None,
     tls_ca: Annotated[Optional[Path], _AUTHORITY] = None,
@@ -753,12 +826,28 @@ def node(
     from ctlab.network.store import Store
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
     for quiet in ('uvicorn', 'highdicom'): logging.getLogger(quiet).setLevel(logging.ERROR)
-    tls, limits, done = _tls(tls_cert, tls_key, tls_ca), Limits(associations=associations, object=int(largest*(1 << 30))), threading.Event()
+    tls, limits, done = (
+        _tls(tls_cert, tls_key, tls_ca),
+        Limits(associations=associations, object=int(largest * (1 << 30))),
+        threading.Event(),
+    )
     at_work = []
     try:
         kept = Store(store, _names(anonymise, key), int(free*(1 << 30)))
         mended = kept.mend()
-        at_work.append(Node(kept, title, host, port, tuple(allow or ()), tuple(network or ()), tuple(map(_peer, peer or ())), tls, limits).start())
+        at_work.append(
+            Node(
+                kept,
+                title,
+                host,
+                port,
+                tuple(allow or ()),
+                tuple(network or ()),
+                tuple(map(_peer, peer or ())),
+                tls,
+                limits,
+            ).start()
+        )
         if web >= 0:
             from ctlab.network.web import Web
             at_work.append(Web(kept, host, web, tls=tls, limits=limits, **({'token': token} if token else {})).start())
@@ -770,7 +859,9 @@ def node(
         _stop(str(error))
     for s in (signal.SIGINT, signal.SIGTERM): signal.signal(s, lambda *_: done.set())
     if any(mended.values()): _say('index mended: ' + ', '.join(f'{n} {w}' for w, n in mended.items()))
-    _say(f"{title}@{host}:{at_work[0].port} keeps objects in {kept.folder}: {kept.totals()['instance']} so far{', de-identified' if anonymise else ''}")
+    _say(
+        f"{title}@{host}:{at_work[0].port} keeps objects in {kept.folder}: {kept.totals()['instance']} so far{', de-identified' if anonymise else ''}"
+    )
     if web >= 0: _say(f'DICOMweb at {at_work[1].url}, token {at_work[1].token}')
     if rules: _say(f'reading by {rules}')
     _watch(kept, done)
@@ -784,7 +875,10 @@ def _watch(store, done):
     while not done.wait(2.):
         now = store.totals()
         new, refused = now['instance'] - before['instance'], now['refused'] - before['refused']
-        if new or refused: _say(f"{time.strftime('%H:%M:%S')} {new} objects kept{f', {refused} refused' if refused else ''}; {now['instance']} of {now['patient']} patients, {now['bytes']/1e6:.0f} MB")
+        if new or refused:
+            _say(
+                f"{time.strftime('%H:%M:%S')} {new} objects kept{f', {refused} refused' if refused else ''}; {now['instance']} of {now['patient']} patients, {now['bytes']/1e6:.0f} MB"
+            )
         before = now
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #ef0d944c

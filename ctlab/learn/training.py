@@ -78,7 +78,12 @@ class MaskLearner(Learner):
     ):
         super().__init__(net, loss, rate, schedule)
         from torchmetrics.segmentation import DiceScore
-        whole_epoch = {'include_background': False, 'average': 'macro', 'aggregation_level': 'global', 'input_format': 'index'}
+        whole_epoch = {
+            'include_background': False,
+            'average': 'macro',
+            'aggregation_level': 'global',
+            'input_format': 'index',
+        }
         self.overlap = torch.nn.ModuleDict({s: DiceScore(structures + 1, **whole_epoch) for s in ('train_', 'valid_')})
 
     def score(self, outputs, batch, split):
@@ -196,7 +201,7 @@ def fit(
     devices: int = 1,
     progress: bool = False,
     watch: str = 'valid_total',  # what decides which epoch is kept: a loss, or valid_dice; empty keeps the last
-    average: float = 0.,  # share that a running mean of the weights keeps at every step, such as 0.998; 0 takes the weights themselves
+    average: float = 0.,  # share that a running mean of the weights keeps at every step; 0 for no mean
 ) -> dict:  # history (DataFrame), best (epoch), waiting (share), seconds (with those before a resume)
     "Train, keep the best epoch, and load it back into the learner."
     folder, kind, mode = Path(folder), accelerator(device), 'max' if watch.endswith('dice') else 'min'

@@ -40,7 +40,13 @@ def _measured(finding, algorithm):
     rows = [hd.sr.Measurement(name=kind(), value=round(float(finding.value), 4), unit=unit(), algorithm_id=algorithm)]
     for word, value in (('lower', finding.low), ('upper', finding.high)):
         if value is not None:
-            rows.append(hd.sr.Measurement(name=_code(f'{word}-limit', f'{word.title()} limit over the folds'), value=round(float(value), 4), unit=unit()))
+            rows.append(
+                hd.sr.Measurement(
+                    name=_code(f'{word}-limit', f'{word.title()} limit over the folds'),
+                    value=round(float(value), 4),
+                    unit=unit(),
+                )
+            )
     return rows
 
 def write_report(
@@ -61,15 +67,42 @@ def write_report(
     from ctlab.scans import dicom
     if not findings: raise ValueError('a report without a finding')
     headers, _ = dicom.choose_series(dicom.read_headers(dicom.list_files(series))[0])
-    slices = [completed(pydicom.dcmread(headers[k].path, stop_before_pixels=True)) for k in dicom.geometry(headers).order]
-    device = hd.sr.DeviceObserverIdentifyingAttributes(uid=result_uid('ctlab', algorithm, version), name=f'ctlab: {algorithm}')
+    slices = [
+        completed(pydicom.dcmread(headers[k].path, stop_before_pixels=True)) for k in dicom.geometry(headers).order
+    ]
+    device = hd.sr.DeviceObserverIdentifyingAttributes(
+        uid=result_uid('ctlab', algorithm, version), name=f'ctlab: {algorithm}'
+    )
     context = hd.sr.ObservationContext(observer_device_context=hd.sr.ObserverContext(codes.DCM.Device, device))
-    groups = [_group(f, k, slices, segmentation, hd.sr.AlgorithmIdentification(algorithm, version), uids[1], warnings if k == 0 else ()) for k, f in enumerate(findings)]
-    tree = hd.sr.MeasurementReport(context, _code('PREDICT', 'Automatic reading'), groups, title=codes.DCM.ImagingMeasurementReport)
+    groups = [
+        _group(
+            f,
+            k,
+            slices,
+            segmentation,
+            hd.sr.AlgorithmIdentification(algorithm, version),
+            uids[1],
+            warnings if k == 0 else (),
+        )
+        for k, f in enumerate(findings)
+    ]
+    tree = hd.sr.MeasurementReport(
+        context, _code('PREDICT', 'Automatic reading'), groups, title=codes.DCM.ImagingMeasurementReport
+    )
     evidence = slices + ([segmentation] if segmentation is not None else [])
-    made = hd.sr.Comprehensive3DSR(evidence=evidence, content=tree, series_instance_uid=uids[0], series_number=900, sop_instance_uid=uids[1],
-                                   instance_number=1, manufacturer='ctlab', is_complete=True, is_final=False, is_verified=False,
-                                   series_description=f'ctlab: {RESEARCH}')
+    made = hd.sr.Comprehensive3DSR(
+        evidence=evidence,
+        content=tree,
+        series_instance_uid=uids[0],
+        series_number=900,
+        sop_instance_uid=uids[1],
+        instance_number=1,
+        manufacturer='ctlab',
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+        series_description=f'ctlab: {RESEARCH}',
+    )
     with whole(path) as half: made.save_as(half)
     return Path(path)
 
@@ -78,17 +111,38 @@ def _group(finding, k, slices, segmentation, algorithm, uid, warnings):
     import highdicom as hd
     tracking = hd.sr.TrackingIdentifier(uid=result_uid(uid, k), identifier=finding.name[:64])
     said = [hd.sr.QualitativeEvaluation(_code('use', 'Intended use'), _code('research-only', RESEARCH))]
-    said += [hd.sr.QualitativeEvaluation(_code('doubt', 'Doubt'), _code(f'doubt-{n}', w[:64])) for n, w in enumerate(warnings)]
+    said += [
+        hd.sr.QualitativeEvaluation(_code('doubt', 'Doubt'), _code(f'doubt-{n}', w[:64]))
+        for n, w in enumerate(warnings)
+    ]
     numbers = _measured(finding, algorithm)
-    segment = next((s.SegmentNumber for s in segmentation.SegmentSequence if s.SegmentLabel == finding.name), None) if segmentation is not None else None
+    segment = (
+        next((s.SegmentNumber for s in segmentation.SegmentSequence if s.SegmentLabel == finding.name), None)
+        if segmentation is not None
+        else None
+    )
     if segment is None:
-        return hd.sr.MeasurementsAndQualitativeEvaluations(tracking, finding_type=_code('finding', finding.name[:64]), measurements=numbers, qualitative_evaluations=said,
-                                                           source_images=[hd.sr.SourceImageForMeasurementGroup(s.SOPClassUID, s.SOPInstanceUID) for s in slices[len(slices)//2:len(slices)//2 + 1]])
+        return hd.sr.MeasurementsAndQualitativeEvaluations(
+            tracking,
+            finding_type=_code('finding', finding.name[:64]),
+            measurements=numbers,
+            qualitative_evaluations=said,
+            source_images=[
+                hd.sr.SourceImageForMeasurementGroup(s.SOPClassUID, s.SOPInstanceUID)
+                for s in slices[len(slices) // 2 : len(slices) // 2 + 1]
+            ],
+        )
     where = segmentation.SegmentSequence[segment - 1].SegmentedPropertyTypeCodeSequence[0]
     source = hd.sr.SourceSeriesForSegmentation(slices[0].SeriesInstanceUID)
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-        tracking, referenced_segment=hd.sr.ReferencedSegment(segmentation.SOPClassUID, segmentation.SOPInstanceUID, int(segment), source_series=source),
-        finding_type=_code(where.CodeValue, where.CodeMeaning, where.CodingSchemeDesignator), measurements=numbers, qualitative_evaluations=said)
+        tracking,
+        referenced_segment=hd.sr.ReferencedSegment(
+            segmentation.SOPClassUID, segmentation.SOPInstanceUID, int(segment), source_series=source
+        ),
+        finding_type=_code(where.CodeValue, where.CodeMeaning, where.CodingSchemeDesignator),
+        measurements=numbers,
+        qualitative_evaluations=said,
+    )
 
 # %% auto #0
 __all__ = ['RESEARCH', 'Finding', 'result_uid', 'write_report']

@@ -41,7 +41,9 @@ class Tls:
     "Certificates, as PEM files."
     certificate: str = ''  # ours
     key: str = ''  # ours
-    authority: str = ''  # who must have signed the peer's; without it a server asks for none, and a client trusts the system's
+    authority: str = (
+        ''  # who must have signed the peer's; without it a server asks for none, and a client trusts the system's
+    )
 
     def server(self) -> ssl.SSLContext:
         "For who listens; with an authority, peers without its signature are not heard."
@@ -71,8 +73,9 @@ class Limits:
 def storage_classes() -> list[str]:  # SOP class UIDs
     "Objects that are taken."
     from pydicom import uid
-    names = """CTImageStorage EnhancedCTImageStorage LegacyConvertedEnhancedCTImageStorage MRImageStorage EnhancedMRImageStorage
-        LegacyConvertedEnhancedMRImageStorage SecondaryCaptureImageStorage MultiFrameGrayscaleByteSecondaryCaptureImageStorage
+    names = """CTImageStorage EnhancedCTImageStorage LegacyConvertedEnhancedCTImageStorage MRImageStorage
+        EnhancedMRImageStorage LegacyConvertedEnhancedMRImageStorage SecondaryCaptureImageStorage
+        MultiFrameGrayscaleByteSecondaryCaptureImageStorage
         MultiFrameGrayscaleWordSecondaryCaptureImageStorage MultiFrameTrueColorSecondaryCaptureImageStorage
         SegmentationStorage SurfaceSegmentationStorage BasicTextSRStorage EnhancedSRStorage ComprehensiveSRStorage
         Comprehensive3DSRStorage XRayRadiationDoseSRStorage KeyObjectSelectionDocumentStorage""".split()
@@ -81,16 +84,28 @@ def storage_classes() -> list[str]:  # SOP class UIDs
 def transfer_syntaxes() -> list[str]:
     "How they may be packed; the plain ways first."
     from pydicom import uid
-    names = """ExplicitVRLittleEndian ImplicitVRLittleEndian DeflatedExplicitVRLittleEndian ExplicitVRBigEndian RLELossless
+    names = (
+        """ExplicitVRLittleEndian ImplicitVRLittleEndian DeflatedExplicitVRLittleEndian ExplicitVRBigEndian RLELossless
         JPEGBaseline8Bit JPEGExtended12Bit JPEGLossless JPEGLosslessSV1 JPEGLSLossless JPEGLSNearLossless
         JPEG2000Lossless JPEG2000""".split()
+    )
     return [str(getattr(uid, n)) for n in names]
 
 def _queries():
     "(FIND, MOVE, GET) of the patient's and the study's root."
     from pynetdicom import sop_class as s
-    return [(s.PatientRootQueryRetrieveInformationModelFind, s.PatientRootQueryRetrieveInformationModelMove, s.PatientRootQueryRetrieveInformationModelGet),
-            (s.StudyRootQueryRetrieveInformationModelFind, s.StudyRootQueryRetrieveInformationModelMove, s.StudyRootQueryRetrieveInformationModelGet)]
+    return [
+        (
+            s.PatientRootQueryRetrieveInformationModelFind,
+            s.PatientRootQueryRetrieveInformationModelMove,
+            s.PatientRootQueryRetrieveInformationModelGet,
+        ),
+        (
+            s.StudyRootQueryRetrieveInformationModelFind,
+            s.StudyRootQueryRetrieveInformationModelMove,
+            s.StudyRootQueryRetrieveInformationModelGet,
+        ),
+    ]
 
 # %% ../../nbs/lib/network/01_node.ipynb #edf640f1
 def _wire():
@@ -167,14 +182,15 @@ class _Waiting:
     def __init__(self): self.sizes, self.lock = {}, threading.Lock()
 
     def add(self, who, size):
-        with self.lock: self.sizes[id(who)] = self.sizes.get(id(who), 0) + size
-        return self.sizes[id(who)]
+        with self.lock:
+            self.sizes[id(who)] = total = self.sizes.get(id(who), 0) + size
+        return total
 
     def forget(self, who):
         with self.lock: self.sizes.pop(id(who), None)
 
     @property
-    def total(self): return sum(self.sizes.values())
+    def total(self): return sum(list(self.sizes.values()))
 
 # %% ../../nbs/lib/network/01_node.ipynb #22cc1a83
 @dataclass
@@ -231,7 +247,8 @@ class Node:
         if self._server is None: return
         self._server.shutdown()
         until = time.monotonic() + patience
-        while any(a.is_established for a in self._server.active_associations) and time.monotonic() < until: time.sleep(.02)
+        while any(a.is_established for a in self._server.active_associations) and time.monotonic() < until:
+            time.sleep(0.02)
         for association in self._server.active_associations: association.abort()
         self._server = None
 
@@ -251,8 +268,11 @@ class Node:
             meta = event.file_meta
             head = DicomBytesIO()
             write_file_meta_info(head, meta)
-            kept = self.store.add(b''.join((b'\0'*128, b'DICM', head.getvalue(), event.request.DataSet.getbuffer())), peer)
-            if kept.uid != str(event.request.AffectedSOPInstanceUID) and not self.store.names: log.warning('%s: calls it %s', kept.uid, event.request.AffectedSOPInstanceUID)
+            kept = self.store.add(
+                b''.join((b'\0' * 128, b'DICM', head.getvalue(), event.request.DataSet.getbuffer())), peer
+            )
+            if kept.uid != str(event.request.AffectedSOPInstanceUID) and not self.store.names:
+                log.warning('%s: calls it %s', kept.uid, event.request.AffectedSOPInstanceUID)
             if self.arrived and kept.new: self.arrived(kept)
             return 0
         except Refused as error: return error.status
@@ -269,7 +289,9 @@ class Node:
         for element in ds:
             if element.keyword and element.keyword != 'QueryRetrieveLevel' and element.VR != 'SQ':
                 value = element.value
-                keys[element.keyword] = '' if value is None else '\\'.join(map(str, value)) if element.VM > 1 else str(value).strip()
+                keys[element.keyword] = (
+                    '' if value is None else '\\'.join(map(str, value)) if element.VM > 1 else str(value).strip()
+                )
         return level, keys
 
     def _find(self, event):
@@ -286,7 +308,12 @@ class Node:
     def _wanted(self, event):
         "Files of a C-GET or C-MOVE."
         level, keys = self._identifier(event)
-        unique = {'PATIENT': 'PatientID', 'STUDY': 'StudyInstanceUID', 'SERIES': 'SeriesInstanceUID', 'IMAGE': 'SOPInstanceUID'}
+        unique = {
+            'PATIENT': 'PatientID',
+            'STUDY': 'StudyInstanceUID',
+            'SERIES': 'SeriesInstanceUID',
+            'IMAGE': 'SOPInstanceUID',
+        }
         if not keys.get(unique[level]): raise ValueError(f'{level} without {unique[level]}')
         return list(self.store.find('IMAGE', {k: v for k, v in keys.items() if k in unique.values()}))
 
@@ -295,7 +322,8 @@ class Node:
         try: wanted = self._wanted(event)
         except Exception: yield 0; yield 0xA900, None; return
         takes = {}
-        for context in event.assoc.accepted_contexts: takes.setdefault(str(context.abstract_syntax), set()).update(map(str, context.transfer_syntax))
+        for context in event.assoc.accepted_contexts:
+            takes.setdefault(str(context.abstract_syntax), set()).update(map(str, context.transfer_syntax))
         yield from self._sent(event, wanted, takes)
 
     def _sent(self, event, wanted, takes):
@@ -314,7 +342,9 @@ class Node:
         except Exception: yield None, None; return
         contexts = contexts_for((f['SOPClassUID'], f['syntax']) for f in wanted)
         takes = accepted(self.title, target, contexts, self.tls)
-        yield target.host, target.port, {'contexts': contexts, 'ae_title': target.title} | ({'tls_args': (self.tls.client(), target.host)} if self.tls else {})
+        yield target.host, target.port, {'contexts': contexts, 'ae_title': target.title} | (
+            {'tls_args': (self.tls.client(), target.host)} if self.tls else {}
+        )
         yield from self._sent(event, wanted, takes)
 
 def answer(
@@ -368,7 +398,8 @@ def accepted(
     "What a peer would take."
     takes = {}
     with associated(title, peer, contexts, tls) as association:
-        for context in association.accepted_contexts: takes.setdefault(str(context.abstract_syntax), set()).update(map(str, context.transfer_syntax))
+        for context in association.accepted_contexts:
+            takes.setdefault(str(context.abstract_syntax), set()).update(map(str, context.transfer_syntax))
     return takes
 
 class PeerError(OSError):
@@ -391,11 +422,22 @@ def associated(
     ae = AE(title)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = timeout
     ae.maximum_pdu_size = Limits.pdu
-    made = ae.associate(peer.host, peer.port, contexts, peer.title, ext_neg=[build_role(r, scp_role=True) for r in roles],
-                        tls_args=(tls.client(), peer.host) if tls else None, evt_handlers=list(handlers))
+    made = ae.associate(
+        peer.host,
+        peer.port,
+        contexts,
+        peer.title,
+        ext_neg=[build_role(r, scp_role=True) for r in roles],
+        tls_args=(tls.client(), peer.host) if tls else None,
+        evt_handlers=list(handlers),
+    )
     if not made.is_established:
-        if made.is_rejected: why = {3: 'does not know the calling title ' + title, 7: f'is not called {peer.title}'}.get(made.acceptor.primitive.diagnostic, 'rejects the association')
-        elif made.acceptor.primitive is not None and made.acceptor.primitive.result == 0: why = 'answers, and takes none of what was offered'
+        if made.is_rejected:
+            why = {3: 'does not know the calling title ' + title, 7: f'is not called {peer.title}'}.get(
+                made.acceptor.primitive.diagnostic, 'rejects the association'
+            )
+        elif made.acceptor.primitive is not None and made.acceptor.primitive.result == 0:
+            why = 'answers, and takes none of what was offered'
         else: why = 'does not answer; are host, port and TLS right, and does it run?'
         raise PeerError(f'{peer}: {why}')
     try: yield made

@@ -7,7 +7,19 @@ from __future__ import annotations
 import hashlib, io, logging, time
 from dataclasses import dataclass, field
 from pathlib import Path
-from .node import Limits, Node, Peer, PeerError, Tls, _queries, associated, contexts_for, packed_for, storage_classes, transfer_syntaxes
+from ctlab.network.node import (
+    Limits,
+    Node,
+    Peer,
+    PeerError,
+    Tls,
+    _queries,
+    associated,
+    contexts_for,
+    packed_for,
+    storage_classes,
+    transfer_syntaxes,
+)
 from .store import LEVELS, Refused, Store, described
 from ..scans.dicom import list_files
 
@@ -24,7 +36,8 @@ class Moved:
 
     def __str__(self):
         rate = f', {self.bytes/1e6/self.seconds:.0f} MB/s' if self.seconds and self.bytes else ''
-        return f'{self.moved} objects in {self.seconds:.1f} s{rate}; {self.there} were there already; {len(self.failed)} failed'
+        rest = f'{self.there} were there already; {len(self.failed)} failed'
+        return f'{self.moved} objects in {self.seconds:.1f} s{rate}; {rest}'
 
 def echo(
     peer: Peer,
@@ -59,8 +72,10 @@ def ask(
         if not association.accepted_contexts: raise PeerError(f'{peer}: answers no queries')
         for status, found in association.send_c_find(wanted, model):
             if 'Status' not in status: raise PeerError(f'{peer}: the line broke during a query')
-            if status.Status in (0xFF00, 0xFF01): rows.append({e.keyword: '' if e.value is None else str(e.value) for e in found if e.keyword})
-            elif status.Status: raise PeerError(f'{peer}: a query at level {level} ended with status {status.Status:04X}')
+            if status.Status in (0xFF00, 0xFF01):
+                rows.append({e.keyword: '' if e.value is None else str(e.value) for e in found if e.keyword})
+            elif status.Status:
+                raise PeerError(f'{peer}: a query at level {level} ended with status {status.Status:04X}')
     return rows
 
 # %% auto #0
@@ -84,7 +99,14 @@ def _objects(files, result):
             with open(path, 'rb') as file: block = file.read(1 << 16)
             try: found, syntax = described(block)
             except Refused: found, syntax = described(Path(path).read_bytes())
-            yield _Object(str(path), found['SOPInstanceUID'], found['SeriesInstanceUID'], found['StudyInstanceUID'], found['SOPClassUID'], syntax)
+            yield _Object(
+                str(path),
+                found['SOPInstanceUID'],
+                found['SeriesInstanceUID'],
+                found['StudyInstanceUID'],
+                found['SOPClassUID'],
+                syntax,
+            )
         except (Refused, OSError) as error: result.failed.append((str(path), str(error)))
 
 def send(
@@ -100,7 +122,8 @@ def send(
     "Send objects; what the peer has is left out."
     result, start = Moved(), time.perf_counter()
     files = source if isinstance(source, (list, tuple)) else [source] if Path(source).is_file() else list_files(source)
-    if not isinstance(source, (list, tuple)) and not Path(source).exists(): raise FileNotFoundError(f'{source}: no such file or folder')
+    if not isinstance(source, (list, tuple)) and not Path(source).exists():
+        raise FileNotFoundError(f'{source}: no such file or folder')
     waiting = list({o.uid: o for o in _objects(files, result)}.values())
     total, book = len(waiting), _Ledger(ledger, peer)
     if not again:
@@ -134,9 +157,17 @@ def _has(peer, objects, title, tls):
     "UIDs that a peer has of these series; None when it cannot say."
     found = set()
     for study, series in sorted({(o.study, o.series) for o in objects}):
-        try: rows = ask(peer, 'IMAGE', {'StudyInstanceUID': study, 'SeriesInstanceUID': series, 'SOPInstanceUID': ''}, title, tls)
+        try:
+            rows = ask(
+                peer,
+                'IMAGE',
+                {'StudyInstanceUID': study, 'SeriesInstanceUID': series, 'SOPInstanceUID': ''},
+                title,
+                tls,
+            )
         except PeerError as error:
-            if 'does not answer' in str(error) or 'calling title' in str(error) or 'not called' in str(error): raise
+            if 'does not answer' in str(error) or 'calling title' in str(error) or 'not called' in str(error):
+                raise
             return None
         found |= {r.get('SOPInstanceUID', '') for r in rows}
     return found
@@ -147,7 +178,8 @@ def _send_some(peer, objects, title, tls, result, book, progress, total):
     kinds, left = [], list(objects)
     with associated(title, peer, contexts_for((o.sop, o.syntax) for o in objects), tls) as association:
         takes = {}
-        for context in association.accepted_contexts: takes.setdefault(str(context.abstract_syntax), set()).update(map(str, context.transfer_syntax))
+        for context in association.accepted_contexts:
+            takes.setdefault(str(context.abstract_syntax), set()).update(map(str, context.transfer_syntax))
         for o in objects:
             if not association.is_established: break
             if not takes.get(o.sop):
@@ -155,8 +187,13 @@ def _send_some(peer, objects, title, tls, result, book, progress, total):
             status = _send_one(association, o, takes[o.sop])
             if status is None: break  # nobody heard us: it stays to be sent
             left.remove(o)
-            if status in (0, 0xB000, 0xB006, 0xB007): result.moved += 1; result.bytes += Path(o.path).stat().st_size; book.note(o.uid)
-            else: result.failed.append((o.path, status if isinstance(status, str) else f'{peer} refuses it with status {status:04X}'))
+            if status in (0, 0xB000, 0xB006, 0xB007):
+                result.moved += 1
+                result.bytes += Path(o.path).stat().st_size
+                book.note(o.uid)
+            else:
+                why = status if isinstance(status, str) else f'{peer} refuses it with status {status:04X}'
+                result.failed.append((o.path, why))
             if progress: progress(result.moved + result.there + len(result.failed), total)
     return left
 
@@ -192,10 +229,15 @@ def fetch(
     try:
         total = sum(len(images) for _, _, images in wanted)
         for study, series, images in wanted:
-            have = set() if store.names else {f['SOPInstanceUID'] for f in store.find('IMAGE', {'SeriesInstanceUID': series})}
+            have = (
+                set()
+                if store.names
+                else {f['SOPInstanceUID'] for f in store.find('IMAGE', {'SeriesInstanceUID': series})}
+            )
             missing = {uid: sop for uid, sop in images.items() if uid not in have}
             result.there += len(images) - len(missing)
-            if missing: _fetch_series(peer, store, study, series, missing, len(missing) == len(images), how, title, tls, result)
+            if missing:
+                _fetch_series(peer, store, study, series, missing, len(missing) == len(images), how, title, tls, result)
             if progress: progress(result.moved + result.there + len(result.failed), total)
     finally:
         if listening: listening.stop()
@@ -205,13 +247,45 @@ def fetch(
 def _series_of(peer, keys, title, tls):
     "[(study, series, {uid: SOP class})] of what is wanted, as the peer tells."
     series_uid = keys.get('SeriesInstanceUID', '')
-    studies = [keys['StudyInstanceUID']] if keys.get('StudyInstanceUID') else [
-        r['StudyInstanceUID'] for r in ask(peer, 'STUDY', {'StudyInstanceUID': '', 'PatientID': ''} | {k: v for k, v in keys.items() if k not in LEVELS['SERIES']}, title, tls)]
+    studies = (
+        [keys['StudyInstanceUID']]
+        if keys.get('StudyInstanceUID')
+        else [
+            r['StudyInstanceUID']
+            for r in ask(
+                peer,
+                'STUDY',
+                {'StudyInstanceUID': '', 'PatientID': ''}
+                | {k: v for k, v in keys.items() if k not in LEVELS['SERIES']},
+                title,
+                tls,
+            )
+        ]
+    )
     rows = []
     for study in studies:
-        for r in ask(peer, 'SERIES', {'StudyInstanceUID': study, 'SeriesInstanceUID': series_uid, 'Modality': keys.get('Modality', '')}, title, tls):
-            images = ask(peer, 'IMAGE', {'StudyInstanceUID': study, 'SeriesInstanceUID': r['SeriesInstanceUID'], 'SOPInstanceUID': '', 'SOPClassUID': ''}, title, tls)
-            rows.append((study, r['SeriesInstanceUID'], {i['SOPInstanceUID']: i.get('SOPClassUID', '') for i in images}))
+        for r in ask(
+            peer,
+            'SERIES',
+            {'StudyInstanceUID': study, 'SeriesInstanceUID': series_uid, 'Modality': keys.get('Modality', '')},
+            title,
+            tls,
+        ):
+            images = ask(
+                peer,
+                'IMAGE',
+                {
+                    'StudyInstanceUID': study,
+                    'SeriesInstanceUID': r['SeriesInstanceUID'],
+                    'SOPInstanceUID': '',
+                    'SOPClassUID': '',
+                },
+                title,
+                tls,
+            )
+            rows.append(
+                (study, r['SeriesInstanceUID'], {i['SOPInstanceUID']: i.get('SOPClassUID', '') for i in images})
+            )
     return rows
 
 def _fetch_series(peer, store, study, series, missing, everything, how, title, tls, result):
@@ -233,17 +307,27 @@ def _fetch_series(peer, store, study, series, missing, everything, how, title, t
     classes = sorted({s for s in missing.values() if s} or set(storage_classes()))
     each = [[s] for s in transfer_syntaxes()] if len(classes) < 9 else [transfer_syntaxes()]
     contexts = [build_context(model)] + ([build_context(c, s) for c in classes for s in each] if how == 'get' else [])
-    with associated(title, peer, contexts, tls, classes if how == 'get' else (), [(evt.EVT_C_STORE, take)]) as association:
+    with associated(
+        title, peer, contexts, tls, classes if how == 'get' else (), [(evt.EVT_C_STORE, take)]
+    ) as association:
         for uid in [''] if everything else missing:
             ds = Dataset()
-            ds.QueryRetrieveLevel, ds.StudyInstanceUID, ds.SeriesInstanceUID = 'IMAGE' if uid else 'SERIES', study, series
+            ds.QueryRetrieveLevel, ds.StudyInstanceUID, ds.SeriesInstanceUID = (
+                'IMAGE' if uid else 'SERIES',
+                study,
+                series,
+            )
             if uid: ds.SOPInstanceUID = uid
             answers = association.send_c_move(ds, title, model) if how == 'move' else association.send_c_get(ds, model)
             last = None
             for status, _ in answers: last = status
-            if last is None or 'Status' not in last: raise PeerError(f'{peer}: the line broke while {series} was fetched; once more goes on where it stopped')
+            if last is None or 'Status' not in last:
+                raise PeerError(
+                    f'{peer}: the line broke while {series} was fetched; once more goes on where it stopped'
+                )
             if last.Status not in (0, 0xB000): raise PeerError(f'{peer}: sends no {series}: status {last.Status:04X}')
     if how == 'move': got = {f['SOPInstanceUID'] for f in store.find('IMAGE', {'SeriesInstanceUID': series})} - before
     result.moved += len(got)
     known = {u for u, _ in result.failed}
-    if not store.names: result.failed += [(u, 'the peer did not send it') for u in missing if u not in set(got) and u not in known]
+    if not store.names:
+        result.failed += [(u, 'the peer did not send it') for u in missing if u not in set(got) and u not in known]

@@ -32,8 +32,12 @@ class Rule:
         "Does the rule speak of this series?"
         try: thick = float(series.get('SliceThickness') or self.thickness[0])
         except ValueError: return False
-        return (series.get('Modality') == self.modality and slices >= self.slices and self.thickness[0] <= thick <= self.thickness[1]
-                and (not self.body_part or series.get('BodyPartExamined', '') in self.body_part))
+        return (
+            series.get('Modality') == self.modality
+            and slices >= self.slices
+            and self.thickness[0] <= thick <= self.thickness[1]
+            and (not self.body_part or series.get('BodyPartExamined', '') in self.body_part)
+        )
 
 @dataclass(frozen=True)
 class Rules:
@@ -48,22 +52,34 @@ def read_rules(
     "Rules from a file; what is wrong with it is said in words."
     import tomllib
     path = Path(path)
-    try: given = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error: raise ValueError(f'{path}: {error}') from error
+    try:
+        given = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f'{path}: {error}') from error
     known = {f.name for f in fields(Rule)}
-    if strange := set(given) - {'quiet', 'send_to', 'rule'}: raise ValueError(f"{path}: {', '.join(sorted(strange))}: expected quiet, send_to and [[rule]]")
+    if strange := set(given) - {'quiet', 'send_to', 'rule'}:
+        raise ValueError(f"{path}: {', '.join(sorted(strange))}: expected quiet, send_to and [[rule]]")
     made = []
     for r in given.get('rule', []):
-        if strange := set(r) - known: raise ValueError(f"{path}: {', '.join(sorted(strange))}: a rule has {', '.join(sorted(known))}")
-        if not re.fullmatch(r'[\w-]{1,40}', str(r.get('name', ''))): raise ValueError(f'{path}: a rule has a name of letters, digits and -')
-        if r.get('do', 'segment') not in ('segment', 'predict'): raise ValueError(f"{path}: do = {r['do']!r}: expected segment or predict")
-        if r.get('do') == 'predict' and not r.get('model'): raise ValueError(f"{path}: rule {r['name']}: predict needs model, the folder of a run")
+        if strange := set(r) - known:
+            raise ValueError(f"{path}: {', '.join(sorted(strange))}: a rule has {', '.join(sorted(known))}")
+        if not re.fullmatch(r'[\w-]{1,40}', str(r.get('name', ''))):
+            raise ValueError(f'{path}: a rule has a name of letters, digits and -')
+        if r.get('do', 'segment') not in ('segment', 'predict'):
+            raise ValueError(f"{path}: do = {r['do']!r}: expected segment or predict")
+        if r.get('do') == 'predict' and not r.get('model'):
+            raise ValueError(f"{path}: rule {r['name']}: predict needs model, the folder of a run")
         thick = r.get('thickness', Rule.thickness)
-        if len(thick) != 2 or not all(isinstance(v, (int, float)) for v in thick): raise ValueError(f'{path}: thickness = [least, most] in mm')
+        if len(thick) != 2 or not all(isinstance(v, (int, float)) for v in thick):
+            raise ValueError(f'{path}: thickness = [least, most] in mm')
         made.append(Rule(**r | {'thickness': tuple(map(float, thick)), 'body_part': tuple(r.get('body_part', ()))}))
     if not made: raise ValueError(f'{path}: holds no [[rule]]')
     if len({r.name for r in made}) < len(made): raise ValueError(f'{path}: two rules of one name')
-    return Rules(tuple(made), float(given.get('quiet', Rules.quiet)), read_peer(given['send_to']) if given.get('send_to') else None)
+    return Rules(
+        tuple(made),
+        float(given.get('quiet', Rules.quiet)),
+        read_peer(given['send_to']) if given.get('send_to') else None,
+    )
 
 # %% ../../nbs/lib/network/05_reader.ipynb #1d50b1a3
 def _version(rule):
@@ -80,7 +96,9 @@ def images_of(
     series: str,  # SeriesInstanceUID
 ) -> str:  # a hash
     "Which images a series has now."
-    return hashlib.sha1(' '.join(sorted(f['SOPInstanceUID'] for f in store.find('IMAGE', {'SeriesInstanceUID': series}))).encode()).hexdigest()[:16]
+    return hashlib.sha1(
+        ' '.join(sorted(f['SOPInstanceUID'] for f in store.find('IMAGE', {'SeriesInstanceUID': series}))).encode()
+    ).hexdigest()[:16]
 
 def read_one(
     folder: str | Path,  # of the store
@@ -94,13 +112,20 @@ def read_one(
     there = lambda k: next((Path(f['path']) for f in store.find('IMAGE', {'SOPInstanceUID': uids[k][1]})), None)
     if there('sr'): return [u for k, (_, u) in uids.items() if there(k)]
     with tempfile.TemporaryDirectory(dir=store._incoming.parent, prefix='.reading-') as t:
-        findings, doubts = (_segmented if rule.do == 'segment' else _predicted)(place, rule, Path(t), uids['seg'], facts[-1])
+        findings, doubts = (_segmented if rule.do == 'segment' else _predicted)(
+            place, rule, Path(t), uids['seg'], facts[-1]
+        )
         if (Path(t)/'seg.dcm').exists() and not there('seg'): _kept(store, Path(t)/'seg.dcm')
         segmentation = None
         if there('seg'):
             import highdicom as hd
             segmentation = hd.seg.segread(there('seg'))
-        _kept(store, write_report(place, findings, Path(t)/'sr.dcm', uids['sr'], *facts[-1].rsplit(' ', 1), segmentation, doubts))
+        _kept(
+            store,
+            write_report(
+                place, findings, Path(t) / 'sr.dcm', uids['sr'], *facts[-1].rsplit(' ', 1), segmentation, doubts
+            ),
+        )
     return [u for k, (_, u) in uids.items() if there(k)]
 
 def _kept(store, path):
@@ -117,7 +142,9 @@ def _segmented(place, rule, out, uids, version):
     found = segment(place, model=rule.model)
     names = {n: k for k, n in enumerate(found.meta['structures'], 1)}
     voxel = float(np.prod(found.spacing))/1000
-    volumes = [Finding(n, float((found.array == k).sum()*voxel), 'mL') for n, k in names.items() if (found.array == k).any()]
+    volumes = [
+        Finding(n, float((found.array == k).sum() * voxel), 'mL') for n, k in names.items() if (found.array == k).any()
+    ]
     doubts = list(found.meta.get('warnings', []))
     if not volumes: return [Finding('no organ was found', 0., 'mL')], doubts
     try: write_seg(found, place, out/'seg.dcm', *version.rsplit(' ', 1), numbers=names, uids=uids)
@@ -132,7 +159,8 @@ def _predicted(place, rule, out, uids, version):
     return [Finding(f'{r.target} {r.grade}', r.probability, '1', r.low, r.high) for r in hurt.itertuples()], []
 
 # %% ../../nbs/lib/network/05_reader.ipynb #8b50cbb1
-_WORK = """CREATE TABLE IF NOT EXISTS work (series TEXT, rule TEXT, images TEXT, state TEXT, tries INTEGER DEFAULT 0, words TEXT DEFAULT '',
+_WORK = """CREATE TABLE IF NOT EXISTS work (series TEXT, rule TEXT, images TEXT, state TEXT,
+           tries INTEGER DEFAULT 0, words TEXT DEFAULT '',
            results TEXT DEFAULT '[]', due REAL DEFAULT 0, PRIMARY KEY (series, rule, images))"""
 
 @dataclass
@@ -149,23 +177,32 @@ class Reader:
 
     def __post_init__(self):
         self.store._db.execute(_WORK)
-        self.store._db.execute("UPDATE work SET state = 'waiting' WHERE state = 'reading'")  # whoever was reading is dead
+        self.store._db.execute(
+            "UPDATE work SET state = 'waiting' WHERE state = 'reading'"
+        )  # whoever was reading is dead
 
     def look(self) -> int:  # how many are new
         "Put quiet studies into the queue."
         new = 0
         for study in self.store.quiet(self.rules.quiet):
-            for series in self.store.find('SERIES', {'StudyInstanceUID': study}, counts=('NumberOfSeriesRelatedInstances',)):
+            for series in self.store.find(
+                'SERIES', {'StudyInstanceUID': study}, counts=('NumberOfSeriesRelatedInstances',)
+            ):
                 for rule in self.rules.rules:
                     if not rule.wants(series, int(series['NumberOfSeriesRelatedInstances'])): continue
                     uid = series['SeriesInstanceUID']
-                    new += self.store._db.execute("INSERT OR IGNORE INTO work (series, rule, images, state) VALUES (?, ?, ?, 'waiting')",
-                                                  (uid, rule.name, images_of(self.store, uid))).rowcount
+                    new += self.store._db.execute(
+                        "INSERT OR IGNORE INTO work (series, rule, images, state) VALUES (?, ?, ?, 'waiting')",
+                        (uid, rule.name, images_of(self.store, uid)),
+                    ).rowcount
         return new
 
     def _take(self, state):
         "The next piece of work in a state."
-        return self.store._db.execute('SELECT rowid, series, rule, tries, results FROM work WHERE state = ? AND due <= ? ORDER BY rowid', (state, time.time())).fetchone()
+        return self.store._db.execute(
+            'SELECT rowid, series, rule, tries, results FROM work WHERE state = ? AND due <= ? ORDER BY rowid',
+            (state, time.time()),
+        ).fetchone()
 
     def _note(self, row, state, **values):
         sets = ', '.join(f'{k} = ?' for k in ('state', *values))
@@ -174,7 +211,9 @@ class Reader:
     def work(self) -> bool:  # was there something to do?
         "Read one series, or send the findings of one."
         if (job := self._take('waiting')): self._read(*job[:4]); return True
-        if self.rules.send_to and (job := self._take('kept')): self._send(job[0], job[3], json.loads(job[4])); return True
+        if self.rules.send_to and (job := self._take('kept')):
+            self._send(job[0], job[3], json.loads(job[4]))
+            return True
         return False
 
     def _read(self, row, series, name, tries):
@@ -183,8 +222,10 @@ class Reader:
         self._note(row, 'reading', tries=tries + 1)
         log.info('reading %s by %s', series, name)
         good, words = in_own_process(str(self.store.folder), series, rule, self.patience)
-        if good: self._note(row, 'kept', results=json.dumps(words), tries=0, words='')
-        elif tries + 1 < self.tries: self._note(row, 'waiting', words=words, due=time.time() + min(self.pause, 2**tries))
+        if good:
+            self._note(row, 'kept', results=json.dumps(words), tries=0, words='')
+        elif tries + 1 < self.tries:
+            self._note(row, 'waiting', words=words, due=time.time() + min(self.pause, 2**tries))
         else:
             log.warning('%s by %s: %s', series, name, words)
             self._note(row, 'failed', words=words)
@@ -194,8 +235,16 @@ class Reader:
         files = [str(p) for uid in results for p in self.store.paths(SOPInstanceUID=uid)]
         try: done = send(self.rules.send_to, files, self.title, self.tls, tries=1)
         except (PeerError, OSError) as error: done, words = None, str(error)
-        if done and not done.failed: self._note(row, 'sent', words=str(self.rules.send_to))
-        else: self._note(row, 'kept', tries=tries + 1, words=words if done is None else done.failed[0][1], due=time.time() + min(86400, self.pause*2**tries))
+        if done and not done.failed:
+            self._note(row, 'sent', words=str(self.rules.send_to))
+        else:
+            self._note(
+                row,
+                'kept',
+                tries=tries + 1,
+                words=words if done is None else done.failed[0][1],
+                due=time.time() + min(86400, self.pause * 2**tries),
+            )
 
     def state(self) -> dict:  # state -> how many
         "How the queue stands."
@@ -231,9 +280,13 @@ def in_own_process(
 ) -> tuple[bool, object]:  # (True, UIDs of the findings), or (False, why not)
     "A reading that cannot take its reader with it."
     import subprocess, sys
-    task = json.dumps({'folder': folder, 'series': series, 'rule': {f.name: getattr(rule, f.name) for f in fields(Rule)}})
+    task = json.dumps(
+        {'folder': folder, 'series': series, 'rule': {f.name: getattr(rule, f.name) for f in fields(Rule)}}
+    )
     code = 'from ctlab.network.reader import own_process; own_process()'
-    child = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try: out, err = child.communicate(task, timeout=patience)
     except subprocess.TimeoutExpired:
         child.kill(); child.communicate()

@@ -21,10 +21,13 @@ NO_ROOM, NOT_UNDERSTOOD, DUPLICATE, NOT_OF_ITS_CLASS = 0xA700, 0xC000, 0x0111, 0
 
 LEVELS = {
     'PATIENT': 'PatientName PatientID PatientBirthDate PatientSex'.split(),
-    'STUDY': 'StudyInstanceUID StudyDate StudyTime AccessionNumber StudyID StudyDescription ReferringPhysicianName'.split(),
-    'SERIES': """SeriesInstanceUID Modality SeriesNumber SeriesDescription SeriesDate SeriesTime BodyPartExamined Manufacturer
+    'STUDY': """StudyInstanceUID StudyDate StudyTime AccessionNumber StudyID StudyDescription
+        ReferringPhysicianName""".split(),
+    'SERIES': """SeriesInstanceUID Modality SeriesNumber SeriesDescription SeriesDate SeriesTime
+        BodyPartExamined Manufacturer
         SliceThickness FrameOfReferenceUID ProtocolName""".split(),
-    'IMAGE': 'SOPInstanceUID SOPClassUID InstanceNumber Rows Columns BitsAllocated NumberOfFrames ContentDate ContentTime'.split(),
+    'IMAGE': """SOPInstanceUID SOPClassUID InstanceNumber Rows Columns BitsAllocated NumberOfFrames ContentDate
+        ContentTime""".split(),
 }
 _KEYS = tuple(k for keys in LEVELS.values() for k in keys)
 _UID = re.compile(r'[0-9]+(\.[0-9]+)*')
@@ -89,7 +92,8 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS patient (number INTEGER PRIMARY KEY, patient_id TEXT UNIQUE, attributes TEXT);
 CREATE TABLE IF NOT EXISTS study (uid TEXT PRIMARY KEY, patient INTEGER, attributes TEXT, changed REAL);
 CREATE TABLE IF NOT EXISTS series (number INTEGER PRIMARY KEY, uid TEXT UNIQUE, study TEXT, kind TEXT, attributes TEXT);
-CREATE TABLE IF NOT EXISTS instance (uid TEXT PRIMARY KEY, series INTEGER, path TEXT, syntax TEXT, size INTEGER, sha TEXT, attributes TEXT);
+CREATE TABLE IF NOT EXISTS instance (uid TEXT PRIMARY KEY, series INTEGER, path TEXT, syntax TEXT, size INTEGER, sha TEXT,
+    attributes TEXT);
 CREATE TABLE IF NOT EXISTS refused (at REAL, peer TEXT, uid TEXT, reason TEXT);
 CREATE INDEX IF NOT EXISTS studies_of ON study (patient);
 CREATE INDEX IF NOT EXISTS series_of ON series (study);
@@ -100,9 +104,15 @@ _JOINS['SERIES'] = _JOINS['STUDY'] + ' JOIN series s ON s.study = t.uid'
 _JOINS['IMAGE'] = _JOINS['SERIES'] + ' JOIN instance i ON i.series = s.number'
 COUNTS = {
     'NumberOfPatientRelatedStudies': ('PATIENT', 'SELECT count(*) FROM study WHERE patient = p.number'),
-    'ModalitiesInStudy': ('STUDY', "SELECT group_concat(DISTINCT json_extract(attributes, '$.Modality')) FROM series WHERE study = t.uid"),
+    'ModalitiesInStudy': (
+        'STUDY',
+        "SELECT group_concat(DISTINCT json_extract(attributes, '$.Modality')) FROM series WHERE study = t.uid",
+    ),
     'NumberOfStudyRelatedSeries': ('STUDY', 'SELECT count(*) FROM series WHERE study = t.uid'),
-    'NumberOfStudyRelatedInstances': ('STUDY', 'SELECT count(*) FROM instance JOIN series ON instance.series = series.number WHERE study = t.uid'),
+    'NumberOfStudyRelatedInstances': (
+        'STUDY',
+        'SELECT count(*) FROM instance JOIN series ON instance.series = series.number WHERE study = t.uid',
+    ),
     'NumberOfSeriesRelatedInstances': ('SERIES', 'SELECT count(*) FROM instance WHERE series = s.number'),
 }
 
@@ -159,7 +169,8 @@ class Store:
             words = Refused(f'the store cannot write ({error.strerror or error})', NO_ROOM)
             log.error('%s: %s', self.folder, words)
             raise words from error
-        except sqlite3.OperationalError as error: raise Refused(f'the index cannot be written ({error})', NO_ROOM) from error
+        except sqlite3.OperationalError as error:
+            raise Refused(f'the index cannot be written ({error})', NO_ROOM) from error
 
     def _without_owner(self, raw):
         import pydicom
@@ -169,14 +180,18 @@ class Store:
             deidentified(ds, self.names)
             ds.save_as(clean := io.BytesIO())
         except NotClean as error: raise Refused(f'not de-identified: {error}', NOT_OF_ITS_CLASS) from error
-        except Exception as error: raise Refused(f'not de-identified: {type(error).__name__}', NOT_OF_ITS_CLASS) from error
+        except Exception as error:
+            raise Refused(f'not de-identified: {type(error).__name__}', NOT_OF_ITS_CLASS) from error
         return clean.getvalue()
 
     def _note(self, peer, error, raw):
         "Count what was refused."
         log.warning('refused from %s: %s', peer or 'somebody', error)
         with contextlib.suppress(sqlite3.Error):
-            self._db.execute('INSERT INTO refused VALUES (?, ?, ?, ?)', (time.time(), peer, hashlib.sha1(raw).hexdigest(), str(error)))
+            self._db.execute(
+                'INSERT INTO refused VALUES (?, ?, ?, ?)',
+                (time.time(), peer, hashlib.sha1(raw).hexdigest(), str(error)),
+            )
 
     def room(self) -> bool:
         "Is there room for more?"
@@ -202,7 +217,9 @@ class Store:
 
     def _there(self, uid, sha, raw):
         "The object of this UID, if there is one; another content under the same UID is refused."
-        row = self._db.execute(f"SELECT i.sha, i.path, s.uid, t.uid FROM {_JOINS['IMAGE']} WHERE i.uid = ?", (uid,)).fetchone()
+        row = self._db.execute(
+            f"SELECT i.sha, i.path, s.uid, t.uid FROM {_JOINS['IMAGE']} WHERE i.uid = ?", (uid,)
+        ).fetchone()
         if row is None: return None
         path = self.folder/row[1]
         if row[0] != sha and not _same(path, raw):
@@ -214,12 +231,18 @@ class Store:
         patient = self._patient(db, found)
         study, series = found['StudyInstanceUID'], found['SeriesInstanceUID']
         row = db.execute('SELECT patient FROM study WHERE uid = ?', (study,)).fetchone()
-        if row is None: db.execute('INSERT INTO study VALUES (?, ?, ?, ?)', (study, patient, _packed(found, 'STUDY'), time.time()))
+        if row is None:
+            db.execute('INSERT INTO study VALUES (?, ?, ?, ?)', (study, patient, _packed(found, 'STUDY'), time.time()))
         elif row[0] != patient: raise Refused(f'study {study} belongs to another patient here', NOT_OF_ITS_CLASS)
         row = db.execute('SELECT number, study, kind FROM series WHERE uid = ?', (series,)).fetchone()
-        if row is not None and row[1] != study: raise Refused(f'series {series} belongs to another study here', NOT_OF_ITS_CLASS)
+        if row is not None and row[1] != study:
+            raise Refused(f'series {series} belongs to another study here', NOT_OF_ITS_CLASS)
         if row is None:
-            kind = 'train_images' if found['SOPClassUID'] in _SCANS or found['SOPClassUID'].startswith(tuple(f'{s}.' for s in _SCANS)) else 'objects'
+            kind = (
+                'train_images'
+                if found['SOPClassUID'] in _SCANS or found['SOPClassUID'].startswith(tuple(f'{s}.' for s in _SCANS))
+                else 'objects'
+            )
             number = db.execute('INSERT INTO series (uid, study, kind, attributes) VALUES (?, ?, ?, ?)',
                                 (series, study, kind, _packed(found, 'SERIES'))).lastrowid
         else: number, _, kind = row
@@ -230,15 +253,29 @@ class Store:
         return folder/f'{n}.dcm'
 
     def _patient(self, db, found):
-        name = found.get('PatientID', '') or f"study {found['StudyInstanceUID']}"  # nobody's studies are not one person's
+        name = (
+            found.get('PatientID', '') or f"study {found['StudyInstanceUID']}"
+        )  # nobody's studies are not one person's
         row = db.execute('SELECT number FROM patient WHERE patient_id = ?', (name,)).fetchone()
         if row: return row[0]
-        return db.execute('INSERT INTO patient (patient_id, attributes) VALUES (?, ?)', (name, _packed(found, 'PATIENT'))).lastrowid
+        return db.execute(
+            'INSERT INTO patient (patient_id, attributes) VALUES (?, ?)', (name, _packed(found, 'PATIENT'))
+        ).lastrowid
 
     def _enter(self, db, found, syntax, path, size, sha):
         number = int(path.parent.name)
-        db.execute('INSERT INTO instance VALUES (?, ?, ?, ?, ?, ?, ?)',
-                   (found['SOPInstanceUID'], number, path.relative_to(self.folder).as_posix(), syntax, size, sha, _packed(found, 'IMAGE')))
+        db.execute(
+            'INSERT INTO instance VALUES (?, ?, ?, ?, ?, ?, ?)',
+            (
+                found['SOPInstanceUID'],
+                number,
+                path.relative_to(self.folder).as_posix(),
+                syntax,
+                size,
+                sha,
+                _packed(found, 'IMAGE'),
+            ),
+        )
         db.execute('UPDATE study SET changed = ? WHERE uid = ?', (time.time(), found['StudyInstanceUID']))
 
     def find(self,
@@ -251,22 +288,42 @@ class Store:
         "Answer a query."
         from pydicom.datadict import dictionary_VR
         keys = dict(keys or {})
-        order, columns = list(_JOINS), {'PATIENT': 'p.attributes', 'STUDY': 't.attributes', 'SERIES': 's.attributes', 'IMAGE': 'i.attributes'}
+        order, columns = list(_JOINS), {
+            'PATIENT': 'p.attributes',
+            'STUDY': 't.attributes',
+            'SERIES': 's.attributes',
+            'IMAGE': 'i.attributes',
+        }
         levels = order[:order.index(level) + 1]
         counted = [c for c in dict.fromkeys([*counts, *(k for k in keys if k in COUNTS)]) if COUNTS[c][0] in levels]
         where, values = [], []
-        for key, column in (('PatientID', 'p.patient_id'), ('StudyInstanceUID', 't.uid'), ('SeriesInstanceUID', 's.uid'), ('SOPInstanceUID', 'i.uid')):
+        for key, column in (
+            ('PatientID', 'p.patient_id'),
+            ('StudyInstanceUID', 't.uid'),
+            ('SeriesInstanceUID', 's.uid'),
+            ('SOPInstanceUID', 'i.uid'),
+        ):
             wanted = keys.get(key, '')
             if wanted and not set('*?') & set(wanted) and any(key in LEVELS[l] for l in levels):
                 parts = wanted.split('\\') if key != 'PatientID' else [wanted]
                 where.append(f"{column} IN ({','.join('?'*len(parts))})"); values += parts
-        chosen = [columns[l] for l in levels] + [f'({COUNTS[c][1]})' for c in counted] + (['i.path', 'i.syntax'] if level == 'IMAGE' else [])
+        chosen = (
+            [columns[l] for l in levels]
+            + [f'({COUNTS[c][1]})' for c in counted]
+            + (['i.path', 'i.syntax'] if level == 'IMAGE' else [])
+        )
         number = {'PATIENT': 'p.number', 'STUDY': 't.rowid', 'SERIES': 's.number', 'IMAGE': 'i.rowid'}[level]
-        sql = f"SELECT {', '.join(chosen)} FROM {_JOINS[level]} {'WHERE ' + ' AND '.join(where) if where else ''} ORDER BY {number}"
-        ours, given = {k for l in levels for k in LEVELS[l]} | set(counted), 0  # a key of a lower level asks nothing here
+        which = 'WHERE ' + ' AND '.join(where) if where else ''
+        sql = f"SELECT {', '.join(chosen)} FROM {_JOINS[level]} {which} ORDER BY {number}"
+        ours, given = {k for l in levels for k in LEVELS[l]} | set(
+            counted
+        ), 0  # a key of a lower level asks nothing here
         for row in self._db.execute(sql, values):
             found = {k: v for part in row[:len(levels)] for k, v in json.loads(part).items()}
-            found |= {c: str(v or '').replace(',', '\\') if c == 'ModalitiesInStudy' else str(v) for c, v in zip(counted, row[len(levels):])}
+            found |= {
+                c: str(v or '').replace(',', '\\') if c == 'ModalitiesInStudy' else str(v)
+                for c, v in zip(counted, row[len(levels) :])
+            }
             if not all(matches(found.get(k, ''), w, _vr(k)) for k, w in keys.items() if k in ours): continue
             given += 1
             if given <= offset: continue
@@ -280,13 +337,20 @@ class Store:
 
     def folder_of(self, series_uid: str) -> Path:
         "The folder of a series."
-        row = self._db.execute('SELECT s.kind, p.number, s.number FROM ' + _JOINS['SERIES'] + ' WHERE s.uid = ?', (series_uid,)).fetchone()
+        row = self._db.execute(
+            'SELECT s.kind, p.number, s.number FROM ' + _JOINS['SERIES'] + ' WHERE s.uid = ?', (series_uid,)
+        ).fetchone()
         if row is None: raise KeyError(f'{series_uid}: no such series in {self.folder}')
         return self.folder/row[0]/str(row[1])/str(row[2])
 
     def quiet(self, seconds: float) -> list[str]:  # StudyInstanceUIDs
         "Studies to which nothing was added for so long."
-        return [u for u, in self._db.execute('SELECT uid FROM study WHERE changed < ? ORDER BY changed', (time.time() - seconds,))]
+        return [
+            u
+            for u, in self._db.execute(
+                'SELECT uid FROM study WHERE changed < ? ORDER BY changed', (time.time() - seconds,)
+            )
+        ]
 
     def totals(self) -> dict:
         "How much there is."
@@ -295,17 +359,24 @@ class Store:
         return {t: count(t) for t in ('patient', 'study', 'series', 'instance', 'refused')} | {'bytes': size}
 
     def mend(self) -> dict:  # entered, forgotten, set aside
-        """Make the index agree with the files: after a crash, or when it was lost. Files without a row are entered, rows
-        without a file forgotten, files that are no objects set aside."""
+        "Make the index agree with the files, after a crash or when it was lost; what is no object is set aside."
         done = {'entered': 0, 'forgotten': 0, 'set aside': 0}
         for half in self._incoming.iterdir(): half.unlink(missing_ok=True)
         known = {p for p, in self._db.execute('SELECT path FROM instance')}
-        there = {p.relative_to(self.folder).as_posix() for kind in ('train_images', 'objects') for p in (self.folder/kind).glob('*/*/*.dcm')}
+        there = {
+            p.relative_to(self.folder).as_posix()
+            for kind in ('train_images', 'objects')
+            for p in (self.folder / kind).glob('*/*/*.dcm')
+        }
         with self.writing() as db:
             for path in known - there:
                 db.execute('DELETE FROM instance WHERE path = ?', (path,)); done['forgotten'] += 1
             for path in sorted(there - known, key=_by_number): done[self._enter_file(db, self.folder/path)] += 1
-            for table, child, column in (('series', 'instance', 'series'), ('study', 'series', 'study'), ('patient', 'study', 'patient')):
+            for table, child, column in (
+                ('series', 'instance', 'series'),
+                ('study', 'series', 'study'),
+                ('patient', 'study', 'patient'),
+            ):
                 key = 'uid' if table == 'study' else 'number'
                 db.execute(f'DELETE FROM {table} WHERE {key} NOT IN (SELECT {column} FROM {child})')
         return done
@@ -319,8 +390,14 @@ class Store:
         kind, patient, number = path.parts[-4], int(path.parts[-3]), int(path.parts[-2])
         if not found or not self._fits(db, found, name, patient, number): return self._set_aside(path)
         db.execute('INSERT OR IGNORE INTO patient VALUES (?, ?, ?)', (patient, name, _packed(found, 'PATIENT')))
-        db.execute('INSERT OR IGNORE INTO study VALUES (?, ?, ?, ?)', (found['StudyInstanceUID'], patient, _packed(found, 'STUDY'), time.time()))
-        db.execute('INSERT OR IGNORE INTO series VALUES (?, ?, ?, ?, ?)', (number, found['SeriesInstanceUID'], found['StudyInstanceUID'], kind, _packed(found, 'SERIES')))
+        db.execute(
+            'INSERT OR IGNORE INTO study VALUES (?, ?, ?, ?)',
+            (found['StudyInstanceUID'], patient, _packed(found, 'STUDY'), time.time()),
+        )
+        db.execute(
+            'INSERT OR IGNORE INTO series VALUES (?, ?, ?, ?, ?)',
+            (number, found['SeriesInstanceUID'], found['StudyInstanceUID'], kind, _packed(found, 'SERIES')),
+        )
         self._enter(db, found, syntax, path, len(raw), hashlib.sha256(raw).hexdigest())
         return 'entered'
 

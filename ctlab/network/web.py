@@ -13,9 +13,17 @@ from .store import LEVELS, NO_ROOM, Refused, Store, COUNTS
 log = logging.getLogger(__name__)
 
 _PLAIN = '1.2.840.10008.1.2.1'
-_PACKED = {'image/jp2': ('1.2.840.10008.1.2.4.90', '1.2.840.10008.1.2.4.91'), 'image/jls': ('1.2.840.10008.1.2.4.80', '1.2.840.10008.1.2.4.81'),
-           'image/jpeg': ('1.2.840.10008.1.2.4.50', '1.2.840.10008.1.2.4.51', '1.2.840.10008.1.2.4.57', '1.2.840.10008.1.2.4.70'),
-           'image/dicom-rle': ('1.2.840.10008.1.2.5',)}
+_PACKED = {
+    'image/jp2': ('1.2.840.10008.1.2.4.90', '1.2.840.10008.1.2.4.91'),
+    'image/jls': ('1.2.840.10008.1.2.4.80', '1.2.840.10008.1.2.4.81'),
+    'image/jpeg': (
+        '1.2.840.10008.1.2.4.50',
+        '1.2.840.10008.1.2.4.51',
+        '1.2.840.10008.1.2.4.57',
+        '1.2.840.10008.1.2.4.70',
+    ),
+    'image/dicom-rle': ('1.2.840.10008.1.2.5',),
+}
 _LEVEL = {'studies': 'STUDY', 'series': 'SERIES', 'instances': 'IMAGE'}
 
 # %% auto #0
@@ -56,7 +64,8 @@ def boundary_of(
 ) -> bytes:
     "The boundary that a multipart header names."
     found = re.search(r'boundary="?([^";,]+)"?', header, re.IGNORECASE)
-    if not header.lower().startswith('multipart/related') or not found: raise BadBody('expected multipart/related with a boundary')
+    if not header.lower().startswith('multipart/related') or not found:
+        raise BadBody('expected multipart/related with a boundary')
     return found[1].encode()
 
 # %% ../../nbs/lib/network/03_web.ipynb #ef1170ee
@@ -73,9 +82,11 @@ def _query(request, level):
             if not value.isdigit(): raise BadBody(f'{name}={value}: expected a number')
             limit, offset = (int(value), offset) if name == 'limit' else (limit, int(value))
         elif name == 'includefield': more += [] if value == 'all' else [named(v) for v in value.split(',')]
-        elif name != 'fuzzymatching': keys[named(name)] = value.replace(',', '\\') if named(name).endswith('UID') else value
+        elif name != 'fuzzymatching':
+            keys[named(name)] = value.replace(',', '\\') if named(name).endswith('UID') else value
     known = set().union(*LEVELS.values()) | set(COUNTS)
-    if unknown := set(keys) - known: raise BadBody(f"{', '.join(sorted(unknown))}: not indexed; these are: {', '.join(sorted(known))}")
+    if unknown := set(keys) - known:
+        raise BadBody(f"{', '.join(sorted(unknown))}: not indexed; these are: {', '.join(sorted(known))}")
     return keys, limit, offset
 
 def _json(found, url):
@@ -95,7 +106,9 @@ def _metadata(path, url):
     link = lambda element: f'{url}/bulkdata/{int(element.tag):08X}'
     made = {}
     for element in ds:
-        if element.VR in ('OB', 'OW', 'OF', 'OD', 'OL', 'OV', 'UN') and (element.tag == 0x7FE00010 or len(element.value or b'') > 1024):
+        if element.VR in ('OB', 'OW', 'OF', 'OD', 'OL', 'OV', 'UN') and (
+            element.tag == 0x7FE00010 or len(element.value or b'') > 1024
+        ):
             made[f'{int(element.tag):08X}'] = {'vr': element.VR, 'BulkDataURI': link(element)}
         else:
             with contextlib.suppress(Exception): made[f'{int(element.tag):08X}'] = element.to_json_dict(link, 1024)
@@ -109,7 +122,8 @@ def _wanted_syntax(accept):
 def _object(found, syntax):
     "The bytes of an object in a transfer syntax."
     if syntax in ('*', found['syntax']): return Path(found['path']).read_bytes()
-    if syntax != _PLAIN: raise BadBody(f"{syntax}: given as stored ({found['syntax']}, ask for transfer-syntax=*) or as {_PLAIN}")
+    if syntax != _PLAIN:
+        raise BadBody(f"{syntax}: given as stored ({found['syntax']}, ask for transfer-syntax=*) or as {_PLAIN}")
     import pydicom
     ds = pydicom.dcmread(found['path'])
     if ds.file_meta.TransferSyntaxUID.is_compressed: ds.decompress(generate_instance_uid=False)
@@ -124,11 +138,15 @@ def _frames(found, numbers, accept):
     kind = next((k for k, syntaxes in _PACKED.items() if found['syntax'] in syntaxes), '')
     ds = pydicom.dcmread(found['path'])
     total = int(ds.get('NumberOfFrames', 1) or 1)
-    if not numbers or min(numbers) < 1 or max(numbers) > total: raise BadBody(f'frames {numbers}: there are 1 to {total}')
+    if not numbers or min(numbers) < 1 or max(numbers) > total:
+        raise BadBody(f'frames {numbers}: there are 1 to {total}')
     if kind and (kind in accept or f"transfer-syntax={found['syntax']}" in accept.replace('"', '')):
         packed = list(generate_frames(ds.PixelData, number_of_frames=total))
         return [(f"{kind}; transfer-syntax={found['syntax']}", packed[n - 1]) for n in numbers]
-    return [(f'application/octet-stream; transfer-syntax={_PLAIN}', _little(pixel_array(ds, index=n - 1, raw=True))) for n in numbers]
+    return [
+        (f'application/octet-stream; transfer-syntax={_PLAIN}', _little(pixel_array(ds, index=n - 1, raw=True)))
+        for n in numbers
+    ]
 
 def _little(array): return array.astype(array.dtype.newbyteorder('<')).tobytes()
 
@@ -184,7 +202,11 @@ def app(
 
     def keys_of(request):
         p, keys = request.path_params, {}
-        for name, key in (('study', 'StudyInstanceUID'), ('series', 'SeriesInstanceUID'), ('instance', 'SOPInstanceUID')):
+        for name, key in (
+            ('study', 'StudyInstanceUID'),
+            ('series', 'SeriesInstanceUID'),
+            ('instance', 'SOPInstanceUID'),
+        ):
             if name in p:
                 if not re.fullmatch(r'[0-9.]{1,64}', p[name]): raise BadBody(f'{p[name][:70]!r} is no UID')
                 keys[key] = p[name]
@@ -205,7 +227,11 @@ def app(
         async def answer(request):
             given = request.headers.get('authorization', '')
             if token and not hmac.compare_digest(given.encode(), f'Bearer {token}'.encode()):
-                return JSONResponse({'error': 'who are you? send Authorization: Bearer and the token'}, 401, {'WWW-Authenticate': 'Bearer'})
+                return JSONResponse(
+                    {'error': 'who are you? send Authorization: Bearer and the token'},
+                    401,
+                    {'WWW-Authenticate': 'Bearer'},
+                )
             try: return await run_in_threadpool(work, request)
             except BadBody as error: return JSONResponse({'error': str(error)}, 400)
             except KeyError as error: return JSONResponse({'error': str(error).strip("'")}, 404)
@@ -222,10 +248,18 @@ def app(
 
     def retrieve(request):
         syntax, found = _wanted_syntax(request.headers.get('accept', '')), objects(request)
-        if syntax not in ('*', _PLAIN) and any(f['syntax'] != syntax for f in found): _object(found[0], syntax)  # says what there is
-        return _multipart(((f'application/dicom; transfer-syntax={f["syntax"] if syntax == "*" else syntax}', _object(f, syntax)) for f in found), 'application/dicom')
+        if syntax not in ('*', _PLAIN) and any(f['syntax'] != syntax for f in found):
+            _object(found[0], syntax)  # says what there is
+        return _multipart(
+            (
+                (f'application/dicom; transfer-syntax={f["syntax"] if syntax == "*" else syntax}', _object(f, syntax))
+                for f in found
+            ),
+            'application/dicom',
+        )
 
-    def metadata(request): return JSONResponse([_metadata(f['path'], address(request, f)) for f in objects(request)], media_type=kind)
+    def metadata(request):
+        return JSONResponse([_metadata(f['path'], address(request, f)) for f in objects(request)], media_type=kind)
 
     def frames(request):
         text = request.path_params['frames']
@@ -242,7 +276,10 @@ def app(
         ds = pydicom.dcmread(found['path'])
         if int(tag, 16) not in ds: raise KeyError(f'no attribute {tag}')
         value = ds[int(tag, 16)].value
-        return _multipart([('application/octet-stream', value if isinstance(value, bytes) else str(value).encode())], 'application/octet-stream')
+        return _multipart(
+            [('application/octet-stream', value if isinstance(value, bytes) else str(value).encode())],
+            'application/octet-stream',
+        )
 
     def rendered(request):
         found = objects(request)
@@ -252,32 +289,58 @@ def app(
     async def keep(request):
         given = request.headers.get('authorization', '')
         if token and not hmac.compare_digest(given.encode(), f'Bearer {token}'.encode()):
-            return JSONResponse({'error': 'who are you? send Authorization: Bearer and the token'}, 401, {'WWW-Authenticate': 'Bearer'})
+            return JSONResponse(
+                {'error': 'who are you? send Authorization: Bearer and the token'}, 401, {'WWW-Authenticate': 'Bearer'}
+            )
         good, bad, peer = [], [], request.client.host if request.client else ''
         try:
             study = keys_of(request).get('StudyInstanceUID', '')
-            async for content, raw in parts(request.stream(), boundary_of(request.headers.get('content-type', '')), limits.object):
-                if content and not content.startswith('application/dicom'): bad.append((content, 0xC000, 'expected application/dicom')); continue
+            async for content, raw in parts(
+                request.stream(), boundary_of(request.headers.get('content-type', '')), limits.object
+            ):
+                if content and not content.startswith('application/dicom'):
+                    bad.append((content, 0xC000, 'expected application/dicom'))
+                    continue
                 try:
                     kept = await run_in_threadpool(_keep, raw, study, peer)
                     good.append(kept)
                     if arrived and kept.new: arrived(kept)
                 except Refused as error: bad.append(('', error.status, str(error)))
         except BadBody as error: return JSONResponse({'error': str(error), 'kept': len(good)}, 400)
-        return JSONResponse(_stored(good, bad, lambda k: address(request, {'StudyInstanceUID': k.study_uid, 'SeriesInstanceUID': k.series_uid, 'SOPInstanceUID': k.uid}), store),
-                            200 if not bad else 202 if good else 507 if all(s == NO_ROOM for _, s, _ in bad) else 409, media_type=kind)
+        return JSONResponse(
+            _stored(
+                good,
+                bad,
+                lambda k: address(
+                    request,
+                    {'StudyInstanceUID': k.study_uid, 'SeriesInstanceUID': k.series_uid, 'SOPInstanceUID': k.uid},
+                ),
+                store,
+            ),
+            200 if not bad else 202 if good else 507 if all(s == NO_ROOM for _, s, _ in bad) else 409,
+            media_type=kind,
+        )
 
     def _keep(raw, study, peer):
         from ctlab.network.store import NOT_OF_ITS_CLASS, described
-        if study and not store.names and described(raw)[0]['StudyInstanceUID'] != study: raise Refused(f'not of study {study}', NOT_OF_ITS_CLASS)
+        if study and not store.names and described(raw)[0]['StudyInstanceUID'] != study:
+            raise Refused(f'not of study {study}', NOT_OF_ITS_CLASS)
         return store.add(raw, peer)
 
     routes = []
     for place in ('', '/studies/{study}', '/studies/{study}/series/{series}'):
         for what in ('studies', 'series', 'instances')[place.count('{'):]:
             routes.append(Route(f'{place}/{what}', guarded(search)))
-    for place in ('/studies/{study}', '/studies/{study}/series/{series}', '/studies/{study}/series/{series}/instances/{instance}'):
-        routes += [Route(place, guarded(retrieve)), Route(f'{place}/metadata', guarded(metadata)), Route(f'{place}/rendered', guarded(rendered))]
+    for place in (
+        '/studies/{study}',
+        '/studies/{study}/series/{series}',
+        '/studies/{study}/series/{series}/instances/{instance}',
+    ):
+        routes += [
+            Route(place, guarded(retrieve)),
+            Route(f'{place}/metadata', guarded(metadata)),
+            Route(f'{place}/rendered', guarded(rendered)),
+        ]
     one = '/studies/{study}/series/{series}/instances/{instance}'
     routes += [Route(f'{one}/frames/{{frames}}', guarded(frames)), Route(f'{one}/bulkdata/{{tag}}', guarded(bulkdata)),
                Route('/studies', keep, methods=['POST']), Route('/studies/{study}', keep, methods=['POST'])]
@@ -291,7 +354,11 @@ def _stored(good, bad, address, store):
         made = Dataset()
         for k, v in values.items(): setattr(made, k, v)
         return made
-    if good: ds.ReferencedSOPSequence = [item(ReferencedSOPClassUID=_class_of(store, k), ReferencedSOPInstanceUID=k.uid, RetrieveURL=address(k)) for k in good]
+    if good:
+        ds.ReferencedSOPSequence = [
+            item(ReferencedSOPClassUID=_class_of(store, k), ReferencedSOPInstanceUID=k.uid, RetrieveURL=address(k))
+            for k in good
+        ]
     if bad: ds.FailedSOPSequence = [item(FailureReason=status, ErrorComment=words[:64]) for _, status, words in bad]
     return ds.to_json_dict()
 
@@ -306,7 +373,9 @@ class Web:
     store: Store
     host: str = '127.0.0.1'
     port: int = 8042  # 0 for any that is free
-    token: str = field(default_factory=lambda: secrets.token_urlsafe(24))  # empty: nobody is asked, on this machine only
+    token: str = field(
+        default_factory=lambda: secrets.token_urlsafe(24)
+    )  # empty: nobody is asked, on this machine only
     tls: Tls | None = None
     limits: Limits = Limits()
     arrived: object = None
@@ -316,13 +385,19 @@ class Web:
         "Listen, in a thread of its own."
         import socket, uvicorn
         near = self.host in ('127.0.0.1', 'localhost', '::1')
-        if not near and not self.token: raise ValueError(f'{self.host}: who listens beyond this machine asks for a token')
+        if not near and not self.token:
+            raise ValueError(f'{self.host}: who listens beyond this machine asks for a token')
         listening = socket.create_server((self.host, self.port))
         self.port = listening.getsockname()[1]
         hosts = ('127.0.0.1', 'localhost', '[::1]') if near else ('*',)
-        config = uvicorn.Config(app(self.store, self.token, hosts, self.limits, self.arrived), log_level='error', lifespan='off',
-                                timeout_keep_alive=int(self.limits.idle), limit_concurrency=4*self.limits.associations,
-                                **({'ssl_certfile': self.tls.certificate, 'ssl_keyfile': self.tls.key or None} if self.tls else {}))
+        config = uvicorn.Config(
+            app(self.store, self.token, hosts, self.limits, self.arrived),
+            log_level='error',
+            lifespan='off',
+            timeout_keep_alive=int(self.limits.idle),
+            limit_concurrency=4 * self.limits.associations,
+            **({'ssl_certfile': self.tls.certificate, 'ssl_keyfile': self.tls.key or None} if self.tls else {})
+        )
         self._server = uvicorn.Server(config)
         threading.Thread(target=self._server.run, kwargs={'sockets': [listening]}, daemon=True, name='web').start()
         until = time.monotonic() + 15

@@ -457,7 +457,9 @@ def _liver(canvas):
         ((8, -48, 330), (62*left, 34, 34), (12, 14, 5), 2.2),
     )
     for centre, radii, angles, power in lobes:
-        if canvas.habitus.spread and centre[0] > -50:  # left lobes reach further to the left, and lower, than drawn ones
+        if (
+            canvas.habitus.spread and centre[0] > -50
+        ):  # left lobes reach further to the left, and lower, than drawn ones
             centre = centre + canvas.wide.uniform((0, -4, -32), (22, 6, 4))
             radii = radii*canvas.wide.uniform((.85, .9, .9), (1.45, 1.3, 1.5))
         part, f = ellipsoid(canvas, centre + canvas.wander(7, 7, 7), radii*canvas.stretch(.12, 3),
@@ -524,10 +526,14 @@ def _moulded_spleen(canvas):
     middle, slope = np.radians(rng.uniform(12, 52)), np.radians(rng.normal(32, 16))
     along = 115*(np.arctan2(y - 12, np.maximum(x, 1)) - np.float32(middle))  # mm around the trunk, towards the back
     up = z - np.float32(308 + rng.normal(0, 14))
-    long, wide, thick = (v*rng.uniform(.85, 1.2) for v in (rng.uniform(50, 88), rng.uniform(34, 56), rng.uniform(28, 60)))
+    long, wide, thick = (
+        v * rng.uniform(0.85, 1.2) for v in (rng.uniform(50, 88), rng.uniform(34, 56), rng.uniform(28, 60))
+    )
     u, v = np.cos(slope)*along + np.sin(slope)*up, np.cos(slope)*up - np.sin(slope)*along
     power = np.float32(rng.uniform(2, 3.2))
-    f = sum(np.abs(a/np.float32(r))**power for a, r in ((u, long), (v, wide), (np.maximum(canvas.inner[box], 0), thick)))
+    f = sum(
+        np.abs(a / np.float32(r)) ** power for a, r in ((u, long), (v, wide), (np.maximum(canvas.inner[box], 0), thick))
+    )
     f = f**(1/power) + .05*smooth_noise(rng, f.shape, tuple(canvas.step), 22.)
     kidney = canvas.labels[box] == CODES['kidney_left']
     if kidney.any():  # between it and the kidney lies more fat, or less

@@ -50,7 +50,9 @@ SAFE_PRIVATE = {  # PS3.15 Table E.3.10-1: (creator, group, element) of numbers 
     ('ELSCINT1', 0x01f1, 0x26), ('ELSCINT1', 0x01f1, 0x27), ('ELSCINT1', 0x00e1, 0x21), ('ELSCINT1', 0x00e1, 0x50)}
 _BIRTH = frozenset((0x00100030, 0x00100032, 0x00100033, 0x00100034, 0x00100035))  # dates that no option retains
 _TEXT = frozenset(('AE', 'CS', 'LO', 'LT', 'PN', 'SH', 'ST', 'UC', 'UT'))
-_DUMMY = {'AS': '000Y', 'UR': 'http://anonymised.invalid', 'DS': '0', 'IS': '0', 'TM': '000000'} | {v: 'ANONYMISED' for v in _TEXT}
+_DUMMY = {'AS': '000Y', 'UR': 'http://anonymised.invalid', 'DS': '0', 'IS': '0', 'TM': '000000'} | {
+    v: 'ANONYMISED' for v in _TEXT
+}
 
 def read_key(
     path: str | Path,  # made, with a new secret, where there is none
@@ -60,7 +62,8 @@ def read_key(
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), 'wb') as file: file.write(os.urandom(32))
+            with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), 'wb') as file:
+                file.write(os.urandom(32))
         except FileExistsError: pass  # somebody else made it meanwhile
         else: log.warning('%s: a new key. Keep it: with it the same patient gets the same name again', path)
     key = path.read_bytes()
@@ -113,13 +116,19 @@ def refusal(ds) -> str:  # empty when nothing speaks against it
         return f'{kind or "secondary capture"} often has names burned in, and it does not say that it has none'
     return ''
 
-def _listed(value): return list(value) if isinstance(value, (list, tuple)) or hasattr(value, '__iter__') and not isinstance(value, str) else [value] if value else []
+def _listed(value):
+    return (
+        list(value)
+        if isinstance(value, (list, tuple)) or hasattr(value, '__iter__') and not isinstance(value, str)
+        else [value] if value else []
+    )
 
 class _Cleaner:
     "What happens to the elements of one file."
     def __init__(self, names, patient): self.names, self.days, self.changes = names, names.days(patient), Counter()
 
-    def note(self, element_tag, keyword, what): self.changes[keyword or f'({element_tag >> 16:04x},{element_tag & 0xffff:04x})', what] += 1
+    def note(self, element_tag, keyword, what):
+        self.changes[keyword or f'({element_tag >> 16:04x},{element_tag & 0xffff:04x})', what] += 1
 
     def dataset(self, ds):
         for tag in sorted(ds.keys()):
@@ -168,7 +177,9 @@ class _Cleaner:
                 for item in element.value: self.dataset(item)
             return
         getattr(self, f'_{action}')(element, ds)
-        self.note(tag, word, {'move': 'date moved', 'empty': 'emptied', 'dummy': 'replaced', 'uid': 'UID replaced'}[action])
+        self.note(
+            tag, word, {'move': 'date moved', 'empty': 'emptied', 'dummy': 'replaced', 'uid': 'UID replaced'}[action]
+        )
 
     def _shifts(self, ds, tag):
         "Is it a date or time, which the option of modified dates retains?"
@@ -229,7 +240,9 @@ def deidentified(
     ds.DeidentificationMethodCodeSequence = [_code(*c) for c in codes.items()]
     if ds.get('file_meta') is not None and 'TransferSyntaxUID' in ds.file_meta:
         meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = ds.get('SOPClassUID', ''), ds.get('SOPInstanceUID', '')
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = ds.get('SOPClassUID', ''), ds.get(
+            'SOPInstanceUID', ''
+        )
         meta.TransferSyntaxUID = ds.file_meta.TransferSyntaxUID
         ds.file_meta, ds.preamble = meta, b'\0'*128
     return cleaner.changes

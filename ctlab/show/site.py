@@ -14,7 +14,7 @@ __all__ = ['ROOMS', 'chapters', 'clean_page', 'own_run', 'api_page', 'readme_tex
 
 # %% ../../nbs/lib/show/03_site.ipynb #5cd08cd4
 # in the order in which data flows
-ROOMS = ('core', 'scans', 'phantoms', 'cohort', 'learn', 'judge', 'show', 'organs', 'trauma', 'doors')
+ROOMS = ('core', 'scans', 'phantoms', 'cohort', 'learn', 'judge', 'show', 'organs', 'trauma', 'network', 'doors')
 _PARTS = {
     'scans': 'The data',
     'cohort': 'The data',

@@ -660,6 +660,47 @@ s = Store({str(tmp_path/"store")!r}, free=0); s.mend(); Node(s, port={port}).sta
     assert not list(store._incoming.iterdir())
 
 
+def test_a_reading_that_is_killed_is_done_once(tmp_path):
+    "The node is killed with -9 while it reads; in the end there is one segmentation and one report, here and at the archive."
+    from ctlab.phantoms.acquisition import Scan, acquire
+    from ctlab.phantoms.body import draw_body
+    view = Scan(spacing=5.0, thickness=5.0, start=160, stop=340, matrix=64, field_of_view=400)
+    hu, _, _ = acquire(draw_body(5, 4.0), view, 5)
+    write_series(hu, tmp_path/'in', 'phantom', '1.2.3.1', tags={'StudyInstanceUID': '1.2.3'})
+    with Node(Store(tmp_path/'archive', free=0), 'ARCHIVE', port=0) as archive:
+        (tmp_path/'rules.toml').write_text(
+            f'quiet = 0\nsend_to = "ARCHIVE@127.0.0.1:{archive.port}"\n[[rule]]\nname = "organs"\n'
+        )
+        port, rng = free_port(), random.Random(3)
+        command = [
+            str(Path(sys.executable).with_name('ctlab')),
+            'node',
+            str(tmp_path / 'store'),
+            '--port',
+            str(port),
+            '--rules',
+            str(tmp_path / 'rules.toml'),
+        ]
+        results = lambda: [f['Modality'] for f in archive.store.find('IMAGE')]
+        for life in range(4):
+            server = subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            )
+            try:
+                wait_for(port)
+                if life == 0: assert send(Peer('CTLAB', '127.0.0.1', port), tmp_path/'in').moved == len(hu.array)
+                until = time.monotonic() + (rng.uniform(3, 9) if life < 3 else 180)
+                while time.monotonic() < until and (life < 3 or len(results()) < 2): time.sleep(.1)
+                if life == 3: time.sleep(1)
+            finally:
+                os.killpg(server.pid, signal.SIGKILL)
+                server.wait()
+        assert sorted(results()) == ['SEG', 'SR']
+    store = Store(tmp_path/'store', free=0)
+    assert sorted(f['Modality'] for f in store.find('IMAGE') if f['Modality'] != 'CT') == ['SEG', 'SR']
+    assert store.mend() == {'entered': 0, 'forgotten': 0, 'set aside': 0}
+
+
 def test_the_commands(ctlab, scans, tmp_path):
     port, web = free_port(), free_port()
     command = [

@@ -33,7 +33,33 @@ def test_papermill_runs_every_fold_and_the_report_gathers_them(ctlab, tiny, tmp_
     page = (tmp_path/'runs'/study/'tiny'/f'{study}-tiny.html').read_text()
     assert page.count('data:image/png') == 3 and 'http' not in page
     assert 'phantoms' in table and ('published' in table) == (study not in ('approach5', 'approach6'))
-    if study == 'approach1': predict_and_check(ctlab, tiny, tmp_path)
+    if study == 'approach1':
+        predict_and_check(ctlab, tiny, tmp_path)
+        read_by_rule(tiny, tmp_path)
+
+
+def read_by_rule(tiny, tmp_path):
+    "A series that arrives is judged by the run, and the report holds its probabilities."
+    import highdicom as hd
+    from ctlab.network.reader import Reader, Rule, Rules
+    from ctlab.network.store import Store
+    store, predicted = Store(tmp_path/'store', free=0), pd.read_csv(tmp_path/'b'/'predictions.csv')
+    for path in sorted(next((tmp_path/'new'/'train_images').glob('*/*')).iterdir()): store.add(path.read_bytes())
+    reader = Reader(
+        store,
+        Rules((Rule('trauma', do='predict', model=str(tmp_path / 'runs' / 'approach1' / 'tiny')),), quiet=0.0),
+        tries=1,
+    )
+    assert reader.look() == 1
+    while reader.work(): pass
+    assert reader.state() == {'kept': 1}, store._db.execute('SELECT words FROM work').fetchall()
+    report = hd.sr.srread(next(f['path'] for f in store.find('IMAGE') if f['Modality'] == 'SR'))
+    said = {
+        g.tracking_identifier: float(g.get_measurements()[0].value)
+        for g in report.content.get_image_measurement_groups()
+    }
+    wanted = {f'{r.target} {r.grade}': r.probability for r in predicted.itertuples() if r.grade != 'healthy'}
+    assert set(said) == set(wanted) and all(abs(said[k] - v) < 2e-3 for k, v in wanted.items())
 
 
 def predict_and_check(ctlab, tiny, tmp_path):

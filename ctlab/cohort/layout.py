@@ -126,9 +126,9 @@ def _placed(series, folder, names, changes):
     import shutil
     from ctlab.scans.deidentify import NotClean, deidentify_file
     try:
-        for k, h in enumerate(series, 1):
-            if names: changes.update(deidentify_file(h.path, folder/f'{k}.dcm', names))
-            else: _place(h.path, folder/f'{k}.dcm')
+        for k, path in enumerate(dict.fromkeys(h.path for h in series), 1):  # a file may hold many slices
+            if names: changes.update(deidentify_file(path, folder/f'{k}.dcm', names))
+            else: _place(path, folder/f'{k}.dcm')
     except NotClean as error:
         shutil.rmtree(folder)
         return str(error)

@@ -371,6 +371,13 @@ def write_seg(
         for k, n in enumerate(names)
     ]
     pixels = np.stack([mask.array == numbers[n] for n in names], -1).astype(np.uint8)
+    if headers[0].frame is not None:  # one file of many slices: masks go by its frames
+        frames = [headers[k].frame for k in order]
+        if sorted(frames) != list(range(headers[0].frames)):
+            raise NoMask(
+                f'{headers[0].path}: {headers[0].frames} frames, of which {len(frames)} were read; a mask needs all'
+            )
+        pixels, order = pixels[np.argsort(frames)], order[:1]
     series_uid, uid = uids or (hd.UID(), hd.UID())
     made = hd.seg.Segmentation([completed(pydicom.dcmread(headers[k].path)) for k in order], pixels, 'BINARY',
                                described, series_uid, 1, uid, 1, 'ctlab', 'ctlab', version, '1')

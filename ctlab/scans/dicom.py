@@ -13,10 +13,10 @@ from .volume import Volume
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'MAX_SIDE', 'MAX_BYTES', 'SYNTAXES', 'DicomError', 'Header', 'read_header', 'stored_values', 'hounsfield',
-           'check_pixels', 'quiet_decoders', 'read_stored', 'read_pixels', 'list_files', 'read_headers', 'group_series',
-           'Geometry', 'zones', 'geometry', 'choose_series', 'read_series', 'SliceWriter', 'write_series', 'slice_tags',
-           'displayed']
+__all__ = ['log', 'MAX_SIDE', 'MAX_BYTES', 'MAX_FRAMES', 'SYNTAXES', 'DicomError', 'Header', 'read_header', 'stored_values',
+           'hounsfield', 'check_pixels', 'quiet_decoders', 'read_stored', 'read_pixels', 'list_files', 'frames_of',
+           'read_headers', 'group_series', 'Geometry', 'zones', 'acquisitions', 'geometry', 'choose_series',
+           'read_series', 'SliceWriter', 'write_series', 'slice_tags', 'displayed']
 
 # %% ../../nbs/01_dicom.ipynb #2cd48ace
 class DicomError(ValueError):
@@ -59,18 +59,25 @@ class Header:
     pixels_at: int = 0  # byte at which PixelData begins, where the quick way found it
     modality_table: tuple | None = None  # (first stored value, table): a modality LUT in place of slope and intercept
     voi_table: tuple | None = None  # (first value, table): a VOI LUT, for display
+    acquisition: int | None = None  # AcquisitionNumber
+    moment: int | None = None  # TemporalPositionIdentifier
+    time: str = ''  # AcquisitionTime
+    image_type: str = ''  # ImageType, with backslashes
+    frame: int | None = None  # which of a multi-frame file's frames, from 0
 
 # %% ../../nbs/01_dicom.ipynb #b8ee38f7
 _TAGS = """PatientID StudyInstanceUID SeriesInstanceUID SOPInstanceUID InstanceNumber Modality ImagePositionPatient
 ImageOrientationPatient Rows Columns PixelSpacing SliceThickness SpacingBetweenSlices NumberOfFrames SamplesPerPixel
 BitsAllocated BitsStored HighBit PixelRepresentation PhotometricInterpretation RescaleSlope RescaleIntercept RescaleType
 WindowCenter WindowWidth WindowCenterWidthExplanation VOILUTFunction PixelPaddingValue PatientPosition
+AcquisitionNumber TemporalPositionIdentifier AcquisitionTime ImageType
 ModalityLUTSequence VOILUTSequence""".split()
 _KEYWORDS = dict(zip((0x00100020, 0x0020000d, 0x0020000e, 0x00080018, 0x00200013, 0x00080060, 0x00200032, 0x00200037,
                       0x00280010, 0x00280011, 0x00280030, 0x00180050,
                       0x00180088, 0x00280008, 0x00280002, 0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00280004,
                       0x00281053, 0x00281052, 0x00281054, 0x00281050,
-                      0x00281051, 0x00281055, 0x00281056, 0x00280120, 0x00185100), _TAGS))
+                      0x00281051, 0x00281055, 0x00281056, 0x00280120, 0x00185100, 0x00200012, 0x00200100,
+                      0x00080032, 0x00080008), _TAGS))
 _EXPLICIT = frozenset(
     f'1.2.840.10008.1.2.{k}' for k in ('1', '5', '4.50', '4.51', '4.57', '4.70', '4.80', '4.81', '4.90', '4.91')
 )
@@ -151,6 +158,8 @@ _OWN = {
     'SOPInstanceUID': ('sop_uid', _string, ''),
     'InstanceNumber': ('instance', _whole, None),
     'ImagePositionPatient': ('position', lambda v: _numbers(v, 3), None),
+    'AcquisitionNumber': ('acquisition', _whole, None),
+    'AcquisitionTime': ('time', _string, ''),
 }  # what a slice says of itself alone
 
 def _like(header, change):
@@ -271,7 +280,9 @@ def _header(path, dataset, size, syntax, pixels_at=0):
         _exact(get, 'RescaleIntercept', one),
         get('RescaleType', text, ''), _windows(get), get('VOILUTFunction', text, 'LINEAR'),
         get('PixelPaddingValue', whole), syntax,
-        get('PatientPosition', text, ''), size, tuple(take.notes), pixels_at, *tables)
+        get('PatientPosition', text, ''), size, tuple(take.notes), pixels_at, *tables,
+        get('AcquisitionNumber', whole), get('TemporalPositionIdentifier', whole), get('AcquisitionTime', text, ''),
+        get('ImageType', lambda v: v if isinstance(v, str) else '\\'.join(map(str, v)), ''))
 
 def _table(sequence, order):
     "(first value, table) of the first look-up table of a sequence; None where it contradicts itself."
@@ -346,12 +357,13 @@ def check_pixels(
             f'{where}: claims {header.rows} × {header.columns} pixels; more than {MAX_SIDE} a side is refused'
         )
     if header.samples != 1: raise DicomError(f'{where}: {header.samples} samples per pixel; expected a grey image')
-    if header.frames != 1: raise DicomError(f'{where}: {header.frames} frames in one file; expected one slice per file')
+    if header.frames != 1 and header.frame is None:
+        raise DicomError(f'{where}: {header.frames} frames in one file that says nothing of where each lies')
     if header.allocated not in (8, 16, 32):
         raise DicomError(f'{where}: {header.allocated} bits allocated; expected 8, 16 or 32')
     if not 1 <= header.stored <= header.allocated:
         raise DicomError(f'{where}: {header.stored} bits stored in {header.allocated}')
-    pixels = header.rows*header.columns*header.allocated//8
+    pixels = header.rows*header.columns*header.allocated//8*(1 if header.frame is None else header.frames)
     if pixels > 4096*(header.size + 4096):
         raise DicomError(f'{where}: {pixels} bytes of pixels cannot come from a file of {header.size}')
     if header.syntax in _PLAIN and pixels > header.size:
@@ -359,16 +371,22 @@ def check_pixels(
 
 _PLAIN = ('1.2.840.10008.1.2', '1.2.840.10008.1.2.1', '1.2.840.10008.1.2.2')
 
-def _decode(path):
+def _decode(path, frame=None):
     "Any transfer syntax, by pydicom."
     import pydicom
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        dataset = pydicom.dcmread(path)
+        dataset = pydicom.dcmread(path) if frame is None else _open_file(path, os.stat(path).st_mtime_ns)
         raw = pydicom.pixels.get_decoder(dataset.file_meta.TransferSyntaxUID).as_array(
-            dataset, raw=True, index=0, correct_unused_bits=False
+            dataset, raw=True, index=frame or 0, correct_unused_bits=False
         )[0]
     return raw.astype(raw.dtype.newbyteorder('='), copy=False)  # big-endian files keep their order in numpy's type
+
+@functools.lru_cache(maxsize=1)
+def _open_file(path, changed):
+    "A file of many frames, kept while they are read one after the other."
+    import pydicom
+    return pydicom.dcmread(path)
 
 def _quick_pixels(header):
     "Plain and RLE pixels at the place that the quick way noted; None when something is odd."
@@ -417,7 +435,7 @@ def read_stored(
     check_pixels(header)
     try:
         raw = _quick_pixels(header) if header.pixels_at else None
-        if raw is None: raw = _decode(header.path)
+        if raw is None: raw = _decode(header.path, header.frame)
     except (KeyboardInterrupt, SystemExit): raise
     except BaseException as error:  # a decoder in Rust panics outside of Exception
         raise DicomError(f'{header.path}: the pixels cannot be decoded ({type(error).__name__}: '
@@ -445,13 +463,63 @@ def list_files(
         yield from (e.path for e in entries if not e.name.startswith('.') and e.is_file(follow_symlinks=False))
         waiting += [e.path for e in reversed(entries) if e.is_dir(follow_symlinks=False)]
 
+MAX_FRAMES = 20_000  # of one file
+
+def frames_of(
+    header: Header,  # of a multi-frame file
+) -> list[Header]:  # one per frame; the file's own where frames say nothing of their place
+    "The frames of an enhanced CT or MR file, each with its place, its spacing and its scale."
+    import pydicom
+    if header.frames > MAX_FRAMES: raise DicomError(f'{header.path}: claims {header.frames} frames')
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            dataset = pydicom.dcmread(header.path, stop_before_pixels=True)
+            if 'PerFrameFunctionalGroupsSequence' not in dataset: return [header]
+            own = dataset.PerFrameFunctionalGroupsSequence
+            if len(own) != header.frames:
+                raise DicomError(f'{header.path}: describes {len(own)} frames and claims {header.frames}')
+            shared = dataset.get('SharedFunctionalGroupsSequence') or [pydicom.Dataset()]
+            return [_frame(header, k, item, shared[0], dataset) for k, item in enumerate(own)]
+    except DicomError: raise
+    except Exception as error:
+        raise DicomError(f'{header.path}: the frames\' description is damaged ({type(error).__name__})') from error
+
+def _frame(header, k, own, shared, dataset):
+    "One frame: what its own group of attributes says, else what all share, else what the file says."
+    def group(name): return (own.get(name) or shared.get(name) or [{}])[0]
+    measures, place = group('PixelMeasuresSequence'), group('PlanePositionSequence')
+    scale, content = group('PixelValueTransformationSequence'), group('FrameContentSequence')
+    voi = group('FrameVOILUTSequence')
+    kind = group('CTImageFrameTypeSequence') or group('MRImageFrameTypeSequence')
+    one = lambda v: (n := _numbers(v)) and n[0]
+    had = lambda value, default: default if value is None else value
+    windows = tuple(zip(_numbers(voi.get('WindowCenter')) or (), _numbers(voi.get('WindowWidth')) or (), ('',)*99))
+    frame_type = kind.get('FrameType')
+    return _like(header, {
+        'frame': k, 'instance': k + 1, 'pixels_at': 0,
+        'position': _numbers(place.get('ImagePositionPatient'), 3),
+        'orientation': _numbers(group('PlaneOrientationSequence').get('ImageOrientationPatient'), 6),
+        'pixel_spacing': _numbers(measures.get('PixelSpacing'), 2),
+        'thickness': one(measures.get('SliceThickness')), 'spacing_tag': one(measures.get('SpacingBetweenSlices')),
+        'slope': had(one(scale.get('RescaleSlope')), header.slope),
+        'intercept': had(one(scale.get('RescaleIntercept')), header.intercept),
+        'rescale_type': str(scale.get('RescaleType', header.rescale_type)),
+        'windows': windows or header.windows,
+        'acquisition': content.get('FrameAcquisitionNumber', header.acquisition),
+        'moment': content.get('TemporalPositionIndex', header.moment),
+        'time': str(content.get('FrameAcquisitionDateTime', '')),
+        'image_type': '\\'.join(map(str, frame_type)) if frame_type else header.image_type})
+
 def read_headers(
     files,  # paths
 ) -> tuple[list[Header], list[tuple[str, str]]]:  # (headers, [(path, reason it was set aside)])
     "Read many headers; what cannot be read is returned with its reason."
     good, bad, repeats = [], [], _Repeats()
     for path in files:
-        try: good.append(_read(str(path), repeats))
+        try:
+            header = _read(str(path), repeats)
+            good += [header] if header.frames == 1 else frames_of(header)
         except DicomError as error: bad.append((str(path), str(error).removeprefix(f'{path}: ')))
     return good, bad
 
@@ -503,9 +571,30 @@ def zones(
         if (a, b) in own: continue
         if b - a > 1 or before not in own or after not in own or steps[a] > 1.3*max(own[before], own[after]): return []
     if max(own.values()) > 6*min(own.values()): return []
-    return [(a + any(b == a for _, b in parts), b + 1) for a, b in parts]  # a slice where two parts meet belongs to the first
+    return [
+        (a + any(b == a for _, b in parts), b + 1) for a, b in parts
+    ]  # a slice where two parts meet belongs to the first
 
 # %% ../../nbs/01_dicom.ipynb #c00af2b3
+def acquisitions(
+    headers: list[Header],  # of one series, all with a place
+) -> list[list[int]]:  # indices of each; one list where every place is taken once
+    "Scans of the same places within one series: before and after contrast, or the moments of a perfusion."
+    normal = np.cross(headers[0].orientation[:3], headers[0].orientation[3:])
+    places, at = np.round([np.dot(h.position, normal) for h in headers], 2).tolist(), {}
+    for k, place in enumerate(places): at.setdefault(place, []).append(k)
+    if sum(len(ks) > 1 for ks in at.values()) < max(3, .5*len(at)): return [list(range(len(headers)))]
+    for key in ('acquisition', 'moment', 'time'):
+        groups = {}
+        for k, h in enumerate(headers): groups.setdefault(getattr(h, key), []).append(k)
+        apart = all(len(g) >= 3 and len({places[k] for k in g}) == len(g) for g in groups.values())
+        if len(groups) > 1 and apart: return [groups[v] for v in sorted(groups, key=lambda v: (v is None, v))]
+    turns = {}  # nothing tells them apart but their order
+    for ks in at.values():
+        for turn, k in enumerate(sorted(ks, key=lambda k: (headers[k].instance or 0, headers[k].path))):
+            turns.setdefault(turn, []).append(k)
+    return [turns[t] for t in sorted(turns)]
+
 def geometry(
     headers: list[Header],  # of one series
 ) -> Geometry:  # order, spacing, and what is odd
@@ -513,6 +602,14 @@ def geometry(
     usable = [i for i, h in enumerate(headers) if h.position is not None and h.orientation is not None]
     if not usable: raise DicomError(f'{headers[0].path}: no slice of the series has a position and orientation')
     notes = [] if len(usable) == len(headers) else [f'{len(headers) - len(usable)} slices without a position left out']
+    takes = acquisitions([headers[i] for i in usable])
+    others = [usable[k] for take in takes[1:] for k in take]
+    if others:
+        notes.append(
+            f'{len(takes)} acquisitions at the same places ({", ".join(str(len(t)) for t in takes)} slices); the '
+            f'first is read, acquisition=2 gives the next'
+        )
+        usable = [usable[k] for k in sorted(takes[0])]
     row, column = (np.array(headers[usable[0]].orientation[i:i+3]) for i in (0, 3))
     if abs(np.linalg.norm(row) - 1) > .01 or abs(np.linalg.norm(column) - 1) > .01 or abs(row @ column) > .01:
         raise DicomError(f'{headers[usable[0]].path}: ImageOrientationPatient is no pair of perpendicular unit vectors')
@@ -540,7 +637,14 @@ def geometry(
     if missing: notes.append(f'{len(missing)} of {len(kept) + len(missing)} slices missing')
     shear = _shear(places[kept], normal, spacing)
     made = Geometry(
-        [usable[k] for k in kept], positions, float(spacing), normal, shear, missing, [usable[k] for k in twice], notes
+        [usable[k] for k in kept],
+        positions,
+        float(spacing),
+        normal,
+        shear,
+        missing,
+        [usable[k] for k in twice] + others,
+        notes,
     )
     if np.linalg.norm(shear) > 0: made.notes.append(f'gantry tilt of {made.tilt:.1f}°')
     return made
@@ -573,7 +677,9 @@ def choose_series(
     series_uid: str | None = None,  # which one; needed when several are of size
 ) -> tuple[list[Header], list[str]]:  # (the series' headers, notes)
     "The one series of a folder."
-    groups = [g for g in group_series(headers) if series_uid in (None, g[0].series_uid)]
+    pictures = [h for h in headers if 'LOCALIZER' not in h.image_type.upper().split('\\')] or headers
+    scouts = [f'{len(headers) - len(pictures)} localisers left out'] if len(pictures) < len(headers) else []
+    groups = [g for g in group_series(pictures) if series_uid in (None, g[0].series_uid)]
     if not groups:
         raise DicomError(
             f'{os.path.dirname(headers[0].path)}: no series {series_uid}; found '
@@ -583,16 +689,19 @@ def choose_series(
         listing = '; '.join(f'{g[0].series_uid} ({len(g)} slices, {g[0].modality})' for g in groups[:6])
         raise DicomError(f'{os.path.dirname(headers[0].path)}: several series, choose one by series_uid: {listing}')
     strangers = sum(map(len, groups[1:]))
-    return groups[0], ([f'{strangers} slices of another series left out'] if strangers else [])
+    return groups[0], scouts + ([f'{strangers} slices of another series left out'] if strangers else [])
 
 def read_series(
     source: str | Path | list,  # a folder, or the files of one series
     series_uid: str | None = None,  # which series, when the folder holds several
     spacing: str = 'regular',  # 'as stored' gives the parts of a series whose spacing changes on the way
+    acquisition: int = 1,  # which one, where a series holds several of the same places
+    gaps: str = 'refuse',  # 'mark' reads a series of which more than a quarter is missing; `meta` says where it is empty
 ) -> Volume | list[Volume]:  # HU, geometry, and `meta` with what was noticed; a list of parts when asked for
     "Read one DICOM series into a volume."
     if spacing not in ('regular', 'as stored'):
         raise ValueError(f"spacing is 'regular' or 'as stored', not {spacing!r}")
+    if gaps not in ('refuse', 'mark'): raise ValueError(f"gaps is 'refuse' or 'mark', not {gaps!r}")
     listed = isinstance(source, (list, tuple))
     if not listed and not Path(source).is_dir(): raise FileNotFoundError(f'{source}: no such folder')
     headers, bad = read_headers(source if listed else list_files(source))
@@ -602,27 +711,36 @@ def read_series(
         )
     series, notes = choose_series(headers, series_uid)
     notes += [f'{os.path.basename(p)}: {why}' for p, why in bad]
+    if acquisition != 1: series = _acquisition(series, acquisition, notes)
     if spacing == 'as stored':
         found = geometry(series)
         return [
             _stack([series[i] for i in found.order[a:b]], list(notes)) for a, b in zones(found.positions) or [(0, None)]
         ]
-    return _stack(series, notes)
+    return _stack(series, notes, gaps)
 
 # %% ../../nbs/01_dicom.ipynb #734bb7a5
-def _stack(series, notes):
+def _acquisition(series, number, notes):
+    "One of several acquisitions."
+    placed = [h for h in series if h.position is not None and h.orientation is not None]
+    takes = acquisitions(placed) if placed else []
+    if not 1 <= number <= len(takes):
+        raise DicomError(f'{os.path.dirname(series[0].path)}: acquisition {number} of {len(takes)}')
+    notes.append(f'acquisition {number} of {len(takes)}')
+    return [placed[k] for k in takes[number - 1]]
+
+def _stack(series, notes, gaps='refuse'):
     "Decode the slices of one series in order and place them."
     shape, slices, failed = (series[0].rows, series[0].columns), {}, []
     found = geometry(series)
     if zones(found.positions): return _changing(series, found, notes)
     grid = np.round((found.positions - found.positions[0])/found.spacing).astype(int)
-    if np.abs(found.positions - found.positions[0] - grid*found.spacing).max() > 0.2*found.spacing or len(
-        found.missing
-    ) > 0.25*(grid[-1] + 1):
+    off = np.abs(found.positions - found.positions[0] - grid*found.spacing).max() > 0.2*found.spacing
+    if off or gaps == 'refuse' and len(found.missing) > 0.25*(grid[-1] + 1):
+        advice = 'give a list of files that do' if off else "gaps='mark' reads it all the same"
         raise DicomError(
             f'{os.path.dirname(series[0].path)}: the {len(grid)} slices do not lie on a regular grid '
-            f'({len(found.missing)} missing, spacing about {found.spacing:.3g} mm); '
-            'give a list of files that do'
+            f'({len(found.missing)} missing, spacing about {found.spacing:.3g} mm); {advice}'
         )
     for place, index in zip(grid, found.order):
         try: slices[int(place)] = read_pixels(series[index])
@@ -632,11 +750,13 @@ def _stack(series, notes):
     first, last = min(slices), max(slices)
     array = np.empty((last - first + 1, *shape), np.result_type(*{s.dtype for s in slices.values()}))
     for place, pixels in slices.items(): array[place - first] = pixels
-    filled = _fill(array, sorted(p - first for p in slices))
+    empty = sorted(set(range(len(array))) - {p - first for p in slices}) if gaps == 'mark' else []
+    if empty: array[empty] = min(s.min() for s in slices.values())
+    filled = _fill(array, sorted({p - first for p in slices} | set(empty)))
     head = series[found.order[0]]
     start = np.array(head.position) + (found.normal*found.spacing + found.shear)*first
     if np.any(found.shear): array = _upright(array, head, found)
-    meta = _facts(head, len(slices), notes + found.notes + failed) | {'filled': filled}
+    meta = _facts(head, len(slices), notes + found.notes + failed) | {'filled': filled, 'gaps': empty}
     return Volume(array, _affine(head, found, start), meta)
 
 def _facts(head, files, warnings):

@@ -13,11 +13,11 @@ class ArchiveError(ValueError):
     "What is wrong with an archive, in words."
 
 # %% auto #0
-__all__ = ['MAX_FILES', 'MAX_UNPACKED', 'MAX_RATIO', 'ArchiveError', 'read', 'unpacked', 'write']
+__all__ = ['MAX_FILES', 'MAX_UNPACKED', 'MAX_RATIO', 'ArchiveError', 'read', 'named_by_dicomdir', 'unpacked', 'write']
 
 # %% ../../nbs/lib/scans/04_reading.ipynb #d060138c
 def read(
-    # a NIfTI file, a folder or list of DICOM files, a zip or tar of either, or a folder that `ctlab segment` wrote
+    # a NIfTI file; a folder or list of DICOM files, or a DICOMDIR; a zip or tar of these; a folder of `ctlab segment`
     source: str | Path | list,
 ) -> Volume:  # HU for CT, numbers for masks
     "Read a scan or its masks."
@@ -31,7 +31,31 @@ def read(
     if source.is_file() and source.name.endswith(('.nii', '.nii.gz')): return nifti.read(source)
     if source.is_file() and (zipfile.is_zipfile(source) or tarfile.is_tarfile(source)):
         with unpacked(source) as folder: return _from_archive(source, folder)
+    if source.is_file() and source.name.upper() == 'DICOMDIR': return _series(named_by_dicomdir(source))
     return _series(source if source.is_dir() else [source])
+
+def named_by_dicomdir(
+    path: str | Path,  # a DICOMDIR, as disks from a hospital have it
+) -> list[Path]:  # files
+    "The images that a DICOMDIR names; what lies outside its folder is not followed."
+    import pydicom
+    path = Path(path)
+    root, found, strays = path.parent.resolve(), [], 0
+    try:
+        records = pydicom.dcmread(path, specific_tags=['DirectoryRecordSequence']).get('DirectoryRecordSequence') or []
+        for record in records:
+            parts = record.get('ReferencedFileID')
+            if record.get('DirectoryRecordType') != 'IMAGE' or not parts: continue
+            file = root.joinpath(*([parts] if isinstance(parts, str) else map(str, parts)))
+            if file.is_symlink() or not file.resolve().is_relative_to(root): strays += 1
+            elif file.is_file(): found.append(file)
+    except Exception as error:  # hostile bytes fail in any way they like
+        raise ValueError(
+            f'{path}: cannot be read as a DICOMDIR ({type(error).__name__}); give the folder instead'
+        ) from error
+    if strays: raise ValueError(f'{path}: names {strays} files outside its folder, which are not followed')
+    if not found: raise FileNotFoundError(f'{path}: names no image that is there; give the folder instead')
+    return found
 
 def _series(source):
     "A DICOM series; its reader is loaded when it is needed."
@@ -74,7 +98,9 @@ def unpacked(
                         while block := packed.read(1 << 20):
                             total += len(block)
                             if total > most:
-                                raise ArchiveError(f'{path}: unpacks to more than {most >> 20} MiB, as no scan of its size does')
+                                raise ArchiveError(
+                                    f'{path}: unpacks to more than {most >> 20} MiB, as no scan of its size does'
+                                )
                             plain.write(block)
         except ArchiveError: raise
         except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, NotImplementedError,

@@ -32,6 +32,14 @@ def test_papermill_runs_every_fold_and_the_report_gathers_them(ctlab, tiny, tmp_
     table = (tmp_path/'runs'/study/'tiny'/f'{study}-tiny.md').read_text()
     page = (tmp_path/'runs'/study/'tiny'/f'{study}-tiny.html').read_text()
     assert page.count('data:image/png') == 3 and 'http' not in page
+    assert all(w in page for w in ('In subgroups', 'Power', 'CLAIM', 'checked by ctlab verify'))
+    told = tmp_path/'runs'/study/'tiny'/f'{study}-tiny.csv'
+    assert ctlab('verify', told).returncode == 0
+    said = told.read_text()
+    at = next(k for k in range(len(said) - 1, 0, -1) if said[k].isdigit())
+    told.write_text(said[:at] + str((int(said[at]) + 1) % 10) + said[at + 1:])
+    ended = ctlab('verify', told)
+    assert ended.returncode == 1 and told.name in ended.stderr, 'one changed digit'
     assert 'phantoms' in table and ('published' in table) == (study not in ('approach5', 'approach6'))
     if study == 'approach1':
         predict_and_check(ctlab, tiny, tmp_path)

@@ -707,7 +707,8 @@ def read_series(
     headers, bad = read_headers(source if listed else list_files(source))
     if not headers:
         raise DicomError(
-            f'{source if not listed else "file list"}: no readable DICOM image' + (f' ({bad[0][1]})' if bad else '')
+            f'{source if not listed else source[0] if len(source) == 1 else "file list"}: no readable DICOM image'
+            + (f' ({bad[0][1]})' if bad else '')
         )
     series, notes = choose_series(headers, series_uid)
     notes += [f'{os.path.basename(p)}: {why}' for p, why in bad]

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/lib/scans/04_reading.ipynb #1d93c4fb
 from __future__ import annotations
-import contextlib, tarfile, tempfile, zipfile
+import contextlib, lzma, struct, tarfile, tempfile, zipfile, zlib
 from pathlib import Path
 from . import nifti
 from .volume import Volume
@@ -29,7 +29,7 @@ def read(
         )
     if (source/'segmentation.nii.gz').is_file(): return nifti.read(source/'segmentation.nii.gz')
     if source.is_file() and source.name.endswith(('.nii', '.nii.gz')): return nifti.read(source)
-    if source.is_file() and (zipfile.is_zipfile(source) or tarfile.is_tarfile(source)):
+    if source.is_file() and _packed(source):
         with unpacked(source) as folder: return _from_archive(source, folder)
     if source.is_file() and source.name.upper() == 'DICOMDIR': return _series(named_by_dicomdir(source))
     return _series(source if source.is_dir() else [source])
@@ -61,6 +61,14 @@ def _series(source):
     "A DICOM series; its reader is loaded when it is needed."
     from ctlab.scans.dicom import read_series
     return read_series(source)
+
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, NotImplementedError, ValueError, zlib.error,
+            lzma.LZMAError, struct.error, OverflowError)  # what a damaged archive may end in
+
+def _packed(path):
+    "Is it a zip or tar, damaged or not?"
+    try: return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+    except _DAMAGED: return path.name.endswith(('.zip', '.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tar.xz'))
 
 def _from_archive(archive, folder):
     "What an archive holds: the one NIfTI file, else the series."
@@ -103,8 +111,7 @@ def unpacked(
                                 )
                             plain.write(block)
         except ArchiveError: raise
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, NotImplementedError,
-                ValueError) as error:
+        except _DAMAGED as error:
             raise ArchiveError(f'{path}: cannot be unpacked ({str(error) or type(error).__name__}); is it '
                                f'complete?') from error
         yield Path(folder)

@@ -14,7 +14,7 @@ from ..core.settings import project_root
 
 # %% auto #0
 __all__ = ['SHOWN', 'pooled_table', 'published_table', 'source_table', 'write_tables', 'pooled_figures', 'html_page',
-           'write_page']
+           'cells_with_sources', 'write_page']
 
 # %% ../../nbs/lib/show/02_report.ipynb #1944cd33
 def pooled_table(
@@ -124,10 +124,29 @@ def html_page(
     parts: list[str],  # of the body, as HTML
 ) -> str:  # complete in itself
     "A plain page."
-    style = ('body{font:15px system-ui;margin:2em auto;max-width:60em;padding:0 1em}'
-             'table{border-collapse:collapse;font-size:13px}td,th{padding:.2em .8em;border-bottom:1px solid #ccc;text-align:left}img{max-width:100%}.wide{overflow-x:auto}')
+    style = (
+        'body{font:15px system-ui;margin:2em auto;max-width:60em;padding:0 1em}'
+        'table{border-collapse:collapse;font-size:13px}td,th{padding:.2em .8em;border-bottom:1px solid #ccc;text-align:left}img{max-width:100%}.wide{overflow-x:auto}'
+    )
     head = f"<meta charset='utf-8'><title>{html.escape(title)}</title><style>{style}</style>"
     return f"<!doctype html><html lang='en'>{head}{''.join(parts)}</html>"
+
+def cells_with_sources(
+    table: pd.DataFrame,  # from `source_table`
+    name: str,  # of the report's files
+) -> str:  # HTML
+    "A table whose every cell says, under the pointer, where it comes from."
+    flat = table.reset_index()
+    head = ''.join(f'<th>{html.escape(str(c))}</th>' for c in flat.columns)
+    def cell(row, column, value):
+        place = ', '.join(str(row[n]) for n in table.index.names)
+        said = 'as published' if str(column).startswith('published') else f'from {name}.parquet'
+        told = f'{place}, {column}: {said}; checked by ctlab verify {name}.csv'
+        return f'<td title="{html.escape(told)}">{html.escape(str(value), quote=False)}</td>'
+    body = ''.join(
+        '<tr>' + ''.join(cell(row, c, row[c]) for c in flat.columns) + '</tr>' for row in flat.to_dict('records')
+    )
+    return f'<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 def write_page(
     table: pd.DataFrame,  # from `source_table`
@@ -135,6 +154,7 @@ def write_page(
     folder: str | Path,
     name: str,  # of the files
     note: str = '',  # said under the table
+    further: dict | None = None,  # heading -> (words, table) of what else the page shows
 ) -> list[Path]:  # the page, and each figure as PNG
     "One page with a study's table and figures."
     from ctlab.show.figures import save
@@ -144,7 +164,12 @@ def write_page(
         for what, path in zip(figures, paths)
     ]
     words = re.sub('`([^`]+)`', r'<code>\1</code>', html.escape(note))
+    more = [
+        f'<h2>{html.escape(heading)}</h2><p>{html.escape(said)}</p><div class="wide">'
+        + rows.to_html(index=False, border=0, na_rep='', float_format='{:.3f}'.format) + '</div>'
+        for heading, (said, rows) in (further or {}).items()
+    ]
     return [write_whole(Path(folder)/f'{name}.html',
                         html_page(name, [f'<h1>{html.escape(name)}</h1><p>{words}</p><div class="wide">',
-                                         table.reset_index().to_html(index=False, border=0), '</div>', *pictures])),
+                                         cells_with_sources(table, name), '</div>', *pictures, *more])),
                                          *paths]

@@ -41,7 +41,7 @@ def find_cases(
         if cases: return sorted(cases, key=lambda c: [int(t) if t.isdigit() else t for t in re.split(r'(\d+)', c.name)])
     raise ValueError(f'{root}: no segmentation set recognised; expected imagesTr/ and labelsTr/ (Medical Decathlon, '
                      f'nnU-Net), volume-N.nii with segmentation-N.nii (LiTS), ircad_eNN_orig.nii.gz with '
-                     f'ircad_eNN_liver.nii.gz, or one folder per patient with dicom/ and masks/')
+                     f'ircad_eNN_liver.nii.gz, or one folder per patient with dicom/ or image.nii.gz, and masks/')
 
 def _decathlon(root, part):
     labels = {_nifti_name(p): p for p in (root/f'labels{part}').glob('*.nii*') if not p.name.startswith('.')}
@@ -65,9 +65,10 @@ def _ircad(root, part):
 
 def _folders(root, part):
     return [
-        Case(p.name, p/'dicom', {_nifti_name(m): m for m in sorted((p/'masks').glob('*.nii*'))} or None)
+        Case(p.name, image, {_nifti_name(m): m for m in sorted((p/'masks').glob('*.nii*'))} or None)
         for p in root.iterdir()
-        if (p/'dicom').is_dir()
+        for image in (p/'dicom', p/'image.nii.gz')
+        if image.is_dir() or image.is_file()
     ]
 
 # %% ../../nbs/lib/cohort/04_cases.ipynb #c4a811f8

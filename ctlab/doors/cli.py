@@ -27,7 +27,8 @@ def _stop(text, code=1):
 
 # %% auto #0
 __all__ = ['app', 'doctor', 'phantom', 'find_notebook', 'run_notebook', 'run', 'report', 'verify', 'prepare', 'clean', 'compare',
-           'predict', 'segment', 'arrange', 'echo', 'send', 'fetch', 'node', 'view', 'audit', 'site', 'demo', 'main']
+           'predict', 'segment', 'arrange', 'echo', 'send', 'fetch', 'node', 'workbench', 'view', 'audit', 'site',
+           'demo', 'main']
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #d33656c1
 def _packages():
@@ -931,6 +932,35 @@ def _watch(store, done):
                 + f"; {now['instance']} of {now['patient']} patients, {now['bytes']/1e6:.0f} MB"
             )
         before = now
+
+# %% ../../nbs/lib/doors/00_cli.ipynb #951f624b
+@app.command(name='app')
+def workbench(
+    folder: Annotated[Path, typer.Argument(help='The work folder; made if needed.')] = Path('workbench'),
+    port: Annotated[int, typer.Option(help='Of the page.', min=0, max=65535)] = 5007,
+    host: Annotated[str, typer.Option(help='Address to listen on; beyond this machine a token is asked for.')] = '127.0.0.1',
+    token: Annotated[str, typer.Option(envvar='CTLAB_TOKEN', help='Asked of visitors; one is made where it is needed.')] = '',
+    root: Annotated[Optional[list[Path]], typer.Option(help='Import only from below this folder; may be repeated.')] = None,
+    jobs: Annotated[int, typer.Option(help='Jobs at a time; 0 for one per core.')] = 0,
+    browser: Annotated[bool, typer.Option(help='Open it in a browser.')] = True,
+):
+    """Open the lab as a page: import, look, masks, legs, trauma, runs.
+
+    Examples:
+
+        ctlab app
+
+        ctlab app /data/work --root /media --no-browser
+    """
+    import logging
+    from ctlab.doors.app import serve
+    for name in ('bokeh', 'tornado', 'panel'): logging.getLogger(name).setLevel(logging.ERROR)
+    try: server, url = serve(folder, port, host, token, tuple(root or ()), browser, jobs)
+    except (OSError, ValueError) as error: _stop(str(error))
+    _say(f'{url}\nCtrl-C ends the page; jobs go on.')
+    server.start()
+    try: server.io_loop.start()
+    except KeyboardInterrupt: server.stop()
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #ef0d944c
 @app.command()

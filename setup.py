@@ -14,7 +14,7 @@ setup(
     description=cfg['description'], keywords=cfg['keywords'].split(), author=cfg['author'],
     long_description=(here/'README.md').read_text(encoding='utf-8') if (here/'README.md').exists() else '',
     long_description_content_type='text/markdown',
-    packages=find_packages(include=['ctlab', 'ctlab.*']), include_package_data=True, package_data={'ctlab': ['*.pyi', 'py.typed'], 'ctlab.show': ['*.js'], 'ctlab.organs': ['*.safetensors', '*.md']},
+    packages=find_packages(include=['ctlab', 'ctlab.*']), include_package_data=True, package_data={'ctlab': ['*.pyi', 'py.typed'], 'ctlab.show': ['*.js'], 'ctlab.doors': ['*.js'], 'ctlab.organs': ['*.safetensors', '*.md']},
     python_requires=f">={cfg['min_python']}", install_requires=cfg['requirements'].split(),
     entry_points={'console_scripts': cfg['console_scripts'].split('\n'),
                   'nbdev': [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},

@@ -179,8 +179,8 @@ class Page:
             return str(done)
 
         go.on_click(take_path); send.on_click(take_upload); fetch.on_click(from_peer)
-        return pn.Column(pn.pane.Markdown('A folder of DICOM, a zip or tar of one, a DICOM file, NIfTI. What is faulty is set aside with its reason.'), pn.Row(path, go), pn.Row(upload, send), clean,
-                         pn.pane.Markdown('From an archive on the network (C-GET):'), pn.Row(peer, patient, fetch), bar, said, faults)
+        return pn.Column(pn.pane.Markdown('A folder of DICOM, a zip or tar of one, a DICOM file, NIfTI. What is faulty is set aside with its reason.'), pn.FlexBox(path, go), pn.FlexBox(upload, send), clean,
+                         pn.pane.Markdown('From an archive on the network (C-GET):'), pn.FlexBox(peer, patient, fetch), bar, said, faults)
 
     def look(self):
         "Three planes, with or without a mask."
@@ -208,7 +208,7 @@ class Page:
         go.on_click(show)
         which.param.watch(lambda _: masks() if False else None, 'value')
         self.masks_changed = masks
-        return pn.Column(pn.Row(which, go), said, place)
+        return pn.Column(pn.FlexBox(which, go), said, place)
 
     def masks(self):
         "Draw, measure, correct, compare, take away."
@@ -267,7 +267,7 @@ class Page:
         away = pn.widgets.FileDownload(callback=taken, filename='mask.zip', label='Download (NIfTI, SEG, surfaces)', button_type='default')
         for button, work in ((draw, drawn), (measure, measured), (compare, compared), (correct, corrected), (solid, turned)): button.on_click(work)
         self.scans.param.watch(renew, 'value'); renew()
-        return pn.Column(pn.Row(model, draw), pn.Row(version, measure, correct, solid), pn.Row(other, compare), pn.Row(kind, away), said, numbers, place)
+        return pn.Column(pn.FlexBox(model, draw), pn.FlexBox(version, measure, correct, solid), pn.FlexBox(other, compare), pn.FlexBox(kind, away), said, numbers, place)
 
     @staticmethod
     def _draws(run):
@@ -294,7 +294,7 @@ class Page:
             return f'kept as version {mask.label}; the others are as they were'
         save.on_click(saved)
         words = pn.pane.Markdown('Wheel or arrows: slice. `[` `]`: brush. Ctrl-Z: undo.')
-        return pn.Column(pn.Row(structure, eraser, undo, redo, save), pn.Row(at, radius), brush, words)
+        return pn.Column(pn.FlexBox(structure, eraser, undo, redo, save), pn.FlexBox(at, radius), brush, words)
 
     def legs(self):
         "As the source's tool: training data, unseen data."
@@ -338,7 +338,7 @@ class Page:
         make.on_click(made); suggest.on_click(suggested); cut_.on_click(unseen)
         at.param.watch(lambda _: shown() if place.objects else None, 'value')
         return pn.Column(pn.pane.Markdown('### Training data\nThe chosen scan and one mask a bone become one case.'), name, *bones.values(), make, found,
-                         pn.pane.Markdown('### Unseen data\nA scan without masks, cut above the pelvis.'), pn.Row(at, suggest, cut_), place, said)
+                         pn.pane.Markdown('### Unseen data\nA scan without masks, cut above the pelvis.'), pn.FlexBox(at, suggest, cut_), place, said)
 
     def trauma(self):
         "Probabilities of injuries with what speaks for them."
@@ -359,7 +359,7 @@ class Page:
         go.on_click(judged)
         def renew(*_): run.options = {n: str(p.parent) for n, p in self.work.runs().items() if n.startswith('approach')}
         self.runs_changed = renew
-        return pn.Column(pn.Row(run, go, away), said, table, place)
+        return pn.Column(pn.FlexBox(run, go, away), said, table, place)
 
     def runs(self):
         "Start a study, watch it, stop it, go on, compare."
@@ -417,7 +417,7 @@ class Page:
         compared = self._compared()
         listed()
         pn.state.add_periodic_callback(listed, 2000) if pn.state.curdoc else None
-        return pn.Column(pn.Row(study, preset, folds, data, begin), said, table, pn.Row(stop, again), curves, log_, *compared)
+        return pn.Column(pn.FlexBox(study, preset, folds, data, begin), said, table, pn.FlexBox(stop, again), curves, log_, *compared)
 
     def _compared(self):
         "Finished runs beside each other."
@@ -441,7 +441,7 @@ class Page:
             table.param.update(object=(await asyncio.to_thread(made)).round(3), visible=True)
         go.on_click(compared)
         renew()
-        return pn.Row(one, other, go), said, table
+        return pn.FlexBox(one, other, go), said, table
 
 # %% ../../nbs/lib/doors/03_app.ipynb #38b8acc6
 def _keeper(token):

@@ -1,0 +1,295 @@
+"The workbench as a person uses it: a real page, from an empty folder; and what it refuses."
+import json, os, re, signal, socket, subprocess, sys, time, urllib.request, zipfile
+from pathlib import Path
+import numpy as np
+import pytest
+from ctlab.cohort.layout import list_series
+from ctlab.scans import nifti
+from ctlab.scans.dicom import read_series, write_series
+from ctlab.scans.volume import Volume, volume_from
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+class Served:
+    "The workbench in a process of its own."
+
+    def __init__(self, folder, *options):
+        self.folder, self.port, self.options = folder, free_port(), options
+        self.start()
+
+    def start(self):
+        command = [str(Path(sys.executable).with_name('ctlab')), 'app', str(self.folder), '--port', str(self.port), '--no-browser', *self.options]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            try: socket.create_connection(('127.0.0.1', self.port), 1).close(); return
+            except OSError: time.sleep(.1)
+        raise TimeoutError(self.process.stdout.read())
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    @property
+    def url(self): return f'http://127.0.0.1:{self.port}/'
+
+
+@pytest.fixture(scope='module')
+def export(tmp_path_factory, tiny):
+    "What a hospital hands over: a phantom's series, rubbish, a zip, NIfTI, masks of bones, and things that mean no good."
+    root = tmp_path_factory.mktemp('export')
+    series = Path(list_series(tiny)['folder'][0])
+    (root/'disk'/'A').mkdir(parents=True)
+    for f in series.iterdir(): (root/'disk'/'A'/f.name).write_bytes(f.read_bytes())
+    (root/'disk'/'viewer.exe').write_bytes(b'MZ rubbish')
+    with zipfile.ZipFile(root/'disk.zip', 'w', zipfile.ZIP_DEFLATED) as z:
+        for f in (root/'disk'/'A').iterdir(): z.write(f, f.name)
+    scan = volume_from(np.random.default_rng(0).integers(0, 900, (30, 40, 40)).astype(np.int16), (4., 2., 2.))
+    nifti.write(scan, root/'legs.nii.gz')
+    for k, bone in enumerate(('tibia', 'femur')):
+        mask = np.zeros(scan.shape, np.uint8)
+        mask[3 + 8*k:14 + 8*k, 10:20, 10:20] = 1
+        nifti.write(Volume(mask, scan.affine), root/f'{bone}.nii.gz')
+    with zipfile.ZipFile(root/'bomb.zip', 'w', zipfile.ZIP_DEFLATED) as z: z.writestr('big', b'\0'*(400 << 20))
+    with zipfile.ZipFile(root/'climbs.zip', 'w') as z:
+        for f in list((root/'disk'/'A').iterdir())[:3]: z.write(f, f'../../../climbed-{f.name}')
+    (root/'hostile.nii').write_bytes(b'\x5c\x01\0\0' + b'\xff'*400)
+    return root
+
+
+@pytest.fixture(scope='module')
+def served(export, tmp_path_factory):
+    made = Served(tmp_path_factory.mktemp('workbench')/'work', '--root', str(export), '--jobs', '1')
+    yield made
+    made.kill()
+
+
+@pytest.fixture(scope='module')
+def page(served, browser):
+    made = browser.new_page(viewport={'width': 1280, 'height': 900})
+    made.outside, made.wrong = [], []
+    made.on('request', lambda r: made.outside.append(r.url) if not r.url.startswith((served.url, 'data:', 'blob:', 'about:')) else None)
+    made.on('pageerror', lambda e: made.wrong.append(str(e)))
+    opened(made, served)
+    yield made
+    made.close()
+
+
+def opened(page, served):
+    page.goto(served.url)
+    page.get_by_role('heading', name='ctlab workbench').wait_for(timeout=30_000)
+    page.wait_for_timeout(800)
+
+
+def tab(page, name): page.locator('.bk-tab', has_text=re.compile(f'^{name}$')).click()
+def press(page, name): page.get_by_role('button', name=name, exact=True).locator('visible=true').click()
+def hears(page, text, seconds=60): page.get_by_text(text).locator('visible=true').first.wait_for(timeout=1000*seconds)
+
+
+def imports(page, path, heard, seconds=60):
+    page.get_by_label('File or folder on this machine').fill(str(path))
+    press(page, 'Import')
+    hears(page, heard, seconds)
+
+
+def test_import(page, export, served, shots, real):
+    tab(page, 'Import')
+    n = len(list((export/'disk'/'A').iterdir()))
+    imports(page, export/'disk', f'{n} files of 1 scans; 0 were there already; 1 could not be used')
+    hears(page, 'viewer.exe')
+    imports(page, export/'disk.zip', f'0 files of 1 scans; {n} were there already')
+    page.get_by_label('Upload').set_input_files(str(export/'legs.nii.gz'))
+    page.wait_for_timeout(500)
+    press(page, 'Import the upload')
+    hears(page, '1 files of 1 scans')
+    page.screenshot(path=shots/'workbench-import.png')
+    for path, heard in (('/etc/passwd', 'lies outside'), (f'{export}/../../etc', 'lies outside'), (export/'nothing', 'no such file'), ('', 'which file or folder'), (export/'bomb.zip', 'unpacks to more than')):
+        imports(page, path, heard)
+    imports(page, export/'hostile.nii', '1 could not be used')
+    imports(page, export/'climbs.zip', '3 were there already')
+    assert not list(export.parent.rglob('climbed*')) and not list(served.folder.rglob('climbed*'))
+    assert [p.name for p in (served.folder/'volumes').glob('*.nii.gz')] == ['legs.nii.gz']
+
+
+def test_a_real_series_whose_uids_were_lost(browser, real, tmp_path, shots):
+    made = Served(tmp_path/'work')
+    page = browser.new_page(viewport={'width': 1024, 'height': 768})  # a tablet
+    try:
+        opened(page, made)
+        tab(page, 'Import')
+        imports(page, real/'example_ct_dicom', 'had lost their UIDs')
+        tab(page, 'Look')
+        press(page, 'Show')
+        page.frame_locator('iframe[title=scan]').locator('canvas').first.wait_for(timeout=60_000)
+        page.wait_for_timeout(800)
+        page.screenshot(path=shots/'workbench-real.png')
+        assert page.evaluate('document.documentElement.scrollWidth') <= 1024
+    finally: page.close(); made.kill()
+
+
+def choose(page, label, words):
+    select = page.get_by_label(label, exact=True).locator('visible=true').first
+    option = next(o for o in select.locator('option').all_inner_texts() if words in o)
+    select.select_option(label=option)
+    page.wait_for_timeout(500)
+
+
+def test_look(page, shots):
+    choose(page, 'Scan', ' CT ')
+    tab(page, 'Look')
+    press(page, 'Show')
+    frame = page.frame_locator('iframe[title=scan]')
+    frame.locator('canvas').first.wait_for(timeout=60_000)
+    page.wait_for_timeout(500)
+    slider = frame.get_by_label('axial slice')
+    shown = lambda: frame.locator('canvas[data-plane=axial]').evaluate('c => c.toDataURL()')
+    before = shown()
+    slider.fill('5')
+    page.wait_for_timeout(300)
+    assert shown() != before, 'another slice'
+    page.screenshot(path=shots/'workbench-look.png')
+
+
+def test_masks(page, served, shots):
+    choose(page, 'Scan', ' CT ')
+    tab(page, 'Masks')
+    press(page, 'Draw')
+    hears(page, 'version 1: organ model', 180)
+    hears(page, 'liver')
+    press(page, 'Correct by hand')
+    canvas = page.get_by_role('img', name='slice under the brush')
+    canvas.wait_for(timeout=60_000)
+    canvas.scroll_into_view_if_needed()
+    painted = lambda: int(canvas.get_attribute('data-painted'))
+    before, box = painted(), canvas.bounding_box()
+    page.mouse.move(box['x'] + 40, box['y'] + 40)
+    page.mouse.down()
+    page.mouse.move(box['x'] + 90, box['y'] + 60, steps=8)
+    page.mouse.up()
+    hears(page, 'voxels changed')
+    page.wait_for_timeout(500)
+    after = painted()
+    assert after > before
+    press(page, 'Undo'); page.wait_for_timeout(600)
+    assert painted() == before
+    page.keyboard.press('Control+Shift+z') if False else press(page, 'Redo')
+    page.wait_for_timeout(600)
+    assert painted() == after
+    page.screenshot(path=shots/'workbench-brush.png')
+    press(page, 'Save as a new version')
+    hears(page, 'kept as version 2')
+    press(page, 'Compare')
+    hears(page, 'Dice')
+    press(page, 'Turn the surfaces')
+    page.locator('iframe[title=surfaces]').wait_for(timeout=60_000)
+    with page.expect_download(timeout=60_000) as download: page.get_by_text('Download (NIfTI, SEG, surfaces)').locator('visible=true').first.click()
+    names = zipfile.ZipFile(download.value.path()).namelist()
+    assert {'mask.nii.gz', 'mask.dcm'} <= set(names) and any(n.startswith('meshes/') for n in names)
+    versions = sorted((served.folder/'masks').rglob('*.nii.gz'))
+    assert [p.name for p in versions] == ['1.nii.gz', '2.nii.gz'] and not np.array_equal(*(nifti.read(p).array for p in versions))
+    tab(page, 'Look')
+    choose(page, 'Mask', '2:')
+    press(page, 'Show')
+    page.frame_locator('iframe[title=scan]').get_by_text('liver').first.wait_for(state='attached', timeout=60_000)
+
+
+def test_legs(page, export, served, shots):
+    choose(page, 'Scan', 'legs')
+    tab(page, 'Legs')
+    page.get_by_label('Mask of the tibia').fill(str(export/'tibia.nii.gz'))
+    page.get_by_label('Mask of the femur').fill('/etc/passwd')
+    press(page, 'Make a training case')
+    hears(page, 'lies outside')
+    page.get_by_label('Mask of the femur').fill(str(export/'femur.nii.gz'))
+    press(page, 'Make a training case')
+    hears(page, 'a study reads it with')
+    assert (served.folder/'training'/'msk-001'/'masks'/'femur.nii.gz').exists()
+    press(page, 'Suggest')
+    page.get_by_role('img', name='from the front, with the cut').wait_for(timeout=30_000)
+    page.get_by_label('Upper end of the pelvis').fill('20')
+    page.keyboard.press('Enter')
+    page.wait_for_timeout(800)
+    page.screenshot(path=shots/'workbench-legs.png')
+    press(page, 'Cut the unseen scan')
+    hears(page, 'run a model on it under Masks')
+    assert nifti.read(next((served.folder/'unseen').glob('*.nii.gz'))).shape[0] == 21
+
+
+def test_runs_outlive_page_and_server(page, served, shots):
+    from ctlab.doors.jobs import Jobs
+    jobs = Jobs(served.folder/'jobs', 1)
+    tab(page, 'Runs')
+    choose(page, 'Study', '03_approach1')
+    press(page, 'Start')
+    hears(page, 'goes on when this page is closed')
+    press(page, 'Start')
+    page.wait_for_timeout(2500)
+    states = [j.state for j in jobs.all()]
+    assert states == ['running', 'waiting'], states
+    pid = json.loads((jobs.all()[0].folder/'begun.json').read_text())['pid']
+    opened(page, served)
+    tab(page, 'Runs')
+    hears(page, 'running')
+    served.kill()
+    time.sleep(1)
+    assert jobs.all()[0].state == 'running' and Path(f'/proc/{pid}').exists(), 'the job does not notice'
+    served.start()
+    opened(page, served)
+    tab(page, 'Runs')
+    until = time.monotonic() + 240
+    while jobs.all()[0].state == 'running' and time.monotonic() < until: time.sleep(.5)
+    assert jobs.all()[0].state == 'done', jobs.all()[0].log[-2000:]
+    page.get_by_text('03_approach1').first.wait_for(timeout=20_000)
+    until = time.monotonic() + 30
+    while jobs.all()[1].state == 'waiting' and time.monotonic() < until: time.sleep(.5)
+    assert jobs.all()[1].state in ('running', 'done'), 'the next one has begun'
+    page.screenshot(path=shots/'workbench-runs.png')
+    press(page, 'Stop')
+    hears(page, 'what was finished stays')
+    assert list((served.folder/'runs'/'approach1'/'tiny').glob('fold0/weights.safetensors'))
+
+
+def test_trauma(page, served, shots):
+    choose(page, 'Scan', ' CT ')
+    opened(page, served)
+    tab(page, 'Trauma')
+    choose(page, 'Run (all its folds)', 'approach1 tiny')
+    press(page, 'Judge')
+    hears(page, 'extravasation', 180)
+    page.frame_locator('iframe[title=report]').get_by_text('For research only').wait_for(timeout=30_000)
+    page.screenshot(path=shots/'workbench-trauma.png')
+
+
+def test_nothing_leaves_the_machine(page):
+    assert not page.outside and not page.wrong
+
+
+def test_a_second_user_without_the_token(tmp_path, browser):
+    made = Served(tmp_path/'work', '--token', 'only-mine')
+    try:
+        for path in ('', 'ws', 'static/js/bokeh.min.js'):
+            try:
+                with urllib.request.urlopen(made.url + path, timeout=10) as answer: text, status = answer.read().decode(), answer.status
+            except urllib.error.HTTPError as error: text, status = error.read().decode(), error.code
+            if path != 'static/js/bokeh.min.js': assert status in (400, 401, 403) and 'workbench</h1>' not in text, (path, status)
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(made.url + 'enter?token=only-mine')
+        page.get_by_role('heading', name='ctlab workbench').wait_for(timeout=30_000)
+        cookie = context.cookies()[0]
+        assert cookie['httpOnly'] and cookie['sameSite'] == 'Strict'
+        context.close()
+    finally: made.kill()
+
+
+def test_a_page_from_elsewhere_gets_no_websocket(served):
+    for origin, open_ in (('http://evil.example', False), (served.url.rstrip('/'), True)):
+        with socket.create_connection(('127.0.0.1', served.port), 10) as s:
+            s.sendall(f'GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nOrigin: {origin}\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: bokeh\r\n\r\n'.encode())
+            status = int(s.recv(200).split()[1])
+        assert (status == 403) != open_, (origin, status)

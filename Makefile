@@ -6,7 +6,7 @@ PRESET ?= tiny
 export PYTHONWARNINGS = ignore
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lab site bench clean install lock readme rooms
+.PHONY: demo test lab app site bench clean install lock readme rooms
 
 install: $(VENV)/.installed
 
@@ -15,7 +15,7 @@ $(VENV)/.installed: requirements.lock setup.py settings.ini
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: set PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "installing into $(VENV) (about 8 GB)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -q "$$(grep '^uv==' requirements.lock)"
+	@$(BIN)/python -m pip install -q "$$(grep -o "^uv==[0-9.]*" requirements.lock)"
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install -q --compile-bytecode -r requirements.lock || $(BIN)/python -m pip install -q -r requirements.lock
 	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
 	@mkdir -p $(VENV)/share/jupyter/lab/settings
@@ -31,6 +31,9 @@ test: install
 lab: install
 	$(BIN)/jupyter lab nbs
 
+app: install
+	@$(BIN)/ctlab app
+
 site: install
 	@$(BIN)/ctlab site
 
@@ -45,7 +48,7 @@ bench: install
 
 lock:
 	@grep -v '^#' requirements.lock > requirements.lock.new  # what is pinned stays pinned
-	$(BIN)/uv pip compile -q requirements.in --python-version 3.11 --no-annotate --no-header -o requirements.lock.new
+	$(BIN)/uv pip compile -q requirements.in --python-version 3.11 --no-annotate --no-header --generate-hashes -o requirements.lock.new
 	@{ echo "# The exact environment, for Python 3.11. Written by \`make lock\` from requirements.in; do not edit."; cat requirements.lock.new; } > requirements.lock
 	@rm requirements.lock.new
 

@@ -5,7 +5,7 @@
 >>> ctlab.view(scan)                    # three planes, in a notebook
 >>> ctlab.segment('series/', 'out', model='reports/runs/spleen/demo/fold0')
 """
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {'Volume': 'scans.volume', 'read': 'scans.reading', 'write': 'scans.reading', 'view': 'show.viewer', 'view3d': 'show.viewer', 'browse': 'show.viewer',
           'segment': 'organs.segment', 'predict': 'trauma.predict', 'prepare': 'cohort.stacks', 'audit': 'judge.audit'}

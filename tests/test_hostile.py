@@ -53,13 +53,26 @@ def sources(tmp_path_factory):
     from ctlab.scans.volume import volume_from
     root = tmp_path_factory.mktemp('sources')
     scan = volume_from(np.random.default_rng(0).integers(-900, 900, (9, 24, 20)).astype(np.int16), (2., 1., 1.))
-    tags = {'StudyInstanceUID': '1.2.3', 'FrameOfReferenceUID': '1.2.3.9', 'ImageType': ['ORIGINAL', 'PRIMARY', 'AXIAL']}
+    tags = {
+        'StudyInstanceUID': '1.2.3',
+        'FrameOfReferenceUID': '1.2.3.9',
+        'ImageType': ['ORIGINAL', 'PRIMARY', 'AXIAL'],
+    }
     tags |= dict.fromkeys(('PatientName', 'PatientBirthDate', 'PatientSex', 'AccessionNumber', 'Manufacturer'), '')
-    tags |= {'StudyDate': '20260101', 'StudyTime': '101112', 'StudyID': '1', 'SeriesNumber': '1', 'AcquisitionNumber': '1', 'ReferringPhysicianName': ''}
+    tags |= {
+        'StudyDate': '20260101',
+        'StudyTime': '101112',
+        'StudyID': '1',
+        'SeriesNumber': '1',
+        'AcquisitionNumber': '1',
+        'ReferringPhysicianName': '',
+    }
     slices = write_series(scan, root/'in', syntax='plain', tags=tags)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        frames = highdicom.legacy.LegacyConvertedEnhancedCTImage([pydicom.dcmread(f) for f in slices], '1.2.5', 1, '1.2.5.1', 1)
+        frames = highdicom.legacy.LegacyConvertedEnhancedCTImage(
+            [pydicom.dcmread(f) for f in slices], '1.2.5', 1, '1.2.5.1', 1
+        )
         frames.save_as(root/'frames.dcm')
     disk = FileSet()
     for f in slices: disk.add(f)
@@ -69,8 +82,14 @@ def sources(tmp_path_factory):
         for f in slices: z.write(f, f.name)
     with tarfile.open(root/'scan.tar.gz', 'w:gz') as t:
         for f in slices: t.add(f, f.name)
-    return {'frames': (root/'frames.dcm', 8192), 'DICOMDIR': (root/'disk'/'DICOMDIR', 1 << 20), 'nii': (root/'scan.nii', 400), 'nii.gz': (root/'scan.nii.gz', 1 << 20),
-            'zip': (root/'scan.zip', 1 << 20), 'tar.gz': (root/'scan.tar.gz', 1 << 20)}
+    return {
+        'frames': (root / 'frames.dcm', 8192),
+        'DICOMDIR': (root / 'disk' / 'DICOMDIR', 1 << 20),
+        'nii': (root / 'scan.nii', 400),
+        'nii.gz': (root / 'scan.nii.gz', 1 << 20),
+        'zip': (root / 'scan.zip', 1 << 20),
+        'tar.gz': (root / 'scan.tar.gz', 1 << 20),
+    }
 
 
 @pytest.mark.parametrize('kind', ('frames', 'DICOMDIR', 'nii', 'nii.gz', 'zip', 'tar.gz'))
@@ -92,7 +111,13 @@ def test_damaged_files_get_an_answer(sources, tmp_path, kind):
     scratch = tmp_path.parent/f'{tmp_path.name}-scratch'
     scratch.mkdir()
     sound = source.parent if kind == 'frames' else source
-    done = subprocess.run([sys.executable, '-c', READ, tmp_path/'list', source if kind != 'frames' else source.parent/'in'], capture_output=True, text=True, env=os.environ | {'TMPDIR': str(scratch)}, timeout=60 + 2*COUNT)
+    done = subprocess.run(
+        [sys.executable, '-c', READ, tmp_path / 'list', source if kind != 'frames' else source.parent / 'in'],
+        capture_output=True,
+        text=True,
+        env=os.environ | {'TMPDIR': str(scratch)},
+        timeout=60 + 2 * COUNT,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert not told['wrong'], told['wrong'][:5]
@@ -107,7 +132,10 @@ def test_a_folder_of_damaged_files_through_the_commands(ctlab, sources, tmp_path
     slices = sorted((sources['frames'][0].parent/'in').iterdir())
     for k in range(max(6, COUNT//30)):
         (export/str(k)).mkdir(parents=True)
-        for f in slices: (export/str(k)/f.name).write_bytes(f.read_bytes() if rng.random() < .5 else damaged(f.read_bytes(), rng, 1500))
+        for f in slices:
+            (export / str(k) / f.name).write_bytes(
+                f.read_bytes() if rng.random() < 0.5 else damaged(f.read_bytes(), rng, 1500)
+            )
         (export/str(k)/'frames').write_bytes(damaged(sources['frames'][0].read_bytes(), rng, 8192))
         (export/str(k)/'notes').write_bytes(rng.randbytes(3000))
     done = ctlab('arrange', export, tmp_path/'out', '--least', '3', '--modality', '', '--json')

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/lib/doors/03_app.ipynb #158befc6
 from __future__ import annotations
-import asyncio, base64, functools, html, io, logging, secrets, shutil, tempfile
+import asyncio, base64, functools, html, io, json, logging, secrets, tempfile
 from pathlib import Path
 import numpy as np
 import panel as pn
@@ -38,11 +38,19 @@ class Brush(JSComponent):
         self.painting, self.tell = painting, tell
         _, dy, dx = painting.volume.spacing
         shape = painting.volume.shape
-        low, high = (-160, 240) if painting.volume.array.min() < -200 else np.percentile(painting.volume.array[::2, ::4, ::4], (1, 99.5))
+        low, high = (
+            (-160, 240)
+            if painting.volume.array.min() < -200
+            else np.percentile(painting.volume.array[::2, ::4, ::4], (1, 99.5))
+        )
         self.window = (float(low), float(max(high, low + 1)))
         start = int(np.count_nonzero(painting.numbers, axis=(1, 2)).argmax()) if painting.numbers.any() else shape[0]//2
-        super().__init__(facts={'rows': shape[1], 'columns': shape[2], 'ratio': shape[2]*dx/(shape[1]*dy), 'dy': dy, 'dx': dx}, at=start,
-                         colours={str(k): COLOURS.get(n, _SPARE[k % len(_SPARE)]) for n, k in painting.structures.items()}, **options)
+        super().__init__(
+            facts={'rows': shape[1], 'columns': shape[2], 'ratio': shape[2] * dx / (shape[1] * dy), 'dy': dy, 'dx': dx},
+            at=start,
+            colours={str(k): COLOURS.get(n, _SPARE[k % len(_SPARE)]) for n, k in painting.structures.items()},
+            **options
+        )
         self.show()
 
     @param.depends('at', watch=True)
@@ -70,11 +78,13 @@ class Brush(JSComponent):
         "Undo, or redo."
         at = self.painting.undo() if undo else self.painting.redo()
         if at is not None: self.at = at
-        self.tell('nothing to take back' if at is None else f'slice {at} as before' if undo else f'slice {at} as it was')
+        self.tell(
+            'nothing to take back' if at is None else f'slice {at} as before' if undo else f'slice {at} as it was'
+        )
         self.show()
 
 # %% ../../nbs/lib/doors/03_app.ipynb #8a1fde94
-def _said(**options): return pn.pane.Alert('', alert_type='light', visible=False, **options)
+def _said(): return pn.pane.Alert('', alert_type='light', visible=False, max_width=1200)
 
 def _tell(place, text, kind='success'):
     place.param.update(object=html.escape(str(text)).replace('\n', '<br>'), alert_type=kind, visible=True)
@@ -96,7 +106,11 @@ def _asked(place, busy=None):
         return clicked
     return wrap
 
-def _frame(page, height, title): return pn.pane.HTML(f'<iframe title="{title}" style="width:100%;height:{height}px;border:0" srcdoc="{html.escape(page)}"></iframe>', sizing_mode='stretch_width')
+def _frame(page, height, title):
+    return pn.pane.HTML(
+        f'<iframe title="{title}" style="width:100%;height:{height}px;border:0" srcdoc="{html.escape(page)}"></iframe>',
+        sizing_mode='stretch_width',
+    )
 
 class Page:
     "One visitor's page."
@@ -120,25 +134,55 @@ class Page:
 
     def show(self):
         "All of it."
-        tabs = pn.Tabs(('Work folder', self.folder()), ('Import', self.take()), ('Look', self.look()), ('Masks', self.masks()), ('Legs', self.legs()),
-                       ('Trauma', self.trauma()), ('Runs', self.runs()), dynamic=False, sizing_mode='stretch_width')
-        head = pn.pane.HTML('<h1 style="font:600 22px system-ui;margin:.2em 0">ctlab workbench</h1><p style="margin:0;color:#777">Research use only, not for diagnosis. Nothing leaves this machine.</p>')
+        tabs = pn.Tabs(
+            ('Work folder', self.folder()),
+            ('Import', self.take()),
+            ('Look', self.look()),
+            ('Masks', self.masks()),
+            ('Legs', self.legs()),
+            ('Trauma', self.trauma()),
+            ('Runs', self.runs()),
+            dynamic=False,
+            sizing_mode='stretch_width',
+        )
+        head = pn.pane.HTML(
+            '<h1 style="font:600 22px system-ui;margin:.2em 0">ctlab workbench</h1><p style="margin:0;color:#777">'
+            'Research use only, not for diagnosis. Nothing leaves this machine.</p>'
+        )
         return pn.Column(head, self.scans, tabs, sizing_mode='stretch_width', max_width=1240, margin=(0, 12))
 
     def folder(self):
         table = pn.widgets.Tabulator(self.work.contents(), show_index=False, disabled=True, sizing_mode='stretch_width')
         again = pn.widgets.Button(name='Look again')
         again.on_click(lambda _: (table.param.update(value=self.work.contents()), self.renew()))
-        return pn.Column(pn.pane.Markdown(f'`{self.work.folder}`: every folder has a README; nothing in *masks* is ever written over.'), table, again)
+        return pn.Column(
+            pn.pane.Markdown(
+                f'`{self.work.folder}`: every folder has a README; nothing in *masks* is ever written over.'
+            ),
+            table,
+            again,
+        )
 
     def take(self):
         "Import: an upload, a path on this machine, a peer."
         said, faults = _said(), pn.pane.DataFrame(None, visible=False, index=False)
-        path = pn.widgets.TextInput(name='File or folder on this machine', placeholder='/media/cd/DICOM, scan.nii.gz, export.zip', sizing_mode='stretch_width')
+        path = pn.widgets.TextInput(
+            name='File or folder on this machine',
+            placeholder='/media/cd/DICOM, scan.nii.gz, export.zip',
+            sizing_mode='stretch_width',
+        )
         upload = pn.widgets.FileInput(name='Upload', accept='.zip,.tar,.gz,.nii,.dcm', multiple=False)
         clean = pn.widgets.Checkbox(name='De-identify')
-        go, send, bar = pn.widgets.Button(name='Import', button_type='primary'), pn.widgets.Button(name='Import the upload'), pn.indicators.Progress(value=0, max=100, visible=False, sizing_mode='stretch_width')
-        peer, patient, fetch = pn.widgets.TextInput(name='Peer', placeholder='PACS@192.168.0.7:104'), pn.widgets.TextInput(name='Patient ID'), pn.widgets.Button(name='Fetch')
+        go, send, bar = (
+            pn.widgets.Button(name='Import', button_type='primary'),
+            pn.widgets.Button(name='Import the upload'),
+            pn.indicators.Progress(value=0, max=100, visible=False, sizing_mode='stretch_width'),
+        )
+        peer, patient, fetch = (
+            pn.widgets.TextInput(name='Peer', placeholder='PACS@192.168.0.7:104'),
+            pn.widgets.TextInput(name='Patient ID'),
+            pn.widgets.Button(name='Fetch'),
+        )
 
         def names():
             from ctlab.scans.deidentify import Pseudonyms, read_key
@@ -146,23 +190,38 @@ class Page:
 
         def told(found: Imported):
             import pandas as pd
-            faults.param.update(object=pd.DataFrame(found.faults[:200], columns=['file', 'why it could not be used']), visible=bool(found.faults))
+            faults.param.update(
+                object=pd.DataFrame(found.faults[:200], columns=['file', 'why it could not be used']),
+                visible=bool(found.faults),
+            )
             bar.visible = False
             self.renew()
-            if found.series: self.scans.value = found.series[-1] if found.series[-1] in self.scans.options.values() else self.scans.value
+            if found.series:
+                self.scans.value = (
+                    found.series[-1] if found.series[-1] in self.scans.options.values() else self.scans.value
+                )
             return str(found)
 
         def progress(done, total): bar.param.update(value=int(100*done/max(1, total)), visible=True)
 
         @_asked(said, go)
-        async def take_path(): return told(await asyncio.to_thread(lambda: self.work.take(self.work.within(path.value), names(), progress=progress)))
+        async def take_path():
+            return told(
+                await asyncio.to_thread(
+                    lambda: self.work.take(self.work.within(path.value), names(), progress=progress)
+                )
+            )
 
         @_asked(said, send)
         async def take_upload():
             if not upload.value: raise ValueError('choose a file first')
-            if len(upload.value) > UPLOAD: raise ValueError(f'{upload.filename}: larger than {UPLOAD >> 20} MiB; give its path instead')
+            if len(upload.value) > UPLOAD:
+                raise ValueError(f'{upload.filename}: larger than {UPLOAD >> 20} MiB; give its path instead')
             from ctlab.doors.workbench import safe_name
-            ending = next((e for e in ('.nii.gz', '.nii', '.tar.gz', '.tgz', '.zip', '.tar') if upload.filename.endswith(e)), '.dcm')
+            ending = next(
+                (e for e in ('.nii.gz', '.nii', '.tar.gz', '.tgz', '.zip', '.tar') if upload.filename.endswith(e)),
+                '.dcm',
+            )
             with tempfile.TemporaryDirectory(dir=self.work.folder) as t:
                 file = Path(t)/(safe_name(upload.filename) + ending)
                 file.write_bytes(upload.value)
@@ -174,17 +233,36 @@ class Page:
             from ctlab.network.peers import fetch as get
             from ctlab.network.store import Store
             other = read_peer(peer.value)
-            done = await asyncio.to_thread(lambda: get(other, Store(self.work.folder/'scans', names()), {'PatientID': patient.value}))
+            done = await asyncio.to_thread(
+                lambda: get(other, Store(self.work.folder / 'scans', names()), {'PatientID': patient.value})
+            )
             self.renew()
             return str(done)
 
         go.on_click(take_path); send.on_click(take_upload); fetch.on_click(from_peer)
-        return pn.Column(pn.pane.Markdown('A folder of DICOM, a zip or tar of one, a DICOM file, NIfTI. What is faulty is set aside with its reason.'), pn.FlexBox(path, go), pn.FlexBox(upload, send), clean,
-                         pn.pane.Markdown('From an archive on the network (C-GET):'), pn.FlexBox(peer, patient, fetch), bar, said, faults)
+        return pn.Column(
+            pn.pane.Markdown(
+                'A folder of DICOM, a zip or tar of one, a DICOM file, NIfTI. What is faulty is set aside with its '
+                'reason.'
+            ),
+            pn.FlexBox(path, go),
+            pn.FlexBox(upload, send),
+            clean,
+            pn.pane.Markdown('From an archive on the network (C-GET):'),
+            pn.FlexBox(peer, patient, fetch),
+            bar,
+            said,
+            faults,
+        )
 
     def look(self):
         "Three planes, with or without a mask."
-        said, place, which, go = _said(), pn.Column(sizing_mode='stretch_width'), pn.widgets.Select(name='Mask', options={'none': 0}), pn.widgets.Button(name='Show', button_type='primary')
+        said, place, which, go = (
+            _said(),
+            pn.Column(sizing_mode='stretch_width'),
+            pn.widgets.Select(name='Mask', options={'none': 0}),
+            pn.widgets.Button(name='Show', button_type='primary'),
+        )
 
         def masks(*_):
             try: which.options = {'none': 0} | {m.label: m.number for m in self.work.masks(self.scan)}
@@ -199,30 +277,50 @@ class Page:
             def made():
                 volume = self.work.read(scan)
                 numbers = nifti.read(mask.path) if mask else None
-                return scan_page(volume, numbers, structures=tuple(sorted(mask.structures, key=mask.structures.get)) if mask else None, title=scan.label, limit=256), volume.meta.get('warnings', [])
+                return scan_page(
+                    volume,
+                    numbers,
+                    structures=tuple(sorted(mask.structures, key=mask.structures.get)) if mask else None,
+                    title=scan.label,
+                    limit=256,
+                ), volume.meta.get('warnings', [])
             page, warnings = await asyncio.to_thread(made)
             place.objects = [_frame(page, 620, 'scan')]
             return '; '.join(warnings) or ''
 
         self.scans.param.watch(masks, 'value'); masks()
         go.on_click(show)
-        which.param.watch(lambda _: masks() if False else None, 'value')
         self.masks_changed = masks
         return pn.Column(pn.FlexBox(which, go), said, place)
 
     def masks(self):
         "Draw, measure, correct, compare, take away."
-        said, place, numbers = _said(), pn.Column(sizing_mode='stretch_width'), pn.pane.DataFrame(None, index=False, visible=False)
-        model = pn.widgets.Select(name='Model', options={'organ model (comes along)': '', 'TotalSegmentator': 'totalsegmentator'} | {n: str(p) for n, p in self.work.runs().items() if self._draws(p)})
-        draw, version, other = pn.widgets.Button(name='Draw', button_type='primary'), pn.widgets.Select(name='Version', options={}), pn.widgets.Select(name='Compare with', options={})
-        measure, compare, correct, solid = (pn.widgets.Button(name=n) for n in ('Measure', 'Compare', 'Correct by hand', 'Turn the surfaces'))
+        said, place, numbers = (
+            _said(),
+            pn.Column(sizing_mode='stretch_width'),
+            pn.pane.DataFrame(None, index=False, visible=False),
+        )
+        model = pn.widgets.Select(
+            name='Model',
+            options={'organ model (comes along)': '', 'TotalSegmentator': 'totalsegmentator'}
+            | {n: str(p) for n, p in self.work.runs().items() if self._draws(p)},
+        )
+        draw, version, other = (
+            pn.widgets.Button(name='Draw', button_type='primary'),
+            pn.widgets.Select(name='Version', options={}),
+            pn.widgets.Select(name='Compare with', options={}),
+        )
+        measure, compare, correct, solid = (
+            pn.widgets.Button(name=n) for n in ('Measure', 'Compare', 'Correct by hand', 'Turn the surfaces')
+        )
         kind = pn.widgets.Select(name='Surfaces', options=['stl', 'ply', 'glb'], width=90)
 
         def renew(*_):
             try: found = {m.label: m.number for m in self.work.masks(self.scan)}
             except (ValueError, KeyError): found = {}
             last = max(found.values(), default=None)
-            version.param.update(options=found, value=last); other.param.update(options=found, value=min(found.values(), default=None))
+            version.param.update(options=found, value=last)
+            other.param.update(options=found, value=min(found.values(), default=None))
             self.masks_changed()
 
         def chosen(widget=version):
@@ -238,7 +336,7 @@ class Page:
             mask = await asyncio.to_thread(lambda: self.work.draw(scan, model.value))
             renew()
             table(self.work.measured(scan, mask))
-            doubts = __import__('json').loads(mask.path.with_name(f'{mask.number}.json').read_text()).get('warnings', [])
+            doubts = json.loads(mask.path.with_name(f'{mask.number}.json').read_text()).get('warnings', [])
             return f'version {mask.label}' + ''.join(f'\ndoubtful: {d}' for d in doubts)
 
         @_asked(said, measure)
@@ -252,7 +350,11 @@ class Page:
             from ctlab.scans import nifti
             from ctlab.show.viewer import view3d
             mask = chosen()
-            made = await asyncio.to_thread(lambda: view3d(nifti.read(mask.path), tuple(sorted(mask.structures, key=mask.structures.get)))._repr_html_())
+            made = await asyncio.to_thread(
+                lambda: view3d(
+                    nifti.read(mask.path), tuple(sorted(mask.structures, key=mask.structures.get))
+                )._repr_html_()
+            )
             place.objects = [pn.pane.HTML(made, sizing_mode='stretch_width', height=440)]
 
         @_asked(said, correct)
@@ -264,24 +366,48 @@ class Page:
         def taken():
             path = self.work.as_objects(self.scan, chosen(), kind.value)
             return io.BytesIO(path.read_bytes())
-        away = pn.widgets.FileDownload(callback=taken, filename='mask.zip', label='Download (NIfTI, SEG, surfaces)', button_type='default')
-        for button, work in ((draw, drawn), (measure, measured), (compare, compared), (correct, corrected), (solid, turned)): button.on_click(work)
+        away = pn.widgets.FileDownload(
+            callback=taken, filename='mask.zip', label='Download (NIfTI, SEG, surfaces)', button_type='default'
+        )
+        for button, work in (
+            (draw, drawn),
+            (measure, measured),
+            (compare, compared),
+            (correct, corrected),
+            (solid, turned),
+        ):
+            button.on_click(work)
         self.scans.param.watch(renew, 'value'); renew()
-        return pn.Column(pn.FlexBox(model, draw), pn.FlexBox(version, measure, correct, solid), pn.FlexBox(other, compare), pn.FlexBox(kind, away), said, numbers, place)
+        return pn.Column(
+            pn.FlexBox(model, draw),
+            pn.FlexBox(version, measure, correct, solid),
+            pn.FlexBox(other, compare),
+            pn.FlexBox(kind, away),
+            said,
+            numbers,
+            place,
+        )
 
     @staticmethod
     def _draws(run):
-        import json
         from ctlab.organs.segment import STUDIES
         return json.loads((run/'config.json').read_text()).get('study', '').partition('_')[0] in STUDIES
 
     def _painter(self, painting, said, renew):
         "The brush with its tools."
         brush = Brush(painting, lambda text: _tell(said, text, 'light'), sizing_mode='stretch_width')
-        structure = pn.widgets.RadioButtonGroup(name='Structure', options=painting.structures, value=next(iter(painting.structures.values())))
-        eraser, radius = pn.widgets.Toggle(name='Eraser'), pn.widgets.FloatSlider(name='Brush, mm', start=.5, end=50, value=5, step=.5)
+        structure = pn.widgets.RadioButtonGroup(
+            name='Structure', options=painting.structures, value=next(iter(painting.structures.values()))
+        )
+        eraser, radius = pn.widgets.Toggle(name='Eraser'), pn.widgets.FloatSlider(
+            name='Brush, mm', start=0.5, end=50, value=5, step=0.5
+        )
         at = pn.widgets.IntSlider(name='Slice', start=0, end=len(painting.numbers) - 1, value=brush.at)
-        undo, redo, save = pn.widgets.Button(name='Undo'), pn.widgets.Button(name='Redo'), pn.widgets.Button(name='Save as a new version', button_type='primary')
+        undo, redo, save = (
+            pn.widgets.Button(name='Undo'),
+            pn.widgets.Button(name='Redo'),
+            pn.widgets.Button(name='Save as a new version', button_type='primary'),
+        )
         def number(*_): brush.number = 0 if eraser.value else structure.value
         structure.param.watch(number, 'value'); eraser.param.watch(number, 'value'); number()
         radius.link(brush, value='radius', bidirectional=True); at.link(brush, value='at', bidirectional=True)
@@ -298,10 +424,22 @@ class Page:
 
     def legs(self):
         "As the source's tool: training data, unseen data."
-        said, found, place = _said(), pn.pane.DataFrame(None, index=False, visible=False), pn.Column(sizing_mode='stretch_width')
+        said, found, place = (
+            _said(),
+            pn.pane.DataFrame(None, index=False, visible=False),
+            pn.Column(sizing_mode='stretch_width'),
+        )
         name = pn.widgets.TextInput(name='Name of the case', value='msk-001')
-        bones = {b: pn.widgets.TextInput(name=f'Mask of the {b} (NIfTI)', sizing_mode='stretch_width') for b in ('tibia', 'femur', 'fibula', 'pelvis')}
-        make, suggest, at, cut_ = pn.widgets.Button(name='Make a training case', button_type='primary'), pn.widgets.Button(name='Suggest'), pn.widgets.IntInput(name='Upper end of the pelvis (slice from the feet)', value=1, start=1), pn.widgets.Button(name='Cut the unseen scan', button_type='primary')
+        bones = {
+            b: pn.widgets.TextInput(name=f'Mask of the {b} (NIfTI)', sizing_mode='stretch_width')
+            for b in ('tibia', 'femur', 'fibula', 'pelvis')
+        }
+        make, suggest, at, cut_ = (
+            pn.widgets.Button(name='Make a training case', button_type='primary'),
+            pn.widgets.Button(name='Suggest'),
+            pn.widgets.IntInput(name='Upper end of the pelvis (slice from the feet)', value=1, start=1),
+            pn.widgets.Button(name='Cut the unseen scan', button_type='primary'),
+        )
 
         @_asked(said, make)
         async def made():
@@ -310,7 +448,8 @@ class Page:
             _, rows = await asyncio.to_thread(lambda: self.work.case(name.value, self.scan, masks))
             found.param.update(object=rows, visible=True)
             self.masks_changed()
-            return f'training/{name.value}: {len(masks)} bones; a study reads it with -p data_root {self.work.folder}/training'
+            place_ = self.work.folder/'training'
+            return f'{place_.name}/{name.value}: {len(masks)} bones; a study reads it with -p data_root {place_}'
 
         def shown(*_):
             import matplotlib.pyplot as plt
@@ -337,43 +476,86 @@ class Page:
             return f'{part.label}: run a model on it under Masks'
         make.on_click(made); suggest.on_click(suggested); cut_.on_click(unseen)
         at.param.watch(lambda _: shown() if place.objects else None, 'value')
-        return pn.Column(pn.pane.Markdown('### Training data\nThe chosen scan and one mask a bone become one case.'), name, *bones.values(), make, found,
-                         pn.pane.Markdown('### Unseen data\nA scan without masks, cut above the pelvis.'), pn.FlexBox(at, suggest, cut_), place, said)
+        return pn.Column(
+            pn.pane.Markdown('### Training data\nThe chosen scan and one mask a bone become one case.'),
+            name,
+            *bones.values(),
+            make,
+            found,
+            pn.pane.Markdown('### Unseen data\nA scan without masks, cut above the pelvis.'),
+            pn.FlexBox(at, suggest, cut_),
+            place,
+            said
+        )
 
     def trauma(self):
         "Probabilities of injuries with what speaks for them."
-        said, table, place = _said(), pn.pane.DataFrame(None, index=False, visible=False), pn.Column(sizing_mode='stretch_width')
-        runs = {n: str(p.parent) for n, p in self.work.runs().items() if n.startswith('approach')}
-        run, go = pn.widgets.Select(name='Run (all its folds)', options=runs), pn.widgets.Button(name='Judge', button_type='primary')
+        said, table, place = (
+            _said(),
+            pn.pane.DataFrame(None, index=False, visible=False),
+            pn.Column(sizing_mode='stretch_width'),
+        )
+        found = lambda: {
+            n.rpartition(' ')[0]: str(p.parent) for n, p in self.work.runs().items() if n.startswith('approach')
+        }
+        run, go = pn.widgets.Select(name='Run (all its folds)', options=found()), pn.widgets.Button(
+            name='Judge', button_type='primary'
+        )
         page = {}
-        away = pn.widgets.FileDownload(callback=lambda: io.BytesIO(page['path'].read_bytes()), filename='report.html', label='Download the page', visible=False)
+        away = pn.widgets.FileDownload(
+            callback=lambda: io.BytesIO(page['path'].read_bytes()),
+            filename='report.html',
+            label='Download the page',
+            visible=False,
+        )
 
         @_asked(said, go)
         async def judged():
             if not run.value: raise ValueError('no finished run of a trauma study: start one under Runs')
             rows, path = await asyncio.to_thread(lambda: self.work.predict(self.scan, run.value))
             page['path'] = path
-            table.param.update(object=rows[rows['grade'] != 'healthy'][['target', 'grade', 'probability', 'low', 'high']].round(3), visible=True)
+            table.param.update(
+                object=rows[rows['grade'] != 'healthy'][['target', 'grade', 'probability', 'low', 'high']].round(3),
+                visible=True,
+            )
             place.objects, away.visible = [_frame(path.read_text(), 700, 'report')], True
             return 'Research use only, not for diagnosis.'
         go.on_click(judged)
-        def renew(*_): run.options = {n: str(p.parent) for n, p in self.work.runs().items() if n.startswith('approach')}
+        def renew(*_): run.options = found()
         self.runs_changed = renew
         return pn.Column(pn.FlexBox(run, go, away), said, table, place)
 
     def runs(self):
         "Start a study, watch it, stop it, go on, compare."
         from ctlab.core.settings import project_root
-        said, table, log_, curves = _said(), pn.widgets.Tabulator(None, show_index=False, disabled=True, selectable=1, sizing_mode='stretch_width'), pn.pane.Str('', styles={'white-space': 'pre-wrap', 'max-height': '260px', 'overflow': 'auto'}), pn.Column()
-        studies = [p.stem for p in sorted((project_root()/'nbs').glob('[0-9]*.ipynb')) if p.stem[3:].startswith(('approach', 'spleen', 'lowerlimb', 'liver', 'start'))]
-        study, preset, folds = pn.widgets.Select(name='Study', options=studies), pn.widgets.Select(name='Preset', options=['tiny', 'demo', 'full']), pn.widgets.TextInput(name='Folds', value='0', width=90)
-        data, begin = pn.widgets.TextInput(name='Data (empty: phantoms)', placeholder=str(self.work.folder/'training')), pn.widgets.Button(name='Start', button_type='primary')
+        said, table, log_, curves = (
+            _said(),
+            pn.widgets.Tabulator(None, show_index=False, disabled=True, selectable=1, sizing_mode='stretch_width'),
+            pn.pane.Str('', styles={'white-space': 'pre-wrap', 'max-height': '260px', 'overflow': 'auto'}),
+            pn.Column(),
+        )
+        studies = [
+            p.stem
+            for p in sorted((project_root() / 'nbs').glob('[0-9]*.ipynb'))
+            if p.stem[3:].startswith(('approach', 'spleen', 'lowerlimb', 'liver', 'start'))
+        ]
+        study, preset, folds = (
+            pn.widgets.Select(name='Study', options=studies),
+            pn.widgets.Select(name='Preset', options=['tiny', 'demo', 'full']),
+            pn.widgets.TextInput(name='Folds', value='0', width=90),
+        )
+        data, begin = pn.widgets.TextInput(
+            name='Data (empty: phantoms)', placeholder=str(self.work.folder / 'training')
+        ), pn.widgets.Button(name='Start', button_type='primary')
         stop, again = pn.widgets.Button(name='Stop'), pn.widgets.Button(name='Go on')
 
         def listed():
             import pandas as pd
             self.jobs.tick()
-            rows = [{'job': j.name, 'state': j.state, 'command': 'ctlab ' + ' '.join(j.command), 'asked': j.asked} for j in reversed(self.jobs.all())]
+            rows = [
+                {'job': j.name, 'state': j.state, 'command': 'ctlab ' + ' '.join(j.command), 'asked': j.asked}
+                for j in reversed(self.jobs.all())
+            ]
             new = pd.DataFrame(rows, columns=['job', 'state', 'command', 'asked'])
             if table.value is None or not new.equals(table.value):
                 kept = table.selection
@@ -397,12 +579,27 @@ class Page:
             if job.state != 'running' or not kept: return
             history = pd.read_csv(kept[-1])
             losses = [c for c in ('train_total', 'valid_total') if c in history]
-            if len(history) and losses: curves.objects = [pn.pane.DataFrame(history[['epoch', *losses]].tail(8).round(4), index=False)]
+            if len(history) and losses:
+                curves.objects = [pn.pane.DataFrame(history[['epoch', *losses]].tail(8).round(4), index=False)]
 
         @_asked(said, begin)
         async def started():
-            if not all(f.strip().isdigit() for f in folds.value.split(',')) and folds.value != 'all': raise ValueError("folds: all, or numbers such as 0,2")
-            command = ['run', study.value, '--folds', folds.value, '-p', 'preset', preset.value, '-p', 'out_dir', str(self.work.folder/'runs'), '--out', str(self.work.folder/'reports'/'notebooks')]
+            if not all(f.strip().isdigit() for f in folds.value.split(',')) and folds.value != 'all':
+                raise ValueError("folds: all, or numbers such as 0,2")
+            command = [
+                'run',
+                study.value,
+                '--folds',
+                folds.value,
+                '-p',
+                'preset',
+                preset.value,
+                '-p',
+                'out_dir',
+                str(self.work.folder / 'runs'),
+                '--out',
+                str(self.work.folder / 'reports' / 'notebooks'),
+            ]
             if data.value.strip(): command += ['-p', 'data_root', str(self.work.within(data.value))]
             job = self.jobs.add(command)
             listed()
@@ -417,15 +614,23 @@ class Page:
         compared = self._compared()
         listed()
         pn.state.add_periodic_callback(listed, 2000) if pn.state.curdoc else None
-        return pn.Column(pn.FlexBox(study, preset, folds, data, begin), said, table, pn.FlexBox(stop, again), curves, log_, *compared)
+        return pn.Column(
+            pn.FlexBox(study, preset, folds, data, begin), said, table, pn.FlexBox(stop, again), curves, log_, *compared
+        )
 
     def _compared(self):
         "Finished runs beside each other."
         said, table = _said(), pn.pane.DataFrame(None, index=False, visible=False)
-        one, other, go = pn.widgets.Select(name='One', options=[]), pn.widgets.Select(name='Other', options=[]), pn.widgets.Button(name='Compare runs')
+        one, other, go = (
+            pn.widgets.Select(name='One', options=[]),
+            pn.widgets.Select(name='Other', options=[]),
+            pn.widgets.Button(name='Compare runs'),
+        )
 
         def renew(*_):
-            found = {n.rpartition(' ')[0]: str(p.parent) for n, p in self.work.runs().items() if n.startswith('approach')}
+            found = {
+                n.rpartition(' ')[0]: str(p.parent) for n, p in self.work.runs().items() if n.startswith('approach')
+            }
             one.options = other.options = found
 
         @_asked(said, go)
@@ -434,7 +639,8 @@ class Page:
             from ctlab.core.settings import Settings
             from ctlab.judge.comparison import compare, held_out
             renew()
-            if not (one.value and other.value) or one.value == other.value: raise ValueError('choose two different runs')
+            if not (one.value and other.value) or one.value == other.value:
+                raise ValueError('choose two different runs')
             def made():
                 labels = read_labels(Settings(preset=Path(one.value).name).data)
                 return compare(held_out(one.value), held_out(other.value), labels)
@@ -456,7 +662,9 @@ def _keeper(token):
         def get(self):
             if not known(self.get_argument('token', '')):
                 self.set_status(401)
-                return self.finish('<p>This workbench asks for its token: open the link that <code>ctlab app</code> has printed.</p>')
+                return self.finish(
+                    '<p>This workbench asks for its token: open the link that <code>ctlab app</code> has printed.</p>'
+                )
             self.set_cookie(cookie, token, httponly=True, samesite='Strict')
             self.redirect('/')
 
@@ -481,9 +689,20 @@ def serve(
     token = token or ('' if near else secrets.token_urlsafe(24))
     work, jobs = WorkFolder(folder, roots), Jobs(Path(folder)/'jobs', at_once)
     pn.extension('tabulator', notifications=False)
-    server = pn.serve({'/': lambda: Page(work, jobs).show()}, port=port, address=host, show=False, start=False, title='ctlab workbench', threaded=False,
-                      websocket_origin=[f'{host}:{port}', f'localhost:{port}'] if port else '*' if not near else [f'{host}:*', 'localhost:*'],
-                      websocket_max_message_size=UPLOAD, **({'auth_provider': _keeper(token)} if token else {}))
+    server = pn.serve(
+        {'/': lambda: Page(work, jobs).show()},
+        port=port,
+        address=host,
+        show=False,
+        start=False,
+        title='ctlab workbench',
+        threaded=False,
+        websocket_origin=(
+            [f'{host}:{port}', f'localhost:{port}'] if port else '*' if not near else [f'{host}:*', 'localhost:*']
+        ),
+        websocket_max_message_size=UPLOAD,
+        **({'auth_provider': _keeper(token)} if token else {}),
+    )
     url = f'http://{host}:{server.port}/' + (f'enter?token={token}' if token else '')
     if show:
         import webbrowser

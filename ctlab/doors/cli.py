@@ -938,9 +938,15 @@ def _watch(store, done):
 def workbench(
     folder: Annotated[Path, typer.Argument(help='The work folder; made if needed.')] = Path('workbench'),
     port: Annotated[int, typer.Option(help='Of the page.', min=0, max=65535)] = 5007,
-    host: Annotated[str, typer.Option(help='Address to listen on; beyond this machine a token is asked for.')] = '127.0.0.1',
-    token: Annotated[str, typer.Option(envvar='CTLAB_TOKEN', help='Asked of visitors; one is made where it is needed.')] = '',
-    root: Annotated[Optional[list[Path]], typer.Option(help='Import only from below this folder; may be repeated.')] = None,
+    host: Annotated[
+        str, typer.Option(help='Address to listen on; beyond this machine a token is asked for.')
+    ] = '127.0.0.1',
+    token: Annotated[
+        str, typer.Option(envvar='CTLAB_TOKEN', help='Asked of visitors; one is made where it is needed.')
+    ] = '',
+    root: Annotated[
+        Optional[list[Path]], typer.Option(help='Import only from below this folder; may be repeated.')
+    ] = None,
     jobs: Annotated[int, typer.Option(help='Jobs at a time; 0 for one per core.')] = 0,
     browser: Annotated[bool, typer.Option(help='Open it in a browser.')] = True,
 ):
@@ -1121,4 +1127,34 @@ def main():
     "The command `ctlab`."
     arguments = sys.argv[1:]
     if arguments[:1] == ['run']: arguments = _pair(arguments)
-    app(args=arguments, prog_name='ctlab')
+    try: app(args=arguments, prog_name='ctlab')
+    except ModuleNotFoundError as error:  # installed without what this command needs
+        extra = _EXTRAS.get((error.name or '').partition('.')[0])
+        if extra is None: raise
+        sys.exit(f"this command needs {error.name}, which is not installed: pip install 'ctlab[{extra}]'")
+
+_EXTRAS = {
+    **dict.fromkeys(('pynetdicom', 'dicomanonymizer', 'starlette', 'uvicorn'), 'node'),
+    **dict.fromkeys(('panel', 'param', 'bokeh'), 'app'),
+    **dict.fromkeys(('sphinx', 'nbdev', 'execnb', 'fastcore', 'myst_nb'), 'site'),
+    **dict.fromkeys(
+        (
+            'papermill',
+            'torchvision',
+            'timm',
+            'sklearn',
+            'iterstrat',
+            'dask',
+            'distributed',
+            'torchmetrics',
+            'seaborn',
+            'segmentation_models_pytorch',
+            'totalsegmentator',
+            'nnunetv2',
+            'ipywidgets',
+            'zarr',
+            'blosc2',
+        ),
+        'train',
+    ),
+}

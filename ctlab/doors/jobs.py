@@ -79,7 +79,12 @@ class Jobs:
             number = 1 + max((int(p.name) for p in self.folder.iterdir() if p.name.isdigit()), default=0)
             folder = self.folder/f'{number:04d}'
             folder.mkdir()
-            write_whole(folder/'job.json', json.dumps({'command': [str(c) for c in command], 'asked': datetime.now().isoformat(timespec='seconds')}))
+            write_whole(
+                folder / 'job.json',
+                json.dumps(
+                    {'command': [str(c) for c in command], 'asked': datetime.now().isoformat(timespec='seconds')}
+                ),
+            )
         self.tick()
         return next(j for j in self.all() if j.folder == folder)
 
@@ -92,8 +97,13 @@ class Jobs:
 
     def _begin(self, job):
         code = 'import sys; from ctlab.doors.jobs import work; work(sys.argv[1])'
-        process = subprocess.Popen([sys.executable, '-c', code, str(job.folder)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, '-c', code, str(job.folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         write_whole(job.folder/'begun.json', json.dumps({'pid': process.pid, 'born': _born(process.pid)}))
 
     def stop(self, job: Job) -> None:
@@ -118,7 +128,12 @@ def work(
     asked, ctlab_ = _read(folder/'job.json'), Path(sys.executable).with_name('ctlab')
     with open(folder/'log.txt', 'ab') as log:
         log.write(f"$ ctlab {' '.join(asked['command'])}\n".encode()); log.flush()
-        status = subprocess.call([str(ctlab_), *asked['command']], stdout=log, stderr=subprocess.STDOUT, env=os.environ | {'COLUMNS': '100', 'OMP_NUM_THREADS': '1'})
+        status = subprocess.call(
+            [str(ctlab_), *asked['command']],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {'COLUMNS': '100', 'OMP_NUM_THREADS': '1'},
+        )
     write_whole(folder/'ended.json', json.dumps({'status': status}))
 
 # %% auto #0

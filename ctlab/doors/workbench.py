@@ -70,10 +70,14 @@ def with_uids(
     from ctlab.network.findings import result_uid
     ds = pydicom.dcmread(io.BytesIO(raw))
     if 'Rows' not in ds: raise Refused('no picture')
-    for key, facts in (('StudyInstanceUID', ('study', place)), ('SeriesInstanceUID', ('series', place, ds.get('SeriesNumber', ''))),
-                       ('SOPInstanceUID', ('object', hashlib.sha256(raw).hexdigest()))):
+    for key, facts in (
+        ('StudyInstanceUID', ('study', place)),
+        ('SeriesInstanceUID', ('series', place, ds.get('SeriesNumber', ''))),
+        ('SOPInstanceUID', ('object', hashlib.sha256(raw).hexdigest())),
+    ):
         if not ds.get(key): setattr(ds, key, result_uid(*facts))
-    if not ds.get('SOPClassUID'): ds.SOPClassUID = {'MR': '1.2.840.10008.5.1.4.1.1.4'}.get(ds.get('Modality'), '1.2.840.10008.5.1.4.1.1.2')
+    if not ds.get('SOPClassUID'):
+        ds.SOPClassUID = {'MR': '1.2.840.10008.5.1.4.1.1.4'}.get(ds.get('Modality'), '1.2.840.10008.5.1.4.1.1.2')
     ds.file_meta.MediaStorageSOPInstanceUID, ds.file_meta.MediaStorageSOPClassUID = ds.SOPInstanceUID, ds.SOPClassUID
     ds.save_as(whole_ := io.BytesIO())
     return whole_.getvalue()
@@ -82,7 +86,9 @@ def safe_name(
     text: str,  # a name from outside
 ) -> str:  # letters, digits, - and _
     "A name that can be a file's and nothing else."
-    name = re.sub(r'[^\w-]+', '-', re.sub(r'\.(nii(\.gz)?|dcm|zip|tar|gz)$', '', Path(str(text).replace('\\', '/')).name)).strip('-_.')
+    name = re.sub(
+        r'[^\w-]+', '-', re.sub(r'\.(nii(\.gz)?|dcm|zip|tar|gz)$', '', Path(str(text).replace('\\', '/')).name)
+    ).strip('-_.')
     return name[:60] or 'scan'
 
 class WorkFolder:
@@ -93,7 +99,8 @@ class WorkFolder:
         roots: tuple = (),  # folders from which may be imported; anything the user may read when empty
     ):
         self.folder, self.roots = Path(folder).resolve(), tuple(Path(r).resolve() for r in roots)
-        if self.folder.exists() and not self.folder.is_dir(): raise NotADirectoryError(f'{folder}: is a file; choose a folder')
+        if self.folder.exists() and not self.folder.is_dir():
+            raise NotADirectoryError(f'{folder}: is a file; choose a folder')
         for name, purpose in FOLDERS.items():
             (self.folder/name).mkdir(parents=True, exist_ok=True)
             if not (self.folder/name/'README.txt').exists(): (self.folder/name/'README.txt').write_text(purpose + '\n')
@@ -102,8 +109,19 @@ class WorkFolder:
         "What is in the folders."
         rows = []
         for name, purpose in FOLDERS.items():
-            files = [p for p in (self.folder/name).rglob('*') if p.is_file() and p.name != 'README.txt' and not p.name.startswith('.')]
-            rows.append({'folder': name, 'what it is for': purpose, 'files': len(files), 'MB': round(sum(p.stat().st_size for p in files)/1e6, 1)})
+            files = [
+                p
+                for p in (self.folder / name).rglob('*')
+                if p.is_file() and p.name != 'README.txt' and not p.name.startswith('.')
+            ]
+            rows.append(
+                {
+                    'folder': name,
+                    'what it is for': purpose,
+                    'files': len(files),
+                    'MB': round(sum(p.stat().st_size for p in files) / 1e6, 1),
+                }
+            )
         return pd.DataFrame(rows)
 
     def within(self, path: str | Path) -> Path:
@@ -111,7 +129,9 @@ class WorkFolder:
         found = Path(path).expanduser().resolve()
         if not str(path).strip(): raise ValueError('which file or folder? The field is empty')
         if self.roots and not any(found == r or r in found.parents for r in (*self.roots, self.folder)):
-            raise PermissionError(f"{path}: lies outside {', '.join(map(str, self.roots))}; start the workbench with --root to allow it")
+            raise PermissionError(
+                f"{path}: lies outside {', '.join(map(str, self.roots))}; start the workbench with --root to allow it"
+            )
         if not found.exists(): raise FileNotFoundError(f'{path}: no such file or folder')
         return found
 
@@ -125,10 +145,13 @@ class WorkFolder:
         from ctlab.scans.dicom import list_files
         from ctlab.scans.reading import unpacked, _packed
         source, result = Path(source), Imported()
-        if source.is_file() and source.name.endswith(('.nii', '.nii.gz')): self._take_nifti(source, called or source.name, result)
+        if source.is_file() and source.name.endswith(('.nii', '.nii.gz')):
+            self._take_nifti(source, called or source.name, result)
         elif source.is_file() and _packed(source):
             with unpacked(source) as folder: self._take_files(sorted(folder.iterdir()), names, result, progress)
-        else: self._take_files([source] if source.is_file() else [Path(p) for p in list_files(source)], names, result, progress)
+        else:
+            files = [source] if source.is_file() else [Path(p) for p in list_files(source)]
+            self._take_files(files, names, result, progress)
         return result
 
     def _take_files(self, files, names, result, progress):
@@ -172,10 +195,18 @@ class WorkFolder:
             place = store.folder_of(row['SeriesInstanceUID'])
             if place.parts[-3] != 'train_images': continue
             n = int(row['NumberOfSeriesRelatedInstances'])
-            words = [row.get('PatientID', '?'), row.get('StudyDate', ''), row.get('Modality', ''), row.get('SeriesDescription', '')]
+            words = [
+                row.get('PatientID', '?'),
+                row.get('StudyDate', ''),
+                row.get('Modality', ''),
+                row.get('SeriesDescription', ''),
+            ]
             found.append(Scan(f's{place.name}', ' · '.join(w for w in words if w) + f' · {n} slices', place, n))
         store.close()
-        found += [Scan(f"v-{p.name.removesuffix('.nii.gz')}", p.name.removesuffix('.nii.gz'), p) for p in sorted((self.folder/'volumes').glob('*.nii.gz'))]
+        found += [
+            Scan(f"v-{p.name.removesuffix('.nii.gz')}", p.name.removesuffix('.nii.gz'), p)
+            for p in sorted((self.folder / 'volumes').glob('*.nii.gz'))
+        ]
         return found
 
     def scan(self, id: str) -> Scan:
@@ -194,7 +225,15 @@ class WorkFolder:
         found = []
         for note in sorted((self.folder/'masks'/scan.id).glob('*.json'), key=lambda p: int(p.stem)):
             facts = json.loads(note.read_text())
-            found.append(Mask(scan.id, int(note.stem), facts['made_by'], facts['structures'], note.with_name(f'{note.stem}.nii.gz')))
+            found.append(
+                Mask(
+                    scan.id,
+                    int(note.stem),
+                    facts['made_by'],
+                    facts['structures'],
+                    note.with_name(f'{note.stem}.nii.gz'),
+                )
+            )
         return found
 
     def keep_mask(self,
@@ -210,7 +249,10 @@ class WorkFolder:
             folder.mkdir(parents=True, exist_ok=True)
             number = 1 + max((int(p.stem) for p in folder.glob('*.json')), default=0)
             nifti.write(Volume(numbers.array.astype(np.uint8), numbers.affine), folder/f'{number}.nii.gz')
-            write_whole(folder/f'{number}.json', json.dumps({'made_by': made_by, 'structures': structures} | (facts or {}), indent=1))
+            write_whole(
+                folder / f'{number}.json',
+                json.dumps({'made_by': made_by, 'structures': structures} | (facts or {}), indent=1),
+            )
         return self.masks(scan)[-1]
 
     def draw(self,
@@ -221,7 +263,13 @@ class WorkFolder:
         from ctlab.organs.segment import segment
         found = segment(self.read(scan), model=model)
         structures = {n: k for k, n in enumerate(found.meta['structures'], 1)}
-        return self.keep_mask(scan, found, structures, Path(model).name if model else 'organ model', {'warnings': found.meta.get('warnings', [])})
+        return self.keep_mask(
+            scan,
+            found,
+            structures,
+            Path(model).name if model else 'organ model',
+            {'warnings': found.meta.get('warnings', [])},
+        )
 
     def measured(self, scan: Scan, mask: Mask) -> pd.DataFrame:  # structure, mL, mean, deviation
         "Volumes and intensities."
@@ -238,7 +286,14 @@ class WorkFolder:
         voxel, rows = float(np.prod(a.spacing))/1000, []
         for name in sorted(set(one.structures) & set(other.structures)):
             p, q = a.array == one.structures[name], b.array == other.structures[name]
-            rows.append({'structure': name, 'Dice': dice(p, q), f'mL, {one.label}': p.sum()*voxel, f'mL, {other.label}': q.sum()*voxel})
+            rows.append(
+                {
+                    'structure': name,
+                    'Dice': dice(p, q),
+                    f'mL, {one.label}': p.sum() * voxel,
+                    f'mL, {other.label}': q.sum() * voxel,
+                }
+            )
         if not rows: raise ValueError('the two masks have no structure in common')
         return pd.DataFrame(rows)
 
@@ -255,7 +310,11 @@ class WorkFolder:
             shutil.copy(mask.path, Path(t)/'mask.nii.gz')
             write_whole(Path(t)/'structures.json', json.dumps(mask.structures, indent=1))
             for name, k in mask.structures.items():
-                if (numbers.array == k).any(): write_mesh(surface(Volume(numbers.array == k, numbers.affine), 1.5), Path(t)/'meshes'/f'{safe_name(name)}.{kind}')
+                if (numbers.array == k).any():
+                    write_mesh(
+                        surface(Volume(numbers.array == k, numbers.affine), 1.5),
+                        Path(t) / 'meshes' / f'{safe_name(name)}.{kind}',
+                    )
             if scan.path.is_dir():
                 try: write_seg(numbers, scan.path, Path(t)/'mask.dcm', safe_name(mask.made_by), numbers=mask.structures)
                 except (NoMask, ValueError) as error: write_whole(Path(t)/'no-seg.txt', str(error))
@@ -273,17 +332,34 @@ class WorkFolder:
         volume, arrays, rows = self.read(scan), {}, []
         for structure, path in masks.items():
             found = nifti.read(self.within(path))
-            if found.shape != volume.shape: raise ValueError(f'{Path(path).name}: {found.shape} voxels, the scan has {volume.shape}')
+            if found.shape != volume.shape:
+                raise ValueError(f'{Path(path).name}: {found.shape} voxels, the scan has {volume.shape}')
             arrays[structure] = found
-            rows.append({'structure': structure, 'voxels': int((found.array > 0).sum()), 'mL': float((found.array > 0).sum()*np.prod(found.spacing)/1000)})
+            rows.append(
+                {
+                    'structure': structure,
+                    'voxels': int((found.array > 0).sum()),
+                    'mL': float((found.array > 0).sum() * np.prod(found.spacing) / 1000),
+                }
+            )
         numbers, both = merge_masks({n: v.array > 0 for n, v in arrays.items()}, tuple(masks), spacing=volume.spacing)
         nifti.write(volume, folder/'image.nii.gz')
-        for structure, found in arrays.items(): nifti.write(Volume((found.array > 0).astype(np.uint8), found.affine), folder/'masks'/f'{safe_name(structure)}.nii.gz')
-        self.keep_mask(scan, Volume(numbers, volume.affine), {n: k for k, n in enumerate(masks, 1)}, f'case {folder.name}', {'claimed twice': int(both.sum())})
+        for structure, found in arrays.items():
+            nifti.write(
+                Volume((found.array > 0).astype(np.uint8), found.affine),
+                folder / 'masks' / f'{safe_name(structure)}.nii.gz',
+            )
+        self.keep_mask(
+            scan,
+            Volume(numbers, volume.affine),
+            {n: k for k, n in enumerate(masks, 1)},
+            f'case {folder.name}',
+            {'claimed twice': int(both.sum())},
+        )
         return folder, pd.DataFrame(rows).assign(**{'claimed twice (voxels)': int(both.sum())})
 
     def pelvis(self, scan: Scan) -> int:  # a slice, counted from the feet
-        "Where the upper end of the pelvis may be: the widest bone-free slice above the widest part of the hips, roughly."
+        "A first guess at the upper end of the pelvis: where the upper half of the body is widest; for a person to move."
         from ctlab.scans.volume import reorient
         array = reorient(self.read(scan)).array
         body = array > np.percentile(array[::4, ::4, ::4], 60)
@@ -314,7 +390,9 @@ class WorkFolder:
         from ctlab.trauma.predict import page, predict_scans
         if not scan.path.is_dir(): raise ValueError('the trauma studies read DICOM; this scan is NIfTI')
         table, context = predict_scans(scan.path, run, str(self.folder/'reports'/'work'))
-        path = write_whole(self.folder/'reports'/f'{scan.id}-{safe_name(Path(run).parent.parent.name)}.html', page(table, context))
+        path = write_whole(
+            self.folder / 'reports' / f'{scan.id}-{safe_name(Path(run).parent.parent.name)}.html', page(table, context)
+        )
         return table, path
 
 # %% auto #0
@@ -328,7 +406,9 @@ class Painting:
         self.work, self.scan, self.mask = work, scan, mask
         self.volume = work.read(scan)
         self.structures = dict(structures or (mask.structures if mask else {'structure': 1}))
-        self.numbers = nifti.read(mask.path).array.astype(np.uint8).copy() if mask else np.zeros(self.volume.shape, np.uint8)
+        self.numbers = (
+            nifti.read(mask.path).array.astype(np.uint8).copy() if mask else np.zeros(self.volume.shape, np.uint8)
+        )
         self.done, self.undone = [], []
 
     def stroke(self,
@@ -345,7 +425,8 @@ class Painting:
         slice_ = self.numbers[at]
         rows, columns = np.ogrid[:slice_.shape[0], :slice_.shape[1]]
         inside = np.zeros(slice_.shape, bool)
-        for y, x in _dense(points, min(dy, dx), radius, (dy, dx)): inside |= ((rows - y)*dy)**2 + ((columns - x)*dx)**2 <= radius**2
+        for y, x in _dense(points, min(dy, dx), radius, (dy, dx)):
+            inside |= ((rows - y) * dy) ** 2 + ((columns - x) * dx) ** 2 <= radius**2
         if only is not None: inside &= slice_ == only
         inside &= slice_ != number
         if not inside.any(): return 0
@@ -372,7 +453,13 @@ class Painting:
     def save(self) -> Mask:
         "A new version of the mask."
         base = f'{self.mask.label}, corrected' if self.mask else 'drawn by hand'
-        return self.work.keep_mask(self.scan, Volume(self.numbers, self.volume.affine), self.structures, base.partition(': ')[2] or base, {'strokes': len(self.done)})
+        return self.work.keep_mask(
+            self.scan,
+            Volume(self.numbers, self.volume.affine),
+            self.structures,
+            base.partition(': ')[2] or base,
+            {'strokes': len(self.done)},
+        )
 
 def _dense(points, step, radius, spacing):
     "The points of a stroke, close enough that discs around them touch."

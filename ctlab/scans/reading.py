@@ -62,8 +62,19 @@ def _series(source):
     from ctlab.scans.dicom import read_series
     return read_series(source)
 
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, NotImplementedError, ValueError, zlib.error,
-            lzma.LZMAError, struct.error, OverflowError)  # what a damaged archive may end in
+_DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    NotImplementedError,
+    ValueError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    OverflowError,
+)  # what a damaged archive may end in
 
 def _packed(path):
     "Is it a zip or tar, damaged or not?"

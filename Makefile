@@ -6,7 +6,7 @@ PRESET ?= tiny
 export PYTHONWARNINGS = ignore
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lab app site bench clean install lock readme rooms
+.PHONY: demo test lab app site bench clean install lock licences readme rooms
 
 install: $(VENV)/.installed
 
@@ -44,13 +44,16 @@ rooms: install
 	@$(BIN)/python -c "from pathlib import Path; from ctlab.show.site import draw_rooms; Path('reports/reference/rooms.svg').write_text(draw_rooms(Path('.')))"
 
 bench: install
-	@for script in $(filter-out benchmarks/scans.py benchmarks/learnable.py benchmarks/real_ct.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out benchmarks/scans.py benchmarks/learnable.py benchmarks/real_ct.py benchmarks/licences.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 lock:
 	@grep -v '^#' requirements.lock > requirements.lock.new  # what is pinned stays pinned
 	$(BIN)/uv pip compile -q requirements.in --python-version 3.11 --no-annotate --no-header --generate-hashes -o requirements.lock.new
 	@{ echo "# The exact environment, for Python 3.11. Written by \`make lock\` from requirements.in; do not edit."; cat requirements.lock.new; } > requirements.lock
 	@rm requirements.lock.new
+
+licences: install
+	@$(BIN)/python benchmarks/licences.py > reports/reference/licences.md
 
 clean:
 	rm -rf work data/phantom reports/runs reports/site reports/test

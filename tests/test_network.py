@@ -532,6 +532,35 @@ def test_a_full_disk_is_said_and_kept_to(scans, tmp_path):
         assert not list(node.store._incoming.iterdir())
 
 
+def test_a_disk_that_is_really_full(scans, tmp_path):
+    "A file system of two megabytes: what is acknowledged is whole, the rest is told so, and room makes it work again."
+    disk = tmp_path/'disk'
+    disk.mkdir()
+    if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', disk], capture_output=True).returncode:
+        pytest.skip('no file system can be mounted here')
+    try:
+        big = pydicom.dcmread(sorted((scans/'Jane').iterdir())[0])
+        big.Rows = big.Columns = 256
+        big.PixelData = b'\1\2'*(256*256)
+        (tmp_path/'in').mkdir()
+        for k in range(30):
+            big.SOPInstanceUID = big.file_meta.MediaStorageSOPInstanceUID = f'1.2.6.{k}'
+            big.save_as(tmp_path/'in'/f'{k}.dcm')
+        with Node(Store(disk/'store', free=0), port=0) as node:
+            peer = Peer('CTLAB', '127.0.0.1', node.port)
+            first = send(peer, tmp_path/'in')
+            assert 5 < first.moved < 15 and first.moved + len(first.failed) == 30, first
+            assert all('A700' in why for _, why in first.failed)
+            kept = node.store.paths()
+            assert len(kept) == first.moved == len(list(node.store.folder.rglob('*.dcm')))
+            assert all(len(pydicom.dcmread(p).PixelData) == 2*256*256 for p in kept)
+            subprocess.run(['mount', '-o', 'remount,size=20m', disk], check=True)
+            second = send(peer, tmp_path/'in')
+            assert (second.there, second.moved, second.failed) == (first.moved, 30 - first.moved, [])
+            assert not list(node.store._incoming.iterdir())
+    finally: subprocess.run(['umount', '-l', disk])
+
+
 def test_mutated_objects_get_an_answer(node, scans):
     "Three hundred files with bytes changed, cut or repeated: an answer to each, nothing outside, nothing half."
     rng, raw = random.Random(0), bytearray(one_slice(scans))

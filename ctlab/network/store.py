@@ -149,9 +149,12 @@ class Store:
     def writing(self):
         "A transaction; its writer is alone."
         self._db.execute('BEGIN IMMEDIATE')
-        try: yield self._db
-        except BaseException: self._db.execute('ROLLBACK'); raise
-        else: self._db.execute('COMMIT')
+        try:
+            yield self._db
+            self._db.execute('COMMIT')
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error): self._db.execute('ROLLBACK')
+            raise
 
     def add(self,
         raw: bytes,  # a DICOM file
@@ -201,7 +204,7 @@ class Store:
         if not self.room(): raise Refused(f'less than {self.free >> 20} MiB of the disk are free', NO_ROOM)
         uid, sha = found['SOPInstanceUID'], hashlib.sha256(raw).hexdigest()
         if there := self._there(uid, sha, raw): return there
-        half = self._incoming/uuid.uuid4().hex
+        half, placed = self._incoming/uuid.uuid4().hex, None
         try:
             with open(half, 'wb') as file:
                 file.write(raw); file.flush(); os.fsync(file.fileno())
@@ -210,9 +213,13 @@ class Store:
                 path = self._place(db, found)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 half.replace(path)
+                placed = path
                 self._enter(db, found, syntax, path, len(raw), sha)
+            placed = None
             _flush(path.parent)
-        finally: half.unlink(missing_ok=True)
+        finally:
+            half.unlink(missing_ok=True)
+            if placed: placed.unlink(missing_ok=True)  # no row, no file: the sender hears that it was not kept
         return Kept(uid, found['SeriesInstanceUID'], found['StudyInstanceUID'], path, True)
 
     def _there(self, uid, sha, raw):

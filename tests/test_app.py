@@ -205,6 +205,12 @@ def test_masks(page, served, shots):
     hears(page, 'kept as version 2')
     press(page, 'Compare')
     hears(page, 'Dice')
+    page.get_by_label('A mask from elsewhere (NIfTI)').fill('/etc/passwd')
+    press(page, 'Add as a version')
+    hears(page, 'lies outside')
+    page.get_by_label('A mask from elsewhere (NIfTI)').fill(str(served.folder/'masks'/'s1'/'1.nii.gz'))
+    press(page, 'Add as a version')
+    hears(page, 'version 3: from 1')
     press(page, 'Turn the surfaces')
     page.locator('iframe[title=surfaces]').wait_for(timeout=60_000)
     with page.expect_download(timeout=60_000) as download:

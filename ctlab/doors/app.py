@@ -86,6 +86,8 @@ class Brush(JSComponent):
 # %% ../../nbs/lib/doors/03_app.ipynb #8a1fde94
 def _said(): return pn.pane.Alert('', alert_type='light', visible=False, max_width=1200)
 
+def _table_theme(): return 'midnight' if pn.config.theme == 'dark' else 'simple'
+
 def _tell(place, text, kind='success'):
     place.param.update(object=html.escape(str(text)).replace('\n', '<br>'), alert_type=kind, visible=True)
 
@@ -144,15 +146,20 @@ class Page:
             ('Runs', self.runs()),
             dynamic=False,
             sizing_mode='stretch_width',
+            stylesheets=['.bk-tab.bk-active{color:inherit!important}'],
         )
         head = pn.pane.HTML(
             '<h1 style="font:600 22px system-ui;margin:.2em 0">ctlab workbench</h1><p style="margin:0;color:#777">'
-            'Research use only, not for diagnosis. Nothing leaves this machine.</p>'
+            'Research use only, not for diagnosis. Nothing leaves this machine. '
+            '<a href="?theme=default" style="color:inherit">light</a> '
+            '<a href="?theme=dark" style="color:inherit">dark</a></p>'
         )
         return pn.Column(head, self.scans, tabs, sizing_mode='stretch_width', max_width=1240, margin=(0, 12))
 
     def folder(self):
-        table = pn.widgets.Tabulator(self.work.contents(), show_index=False, disabled=True, sizing_mode='stretch_width')
+        table = pn.widgets.Tabulator(
+            self.work.contents(), theme=_table_theme(), show_index=False, disabled=True, sizing_mode='stretch_width'
+        )
         again = pn.widgets.Button(name='Look again')
         again.on_click(lambda _: (table.param.update(value=self.work.contents()), self.renew()))
         return pn.Column(
@@ -339,6 +346,17 @@ class Page:
             doubts = json.loads(mask.path.with_name(f'{mask.number}.json').read_text()).get('warnings', [])
             return f'version {mask.label}' + ''.join(f'\ndoubtful: {d}' for d in doubts)
 
+        file, adopt = pn.widgets.TextInput(
+            name='A mask from elsewhere (NIfTI)', sizing_mode='stretch_width'
+        ), pn.widgets.Button(name='Add as a version')
+
+        @_asked(said, adopt)
+        async def adopted():
+            scan = self.scan
+            mask = await asyncio.to_thread(lambda: self.work.adopt(scan, file.value))
+            renew()
+            return f'version {mask.label}'
+
         @_asked(said, measure)
         async def measured(): table(await asyncio.to_thread(lambda: self.work.measured(self.scan, chosen())))
 
@@ -374,6 +392,7 @@ class Page:
             (measure, measured),
             (compare, compared),
             (correct, corrected),
+            (adopt, adopted),
             (solid, turned),
         ):
             button.on_click(work)
@@ -383,6 +402,7 @@ class Page:
             pn.FlexBox(version, measure, correct, solid),
             pn.FlexBox(other, compare),
             pn.FlexBox(kind, away),
+            pn.FlexBox(file, adopt),
             said,
             numbers,
             place,
@@ -530,7 +550,9 @@ class Page:
         from ctlab.core.settings import project_root
         said, table, log_, curves = (
             _said(),
-            pn.widgets.Tabulator(None, show_index=False, disabled=True, selectable=1, sizing_mode='stretch_width'),
+            pn.widgets.Tabulator(
+                None, theme=_table_theme(), show_index=False, disabled=True, selectable=1, sizing_mode='stretch_width'
+            ),
             pn.pane.Str('', styles={'white-space': 'pre-wrap', 'max-height': '260px', 'overflow': 'auto'}),
             pn.Column(),
         )

@@ -255,6 +255,22 @@ class WorkFolder:
             )
         return self.masks(scan)[-1]
 
+    def adopt(self,
+        scan: Scan,
+        path: str | Path,  # NIfTI on the scan's voxels, such as somebody's truth
+        names: tuple = (),  # of its numbers 1, 2, …; those of the latest version when left out
+    ) -> Mask:
+        "A mask from elsewhere, as a new version: to correct, or to compare with."
+        found, there, volume = nifti.read(self.within(path)), self.masks(scan), self.read(scan)
+        if found.shape != volume.shape or not np.allclose(found.affine, volume.affine, atol=.05):
+            raise ValueError(f'{Path(path).name}: {found.shape} voxels elsewhere than the scan with its {volume.shape}')
+        numbers = sorted(int(n) for n in np.unique(found.array) if n)
+        if not numbers or numbers[-1] > 255: raise ValueError(f'{Path(path).name}: holds no numbers from 1 to 255')
+        known = {k: n for n, k in there[-1].structures.items()} if there and not names else dict(enumerate(names, 1))
+        return self.keep_mask(
+            scan, found, {known.get(k, f'number {k}'): k for k in numbers}, f'from {safe_name(Path(path).name)}'
+        )
+
     def draw(self,
         scan: Scan,
         model: str = '',  # the organ model when empty; a run's folder; totalsegmentator

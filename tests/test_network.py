@@ -513,7 +513,7 @@ def test_a_peer_that_vanishes_leaves_nothing(node, scans):
             except Exception: whole = False
         if not k % 2: assert whole
     time.sleep(.3)
-    assert not list(node.store._incoming.iterdir()) and node._waiting.total == 0
+    assert not list(node.store.incoming.iterdir()) and node._waiting.total == 0
     kept = [pydicom.dcmread(p) for p in node.store.paths()]
     assert len(kept) >= 5 and all(len(d.PixelData) == 2*1024*1024 for d in kept)
 
@@ -529,7 +529,7 @@ def test_a_full_disk_is_said_and_kept_to(scans, tmp_path):
         assert (
             send(Peer('CTLAB', '127.0.0.1', node.port), scans / 'Jane').moved == 6
         ), 'and goes on when there is room again'
-        assert not list(node.store._incoming.iterdir())
+        assert not list(node.store.incoming.iterdir())
 
 
 def test_a_disk_that_is_really_full(scans, tmp_path):
@@ -557,7 +557,7 @@ def test_a_disk_that_is_really_full(scans, tmp_path):
             subprocess.run(['mount', '-o', 'remount,size=20m', disk], check=True)
             second = send(peer, tmp_path/'in')
             assert (second.there, second.moved, second.failed) == (first.moved, 30 - first.moved, [])
-            assert not list(node.store._incoming.iterdir())
+            assert not list(node.store.incoming.iterdir())
     finally: subprocess.run(['umount', '-l', disk])
 
 
@@ -686,7 +686,7 @@ s = Store({str(tmp_path/"store")!r}, free=0); s.mend(); Node(s, port={port}).sta
     kept = [f['SOPInstanceUID'] for f in store.find('IMAGE')]
     assert len(acknowledged) > 20 and acknowledged <= set(kept) and len(kept) == len(set(kept))
     for path in store.paths(): assert pydicom.dcmread(path).pixel_array.shape == (32, 40)
-    assert not list(store._incoming.iterdir())
+    assert not list(store.incoming.iterdir())
 
 
 def test_a_reading_that_is_killed_is_done_once(tmp_path):

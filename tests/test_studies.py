@@ -60,7 +60,7 @@ def read_by_rule(tiny, tmp_path):
     )
     assert reader.look() == 1
     while reader.work(): pass
-    assert reader.state() == {'kept': 1}, store._db.execute('SELECT words FROM work').fetchall()
+    assert reader.state() == {'kept': 1}, store.db.execute('SELECT words FROM work').fetchall()
     report = hd.sr.srread(next(f['path'] for f in store.find('IMAGE') if f['Modality'] == 'SR'))
     said = {
         g.tracking_identifier: float(g.get_measurements()[0].value)

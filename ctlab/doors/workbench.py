@@ -143,11 +143,11 @@ class WorkFolder:
     ) -> Imported:
         "Import whatever is in a file or folder."
         from ctlab.scans.dicom import list_files
-        from ctlab.scans.reading import unpacked, _packed
+        from ctlab.scans.reading import is_archive, unpacked
         source, result = Path(source), Imported()
         if source.is_file() and source.name.endswith(('.nii', '.nii.gz')):
             self._take_nifti(source, called or source.name, result)
-        elif source.is_file() and _packed(source):
+        elif source.is_file() and is_archive(source):
             with unpacked(source) as folder: self._take_files(sorted(folder.iterdir()), names, result, progress)
         else:
             files = [source] if source.is_file() else [Path(p) for p in list_files(source)]
@@ -290,8 +290,8 @@ class WorkFolder:
     def measured(self, scan: Scan, mask: Mask) -> pd.DataFrame:  # structure, mL, mean, deviation
         "Volumes and intensities."
         volume, numbers = self.read(scan), nifti.read(mask.path)
-        from ctlab.organs.segment import _facts
-        rows = [{'structure': n} | _facts(volume, numbers, k) for n, k in mask.structures.items()]
+        from ctlab.organs.segment import structure_facts
+        rows = [{'structure': n} | structure_facts(volume, numbers, k) for n, k in mask.structures.items()]
         return pd.DataFrame(rows)[['structure', 'volume_ml', 'mean', 'deviation', 'voxels']]
 
     def compared(self, one: Mask, other: Mask) -> pd.DataFrame:  # structure, Dice, mL of each

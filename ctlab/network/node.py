@@ -11,8 +11,8 @@ from .store import COUNTS, LEVELS, NOT_UNDERSTOOD, Refused, Store
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'Peer', 'read_peer', 'Tls', 'Limits', 'storage_classes', 'transfer_syntaxes', 'Node', 'answer', 'packed_for',
-           'contexts_for', 'accepted', 'PeerError', 'associated']
+__all__ = ['log', 'Peer', 'read_peer', 'Tls', 'Limits', 'storage_classes', 'transfer_syntaxes', 'query_models', 'Node', 'answer',
+           'packed_for', 'contexts_for', 'accepted', 'PeerError', 'associated']
 
 # %% ../../nbs/lib/network/01_node.ipynb #c1469e22
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def transfer_syntaxes() -> list[str]:
     )
     return [str(getattr(uid, n)) for n in names]
 
-def _queries():
+def query_models():
     "(FIND, MOVE, GET) of the patient's and the study's root."
     from pynetdicom import sop_class as s
     return [
@@ -227,7 +227,7 @@ class Node:
         ae.require_called_aet, ae.require_calling_aet = bool(self.callers), list(self.callers)
         ae.add_supported_context(Verification)
         for sop in storage_classes(): ae.add_supported_context(sop, transfer_syntaxes(), scu_role=True, scp_role=True)
-        for three in _queries():
+        for three in query_models():
             for sop in three: ae.add_supported_context(sop)
         handlers = [(evt.EVT_C_ECHO, lambda event: 0), (evt.EVT_C_STORE, self._store), (evt.EVT_C_FIND, self._find),
                     (evt.EVT_C_GET, self._get), (evt.EVT_C_MOVE, self._move), (evt.EVT_CONN_CLOSE, self._closed)]

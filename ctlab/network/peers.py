@@ -13,7 +13,7 @@ from ctlab.network.node import (
     Peer,
     PeerError,
     Tls,
-    _queries,
+    query_models,
     associated,
     contexts_for,
     packed_for,
@@ -64,7 +64,7 @@ def ask(
     "Query a peer by C-FIND."
     from pydicom.dataset import Dataset
     from pynetdicom import build_context
-    model, wanted = _queries()[0 if level == 'PATIENT' else 1][0], Dataset()
+    model, wanted = query_models()[0 if level == 'PATIENT' else 1][0], Dataset()
     wanted.QueryRetrieveLevel = level
     for key, value in keys.items(): setattr(wanted, key, value)
     rows = []
@@ -292,7 +292,7 @@ def _fetch_series(peer, store, study, series, missing, everything, how, title, t
     "One series, or what is missing of it."
     from pydicom.dataset import Dataset
     from pynetdicom import build_context, evt
-    model, got = _queries()[1][1 if how == 'move' else 2], []
+    model, got = query_models()[1][1 if how == 'move' else 2], []
     def take(event):
         try:
             head = io.BytesIO()

@@ -111,7 +111,7 @@ def read_one(
     uids = {k: (result_uid(*facts, k, 'series'), result_uid(*facts, k)) for k in ('seg', 'sr')}
     there = lambda k: next((Path(f['path']) for f in store.find('IMAGE', {'SOPInstanceUID': uids[k][1]})), None)
     if there('sr'): return [u for k, (_, u) in uids.items() if there(k)]
-    with tempfile.TemporaryDirectory(dir=store._incoming.parent, prefix='.reading-') as t:
+    with tempfile.TemporaryDirectory(dir=store.incoming.parent, prefix='.reading-') as t:
         findings, doubts = (_segmented if rule.do == 'segment' else _predicted)(
             place, rule, Path(t), uids['seg'], facts[-1]
         )
@@ -176,8 +176,8 @@ class Reader:
     _stop: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def __post_init__(self):
-        self.store._db.execute(_WORK)
-        self.store._db.execute(
+        self.store.db.execute(_WORK)
+        self.store.db.execute(
             "UPDATE work SET state = 'waiting' WHERE state = 'reading'"
         )  # whoever was reading is dead
 
@@ -191,7 +191,7 @@ class Reader:
                 for rule in self.rules.rules:
                     if not rule.wants(series, int(series['NumberOfSeriesRelatedInstances'])): continue
                     uid = series['SeriesInstanceUID']
-                    new += self.store._db.execute(
+                    new += self.store.db.execute(
                         "INSERT OR IGNORE INTO work (series, rule, images, state) VALUES (?, ?, ?, 'waiting')",
                         (uid, rule.name, images_of(self.store, uid)),
                     ).rowcount
@@ -199,14 +199,14 @@ class Reader:
 
     def _take(self, state):
         "The next piece of work in a state."
-        return self.store._db.execute(
+        return self.store.db.execute(
             'SELECT rowid, series, rule, tries, results FROM work WHERE state = ? AND due <= ? ORDER BY rowid',
             (state, time.time()),
         ).fetchone()
 
     def _note(self, row, state, **values):
         sets = ', '.join(f'{k} = ?' for k in ('state', *values))
-        self.store._db.execute(f'UPDATE work SET {sets} WHERE rowid = ?', (state, *values.values(), row))
+        self.store.db.execute(f'UPDATE work SET {sets} WHERE rowid = ?', (state, *values.values(), row))
 
     def work(self) -> bool:  # was there something to do?
         "Read one series, or send the findings of one."
@@ -248,7 +248,7 @@ class Reader:
 
     def state(self) -> dict:  # state -> how many
         "How the queue stands."
-        return dict(self.store._db.execute('SELECT state, count(*) FROM work GROUP BY state'))
+        return dict(self.store.db.execute('SELECT state, count(*) FROM work GROUP BY state'))
 
     def run(self, every: float = 1.) -> None:
         "Look and work until stopped."

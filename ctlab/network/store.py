@@ -125,14 +125,14 @@ class Store:
         free: int = 1 << 30,  # bytes of the disk that stay free
     ):
         self.folder, self.names, self.free, self._local = Path(folder).resolve(), names, free, threading.local()
-        self._incoming = self.folder/'.incoming'
-        self._incoming.mkdir(parents=True, exist_ok=True)
+        self.incoming = self.folder/'.incoming'
+        self.incoming.mkdir(parents=True, exist_ok=True)
         (self.folder/'train_images').mkdir(exist_ok=True)
         with only_one(self.folder/'index'):
-            self._db.executescript(_TABLES)
+            self.db.executescript(_TABLES)
 
     @property
-    def _db(self):
+    def db(self):
         "This thread's connection."
         if getattr(self._local, 'db', None) is None:
             db = sqlite3.connect(self.folder/'index.sqlite', timeout=60, isolation_level=None)
@@ -148,12 +148,12 @@ class Store:
     @contextlib.contextmanager
     def writing(self):
         "A transaction; its writer is alone."
-        self._db.execute('BEGIN IMMEDIATE')
+        self.db.execute('BEGIN IMMEDIATE')
         try:
-            yield self._db
-            self._db.execute('COMMIT')
+            yield self.db
+            self.db.execute('COMMIT')
         except BaseException:
-            with contextlib.suppress(sqlite3.Error): self._db.execute('ROLLBACK')
+            with contextlib.suppress(sqlite3.Error): self.db.execute('ROLLBACK')
             raise
 
     def add(self,
@@ -191,7 +191,7 @@ class Store:
         "Count what was refused."
         log.warning('refused from %s: %s', peer or 'somebody', error)
         with contextlib.suppress(sqlite3.Error):
-            self._db.execute(
+            self.db.execute(
                 'INSERT INTO refused VALUES (?, ?, ?, ?)',
                 (time.time(), peer, hashlib.sha1(raw).hexdigest(), str(error)),
             )
@@ -204,7 +204,7 @@ class Store:
         if not self.room(): raise Refused(f'less than {self.free >> 20} MiB of the disk are free', NO_ROOM)
         uid, sha = found['SOPInstanceUID'], hashlib.sha256(raw).hexdigest()
         if there := self._there(uid, sha, raw): return there
-        half, placed = self._incoming/uuid.uuid4().hex, None
+        half, placed = self.incoming/uuid.uuid4().hex, None
         try:
             with open(half, 'wb') as file:
                 file.write(raw); file.flush(); os.fsync(file.fileno())
@@ -224,7 +224,7 @@ class Store:
 
     def _there(self, uid, sha, raw):
         "The object of this UID, if there is one; another content under the same UID is refused."
-        row = self._db.execute(
+        row = self.db.execute(
             f"SELECT i.sha, i.path, s.uid, t.uid FROM {_JOINS['IMAGE']} WHERE i.uid = ?", (uid,)
         ).fetchone()
         if row is None: return None
@@ -325,7 +325,7 @@ class Store:
         ours, given = {k for l in levels for k in LEVELS[l]} | set(
             counted
         ), 0  # a key of a lower level asks nothing here
-        for row in self._db.execute(sql, values):
+        for row in self.db.execute(sql, values):
             found = {k: v for part in row[:len(levels)] for k, v in json.loads(part).items()}
             found |= {
                 c: str(v or '').replace(',', '\\') if c == 'ModalitiesInStudy' else str(v)
@@ -344,7 +344,7 @@ class Store:
 
     def folder_of(self, series_uid: str) -> Path:
         "The folder of a series."
-        row = self._db.execute(
+        row = self.db.execute(
             'SELECT s.kind, p.number, s.number FROM ' + _JOINS['SERIES'] + ' WHERE s.uid = ?', (series_uid,)
         ).fetchone()
         if row is None: raise KeyError(f'{series_uid}: no such series in {self.folder}')
@@ -354,22 +354,22 @@ class Store:
         "Studies to which nothing was added for so long."
         return [
             u
-            for u, in self._db.execute(
+            for u, in self.db.execute(
                 'SELECT uid FROM study WHERE changed < ? ORDER BY changed', (time.time() - seconds,)
             )
         ]
 
     def totals(self) -> dict:
         "How much there is."
-        count = lambda table: self._db.execute(f'SELECT count(*) FROM {table}').fetchone()[0]
-        size = self._db.execute('SELECT coalesce(sum(size), 0) FROM instance').fetchone()[0]
+        count = lambda table: self.db.execute(f'SELECT count(*) FROM {table}').fetchone()[0]
+        size = self.db.execute('SELECT coalesce(sum(size), 0) FROM instance').fetchone()[0]
         return {t: count(t) for t in ('patient', 'study', 'series', 'instance', 'refused')} | {'bytes': size}
 
     def mend(self) -> dict:  # entered, forgotten, set aside
         "Make the index agree with the files, after a crash or when it was lost; what is no object is set aside."
         done = {'entered': 0, 'forgotten': 0, 'set aside': 0}
-        for half in self._incoming.iterdir(): half.unlink(missing_ok=True)
-        known = {p for p, in self._db.execute('SELECT path FROM instance')}
+        for half in self.incoming.iterdir(): half.unlink(missing_ok=True)
+        known = {p for p, in self.db.execute('SELECT path FROM instance')}
         there = {
             p.relative_to(self.folder).as_posix()
             for kind in ('train_images', 'objects')

@@ -222,16 +222,17 @@ def app(
         if not found: raise KeyError('no such object here')
         return found
 
+    def stranger(request):
+        "The answer to somebody without the token; None for who has it."
+        given = request.headers.get('authorization', '')
+        if not token or hmac.compare_digest(given.encode(), f'Bearer {token}'.encode()): return None
+        words = 'who are you? send Authorization: Bearer and the token'
+        return JSONResponse({'error': words}, 401, {'WWW-Authenticate': 'Bearer'})
+
     def guarded(work):
         "Answer in words whatever goes wrong; blocking work in a thread."
         async def answer(request):
-            given = request.headers.get('authorization', '')
-            if token and not hmac.compare_digest(given.encode(), f'Bearer {token}'.encode()):
-                return JSONResponse(
-                    {'error': 'who are you? send Authorization: Bearer and the token'},
-                    401,
-                    {'WWW-Authenticate': 'Bearer'},
-                )
+            if no := stranger(request): return no
             try: return await run_in_threadpool(work, request)
             except BadBody as error: return JSONResponse({'error': str(error)}, 400)
             except KeyError as error: return JSONResponse({'error': str(error).strip("'")}, 404)
@@ -287,11 +288,7 @@ def app(
         return Response(raw, media_type=content)
 
     async def keep(request):
-        given = request.headers.get('authorization', '')
-        if token and not hmac.compare_digest(given.encode(), f'Bearer {token}'.encode()):
-            return JSONResponse(
-                {'error': 'who are you? send Authorization: Bearer and the token'}, 401, {'WWW-Authenticate': 'Bearer'}
-            )
+        if no := stranger(request): return no
         good, bad, peer = [], [], request.client.host if request.client else ''
         try:
             study = keys_of(request).get('StudyInstanceUID', '')

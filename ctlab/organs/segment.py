@@ -18,7 +18,7 @@ from ..scans.volume import Volume, reorient
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'STUDIES', 'load_run', 'OwnNetwork', 'segment']
+__all__ = ['log', 'STUDIES', 'load_run', 'OwnNetwork', 'segment', 'structure_facts']
 
 # %% ../../nbs/lib/organs/01_segment.ipynb #49214490
 STUDIES = ('spleen', 'lowerlimb', 'liver3d', 'liver2d')
@@ -109,7 +109,7 @@ def segment(
         'agreement': found.meta.get('agreement', {}),
         'file': 'segmentation.nii.gz',
         'spacing_mm': [round(s, 4) for s in scan.spacing],
-        'structures': {n: _facts(scan, found, k) for n, k in numbers.items()},
+        'structures': {n: structure_facts(scan, found, k) for n, k in numbers.items()},
     }
     if mesh != 'none': _surfaces(found, present, out, mesh, smooth, facts)
     if source.is_dir() and present:
@@ -140,7 +140,11 @@ def _by_totalsegmentator(scan, fast, device):
     if why := provider.ready(): raise NoMask(why)
     return provider.segment(scan), {n: CODES[n] for n in provider.organs}
 
-def _facts(scan, found, k):
+def structure_facts(
+    scan: Volume,
+    found: Volume,  # numbers on the scan's voxels
+    k: int,  # which of them
+) -> dict:  # number, voxels, volume_ml, mean, deviation
     "Volume and intensity of one structure."
     inside = scan.array[found.array == k]
     return {

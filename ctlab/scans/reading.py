@@ -13,7 +13,8 @@ class ArchiveError(ValueError):
     "What is wrong with an archive, in words."
 
 # %% auto #0
-__all__ = ['MAX_FILES', 'MAX_UNPACKED', 'MAX_RATIO', 'ArchiveError', 'read', 'named_by_dicomdir', 'unpacked', 'write']
+__all__ = ['MAX_FILES', 'MAX_UNPACKED', 'MAX_RATIO', 'ArchiveError', 'read', 'named_by_dicomdir', 'is_archive', 'unpacked',
+           'write']
 
 # %% ../../nbs/lib/scans/04_reading.ipynb #d060138c
 def read(
@@ -29,7 +30,7 @@ def read(
         )
     if (source/'segmentation.nii.gz').is_file(): return nifti.read(source/'segmentation.nii.gz')
     if source.is_file() and source.name.endswith(('.nii', '.nii.gz')): return nifti.read(source)
-    if source.is_file() and _packed(source):
+    if source.is_file() and is_archive(source):
         with unpacked(source) as folder: return _from_archive(source, folder)
     if source.is_file() and source.name.upper() == 'DICOMDIR': return _series(named_by_dicomdir(source))
     return _series(source if source.is_dir() else [source])
@@ -76,7 +77,9 @@ _DAMAGED = (
     OverflowError,
 )  # what a damaged archive may end in
 
-def _packed(path):
+def is_archive(
+    path: Path,
+) -> bool:
     "Is it a zip or tar, damaged or not?"
     try: return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
     except _DAMAGED: return path.name.endswith(('.zip', '.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tar.xz'))

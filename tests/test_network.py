@@ -771,6 +771,7 @@ def test_the_commands(ctlab, scans, tmp_path):
         server.send_signal(signal.SIGTERM)
         out, _ = server.communicate(timeout=30)
     assert server.returncode == 0 and 'stopped' in out and 'Traceback' not in out
+    assert 'PatientName,emptied,18' in (tmp_path/'store'/'deidentified.csv').read_text()
     for arguments, word in (
         (('echo', 'PACS'), 'TITLE@host:port'),
         (('echo', f'CTLAB@127.0.0.1:{port}'), 'does not answer'),

@@ -916,6 +916,9 @@ def node(
     if rules: _say(f'reading by {rules}')
     _watch(kept, done)
     for part in reversed(at_work): part.stop()
+    if anonymise:
+        lines = ['attribute,done,times', *(','.join(map(str, row)) for row in kept.cleaned())]
+        (kept.folder/'deidentified.csv').write_text('\n'.join(lines) + '\n')
     _say('stopped')
 
 def _watch(store, done):

@@ -95,6 +95,7 @@ CREATE TABLE IF NOT EXISTS series (number INTEGER PRIMARY KEY, uid TEXT UNIQUE, 
 CREATE TABLE IF NOT EXISTS instance (uid TEXT PRIMARY KEY, series INTEGER, path TEXT, syntax TEXT, size INTEGER, sha TEXT,
     attributes TEXT);
 CREATE TABLE IF NOT EXISTS refused (at REAL, peer TEXT, uid TEXT, reason TEXT);
+CREATE TABLE IF NOT EXISTS cleaned (attribute TEXT, done TEXT, times INTEGER, PRIMARY KEY (attribute, done));
 CREATE INDEX IF NOT EXISTS studies_of ON study (patient);
 CREATE INDEX IF NOT EXISTS series_of ON series (study);
 CREATE INDEX IF NOT EXISTS instances_of ON instance (series);
@@ -115,6 +116,8 @@ COUNTS = {
     ),
     'NumberOfSeriesRelatedInstances': ('SERIES', 'SELECT count(*) FROM instance WHERE series = s.number'),
 }
+
+_CLEANED = 'INSERT INTO cleaned VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET times = times + excluded.times'
 
 class Store:
     "DICOM objects on disk, in the layout of a cohort, with an index."
@@ -162,9 +165,9 @@ class Store:
     ) -> Kept:
         "Keep an object. When this returns it is on the disk; when it raises it is not."
         try:
-            if self.names: raw = self._without_owner(raw)
+            raw, changes = self._without_owner(raw) if self.names else (raw, {})
             found, syntax = described(raw)
-            return self._keep(raw, found, syntax)
+            return self._keep(raw, found, syntax, changes)
         except Refused as error:
             self._note(peer, error, raw)
             raise
@@ -180,12 +183,12 @@ class Store:
         try: ds = pydicom.dcmread(io.BytesIO(raw))
         except Exception as error: raise Refused(f'not readable as DICOM ({type(error).__name__})') from error
         try:
-            deidentified(ds, self.names)
+            changes = deidentified(ds, self.names)
             ds.save_as(clean := io.BytesIO())
         except NotClean as error: raise Refused(f'not de-identified: {error}', NOT_OF_ITS_CLASS) from error
         except Exception as error:
             raise Refused(f'not de-identified: {type(error).__name__}', NOT_OF_ITS_CLASS) from error
-        return clean.getvalue()
+        return clean.getvalue(), changes
 
     def _note(self, peer, error, raw):
         "Count what was refused."
@@ -200,7 +203,7 @@ class Store:
         "Is there room for more?"
         return shutil.disk_usage(self.folder).free > self.free
 
-    def _keep(self, raw, found, syntax):
+    def _keep(self, raw, found, syntax, changes):
         if not self.room(): raise Refused(f'less than {self.free >> 20} MiB of the disk are free', NO_ROOM)
         uid, sha = found['SOPInstanceUID'], hashlib.sha256(raw).hexdigest()
         if there := self._there(uid, sha, raw): return there
@@ -215,6 +218,7 @@ class Store:
                 half.replace(path)
                 placed = path
                 self._enter(db, found, syntax, path, len(raw), sha)
+                db.executemany(_CLEANED, [(*what, n) for what, n in changes.items()])
             placed = None
             _flush(path.parent)
         finally:
@@ -358,6 +362,10 @@ class Store:
                 'SELECT uid FROM study WHERE changed < ? ORDER BY changed', (time.time() - seconds,)
             )
         ]
+
+    def cleaned(self) -> list[tuple]:  # (attribute, what was done, how often)
+        "What de-identification has changed on arrival; no values."
+        return self.db.execute('SELECT * FROM cleaned ORDER BY attribute, done').fetchall()
 
     def totals(self) -> dict:
         "How much there is."

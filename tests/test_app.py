@@ -218,9 +218,9 @@ def test_masks(page, served, shots):
     names = zipfile.ZipFile(download.value.path()).namelist()
     assert {'mask.nii.gz', 'mask.dcm'} <= set(names) and any(n.startswith('meshes/') for n in names)
     versions = sorted((served.folder/'masks').rglob('*.nii.gz'))
-    assert [p.name for p in versions] == ['1.nii.gz', '2.nii.gz'] and not np.array_equal(
-        *(nifti.read(p).array for p in versions)
-    )
+    assert [p.name for p in versions] == ['1.nii.gz', '2.nii.gz', '3.nii.gz']
+    first, second, third = (nifti.read(p).array for p in versions)
+    assert not np.array_equal(first, second) and np.array_equal(first, third), 'none is written over'
     tab(page, 'Look')
     choose(page, 'Mask', '2:')
     press(page, 'Show')

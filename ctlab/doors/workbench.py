@@ -407,7 +407,7 @@ class WorkFolder:
         if not scan.path.is_dir(): raise ValueError('the trauma studies read DICOM; this scan is NIfTI')
         table, context = predict_scans(scan.path, run, str(self.folder/'reports'/'work'))
         path = write_whole(
-            self.folder / 'reports' / f'{scan.id}-{safe_name(Path(run).parent.parent.name)}.html', page(table, context)
+            self.folder / 'reports' / f'{scan.id}-{safe_name(Path(run).parent.name)}.html', page(table, context)
         )
         return table, path
 

@@ -150,19 +150,20 @@ def _frames(found, numbers, accept):
 
 def _little(array): return array.astype(array.dtype.newbyteorder('<')).tobytes()
 
-def _picture(found, frame, params, accept):
-    "(content type, bytes) of a frame as it is looked at."
+def _picture(found, params, accept):
+    "(content type, bytes) of a slice as it is looked at."
     import numpy as np
     from PIL import Image
-    from ctlab.scans.dicom import displayed, hounsfield, read_header, read_stored, stored_values
+    from ctlab.scans.dicom import displayed, read_header, read_pixels
     header = read_header(found['path'])
+    hu = read_pixels(header)
     if 'window' in params:
         try: centre, width = map(float, params['window'].split(',')[:2])
         except ValueError as error: raise BadBody('window=centre,width') from error
-        hu = hounsfield(stored_values(read_stored(header), header.stored, header.high_bit, header.signed), header)
-        grey = np.clip((hu - centre)/max(1, width) + .5, 0, 1)*255
-    else: grey = displayed(header)
-    picture = Image.fromarray(np.asarray(grey).astype(np.uint8))
+        grey = np.clip((hu - centre)/max(1, width) + .5, 0, 1)
+    elif header.windows or header.voi_table: grey = displayed(hu, header)
+    else: grey = (hu - hu.min())/max(1, np.ptp(hu))
+    picture = Image.fromarray((grey*255).astype(np.uint8))
     if 'viewport' in params:
         try: wide, high = (min(4096, max(1, int(float(v)))) for v in params['viewport'].split(',')[:2])
         except ValueError as error: raise BadBody('viewport=width,height') from error
@@ -284,7 +285,7 @@ def app(
 
     def rendered(request):
         found = objects(request)
-        content, raw = _picture(found[len(found)//2], 1, request.query_params, request.headers.get('accept', ''))
+        content, raw = _picture(found[len(found)//2], request.query_params, request.headers.get('accept', ''))
         return Response(raw, media_type=content)
 
     async def keep(request):

@@ -1,10 +1,26 @@
 "What the tests share: the checkout, the tiny cohort, and the command in a process of its own."
-import os, shutil, subprocess, sys
+import os, shutil, socket, subprocess, sys, time
 from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = Path(os.environ.get('CTLAB_REAL_DATA', ROOT.parent/'shared'/'real'))/'totalsegmentator'
+
+
+def free_port():
+    "A port that nobody listens on."
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+def wait_for(port, seconds=30.):
+    "Until somebody listens on a port."
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try: socket.create_connection(('127.0.0.1', port), 1).close(); return
+        except OSError: time.sleep(.1)
+    raise TimeoutError(f'nobody listens on {port}')
 
 
 @pytest.fixture(scope='session')

@@ -3,16 +3,11 @@ import json, os, re, signal, socket, subprocess, sys, time, urllib.request, zipf
 from pathlib import Path
 import numpy as np
 import pytest
+from conftest import free_port, wait_for
 from ctlab.cohort.layout import list_series
 from ctlab.scans import nifti
 from ctlab.scans.dicom import read_series, write_series
 from ctlab.scans.volume import Volume, volume_from
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
 
 
 class Served:
@@ -35,11 +30,10 @@ class Served:
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         )
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
-            try: socket.create_connection(('127.0.0.1', self.port), 1).close(); return
-            except OSError: time.sleep(.1)
-        raise TimeoutError(self.process.stdout.read())
+        try: wait_for(self.port, 60)
+        except TimeoutError as error:
+            self.kill()
+            raise TimeoutError(self.process.stdout.read()) from error
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)

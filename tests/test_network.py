@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from conftest import free_port, wait_for
 from ctlab.network.node import Limits, Node, Peer, Tls, associated, contexts_for
 from ctlab.network.peers import ask, echo, fetch, send
 from ctlab.network.store import Store
@@ -48,20 +49,6 @@ needs_orthanc = pytest.mark.skipif(
     not (ORTHANC and WEB_PLUGIN),
     reason="Orthanc with DICOMweb is not installed; Debian's packages orthanc and orthanc-dicomweb",
 )
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
-
-
-def wait_for(port, seconds=30.):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        try: socket.create_connection(('127.0.0.1', port), 1).close(); return
-        except OSError: time.sleep(.1)
-    raise TimeoutError(f'nobody listens on {port}')
 
 
 @pytest.fixture(scope='module')
@@ -185,44 +172,14 @@ def test_dcmtk_speaks_to_our_node(node, scans, tmp_path):
     (tmp_path/'moved').mkdir()
     port = free_port()
     node.peers = (Peer('MOVER', '127.0.0.1', port),)
-    run(
-        'movescu',
-        '-S',
-        '-aet',
-        'MOVER',
-        '-aec',
-        'CTLAB',
-        '-aem',
-        'MOVER',
-        '+P',
-        port,
-        *here,
-        '-od',
-        tmp_path / 'moved',
-        '-k',
-        'QueryRetrieveLevel=SERIES',
-        '-k',
-        'StudyInstanceUID=1.2.3.2',
-        '-k',
-        'SeriesInstanceUID=1.2.3.2.1'
-    )
+    def moved(destination, *more, **options):
+        titles = ('-aet', 'MOVER', '-aec', 'CTLAB', '-aem', destination)
+        study = ('-k', 'StudyInstanceUID=1.2.3.2')
+        run('movescu', '-S', *titles, *here, *study, *more, **options)
+    series = ('-k', 'QueryRetrieveLevel=SERIES', '-k', 'SeriesInstanceUID=1.2.3.2.1')
+    moved('MOVER', *series, '+P', port, '-od', tmp_path/'moved')
     same(scans/'Joan', tmp_path/'moved')
-    run(
-        'movescu',
-        '-S',
-        '-aet',
-        'MOVER',
-        '-aec',
-        'CTLAB',
-        '-aem',
-        'STRANGER',
-        *here,
-        '-k',
-        'QueryRetrieveLevel=STUDY',
-        '-k',
-        'StudyInstanceUID=1.2.3.2',
-        ok=False
-    )
+    moved('STRANGER', '-k', 'QueryRetrieveLevel=STUDY', ok=False)
 
 
 @needs_dcmtk

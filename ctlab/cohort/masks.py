@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['log', 'NoMask', 'from_rsna', 'OnDisk', 'keep_networks', 'forget_networks', 'TotalSegmentator', 'weights_folder',
-           'on_stack', 'upright', 'MaskStacks', 'mask_stacks', 'roi', 'write_seg', 'completed']
+           'on_stack', 'upright', 'MaskStacks', 'mask_stacks', 'roi', 'write_seg', 'source_images', 'completed']
 
 # %% ../../nbs/lib/cohort/03_masks.ipynb #2429c89a
 class NoMask(LookupError):
@@ -377,12 +377,21 @@ def write_seg(
             raise NoMask(
                 f'{headers[0].path}: {headers[0].frames} frames, of which {len(frames)} were read; a mask needs all'
             )
-        pixels, order = pixels[np.argsort(frames)], order[:1]
+        pixels = pixels[np.argsort(frames)]
     series_uid, uid = uids or (hd.UID(), hd.UID())
-    made = hd.seg.Segmentation([completed(pydicom.dcmread(headers[k].path)) for k in order], pixels, 'BINARY',
+    made = hd.seg.Segmentation(source_images(headers, order), pixels, 'BINARY',
                                described, series_uid, 1, uid, 1, 'ctlab', 'ctlab', version, '1')
     with whole(path) as half: made.save_as(half)
     return names
+
+def source_images(
+    headers: list,  # of a series
+    order: list,  # of its slices, from `dicom.geometry`
+    **options,  # of pydicom.dcmread
+) -> list:  # datasets
+    "The objects of a series, completed; a file of many slices once."
+    import pydicom
+    return [completed(pydicom.dcmread(p, **options)) for p in dict.fromkeys(headers[k].path for k in order)]
 
 def completed(
     dataset,  # of a slice

@@ -14,6 +14,7 @@ import ctlab
 from ..core.anatomy import COLOURS
 from .jobs import Jobs
 from .workbench import Imported, Painting, Scan, WorkFolder
+from ..network.node import is_near
 
 log = logging.getLogger(__name__)
 UPLOAD = 2 << 30  # bytes of one file
@@ -707,7 +708,7 @@ def serve(
     at_once: int = 0,  # jobs at a time
 ):  # (server, url)
     "Serve the workbench; the server runs until stopped."
-    near = host in ('127.0.0.1', 'localhost', '::1')
+    near = is_near(host)
     token = token or ('' if near else secrets.token_urlsafe(24))
     work, jobs = WorkFolder(folder, roots), Jobs(Path(folder)/'jobs', at_once)
     pn.extension('tabulator', notifications=False)

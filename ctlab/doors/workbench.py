@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ..core.files import only_one, write_whole
-from ..network.store import Refused, Store
+from ..network.store import NoUid, Refused, Store
 from ..scans import nifti
 from ..scans.volume import Volume
 
@@ -68,7 +68,8 @@ def with_uids(
     "Files that somebody has emptied of their UIDs get new ones, the same for the same."
     import io, pydicom
     from ctlab.network.findings import result_uid
-    ds = pydicom.dcmread(io.BytesIO(raw))
+    try: ds = pydicom.dcmread(io.BytesIO(raw))
+    except Exception as error: raise Refused(f'not readable as DICOM ({type(error).__name__})') from error
     if 'Rows' not in ds: raise Refused('no picture')
     for key, facts in (
         ('StudyInstanceUID', ('study', place)),
@@ -79,7 +80,8 @@ def with_uids(
     if not ds.get('SOPClassUID'):
         ds.SOPClassUID = {'MR': '1.2.840.10008.5.1.4.1.1.4'}.get(ds.get('Modality'), '1.2.840.10008.5.1.4.1.1.2')
     ds.file_meta.MediaStorageSOPInstanceUID, ds.file_meta.MediaStorageSOPClassUID = ds.SOPInstanceUID, ds.SOPClassUID
-    ds.save_as(whole_ := io.BytesIO())
+    try: ds.save_as(whole_ := io.BytesIO())
+    except Exception as error: raise Refused(f'cannot be written again ({type(error).__name__})') from error
     return whole_.getvalue()
 
 def safe_name(
@@ -164,11 +166,8 @@ class WorkFolder:
             try:
                 raw = path.read_bytes()
                 try: kept = store.add(raw, 'import')
-                except Refused as error:
-                    if 'is no UID' not in str(error): raise
-                    try: kept = store.add(with_uids(raw, str(path.parent)), 'import')
-                    except Refused: raise
-                    except Exception: raise error
+                except NoUid:
+                    kept = store.add(with_uids(raw, str(path.parent)), 'import')
                     result.named += 1
                 result.objects += kept.new; result.there += not kept.new
                 series.add(kept.series_uid)

@@ -61,15 +61,12 @@ def write_report(
 ) -> Path:
     "A Comprehensive 3D SR of what was found in a series."
     import highdicom as hd
-    import pydicom
     from pydicom.sr.codedict import codes
-    from ctlab.cohort.masks import completed
+    from ctlab.cohort.masks import source_images
     from ctlab.scans import dicom
     if not findings: raise ValueError('a report without a finding')
     headers, _ = dicom.choose_series(dicom.read_headers(dicom.list_files(series))[0])
-    slices = [
-        completed(pydicom.dcmread(headers[k].path, stop_before_pixels=True)) for k in dicom.geometry(headers).order
-    ]
+    slices = source_images(headers, dicom.geometry(headers).order, stop_before_pixels=True)
     device = hd.sr.DeviceObserverIdentifyingAttributes(
         uid=result_uid('ctlab', algorithm, version), name=f'ctlab: {algorithm}'
     )

@@ -6,13 +6,13 @@
 from __future__ import annotations
 import contextlib, ipaddress, logging, socket, ssl, threading, time
 from dataclasses import dataclass, field
-from .store import COUNTS, LEVELS, NOT_UNDERSTOOD, Refused, Store
+from .store import LEVELS, NOT_UNDERSTOOD, Refused, Store
 
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'Peer', 'read_peer', 'Tls', 'Limits', 'storage_classes', 'transfer_syntaxes', 'query_models', 'Node', 'answer',
-           'packed_for', 'contexts_for', 'accepted', 'PeerError', 'associated']
+__all__ = ['log', 'Peer', 'read_peer', 'is_near', 'Tls', 'Limits', 'storage_classes', 'transfer_syntaxes', 'query_models', 'Node',
+           'answer', 'packed_for', 'contexts_for', 'agreed', 'accepted', 'PeerError', 'NotHeard', 'associated']
 
 # %% ../../nbs/lib/network/01_node.ipynb #c1469e22
 @dataclass(frozen=True)
@@ -35,6 +35,12 @@ def read_peer(
     if len(title) > 16 or '\\' in title or not title.isascii() or not title.strip():
         raise ValueError(f'{title!r}: an AE title has 1 to 16 ASCII characters and no backslash')
     return Peer(title, host.strip('[]'), int(port))
+
+def is_near(
+    host: str,
+) -> bool:
+    "Is an address heard on this machine only?"
+    return host in ('127.0.0.1', 'localhost', '::1')
 
 @dataclass(frozen=True)
 class Tls:
@@ -210,14 +216,13 @@ class Node:
     peers: tuple = ()  # where C-MOVE may send to
     tls: Tls | None = None
     limits: Limits = Limits()
-    arrived: object = None  # called with what was kept
     _server: object = field(default=None, repr=False)
 
     def start(self) -> 'Node':
         "Listen, in threads of its own."
         from pynetdicom import AE, _config, evt
         from pynetdicom.sop_class import Verification
-        if self.host not in ('127.0.0.1', 'localhost', '::1') and not (self.callers or self.networks or self.tls):
+        if not is_near(self.host) and not (self.callers or self.networks or self.tls):
             raise ValueError(f'{self.host}: who listens beyond this machine says to whom: AE titles, addresses or TLS')
         _config.LOG_HANDLER_LEVEL = 'none'
         class Entity(AE):
@@ -278,7 +283,6 @@ class Node:
             )
             if kept.uid != str(event.request.AffectedSOPInstanceUID) and not self.store.names:
                 log.warning('%s: calls it %s', kept.uid, event.request.AffectedSOPInstanceUID)
-            if self.arrived and kept.new: self.arrived(kept)
             return 0
         except Refused as error: return error.status
         except Exception as error:  # whatever a peer sends, it gets an answer
@@ -303,10 +307,7 @@ class Node:
         "C-FIND: what is asked for, of what matches."
         try: level, keys = self._identifier(event)
         except Exception: yield 0xA900, None; return
-        counts = tuple(k for k in keys if k.startswith('NumberOf') or k == 'ModalitiesInStudy')
-        known = set().union(*LEVELS.values())
-        asked = {k: v for k, v in keys.items() if k in known or k in COUNTS}
-        for found in self.store.find(level, asked, self.limits.matches, counts=tuple(c for c in counts if c in COUNTS)):
+        for found in self.store.find(level, keys, self.limits.matches):
             if event.is_cancelled: yield 0xFE00, None; return
             yield 0xFF00, answer(found, [*keys], level, self.title)
 
@@ -326,10 +327,7 @@ class Node:
         "C-GET: send on the same association, as it is stored where the peer takes that."
         try: wanted = self._wanted(event)
         except Exception: yield 0; yield 0xA900, None; return
-        takes = {}
-        for context in event.assoc.accepted_contexts:
-            takes.setdefault(str(context.abstract_syntax), set()).update(map(str, context.transfer_syntax))
-        yield from self._sent(event, wanted, takes)
+        yield from self._sent(event, wanted, agreed(event.assoc))
 
     def _sent(self, event, wanted, takes):
         yield len(wanted)
@@ -351,6 +349,8 @@ class Node:
             {'tls_args': (self.tls.client(), target.host)} if self.tls else {}
         )
         yield from self._sent(event, wanted, takes)
+
+_PLAIN = ['1.2.840.10008.1.2.1', '1.2.840.10008.1.2']  # explicit and implicit little endian: nothing is packed
 
 def answer(
     found: dict,  # from `Store.find`
@@ -376,8 +376,7 @@ def packed_for(
     "An object as it is stored; unpacked where the other side does not know its packing."
     import pydicom
     ds = pydicom.dcmread(found['path'])
-    plain = {'1.2.840.10008.1.2', '1.2.840.10008.1.2.1'}
-    if found['syntax'] not in syntaxes and found['syntax'] not in plain and syntaxes & plain:
+    if found['syntax'] not in syntaxes and found['syntax'] not in _PLAIN and syntaxes & set(_PLAIN):
         try: ds.decompress(generate_instance_uid=False)
         except Exception as error: log.warning('%s: cannot be unpacked: %s', found['path'], error)
     return ds
@@ -387,12 +386,18 @@ def contexts_for(
 ) -> list:  # at most 128 presentation contexts
     "What must be agreed to send objects as they are, or unpacked."
     from pynetdicom import build_context
-    plain = ['1.2.840.10008.1.2.1', '1.2.840.10008.1.2']
     pairs = sorted(set(kinds))
-    made = [build_context(sop, syntax) for sop, syntax in pairs if syntax not in plain]
-    made += [build_context(sop, plain) for sop in sorted({sop for sop, _ in pairs})]
+    made = [build_context(sop, syntax) for sop, syntax in pairs if syntax not in _PLAIN]
+    made += [build_context(sop, _PLAIN) for sop in sorted({sop for sop, _ in pairs})]
     if len(made) > 128: raise ValueError(f'{len(made)} kinds of objects at once; an association can agree on 128')
     return made
+
+def agreed(association) -> dict:  # SOP class -> transfer syntaxes
+    "What the two sides of an association have agreed on."
+    takes = {}
+    for context in association.accepted_contexts:
+        takes.setdefault(str(context.abstract_syntax), set()).update(map(str, context.transfer_syntax))
+    return takes
 
 def accepted(
     title: str,  # ours
@@ -401,14 +406,13 @@ def accepted(
     tls: Tls | None = None,
 ) -> dict:  # SOP class -> transfer syntaxes
     "What a peer would take."
-    takes = {}
-    with associated(title, peer, contexts, tls) as association:
-        for context in association.accepted_contexts:
-            takes.setdefault(str(context.abstract_syntax), set()).update(map(str, context.transfer_syntax))
-    return takes
+    with associated(title, peer, contexts, tls) as association: return agreed(association)
 
 class PeerError(OSError):
     "What is wrong with a peer, in words."
+
+class NotHeard(PeerError):
+    "It is not there, or does not know us: asking otherwise will not help."
 
 @contextlib.contextmanager
 def associated(
@@ -438,12 +442,13 @@ def associated(
     )
     if not made.is_established:
         if made.is_rejected:
-            why = {3: 'does not know the calling title ' + title, 7: f'is not called {peer.title}'}.get(
-                made.acceptor.primitive.diagnostic, 'rejects the association'
-            )
+            titles = {3: f'does not know the calling title {title}', 7: f'is not called {peer.title}'}
+            why = titles.get(made.acceptor.primitive.diagnostic)
+            if why: raise NotHeard(f'{peer}: {why}')
+            why = 'rejects the association'
         elif made.acceptor.primitive is not None and made.acceptor.primitive.result == 0:
             why = 'answers, and takes none of what was offered'
-        else: why = 'does not answer; are host, port and TLS right, and does it run?'
+        else: raise NotHeard(f'{peer}: does not answer; are host, port and TLS right, and does it run?')
         raise PeerError(f'{peer}: {why}')
     try: yield made
     finally:

@@ -4,20 +4,11 @@
 
 # %% ../../nbs/lib/network/02_peers.ipynb #84b1848c
 from __future__ import annotations
-import hashlib, io, logging, time
+import hashlib, logging, time
 from dataclasses import dataclass, field
 from pathlib import Path
 from ctlab.network.node import (
-    Limits,
-    Node,
-    Peer,
-    PeerError,
-    Tls,
-    query_models,
-    associated,
-    contexts_for,
-    packed_for,
-    storage_classes,
+    Node, NotHeard, Peer, PeerError, Tls, agreed, associated, contexts_for, packed_for, query_models, storage_classes,
     transfer_syntaxes,
 )
 from .store import LEVELS, Refused, Store, described
@@ -165,21 +156,16 @@ def _has(peer, objects, title, tls):
                 title,
                 tls,
             )
-        except PeerError as error:
-            if 'does not answer' in str(error) or 'calling title' in str(error) or 'not called' in str(error):
-                raise
-            return None
+        except NotHeard: raise
+        except PeerError: return None
         found |= {r.get('SOPInstanceUID', '') for r in rows}
     return found
 
 def _send_some(peer, objects, title, tls, result, book, progress, total):
     "Send until done or the line breaks; what is left over."
-    from pynetdicom import _config
-    kinds, left = [], list(objects)
+    left = list(objects)
     with associated(title, peer, contexts_for((o.sop, o.syntax) for o in objects), tls) as association:
-        takes = {}
-        for context in association.accepted_contexts:
-            takes.setdefault(str(context.abstract_syntax), set()).update(map(str, context.transfer_syntax))
+        takes = agreed(association)
         for o in objects:
             if not association.is_established: break
             if not takes.get(o.sop):
@@ -295,7 +281,6 @@ def _fetch_series(peer, store, study, series, missing, everything, how, title, t
     model, got = query_models()[1][1 if how == 'move' else 2], []
     def take(event):
         try:
-            head = io.BytesIO()
             kept = store.add(event.encoded_dataset(), str(peer))
             result.bytes += kept.path.stat().st_size
             got.append(kept.uid)

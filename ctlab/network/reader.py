@@ -4,12 +4,12 @@
 
 # %% ../../nbs/lib/network/05_reader.ipynb #5fbccd5b
 from __future__ import annotations
-import hashlib, json, logging, os, re, tempfile, threading, time
-from dataclasses import dataclass, field, fields
+import hashlib, json, logging, re, tempfile, threading, time
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from .findings import RESEARCH, Finding, result_uid, write_report
 from .node import Peer, PeerError, Tls, read_peer
-from .store import Refused, Store
+from .store import Store
 
 log = logging.getLogger(__name__)
 
@@ -280,9 +280,7 @@ def in_own_process(
 ) -> tuple[bool, object]:  # (True, UIDs of the findings), or (False, why not)
     "A reading that cannot take its reader with it."
     import subprocess, sys
-    task = json.dumps(
-        {'folder': folder, 'series': series, 'rule': {f.name: getattr(rule, f.name) for f in fields(Rule)}}
-    )
+    task = json.dumps({'folder': folder, 'series': series, 'rule': asdict(rule)})
     code = 'from ctlab.network.reader import own_process; own_process()'
     child = subprocess.Popen(
         [sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -16,6 +16,9 @@ class Refused(ValueError):
     "Why an object was not taken; `status` is DICOM's word for it."
     def __init__(self, words, status=0xC000): super().__init__(words); self.status = status
 
+class NoUid(Refused):
+    "An object whose identity is none."
+
 # DICOM's statuses: https://dicom.nema.org, PS3.4 B.2.3
 NO_ROOM, NOT_UNDERSTOOD, DUPLICATE, NOT_OF_ITS_CLASS = 0xA700, 0xC000, 0x0111, 0xA900
 
@@ -43,7 +46,7 @@ class Kept:
     new: bool  # False: it was there already
 
 # %% auto #0
-__all__ = ['log', 'NO_ROOM', 'NOT_UNDERSTOOD', 'DUPLICATE', 'NOT_OF_ITS_CLASS', 'LEVELS', 'COUNTS', 'Refused', 'Kept',
+__all__ = ['log', 'NO_ROOM', 'NOT_UNDERSTOOD', 'DUPLICATE', 'NOT_OF_ITS_CLASS', 'LEVELS', 'COUNTS', 'Refused', 'NoUid', 'Kept',
            'described', 'matches', 'Store']
 
 # %% ../../nbs/lib/network/00_store.ipynb #bff3c691
@@ -62,7 +65,7 @@ def described(
     for key in ('SOPInstanceUID', 'SOPClassUID', 'SeriesInstanceUID', 'StudyInstanceUID'):
         value = found.get(key, '')
         if not (_UID.fullmatch(value) and len(value) <= 64):
-            raise Refused(f'{key} {value[:70]!r} is no UID', NOT_OF_ITS_CLASS)
+            raise NoUid(f'{key} {value[:70]!r} is no UID', NOT_OF_ITS_CLASS)
     return found, str(ds.file_meta.get('TransferSyntaxUID', ''))
 
 def _text(value):
@@ -264,9 +267,7 @@ class Store:
         return folder/f'{n}.dcm'
 
     def _patient(self, db, found):
-        name = (
-            found.get('PatientID', '') or f"study {found['StudyInstanceUID']}"
-        )  # nobody's studies are not one person's
+        name = _whose(found)
         row = db.execute('SELECT number FROM patient WHERE patient_id = ?', (name,)).fetchone()
         if row: return row[0]
         return db.execute(
@@ -297,7 +298,6 @@ class Store:
         counts: tuple = (),  # such as NumberOfStudyRelatedInstances
     ):  # yields keyword -> value, of this level and those above
         "Answer a query."
-        from pydicom.datadict import dictionary_VR
         keys = dict(keys or {})
         order, columns = list(_JOINS), {
             'PATIENT': 'p.attributes',
@@ -326,16 +326,15 @@ class Store:
         number = {'PATIENT': 'p.number', 'STUDY': 't.rowid', 'SERIES': 's.number', 'IMAGE': 'i.rowid'}[level]
         which = 'WHERE ' + ' AND '.join(where) if where else ''
         sql = f"SELECT {', '.join(chosen)} FROM {_JOINS[level]} {which} ORDER BY {number}"
-        ours, given = {k for l in levels for k in LEVELS[l]} | set(
-            counted
-        ), 0  # a key of a lower level asks nothing here
+        ours = {k for l in levels for k in LEVELS[l]} | set(counted)  # a key of a lower level asks nothing here
+        asked, given = [(k, w, _vr(k)) for k, w in keys.items() if k in ours], 0
         for row in self.db.execute(sql, values):
             found = {k: v for part in row[:len(levels)] for k, v in json.loads(part).items()}
             found |= {
                 c: str(v or '').replace(',', '\\') if c == 'ModalitiesInStudy' else str(v)
                 for c, v in zip(counted, row[len(levels) :])
             }
-            if not all(matches(found.get(k, ''), w, _vr(k)) for k, w in keys.items() if k in ours): continue
+            if not all(matches(found.get(k, ''), w, vr) for k, w, vr in asked): continue
             given += 1
             if given <= offset: continue
             if level == 'IMAGE': found |= {'path': str(self.folder/row[-2]), 'syntax': row[-1]}
@@ -401,7 +400,7 @@ class Store:
         raw = path.read_bytes()
         try: found, syntax = described(raw)
         except Refused: found = None
-        name = found and (found.get('PatientID', '') or f"study {found['StudyInstanceUID']}")
+        name = found and _whose(found)
         kind, patient, number = path.parts[-4], int(path.parts[-3]), int(path.parts[-2])
         if not found or not self._fits(db, found, name, patient, number): return self._set_aside(path)
         db.execute('INSERT OR IGNORE INTO patient VALUES (?, ?, ?)', (patient, name, _packed(found, 'PATIENT')))
@@ -432,6 +431,10 @@ class Store:
         path.replace(target)
         log.warning('%s: does not belong there; it is %s now', path, target)
         return 'set aside'
+
+def _whose(found):
+    "Whose an object is: nobody's studies are not one person's."
+    return found.get('PatientID', '') or f"study {found['StudyInstanceUID']}"
 
 def _vr(keyword):
     from pydicom.datadict import dictionary_VR

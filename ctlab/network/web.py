@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib, hmac, io, json, logging, re, secrets, threading, time
 from dataclasses import dataclass, field
 from pathlib import Path
-from .node import Limits, Tls
+from .node import Limits, Tls, is_near
 from .store import LEVELS, NO_ROOM, Refused, Store, COUNTS
 
 log = logging.getLogger(__name__)
@@ -69,10 +69,10 @@ def boundary_of(
     return found[1].encode()
 
 # %% ../../nbs/lib/network/03_web.ipynb #ef1170ee
-def _query(request, level):
-    "(keys, limit, offset, keywords beyond the usual) of a QIDO request."
+def _query(request):
+    "(keys, limit, offset) of a QIDO request; fields beyond the usual are only checked: all that is indexed is told."
     from pydicom.datadict import keyword_for_tag, tag_for_keyword
-    keys, more, limit, offset = {}, [], 0, 0
+    keys, limit, offset = {}, 0, 0
     def named(name):
         word = keyword_for_tag(int(name, 16)) if re.fullmatch(r'[0-9A-Fa-f]{8}', name) else name
         if not word or tag_for_keyword(word) is None: raise BadBody(f'{name}: no attribute of DICOM')
@@ -81,7 +81,8 @@ def _query(request, level):
         if name in ('limit', 'offset'):
             if not value.isdigit(): raise BadBody(f'{name}={value}: expected a number')
             limit, offset = (int(value), offset) if name == 'limit' else (limit, int(value))
-        elif name == 'includefield': more += [] if value == 'all' else [named(v) for v in value.split(',')]
+        elif name == 'includefield':
+            for field_ in value.split(',') if value != 'all' else (): named(field_)
         elif name != 'fuzzymatching':
             keys[named(name)] = value.replace(',', '\\') if named(name).endswith('UID') else value
     known = set().union(*LEVELS.values()) | set(COUNTS)
@@ -190,7 +191,6 @@ def app(
     token: str,  # that a client must show; empty for none
     hosts: tuple = ('127.0.0.1', 'localhost'),  # names by which this server may be called
     limits: Limits = Limits(),
-    arrived=None,  # called with what was kept
 ):  # an ASGI application
     "DICOMweb over a store."
     from starlette.applications import Starlette
@@ -244,7 +244,7 @@ def app(
 
     def search(request):
         level = _LEVEL[request.url.path.rstrip('/').rpartition('/')[2]]
-        keys, limit, offset = _query(request, level)
+        keys, limit, offset = _query(request)
         found = store.find(level, keys | keys_of(request), limit or limits.matches, offset, tuple(COUNTS))
         return JSONResponse([_json(f, address(request, f)) for f in found], media_type=kind)
 
@@ -302,7 +302,6 @@ def app(
                 try:
                     kept = await run_in_threadpool(_keep, raw, study, peer)
                     good.append(kept)
-                    if arrived and kept.new: arrived(kept)
                 except Refused as error: bad.append(('', error.status, str(error)))
         except BadBody as error: return JSONResponse({'error': str(error), 'kept': len(good)}, 400)
         return JSONResponse(
@@ -376,20 +375,19 @@ class Web:
     )  # empty: nobody is asked, on this machine only
     tls: Tls | None = None
     limits: Limits = Limits()
-    arrived: object = None
     _server: object = field(default=None, repr=False)
 
     def start(self) -> 'Web':
         "Listen, in a thread of its own."
         import socket, uvicorn
-        near = self.host in ('127.0.0.1', 'localhost', '::1')
+        near = is_near(self.host)
         if not near and not self.token:
             raise ValueError(f'{self.host}: who listens beyond this machine asks for a token')
         listening = socket.create_server((self.host, self.port))
         self.port = listening.getsockname()[1]
         hosts = ('127.0.0.1', 'localhost', '[::1]') if near else ('*',)
         config = uvicorn.Config(
-            app(self.store, self.token, hosts, self.limits, self.arrived),
+            app(self.store, self.token, hosts, self.limits),
             log_level='error',
             lifespan='off',
             timeout_keep_alive=int(self.limits.idle),

@@ -520,7 +520,7 @@ def _spleen(canvas):
 
 def _moulded_spleen(canvas):
     "Spleen as most patients have it: a thick cap on the wall, from beside the spine forward and down, of any size."
-    rng, full = canvas.wide, (slice(None),)*3
+    rng = canvas.wide
     box = canvas.box((0, -110, 190), (170, 140, 400))
     x, y, z = canvas.at(box)
     middle, slope = np.radians(rng.uniform(12, 52)), np.radians(rng.normal(32, 16))

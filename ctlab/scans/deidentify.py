@@ -139,14 +139,13 @@ class _Cleaner:
     def _private(self, ds, tag):
         group, element = tag >> 16, tag & 0xffff
         if 0x10 <= element <= 0xff: return self._creator(ds, tag)
-        creator = str(ds.get_item((group, element >> 8)).value) if (group, element >> 8) in ds else ''
+        creator = str(ds[group, element >> 8].value).strip() if (group, element >> 8) in ds else ''
         if self._safe(ds, tag, creator): return
         del ds[tag]
         self.note(tag, 'private attribute', 'removed')
 
     def _safe(self, ds, tag, creator):
         "On the list, and a number indeed."
-        creator = creator.removeprefix("b'").rstrip("' \0").strip()
         if (creator, tag >> 16, tag & 0xff) not in SAFE_PRIVATE: return False
         try: value = _listed(ds[tag].value)
         except Exception: return False
@@ -164,7 +163,7 @@ class _Cleaner:
         from pydicom.datadict import dictionary_has_tag, keyword_for_tag, repeater_has_tag
         if tag == 0x7fe00010: return
         word, action = keyword_for_tag(tag), action_for(tag)
-        if action == 'remove' and tag not in _BIRTH and self._shifts(ds, tag): action = 'move'
+        if action == 'remove' and tag not in _BIRTH and self._shifts(tag): action = 'move'
         try:
             element = ds[tag] if action != 'remove' else None
             if element is not None and element.VR in ('DA', 'DT') and tag not in _BIRTH: action = 'move'
@@ -181,7 +180,7 @@ class _Cleaner:
             tag, word, {'move': 'date moved', 'empty': 'emptied', 'dummy': 'replaced', 'uid': 'UID replaced'}[action]
         )
 
-    def _shifts(self, ds, tag):
+    def _shifts(self, tag):
         "Is it a date or time, which the option of modified dates retains?"
         from pydicom.datadict import dictionary_VR
         try: return dictionary_VR(tag) in ('DA', 'DT')

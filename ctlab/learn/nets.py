@@ -13,8 +13,8 @@ from ..core.anatomy import TARGETS
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'timm_backbone', 'lite0', 'Heads', 'SliceNet', 'VolumeNet', 'unet_2d', 'ResNetUNet', 'UNet3D', 'begin_at',
-           'worst_slice']
+__all__ = ['log', 'timm_backbone', 'lite0', 'Heads', 'SliceNet', 'as_colours', 'PooledNet', 'VolumeNet', 'InflatedConv',
+           'InflatedNet', 'unet_2d', 'ResNetUNet', 'UNet3D', 'begin_at', 'worst_slice']
 
 # %% ../../nbs/lib/learn/02_nets.ipynb #bc54b4c1
 def _online(host: str, seconds: float = 2.) -> bool:
@@ -148,6 +148,29 @@ class SliceNet(nn.Module):
 
     def forward(self, x): return self.heads(self.backbone(self.mix(x)))
 
+def as_colours(
+    x: torch.Tensor,  # grey pictures in 0…1, (n, rows, columns)
+    backbone: nn.Module,  # of timm, which knows what it was trained with
+) -> torch.Tensor:  # (n, 3, rows, columns)
+    "Grey as three equal colours, scaled as a backbone's own pictures were."
+    mean, std = (x.new_tensor(backbone.pretrained_cfg[k]).view(1, 3, 1, 1) for k in ('mean', 'std'))
+    return (x[:, None] - mean)/std
+
+class PooledNet(nn.Module):
+    "The slices of approaches 1 to 3 one at a time through the backbone, as grey pictures; their features are averaged."
+
+    def __init__(self,
+        backbone: str = 'efficientnet_b0',  # any timm network
+        pretrained: str | bool | Path = 'auto',
+    ):
+        super().__init__()
+        self.backbone, self.weights = timm_backbone(backbone, pretrained)
+        self.heads = Heads(self.backbone.num_features)
+
+    def forward(self, x):  # (n, slices, rows, columns)
+        features = self.backbone(as_colours(x.flatten(0, 1), self.backbone))
+        return self.heads(features.view(*x.shape[:2], -1).mean(1))
+
 # %% ../../nbs/lib/learn/02_nets.ipynb #d60d1def
 class VolumeNet(nn.Module):
     "Approach 4: Conv3d(1 -> 3, 3×3×3), r3d_18, five heads on its 512 features."
@@ -158,7 +181,8 @@ class VolumeNet(nn.Module):
         super().__init__()
         from torchvision.models.video import R3D_18_Weights, r3d_18
         if isinstance(pretrained, Path) or pretrained == 'imagenet':
-            raise ValueError(f'{pretrained}: r3d_18 has no start of this kind; leave the start empty')
+            raise ValueError(f'{pretrained}: r3d_18 has no start of this kind; leave the start empty, or take the '
+                             f'inflated network for imagenet')
         kept = Path(torch.hub.get_dir())/'checkpoints'/R3D_18_Weights.DEFAULT.url.rsplit('/', 1)[1]
         usable = _usable('r3d_18', pretrained, kept.exists(), 'download.pytorch.org', str(kept.parent))
         self.weights = 'torchvision r3d_18 (Kinetics-400)' if usable else 'random'
@@ -166,6 +190,51 @@ class VolumeNet(nn.Module):
         self.heads, self.backbone.fc = Heads(self.backbone.fc.in_features), nn.Identity()
 
     def forward(self, x): return self.heads(self.backbone(self.mix(x)))
+
+# %% ../../nbs/lib/learn/02_nets.ipynb #08771326
+class InflatedConv(nn.Module):
+    "A convolution in the plane, repeated over three neighbouring slices; the outermost slice stands in for those beyond."
+
+    def __init__(self,
+        flat: nn.Conv2d,  # whose weights it begins with
+        slices: int,  # of a volume; they stand among the pictures of a batch, one after the other
+    ):
+        super().__init__()
+        self.flat, self.slices = flat, slices
+        self.before, self.after = (nn.Parameter(flat.weight.detach()/3) for _ in range(2))
+        with torch.no_grad(): flat.weight.div_(3)
+
+    def forward(self, x):  # (n·slices, channels, rows, columns)
+        volume = x.unflatten(0, (-1, self.slices))
+        above = torch.cat([volume[:, :1], volume[:, :-1]], 1).flatten(0, 1)
+        below = torch.cat([volume[:, 1:], volume[:, -1:]], 1).flatten(0, 1)
+        return self.flat(x) + self._with(self.before, above) + self._with(self.after, below)
+
+    def _with(self, weight, x):
+        "The flat convolution, its own padding included, with other weights and no bias."
+        return torch.func.functional_call(self.flat, {'weight': weight} | ({} if self.flat.bias is None else {
+            'bias': torch.zeros_like(self.flat.bias)}), (x,))
+
+class InflatedNet(nn.Module):
+    "Approach 4 from ImageNet's weights: EfficientNet-Lite0 in three dimensions, five heads on the mean over the volume."
+
+    def __init__(self,
+        slices: int = 10,  # of the volume
+        pretrained: str | bool | Path = 'imagenet',
+    ):
+        super().__init__()
+        self.slices = slices
+        self.backbone, words = timm_backbone('efficientnet_b0', pretrained)
+        self.weights = words if words == 'random' else f'{words}, inflated'
+        for module in list(self.backbone.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, nn.Conv2d) and max(child.kernel_size) > 1:
+                    setattr(module, name, InflatedConv(child, slices))
+        self.heads = Heads(self.backbone.num_features)
+
+    def forward(self, x):  # (n, 1, slices, rows, columns)
+        features = self.backbone(as_colours(x[:, 0].flatten(0, 1), self.backbone))
+        return self.heads(features.view(len(x), self.slices, -1).mean(1))
 
 # %% ../../nbs/lib/learn/02_nets.ipynb #fa703f8e
 def unet_2d(

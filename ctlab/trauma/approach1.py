@@ -15,11 +15,11 @@ __all__ = ['SIZES', 'VARIANTS', 'recipe', 'load', 'plan', 'run']
 # %% ../../nbs/03_approach1.ipynb #f102edd2
 SIZES = {'tiny': (96, 1), 'demo': (192, 10), 'full': (256, 12)}  # preset -> (pixels a side, epochs)
 
-VARIANTS = ('published', 'cleaned')
+VARIANTS = ('published', 'cleaned', 'pooled')
 
 def recipe(
     preset: str,  # tiny, demo or full
-    # published: the source's arithmetic, faults included; cleaned: read right, soft-tissue window
+    # published: the source's arithmetic, faults included; cleaned and pooled: read right, soft-tissue window
     variant: str = 'published',
 ) -> Recipe:
     "The stacks of approach 1: 5 mm apart, 8 bits."
@@ -28,29 +28,30 @@ def recipe(
 
 def load(
     settings: Settings,
-    variant: str = 'published',  # cleaned leaves out what the cleaning chapter set aside
+    variant: str = 'published',  # all others leave out what the cleaning chapter set aside
 ) -> Samples:
     "The cohort as approach 1 sees it."
-    return samples(settings, recipe(settings.preset, variant), cleaned=variant == 'cleaned')
+    return samples(settings, recipe(settings.preset, variant), cleaned=variant != 'published')
 
 # %% ../../nbs/03_approach1.ipynb #d175c6ca
 def plan(
     preset: str,  # tiny, demo or full
-    variant: str = 'published',  # published, or cleaned for the second form's loss
+    variant: str = 'published',  # cleaned for the second form's loss, pooled for it without the mixing layer
 ) -> Plan:
     "Approach 1 as a plan."
     from ctlab.learn.samples import published_augmentation
     from ctlab.learn.losses import cleaned_loss, published_loss
-    from ctlab.learn.nets import SliceNet
-    name = 'approach1' if variant == 'published' else 'approach1_cleaned'
-    return Plan(name, lambda pretrained='auto': SliceNet(4, pretrained=pretrained), published_loss
-                if variant == 'published' else cleaned_loss, lambda n, row: middle_slices(n),
+    from ctlab.learn.nets import PooledNet, SliceNet
+    name = 'approach1' if variant == 'published' else f'approach1_{variant}'
+    net = lambda pretrained='auto': PooledNet(pretrained=pretrained) if variant == 'pooled' else SliceNet(
+        4, pretrained=pretrained)
+    return Plan(name, net, published_loss if variant == 'published' else cleaned_loss, lambda n, row: middle_slices(n),
                 epochs=SIZES[preset][1], batch=8, rate=1e-4, augment=published_augmentation(),
                 note={'variant': variant, 'pixels': SIZES[preset][0]})
 
 def run(
     settings: Settings,
-    variant: str = 'published',  # published or cleaned
+    variant: str = 'published',  # published, cleaned or pooled
     data: Samples | None = None,  # from `load`; loaded when left out
 ) -> dict:
     "Train and judge approach 1 on one fold."

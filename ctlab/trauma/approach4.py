@@ -29,10 +29,12 @@ def plan(
     "Approach 4 as a plan."
     from ctlab.learn.samples import published_augmentation
     from ctlab.learn.losses import cleaned_loss
-    from ctlab.learn.nets import VolumeNet
+    from ctlab.learn.nets import InflatedNet, VolumeNet
     size, epochs = SIZES[settings.preset]
+    inflated = settings.start == 'imagenet'
+    net = lambda pretrained='auto': InflatedNet(10, pretrained) if inflated else VolumeNet(pretrained)
     select = lambda n, row: int(row['first']) + even_slices(int(row['last']) - int(row['first']), 10, published=True)
-    return Plan('approach4', lambda pretrained='auto': VolumeNet(pretrained), cleaned_loss, select, epochs, 5, 1e-4,
+    return Plan('approach4_inflated' if inflated else 'approach4', net, cleaned_loss, select, epochs, 5, 1e-4,
                 published_augmentation(), volume=True, note={'pixels': size})
 
 def run(

@@ -70,7 +70,7 @@ def _plan(study, settings):
     from ctlab.trauma import approach1, approach2, approach3, approach4, approach5, approach6
     from ctlab.cohort.stacks import Recipe
     if study.startswith('approach1'):
-        variant = 'cleaned' if study.endswith('cleaned') else 'published'
+        variant = study.partition('_')[2] or 'published'
         return _unlabelled(settings, approach1.recipe(settings.preset, variant)), approach1.plan(
             settings.preset, variant
         )
@@ -112,15 +112,14 @@ def predict_scans(
         preset=preset,
         device=device,
         workers=workers,
+        start='imagenet' if configs[0].get('start') == 'imagenet' else '',  # another network than the default start's
     )
     data, plan = _plan(study, settings)
     if not len(data.table):
         raise ValueError(f'{source}: no usable scan; ' + '; '.join(data.set_aside['reason'].astype(str).head(3)))
     opinions, nets = [], []
     for folder in folders:
-        net = load_weights(
-            plan.net('imagenet' if configs[0].get('start') == 'imagenet' else False), folder / 'weights.safetensors'
-        )
+        net = load_weights(plan.net(settings.start or False), folder/'weights.safetensors')
         opinions.append(
             predict(
                 net,

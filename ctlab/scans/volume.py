@@ -9,7 +9,7 @@ import numpy as np
 
 # %% auto #0
 __all__ = ['Volume', 'orientation', 'volume_from', 'to_patient', 'to_index', 'to_sitk', 'from_sitk', 'resample', 'reorient',
-           'crop', 'bounding_box', 'plane']
+           'crop', 'bounding_box', 'plane', 'cells_around', 'averaged', 'nearest']
 
 # %% ../../nbs/lib/scans/00_volume.ipynb #60b2b33f
 @dataclass(frozen=True)
@@ -209,3 +209,43 @@ def plane(
     affine[:3, 3] = np.asarray(point, float) - right*pixel*(columns - 1)/2 - down*pixel*(rows - 1)/2
     grid = Volume(np.broadcast_to(np.uint8(0), (1, int(rows), int(columns))), affine)
     return resample(volume, like=grid, labels=labels, antialias=False)
+
+# %% ../../nbs/lib/scans/00_volume.ipynb #d1c6d1ea
+def cells_around(
+    inside: np.ndarray,  # bool, on a stack
+    places: list,  # mm of its slices, rows and columns
+    shape: tuple,  # cells, (z, y, x)
+    mm: float,  # side of a cell
+) -> list | None:  # mm of the cells' slices, rows and columns; None where nothing is inside
+    "A block of cells around the middle of a part."
+    if not inside.any(): return None
+    middle = [(p[a] + p[b - 1])/2 for p, a, b in zip(places, *bounding_box(inside))]
+    return [m - (n - 1)/2*mm + mm*np.arange(n) for m, n in zip(middle, shape)]
+
+def averaged(
+    scan: Volume,  # HU, axes LPS
+    cells: list,  # from `cells_around`
+) -> np.ndarray | None:  # HU; None where the scan does not reach
+    "A scan's grey values, averaged down to cells; air beyond its ends."
+    corner, mm = np.array([c[0] for c in cells])[::-1], cells[0][1] - cells[0][0]
+    grid = volume_from(np.broadcast_to(np.uint8(0), [len(c) for c in cells]), (mm,)*3, corner)
+    size = mm*np.array([len(c) for c in cells])[::-1]
+    low = np.floor(to_index(scan, corner - 2*mm)).astype(int)
+    high = np.ceil(to_index(scan, corner + size + 2*mm)).astype(int) + 1
+    low, high = np.clip(low, 0, scan.shape), np.clip(high, 0, scan.shape)
+    return None if (low >= high).any() else resample(crop(scan, low, high), like=grid, outside=-1000).array
+
+def nearest(
+    array: np.ndarray,  # (z, y, x)
+    places: list,  # mm of its slices, rows and columns
+    wanted: list,  # mm of the slices, rows and columns asked for
+) -> np.ndarray:  # 0 where the array does not reach
+    "An array's values at other places."
+    index, inside = [], []
+    for p, w in zip(places, wanted):
+        step = np.median(np.diff(p)) if len(p) > 1 else 1.
+        k = np.abs(p[:, None] - w).argmin(0)
+        index.append(k); inside.append(np.abs(p[k] - w) <= max(.75*step, 1e-6))
+    out = array[np.ix_(*index)]
+    for axis, ok in enumerate(inside): out = np.where(ok.reshape([-1 if a == axis else 1 for a in range(3)]), out, 0)
+    return out

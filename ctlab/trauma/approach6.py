@@ -20,7 +20,7 @@ from ..core.parallel import parallel_map
 from ..cohort.stacks import Recipe
 from ..core.settings import Settings
 from .study import Plan, Samples, samples, train_fold, with_masks
-from ..scans.volume import Volume, bounding_box, crop, reorient, resample, to_index, volume_from
+from ..scans.volume import Volume, averaged, cells_around, nearest, reorient
 
 # %% auto #0
 __all__ = ['REGIONS', 'TRUNK_HU', 'SIZES', 'Region', 'Size', 'regions', 'cut', 'Cubes', 'cut_cohort', 'load', 'dark_share',
@@ -76,40 +76,19 @@ def cut(
 ) -> np.ndarray | None:  # uint8, (2, z, y, x): grey values; 1 inside the organ, 2 inside another
     "One cube."
     own = [CODES[o] for o in region.organs]
-    inside = np.isin(codes, own)
-    if not inside.any(): return None
-    middle = [(p[a] + p[b - 1])/2 for p, a, b in zip(places, *bounding_box(inside))]
-    corner = [m - (n - 1)/2*region.mm for m, n in zip(middle, region.shape)]
-    grid = volume_from(np.broadcast_to(np.uint8(0), region.shape), (region.mm,)*3, corner[::-1])
-    mask = _nearest(codes, places, [c + region.mm*np.arange(n) for c, n in zip(corner, region.shape)])
+    cells = cells_around(np.isin(codes, own), places, region.shape, region.mm)
+    if cells is None: return None
+    mask = nearest(codes, places, cells)
     label = np.where(np.isin(mask, own), 1, np.where(mask > 0, 2, 0)).astype(np.uint8)
     if (label == 1).sum()*region.mm**3 < least*1000: return None
-    margin = 2*region.mm
-    low = np.floor(to_index(scan, np.array(corner[::-1]) - margin)).astype(int)
-    high = (
-        np.ceil(to_index(scan, np.array(corner[::-1]) + region.mm*np.array(region.shape[::-1]) + margin)).astype(int)
-        + 1
-    )
-    low, high = np.clip(low, 0, scan.shape), np.clip(high, 0, scan.shape)
-    if (low >= high).any(): return None
-    hu = resample(crop(scan, low, high), like=grid, outside=-1000).array
+    hu = averaged(scan, cells)
+    if hu is None: return None
     grey = (
         hu - np.median(hu[label == 1]) + 128
         if region.relative
         else (hu - TRUNK_HU[0])/(TRUNK_HU[1] - TRUNK_HU[0])*255
     )
     return np.stack([np.clip(np.round(grey), 0, 255).astype(np.uint8), label])
-
-def _nearest(codes, places, wanted):
-    "The stack's number at every wanted place, 0 outside."
-    index, inside = [], []
-    for p, w in zip(places, wanted):
-        step = np.median(np.diff(p)) if len(p) > 1 else 1.
-        k = np.abs(p[:, None] - w).argmin(0)
-        index.append(k); inside.append(np.abs(p[k] - w) <= max(.75*step, 1e-6))
-    out = codes[np.ix_(*index)]
-    for axis, ok in enumerate(inside): out = np.where(ok.reshape([-1 if a == axis else 1 for a in range(3)]), out, 0)
-    return out
 
 def _cut_one(task):
     "All cubes of one series, unless they are there already; the reason where there are none."

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import torch
-from ..core.anatomy import TARGET_ORGANS, TARGETS
+from ..core.anatomy import CODES, TARGET_ORGANS, TARGETS
 from ..cohort.labels import grade
 from ..show.figures import mark, style
 
@@ -72,14 +72,23 @@ def _cube_evidence(net, cubes, target):
         views[worst], cubes[worst][None].float(), target, f"net.streams.{worst.partition('_')[0]}.body.2"
     )
 
+def _map_evidence(net, field, target):
+    "The map in which approach 7 sees the injury, within the organ where it belongs to one."
+    from ctlab.trauma.wounds import MAPS, wound_maps
+    maps = wound_maps(net.wounds.cpu().eval(), field.numpy()).astype(np.float32)
+    heat = maps[list(MAPS).index(target if target in MAPS else 'wound')]
+    if target not in MAPS: heat = heat*np.isin(field[2].numpy(), [CODES[n] for n in TARGET_ORGANS[target]])
+    return field[0].numpy()/255, heat
+
 def evidence(
-    net: torch.nn.Module,  # of approaches 1 to 6
+    net: torch.nn.Module,  # of approaches 1 to 7
     image,  # of a sample, as its dataset gives it
     target: str,  # bowel, extravasation, kidney, liver or spleen
     slices: int = 6,  # at most
 ) -> tuple[np.ndarray, np.ndarray]:  # (pictures, place of the verdict), both (n, rows, columns), 0…1
     "The slices that a verdict rests on."
-    if isinstance(image, dict): pictures, heat = _cube_evidence(net, image, target)
+    if isinstance(image, dict) and 'field' in image: pictures, heat = _map_evidence(net, image['field'], target)
+    elif isinstance(image, dict): pictures, heat = _cube_evidence(net, image, target)
     else:
         # the middle of triples; or all slices
         pictures = (image[:, 1] if image.ndim == 4 and len(image) > 1 else image.reshape(-1, *image.shape[-2:])).numpy()

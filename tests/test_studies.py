@@ -4,7 +4,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-APPROACHES = ('approach1', 'approach2', 'approach3', 'approach4', 'approach5', 'approach6')
+APPROACHES = ('approach1', 'approach2', 'approach3', 'approach4', 'approach5', 'approach6', 'approach7')
 
 
 @pytest.mark.parametrize('study', APPROACHES)
@@ -18,7 +18,7 @@ def test_papermill_runs_every_fold_and_the_report_gathers_them(ctlab, tiny, tmp_
         assert list(metrics.columns) == ['study', 'fold', 'target', 'split', 'metric', 'value', 'low', 'high', 'n']
         assert set(metrics['split']) == {'train', 'valid'} and set(metrics['fold']) == {fold}
         config = json.loads((folder/'config.json').read_text())
-        assert config['phantom'] and config['weights'] == 'random'
+        assert config['phantom'] and config['weights'].startswith('taught' if study == 'approach7' else 'random')
         assert {'predictions.parquet', 'environment.json', 'weights.safetensors'} <= {p.name for p in folder.iterdir()}
     held = pd.concat(
         [
@@ -40,7 +40,7 @@ def test_papermill_runs_every_fold_and_the_report_gathers_them(ctlab, tiny, tmp_
     told.write_text(said[:at] + str((int(said[at]) + 1) % 10) + said[at + 1:])
     ended = ctlab('verify', told)
     assert ended.returncode == 1 and told.name in ended.stderr, 'one changed digit'
-    assert 'phantoms' in table and ('published' in table) == (study not in ('approach5', 'approach6'))
+    assert 'phantoms' in table and ('published' in table) == (study not in APPROACHES[4:])
     if study == 'approach1':
         predict_and_check(ctlab, tiny, tmp_path)
         read_by_rule(tiny, tmp_path)

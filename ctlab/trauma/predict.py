@@ -67,7 +67,7 @@ def _unlabelled(settings, recipe):
 
 def _plan(study, settings):
     "(samples, plan) of a study for data without labels."
-    from ctlab.trauma import approach1, approach2, approach3, approach4, approach5, approach6
+    from ctlab.trauma import approach1, approach2, approach3, approach4, approach5, approach6, approach7
     from ctlab.cohort.stacks import Recipe
     if study.startswith('approach1'):
         variant = study.partition('_')[2] or 'published'
@@ -83,6 +83,10 @@ def _plan(study, settings):
             settings, *with_masks(settings, _unlabelled(settings, Recipe(5.0, approach6.SIZES[settings.preset].pixels)))
         )
         return data, approach6.plan(settings, data, cubes)
+    if study == 'approach7':
+        recipe = Recipe(5., approach7.MASK_PIXELS[settings.preset])
+        data, fields = approach7.cut_fields(settings, *with_masks(settings, _unlabelled(settings, recipe)))
+        return data, approach7.plan(settings, data, fields)
     module = {'approach2': approach2, 'approach3': approach3, 'approach4': approach4}.get(study.partition('_')[0])
     if module is None: raise ValueError(f'runs of {study!r} cannot be applied to new scans')
     data, masks = with_masks(

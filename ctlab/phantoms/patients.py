@@ -20,7 +20,8 @@ from ..scans.volume import Volume
 VERSION = 1  # of the generator: a change makes older cohorts stale
 
 # %% auto #0
-__all__ = ['VERSION', 'FAULTS', 'RATES', 'PRESETS', 'Slice', 'Preset', 'plan_cohort', 'make_patient', 'make_cohort']
+__all__ = ['VERSION', 'FAULTS', 'RATES', 'ELSEWHERE', 'PRESETS', 'Slice', 'Hospital', 'Preset', 'plan_cohort', 'make_patient',
+           'make_cohort']
 
 # %% ../../nbs/lib/phantoms/03_patients.ipynb #56552c65
 FAULTS = {
@@ -222,6 +223,18 @@ def _write_series(canvas, bleeding, scan, folder, patient, series, seed, grades,
 
 # %% ../../nbs/lib/phantoms/03_patients.ipynb #f189503f
 @dataclass(frozen=True)
+class Hospital:
+    "How a place scans, and whom it sees."
+    phases: tuple = (.3, .6, .1)  # shares of arterial, portal and late
+    thicker: tuple = (1., 1., 1., 1.25, 1.5, .8)  # slices' thickness against their spacing, with equal odds
+    view: tuple = (370., 480.)  # mm across
+    noise: tuple = (7., 14.)  # HU at 5 mm
+    streaks: tuple = (0, 0, 0, 5)  # HU, with equal odds
+    spared: float = 0.  # share of the injuries that its patients are spared
+
+ELSEWHERE = Hospital((.1, .55, .35), (1., 1.5, 2.), (420., 500.), (12., 20.), (0, 5, 8), .375)
+
+@dataclass(frozen=True)
 class Preset:
     "The size and variety of a cohort."
     patients: int
@@ -231,21 +244,28 @@ class Preset:
     balanced: bool
     every_fault: bool  # each fault at least once, whatever the rates
     masks: float = 1.  # share of series with masks on disk
+    hospital: Hospital = Hospital()
 
 PRESETS = {'tiny': Preset(18, 128, 4.5, (5., 5., 5., 4.), True, True),
            'demo': Preset(100, 256, 2.5, (5., 5., 5., 5., 4., 3., 2.5, 2.), True, True),
-           'full': Preset(3147, 512, 1.25, (.5, .8, 1., 1., 1.25, 1.5, 2., 2.5, 3., 5.), False, False, .044)}
+           'full': Preset(3147, 512, 1.25, (.5, .8, 1., 1., 1.25, 1.5, 2., 2.5, 3., 5.), False, False, .044),
+           'elsewhere': Preset(100, 256, 2.5, (5., 4., 3., 3.), True, True, hospital=ELSEWHERE)}
 
 def _draw_scan(rng, preset):
     "A random acquisition."
-    spacing = float(rng.choice(preset.spacings))
-    thick = float(np.clip(spacing*rng.choice([1., 1., 1., 1.25, 1.5, .8]), .5, 5.))
+    spacing, place = float(rng.choice(preset.spacings)), preset.hospital
+    thick = float(np.clip(spacing*rng.choice(place.thicker), .5, max(5., spacing)))
     feet = bool(rng.random() < .12)
     start, stop = (float(np.clip(v, -30, 485)) for v in (rng.normal(30, 45), rng.normal(440, 28)))
-    return Scan(PHASES[rng.choice(3, p=(.3, .6, .1))], start, stop, spacing, thick, preset.matrix,
-                float(rng.uniform(370, 480)), float(rng.uniform(7, 14)),
-                float(rng.choice([0, 0, 0, 5])), feet, feet and bool(rng.random() < .5), bool(rng.random() < .4),
+    return Scan(PHASES[rng.choice(3, p=place.phases)], start, stop, spacing, thick, preset.matrix,
+                float(rng.uniform(*place.view)), float(rng.uniform(*place.noise)),
+                float(rng.choice(place.streaks)), feet, feet and bool(rng.random() < .5), bool(rng.random() < .4),
                 str(rng.choice(['rle', 'plain', 'jpeg2000'], p=(.9, .05, .05))))
+
+def _spare(grades, share, seed):
+    "Some of the injuries do not happen."
+    rng = np.random.default_rng([seed, 13])
+    return [{t: 'healthy' if rng.random() < share else g for t, g in patient.items()} for patient in grades]
 
 def plan_cohort(
     preset: str | Preset = 'tiny',  # a name of `PRESETS`, or your own
@@ -258,6 +278,7 @@ def plan_cohort(
     ids = np.sort(rng.choice(np.arange(3, 65500), preset.patients, replace=False)).tolist()
     series_ids = iter(rng.permutation(np.arange(3, 65500))[:2*preset.patients].tolist())
     grades = draw_grades(preset.patients, seed, preset.balanced).to_dict('records')
+    if preset.hospital.spared: grades = _spare(grades, preset.hospital.spared, seed)
     plan = []
     for number, (patient, grade) in enumerate(zip(ids, grades)):
         scans = [(next(series_ids), _draw_scan(rng, preset)) for _ in range(1 + (rng.random() < .5))]
@@ -359,9 +380,9 @@ def make_cohort(
     from ctlab.core.parallel import parallel_map
     root = Path(root)
     sizes = PRESETS[preset] if isinstance(preset, str) else preset
-    key = json.dumps(
-        {'version': VERSION, 'preset': asdict(sizes), 'seed': seed, 'rates': RATES if rates is None else rates}
-    )
+    wanted = asdict(sizes)
+    if sizes.hospital == Hospital(): del wanted['hospital']  # so that cohorts drawn before there were others stay valid
+    key = json.dumps({'version': VERSION, 'preset': wanted, 'seed': seed, 'rates': RATES if rates is None else rates})
     mark = root/'truth'/'cohort.json'
     if mark.exists() and mark.read_text() == key and (root/'train_2024.csv').exists(): return root
     started = root/'truth'/'started.json'

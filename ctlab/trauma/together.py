@@ -155,9 +155,8 @@ def carried(
     seed: int = 0,
 ) -> pd.DataFrame:  # measure, home, elsewhere, difference, low, high
     "How much of a reader's skill is carried from one cohort to the next; the cohorts are resampled apart."
-    from ctlab.judge.metrics import patient_weights
     from ctlab.judge.comparison import _scores
-    from sklearn.metrics import roc_auc_score
+    from ctlab.judge.metrics import patient_weights, roc_auc
     sides = [(p, labels.loc[p.index], np.vstack([np.ones(len(p)), patient_weights(np.asarray(p.index), n, seed + k)]))
              for k, (p, labels) in enumerate(((home, home_labels), (away, away_labels)))]
     rows = []
@@ -165,8 +164,7 @@ def carried(
         values = []
         for p, labels, weights in sides:
             y, score = (grade(labels)[target] > 0).to_numpy(), 1 - p[f'{target}_healthy'].to_numpy()
-            ok = [0 < (w*y).sum() < w.sum() for w in weights]
-            values.append(np.array([roc_auc_score(y, score, sample_weight=w) if k else np.nan for w, k in zip(weights, ok)]))
+            values.append(roc_auc(y, score, weights))
         rows.append((f'AUC {target}', *values))
     rows.append(('competition metric', *(_scores(labels, p, w) for p, labels, w in sides)))
     return pd.DataFrame([{'measure': m, 'home': a[0], 'elsewhere': b[0], 'difference': b[0] - a[0],

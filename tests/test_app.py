@@ -111,6 +111,9 @@ def test_import(page, export, served, shots, real):
     n = len(list((export/'disk'/'A').iterdir()))
     imports(page, export/'disk', f'{n} files of 1 scans; 0 were there already; 1 could not be used')
     hears(page, 'viewer.exe')
+    glance = page.locator('img[src^="data:image/png"]').locator('visible=true').first
+    glance.wait_for(timeout=30_000)
+    assert glance.evaluate('i => Math.max(i.naturalWidth, i.naturalHeight)') == 128, 'a glance at what has come'
     imports(page, export/'disk.zip', f'0 files of 1 scans; {n} were there already')
     page.get_by_label('Upload').set_input_files(str(export/'legs.nii.gz'))
     page.wait_for_timeout(500)
@@ -129,6 +132,31 @@ def test_import(page, export, served, shots, real):
     imports(page, export/'climbs.zip', '3 were there already')
     assert not list(export.parent.rglob('climbed*')) and not list(served.folder.rglob('climbed*'))
     assert [p.name for p in (served.folder/'volumes').glob('*.nii.gz')] == ['legs.nii.gz']
+
+
+def test_a_study_is_found_at_a_peer_before_it_is_fetched(page, export, served, tmp_path, shots):
+    from ctlab.network.node import Node
+    from ctlab.network.store import Store
+    store = Store(tmp_path/'there', free=0)
+    for f in sorted((export/'disk'/'A').iterdir()): store.add(f.read_bytes())
+    node = Node(store, 'PACS', '127.0.0.1', free_port()).start()
+    try:
+        tab(page, 'Import')
+        page.get_by_label('Peer').fill(f'PACS@127.0.0.1:{node.port}')
+        press(page, 'Fetch')
+        hears(page, 'find first, and choose a study')
+        page.get_by_label('Patient ID').fill('*')
+        press(page, 'Find')
+        hears(page, '1 studies there')
+        page.locator('.tabulator-row').locator('visible=true').last.click()
+        page.wait_for_timeout(600)
+        press(page, 'Fetch')
+        hears(page, f"{len(list((export/'disk'/'A').iterdir()))} were there already")
+        page.screenshot(path=shots/'workbench-peer.png')
+        page.get_by_label('Peer').fill('not a peer')
+        press(page, 'Find')
+        hears(page, 'TITLE@host:port')
+    finally: node.stop()
 
 
 def test_a_real_series_whose_uids_were_lost(browser, real, tmp_path, shots):
@@ -195,6 +223,17 @@ def test_masks(page, served, shots):
     press(page, 'Redo'); page.wait_for_timeout(600)
     assert painted() == after
     page.screenshot(path=shots/'workbench-brush.png')
+    press(page, 'coronal'); page.wait_for_timeout(800)
+    box, tall = canvas.bounding_box(), painted()
+    page.screenshot(path=shots/'workbench-coronal.png')
+    page.mouse.move(box['x'] + 12, box['y'] + 12)
+    page.mouse.down(); page.mouse.move(box['x'] + 50, box['y'] + 30, steps=5); page.mouse.up()
+    page.wait_for_timeout(800)
+    assert painted() > tall, 'a stroke across the patient'
+    press(page, 'axial'); page.wait_for_timeout(600)
+    press(page, 'Undo'); page.wait_for_timeout(800)
+    assert painted() == tall and canvas.get_attribute('data-slice') != '0', 'undone in the plane where it was drawn'
+    press(page, 'axial'); page.wait_for_timeout(600)
     press(page, 'Save as a new version')
     hears(page, 'kept as version 2')
     press(page, 'Compare')
@@ -241,6 +280,18 @@ def test_legs(page, export, served, shots):
     press(page, 'Cut the unseen scan')
     hears(page, 'run a model on it under Masks')
     assert nifti.read(next((served.folder/'unseen').glob('*.nii.gz'))).shape[0] == 21
+    page.get_by_label('Scan', exact=True).locator('visible=true').first.select_option(label='legs')
+    page.wait_for_timeout(500)
+    tab(page, 'Masks')
+    for bone in ('tibia', 'femur'):
+        page.get_by_label('A mask from elsewhere (NIfTI)').fill(str(export/f'{bone}.nii.gz'))
+        press(page, 'Add as a version')
+        hears(page, f': from {bone}')
+    tab(page, 'Legs')
+    choose(page, 'Truth (another version), if there is one', '1:')
+    press(page, 'Bones')
+    hears(page, 'Dice')
+    hears(page, 'volume_ml')
 
 
 def test_runs_outlive_page_and_server(page, served, shots):
@@ -286,6 +337,9 @@ def test_trauma(page, served, shots):
     hears(page, 'extravasation', 180)
     page.frame_locator('iframe[title=report]').get_by_text('For research only').wait_for(timeout=30_000)
     page.screenshot(path=shots/'workbench-trauma.png')
+    with page.expect_download(timeout=60_000) as download:
+        page.get_by_text('Download for printing (PDF)').locator('visible=true').first.click()
+    assert Path(download.value.path()).read_bytes().startswith(b'%PDF-')
 
 
 def test_nothing_leaves_the_machine(page):

@@ -88,6 +88,8 @@ def predict_and_check(ctlab, tiny, tmp_path):
         assert table.groupby(['series_id', 'target'])['probability'].sum().sub(1).abs().max() < 1e-3
         page = (tmp_path/name/'predictions.html').read_text()
         assert 'Trained on phantoms' in page and 'data:image/png' in page and 'http' not in page
+        sheets = (tmp_path/name/'predictions.pdf').read_bytes()
+        assert sheets.startswith(b'%PDF-') and sheets.count(b'/Type /Page\n') == table['series_id'].nunique()
     ended = ctlab('predict', one, '--model', tmp_path/'nothing')
     assert ended.returncode == 1 and 'no finished run' in ended.stderr
 

@@ -30,6 +30,7 @@ class Brush(JSComponent):
     image = param.String('')  # grey values, base64
     mask = param.String('')  # numbers, base64
     at = param.Integer(0)
+    axis = param.Integer(0)  # along which slices are shown
     radius = param.Number(5.)
     number = param.Integer(1)
     colours = param.Dict({})
@@ -37,7 +38,6 @@ class Brush(JSComponent):
 
     def __init__(self, painting: Painting, tell=lambda text: None, **options):
         self.painting, self.tell = painting, tell
-        _, dy, dx = painting.volume.spacing
         shape = painting.volume.shape
         low, high = (
             (-160, 240)
@@ -47,29 +47,48 @@ class Brush(JSComponent):
         self.window = (float(low), float(max(high, low + 1)))
         start = int(np.count_nonzero(painting.numbers, axis=(1, 2)).argmax()) if painting.numbers.any() else shape[0]//2
         super().__init__(
-            facts={'rows': shape[1], 'columns': shape[2], 'ratio': shape[2] * dx / (shape[1] * dy), 'dy': dy, 'dx': dx},
+            facts=self._facts(0),
             at=start,
             colours={str(k): COLOURS.get(n, _SPARE[k % len(_SPARE)]) for n, k in painting.structures.items()},
             **options
         )
         self.show()
 
+    def _facts(self, axis):
+        "What the page must know of a plane."
+        rows, columns = (n for k, n in enumerate(self.painting.volume.shape) if k != axis)
+        dy, dx = self.painting.spacing(axis)
+        return {'rows': rows, 'columns': columns, 'ratio': columns*dx/(rows*dy), 'dy': dy, 'dx': dx}
+
+    def turn(self, axis: int, at: int | None = None) -> None:
+        "Look along another axis: at a slice, or where most is painted."
+        mask = self.painting.numbers
+        if at is None: at = int(np.count_nonzero(mask, axis=tuple(k for k in range(3) if k != axis)).argmax()) if mask.any() else mask.shape[axis]//2
+        with param.parameterized.discard_events(self): self.axis, self.at = axis, at
+        self.param.update(facts=self._facts(axis), **self._pictures())
+        self.param.trigger('at', 'axis')
+
+    def _pictures(self):
+        "The slice that is looked at, and its mask."
+        low, high = self.window
+        look = lambda array: self.painting.slice(array, self.axis, self.at)
+        grey = np.clip((look(self.painting.volume.array) - low)/(high - low)*255, 0, 255).astype(np.uint8)
+        pack = lambda a: base64.b64encode(np.ascontiguousarray(a).tobytes()).decode()
+        return {'image': pack(grey), 'mask': pack(look(self.painting.numbers))}
+
     @param.depends('at', watch=True)
     def show(self):
         "Send the slice that is looked at."
-        low, high = self.window
-        grey = np.clip((self.painting.volume.array[self.at] - low)/(high - low)*255, 0, 255).astype(np.uint8)
-        pack = lambda a: base64.b64encode(np.ascontiguousarray(a).tobytes()).decode()
-        self.param.update(image=pack(grey), mask=pack(self.painting.numbers[self.at]))
+        self.param.update(**self._pictures())
 
     def _handle_msg(self, message):
         "A stroke, a step, an undo; what a page sends is checked like any input."
         try:
             if 'stroke' in message:
                 points = [(float(y), float(x)) for y, x in message['stroke'][:5000]]
-                n = self.painting.stroke(int(message['at']), points, float(self.radius), int(self.number))
+                n = self.painting.stroke(int(message['at']), points, float(self.radius), int(self.number), axis=self.axis)
                 self.tell(f'{n} voxels changed')
-            elif 'go' in message: self.at = min(max(0, int(message['go'])), len(self.painting.numbers) - 1)
+            elif 'go' in message: self.at = min(max(0, int(message['go'])), self.painting.slices(self.axis) - 1)
             elif 'undo' in message: self.back(bool(message['undo']))
             elif 'radius' in message: self.radius = min(50., max(.5, float(message['radius'])))
             self.show()
@@ -77,12 +96,11 @@ class Brush(JSComponent):
 
     def back(self, undo: bool = True) -> None:
         "Undo, or redo."
-        at = self.painting.undo() if undo else self.painting.redo()
-        if at is not None: self.at = at
-        self.tell(
-            'nothing to take back' if at is None else f'slice {at} as before' if undo else f'slice {at} as it was'
-        )
-        self.show()
+        changed = self.painting.undo() if undo else self.painting.redo()
+        if changed is None: self.tell('nothing to take back'); return
+        if changed[0] != self.axis: self.turn(*changed)
+        else: self.at = changed[1]; self.show()
+        self.tell(f'slice {changed[1]} as before' if undo else f'slice {changed[1]} as it was')
 
 # %% ../../nbs/lib/doors/03_app.ipynb #8a1fde94
 def _said(): return pn.pane.Alert('', alert_type='light', visible=False, max_width=1200)
@@ -120,6 +138,7 @@ class Page:
 
     def __init__(self, work: WorkFolder, jobs: Jobs):
         self.work, self.jobs = work, jobs
+        self.masks_changed = self.versions_changed = self.runs_changed = lambda: None  # until their tabs exist
         self.scans = pn.widgets.Select(name='Scan', options={}, sizing_mode='stretch_width')
         self.renew()
 
@@ -186,11 +205,15 @@ class Page:
             pn.widgets.Button(name='Import the upload'),
             pn.indicators.Progress(value=0, max=100, visible=False, sizing_mode='stretch_width'),
         )
-        peer, patient, fetch = (
+        peer, patient, find, fetch = (
             pn.widgets.TextInput(name='Peer', placeholder='PACS@192.168.0.7:104'),
-            pn.widgets.TextInput(name='Patient ID'),
+            pn.widgets.TextInput(name='Patient ID', placeholder='* for all'),
+            pn.widgets.Button(name='Find'),
             pn.widgets.Button(name='Fetch'),
         )
+        studies = pn.widgets.Tabulator(None, theme=_table_theme(), show_index=False, disabled=True, selectable=1,
+                                       visible=False, sizing_mode='stretch_width')
+        glance = pn.FlexBox()
 
         def names():
             from ctlab.scans.deidentify import Pseudonyms, read_key
@@ -204,6 +227,7 @@ class Page:
             )
             bar.visible = False
             self.renew()
+            glance.objects = self._thumbnails(found.series)
             if found.series:
                 self.scans.value = (
                     found.series[-1] if found.series[-1] in self.scans.options.values() else self.scans.value
@@ -240,14 +264,27 @@ class Page:
             from ctlab.network.node import read_peer
             from ctlab.network.peers import fetch as get
             from ctlab.network.store import Store
-            other = read_peer(peer.value)
-            done = await asyncio.to_thread(
-                lambda: get(other, Store(self.work.folder / 'scans', names()), {'PatientID': patient.value})
-            )
+            other, keys = read_peer(peer.value), {'PatientID': patient.value}
+            if studies.visible and studies.selection:
+                keys = {'StudyInstanceUID': studies.value['StudyInstanceUID'].iloc[studies.selection[0]]}
+            elif patient.value.strip() in ('', '*'): raise ValueError('find first, and choose a study from the list')
+            done = await asyncio.to_thread(lambda: get(other, Store(self.work.folder / 'scans', names()), keys))
             self.renew()
             return str(done)
 
-        go.on_click(take_path); send.on_click(take_upload); fetch.on_click(from_peer)
+        @_asked(said, find)
+        async def found_there():
+            import pandas as pd
+            from ctlab.network.node import read_peer
+            from ctlab.network.peers import ask
+            wanted = ('PatientID', 'PatientName', 'StudyDate', 'ModalitiesInStudy', 'StudyDescription', 'StudyInstanceUID')
+            keys = dict.fromkeys(wanted, '') | {'PatientID': patient.value.strip() or '*'}
+            rows = await asyncio.to_thread(lambda: ask(read_peer(peer.value), 'STUDY', keys))
+            table = pd.DataFrame(rows[:500]).reindex(columns=wanted).fillna('')
+            studies.param.update(value=table, selection=[], visible=bool(len(table)))
+            return f'{len(rows)} studies there; choose one and fetch it' if rows else 'no study there'
+
+        go.on_click(take_path); send.on_click(take_upload); fetch.on_click(from_peer); find.on_click(found_there)
         return pn.Column(
             pn.pane.Markdown(
                 'A folder of DICOM, a zip or tar of one, a DICOM file, NIfTI. What is faulty is set aside with its '
@@ -257,11 +294,24 @@ class Page:
             pn.FlexBox(upload, send),
             clean,
             pn.pane.Markdown('From an archive on the network (C-GET):'),
-            pn.FlexBox(peer, patient, fetch),
+            pn.FlexBox(peer, patient, find, fetch),
+            studies,
             bar,
             said,
+            glance,
             faults,
         )
+
+    def _thumbnails(self, series, most=24):
+        "A glance at what has come."
+        made = []
+        for id in series[:most]:
+            try:
+                scan = self.work.scan(id)
+                made.append(pn.Column(pn.pane.PNG(self.work.thumbnail(scan), alt_text=scan.label, height=128),
+                                      pn.pane.Str(scan.label, styles={'font-size': '11px', 'max-width': '160px'})))
+            except (ValueError, OSError, KeyError) as error: log.info('%s: no thumbnail: %s', id, error)
+        return made
 
     def look(self):
         "Three planes, with or without a mask."
@@ -330,6 +380,7 @@ class Page:
             version.param.update(options=found, value=last)
             other.param.update(options=found, value=min(found.values(), default=None))
             self.masks_changed()
+            self.versions_changed()
 
         def chosen(widget=version):
             mask = next((m for m in self.work.masks(self.scan) if m.number == widget.value), None)
@@ -424,6 +475,7 @@ class Page:
             name='Brush, mm', start=0.5, end=50, value=5, step=0.5
         )
         at = pn.widgets.IntSlider(name='Slice', start=0, end=len(painting.numbers) - 1, value=brush.at)
+        plane = pn.widgets.RadioButtonGroup(name='Plane', options={'axial': 0, 'coronal': 1, 'sagittal': 2}, value=0)
         undo, redo, save = (
             pn.widgets.Button(name='Undo'),
             pn.widgets.Button(name='Redo'),
@@ -431,7 +483,17 @@ class Page:
         )
         def number(*_): brush.number = 0 if eraser.value else structure.value
         structure.param.watch(number, 'value'); eraser.param.watch(number, 'value'); number()
-        radius.link(brush, value='radius', bidirectional=True); at.link(brush, value='at', bidirectional=True)
+        radius.link(brush, value='radius', bidirectional=True)
+
+        def turned(event):
+            if event.new == brush.axis: return
+            brush.turn(event.new)
+        def followed(*_):
+            "The slider and the plane follow the brush, also when an undo leads elsewhere."
+            plane.value = brush.axis
+            at.param.update(end=painting.slices(brush.axis) - 1, value=brush.at)
+        plane.param.watch(turned, 'value'); brush.param.watch(followed, ['at', 'axis'])
+        at.param.watch(lambda event: setattr(brush, 'at', event.new), 'value')
         undo.on_click(lambda _: brush.back()); redo.on_click(lambda _: brush.back(False))
 
         @_asked(said, save)
@@ -441,7 +503,9 @@ class Page:
             return f'kept as version {mask.label}; the others are as they were'
         save.on_click(saved)
         words = pn.pane.Markdown('Wheel or arrows: slice. `[` `]`: brush. Ctrl-Z: undo.')
-        return pn.Column(pn.FlexBox(structure, eraser, undo, redo, save), pn.FlexBox(at, radius), brush, words)
+        return pn.Column(
+            pn.FlexBox(structure, eraser, undo, redo, save), pn.FlexBox(plane, at, radius), brush, words
+        )
 
     def legs(self):
         "As the source's tool: training data, unseen data."
@@ -495,6 +559,32 @@ class Page:
             self.renew()
             self.scans.value = part.id
             return f'{part.label}: run a model on it under Masks'
+        version, truth, result, numbers = (
+            pn.widgets.Select(name='Mask', options={}),
+            pn.widgets.Select(name='Truth (another version), if there is one', options={}),
+            pn.widgets.Button(name='Bones'),
+            pn.pane.DataFrame(None, index=False, visible=False),
+        )
+
+        def versions(*_):
+            try: here = {m.label: m.number for m in self.work.masks(self.scan)}
+            except (ValueError, KeyError): here = {}
+            version.param.update(options=here, value=max(here.values(), default=None))
+            truth.options = {'none': 0} | here
+
+        @_asked(said, result)
+        async def bones_of():
+            versions_ = {m.number: m for m in self.work.masks(self.scan)}
+            if not versions_: raise ValueError('no mask yet: draw one under Masks, with a trained run')
+            mask = versions_[version.value]
+            rows = await asyncio.to_thread(lambda: self.work.measured(self.scan, mask))
+            if truth.value and truth.value != mask.number:
+                both = await asyncio.to_thread(lambda: self.work.compared(mask, versions_[truth.value]))
+                rows = rows.merge(both[['structure', 'Dice']], on='structure', how='left')
+            numbers.param.update(object=rows.round(3), visible=True)
+        result.on_click(bones_of)
+        self.scans.param.watch(versions, 'value'); versions()
+        self.versions_changed = versions
         make.on_click(made); suggest.on_click(suggested); cut_.on_click(unseen)
         at.param.watch(lambda _: shown() if place.objects else None, 'value')
         return pn.Column(
@@ -506,6 +596,10 @@ class Page:
             pn.pane.Markdown('### Unseen data\nA scan without masks, cut above the pelvis.'),
             pn.FlexBox(at, suggest, cut_),
             place,
+            pn.pane.Markdown('### Result\nVolumes of the bones, and their Dice where a version is the truth. Surfaces and '
+                             'correction: under Masks.'),
+            pn.FlexBox(version, truth, result),
+            numbers,
             said
         )
 
@@ -529,6 +623,12 @@ class Page:
             label='Download the page',
             visible=False,
         )
+        sheet = pn.widgets.FileDownload(
+            callback=lambda: io.BytesIO(page['path'].with_suffix('.pdf').read_bytes()),
+            filename='report.pdf',
+            label='Download for printing (PDF)',
+            visible=False,
+        )
 
         @_asked(said, go)
         async def judged():
@@ -539,12 +639,13 @@ class Page:
                 object=rows[rows['grade'] != 'healthy'][['target', 'grade', 'probability', 'low', 'high']].round(3),
                 visible=True,
             )
-            place.objects, away.visible = [_frame(path.read_text(), 700, 'report')], True
+            place.objects = [_frame(path.read_text(), 700, 'report')]
+            away.visible = sheet.visible = True
             return 'Research use only, not for diagnosis.'
         go.on_click(judged)
         def renew(*_): run.options = found()
         self.runs_changed = renew
-        return pn.Column(pn.FlexBox(run, go, away), said, table, place)
+        return pn.Column(pn.FlexBox(run, go, away, sheet), said, table, place)
 
     def runs(self):
         "Start a study, watch it, stop it, go on, compare."
@@ -601,9 +702,17 @@ class Page:
             kept = sorted((self.work.folder/'runs').glob('*/*/fold*/history.csv'), key=lambda p: p.stat().st_mtime)
             if job.state != 'running' or not kept: return
             history = pd.read_csv(kept[-1])
-            losses = [c for c in ('train_total', 'valid_total') if c in history]
-            if len(history) and losses:
-                curves.objects = [pn.pane.DataFrame(history[['epoch', *losses]].tail(8).round(4), index=False)]
+            if not len(history) or 'train_total' not in history: return
+            name = ' '.join(kept[-1].parts[-4:-1])
+            if (name, len(history)) == drawn.last: return
+            drawn.last = name, len(history)
+            import matplotlib.pyplot as plt
+            from ctlab.show.figures import training_curves
+            figure = training_curves(history, None, not data.value.strip(), f'loss, {name}')
+            words = f'{name}: loss {history["train_total"].iloc[-1]:.3g} after {len(history)} epochs'
+            curves.objects = [pn.pane.Matplotlib(figure, tight=True, alt_text=words, width=520)]
+            plt.close(figure)
+        drawn.last = None
 
         @_asked(said, begin)
         async def started():
@@ -652,7 +761,8 @@ class Page:
 
         def renew(*_):
             found = {
-                n.rpartition(' ')[0]: str(p.parent) for n, p in self.work.runs().items() if n.startswith('approach')
+                n.rpartition(' ')[0]: str(p.parent)
+                for n, p in self.work.runs().items() if n.startswith('approach') or self._draws(p)
             }
             one.options = other.options = found
 
@@ -660,11 +770,12 @@ class Page:
         async def compared():
             from ctlab.cohort.labels import read_labels
             from ctlab.core.settings import Settings
-            from ctlab.judge.comparison import compare, held_out
+            from ctlab.judge.comparison import compare, compare_masks, held_out
             renew()
             if not (one.value and other.value) or one.value == other.value:
                 raise ValueError('choose two different runs')
             def made():
+                if not Path(one.value).parent.name.startswith('approach'): return compare_masks(one.value, other.value)
                 labels = read_labels(Settings(preset=Path(one.value).name).data)
                 return compare(held_out(one.value), held_out(other.value), labels)
             table.param.update(object=(await asyncio.to_thread(made)).round(3), visible=True)

@@ -535,7 +535,7 @@ def compare(
 def predict(
     source: Annotated[Path, typer.Argument(help='A folder with one DICOM series, or a cohort with train_images/.')],
     model: Annotated[Path, typer.Option(help='A finished run: reports/runs/approach3/demo, or one of its folds.')],
-    out: Annotated[Path, typer.Option(help='Folder for predictions.csv and predictions.html.')] = Path('predictions'),
+    out: Annotated[Path, typer.Option(help='Folder for predictions.csv, .html and .pdf.')] = Path('predictions'),
     work: Annotated[str, typer.Option(help='Derived data; work/ when left out.')] = '',
     device: Annotated[str, typer.Option(help='auto, cpu or cuda.')] = 'auto',
 ):
@@ -548,15 +548,16 @@ def predict(
         ctlab predict /data/one_series --model reports/runs/approach1_cleaned/demo --out /tmp/report
     """
     from ctlab.cohort.masks import NoMask
-    from ctlab.trauma.predict import page, predict_scans
+    from ctlab.trauma.predict import page, pdf, predict_scans
     try: table, context = predict_scans(source, model, work, device)
     except (FileNotFoundError, ValueError, NoMask) as error: _stop(str(error))
     out.mkdir(parents=True, exist_ok=True)
     table.round(5).to_csv(out/'predictions.csv', index=False)
     (out/'predictions.html').write_text(page(table, context))
+    (out/'predictions.pdf').write_bytes(pdf(table, context))
     _say(f"{table['series_id'].nunique()} series, {len(context['nets'])} fold(s), {len(context['data'].set_aside)} "
          f"set aside")
-    _say(str(out/'predictions.csv')); _say(str(out/'predictions.html'))
+    for name in ('csv', 'html', 'pdf'): _say(str(out/f'predictions.{name}'))
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #f5e04204
 @app.command()

@@ -286,6 +286,20 @@ class WorkFolder:
             {'warnings': found.meta.get('warnings', [])},
         )
 
+    def thumbnail(self, scan: Scan, pixels: int = 128) -> bytes:  # PNG
+        "The middle slice, as one glance shows it."
+        import io
+        from PIL import Image
+        from ctlab.scans.volume import reorient
+        volume = reorient(self.read(scan), 'LPS')
+        slice_ = volume.array[len(volume.array)//2].astype(np.float32)
+        low, high = (-160, 240) if slice_.min() < -200 else np.percentile(slice_, (1, 99.5))
+        grey = Image.fromarray(np.clip((slice_ - low)/max(high - low, 1e-6)*255, 0, 255).astype(np.uint8))
+        _, dy, dx = volume.spacing
+        wide, tall = slice_.shape[1]*dx, slice_.shape[0]*dy
+        grey.resize([max(1, round(pixels*v/max(wide, tall))) for v in (wide, tall)]).save(made := io.BytesIO(), 'PNG')
+        return made.getvalue()
+
     def measured(self, scan: Scan, mask: Mask) -> pd.DataFrame:  # structure, mL, mean, deviation
         "Volumes and intensities."
         volume, numbers = self.read(scan), nifti.read(mask.path)
@@ -400,14 +414,15 @@ class WorkFolder:
             for path in sorted(root.glob('*/*/fold*/config.json')): found[' '.join(path.parts[-4:-1])] = path.parent
         return found
 
-    def predict(self, scan: Scan, run: str | Path) -> tuple[pd.DataFrame, Path]:  # (table, page)
+    def predict(self, scan: Scan, run: str | Path) -> tuple[pd.DataFrame, Path]:  # (table, page; a PDF lies beside it)
         "Probabilities of injuries, and the page with the slices that speak for them."
-        from ctlab.trauma.predict import page, predict_scans
+        from ctlab.trauma.predict import page, pdf, predict_scans
         if not scan.path.is_dir(): raise ValueError('the trauma studies read DICOM; this scan is NIfTI')
         table, context = predict_scans(scan.path, run, str(self.folder/'reports'/'work'))
         path = write_whole(
             self.folder / 'reports' / f'{scan.id}-{safe_name(Path(run).parent.name)}.html', page(table, context)
         )
+        write_whole(path.with_suffix('.pdf'), pdf(table, context))
         return table, path
 
 # %% auto #0
@@ -426,18 +441,31 @@ class Painting:
         )
         self.done, self.undone = [], []
 
+    def slices(self, axis: int = 0) -> int:
+        "How many slices there are along an axis."
+        return self.numbers.shape[axis]
+
+    def slice(self, array: np.ndarray, axis: int, at: int) -> np.ndarray:  # a view, not a copy
+        "A slice as it is shown: across the patient the head is up."
+        if not 0 <= at < self.slices(axis): raise IndexError(f'no slice {at}')
+        view = np.moveaxis(array, axis, 0)[at]
+        return view[::-1] if axis and self.volume.affine[2, 2] > 0 else view
+
+    def spacing(self, axis: int = 0) -> tuple:  # mm between rows, between columns
+        "How far apart the pixels of a slice are."
+        return tuple(s for k, s in enumerate(self.volume.spacing) if k != axis)
+
     def stroke(self,
         at: int,  # slice
-        points: list,  # (row, column), in voxels
+        points: list,  # (row, column), in pixels of the slice as it is shown
         radius: float,  # mm
         number: int,  # what is painted; 0 erases
         only: int | None = None,  # an eraser that takes one structure only
+        axis: int = 0,  # slices along the stack; 1 and 2 are the planes across it
     ) -> int:  # voxels changed
         "One stroke."
-        if not 0 <= at < len(self.numbers): raise IndexError(f'no slice {at}')
+        slice_, (dy, dx) = self.slice(self.numbers, axis, at), self.spacing(axis)
         if number not in (0, *self.structures.values()): raise ValueError(f'no structure has the number {number}')
-        _, dy, dx = self.volume.spacing
-        slice_ = self.numbers[at]
         rows, columns = np.ogrid[:slice_.shape[0], :slice_.shape[1]]
         inside = np.zeros(slice_.shape, bool)
         for y, x in _dense(points, min(dy, dx), radius, (dy, dx)):
@@ -445,23 +473,24 @@ class Painting:
         if only is not None: inside &= slice_ == only
         inside &= slice_ != number
         if not inside.any(): return 0
-        self.done.append((at, slice_.copy()))
+        self.done.append((axis, at, slice_.copy()))
         self.undone.clear()
         slice_[inside] = number
         return int(inside.sum())
 
     def _swap(self, source, target):
         if not source: return None
-        at, before = source.pop()
-        target.append((at, self.numbers[at].copy()))
-        self.numbers[at] = before
-        return at
+        axis, at, before = source.pop()
+        slice_ = self.slice(self.numbers, axis, at)
+        target.append((axis, at, slice_.copy()))
+        slice_[:] = before
+        return axis, at
 
-    def undo(self) -> int | None:  # the slice that changed; None where there is nothing to take back
+    def undo(self) -> tuple | None:  # (axis, slice) that changed; None where there is nothing to take back
         "Take the last stroke back."
         return self._swap(self.done, self.undone)
 
-    def redo(self) -> int | None:
+    def redo(self) -> tuple | None:
         "Do it again after all."
         return self._swap(self.undone, self.done)
 

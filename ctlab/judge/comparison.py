@@ -12,7 +12,7 @@ from ..cohort.labels import grade
 from ..learn.inference import by_patient
 
 # %% auto #0
-__all__ = ['held_out', 'compare', 'leakage']
+__all__ = ['held_out', 'compare_masks', 'compare', 'leakage']
 
 # %% ../../nbs/lib/judge/02_comparison.ipynb #d1bf662a
 def held_out(
@@ -25,6 +25,29 @@ def held_out(
     if not paths: raise FileNotFoundError(f'{folder}: no finished fold; run the study first')
     return by_patient(pd.concat([pd.read_parquet(p).query("split == 'valid'") for p in paths]))
 
+
+def compare_masks(
+    one: str | Path,  # a mask study's folder with its folds
+    other: str | Path,  # the same, of another study or preset
+    n: int = 2000,  # resamples
+    seed: int = 0,
+) -> pd.DataFrame:  # structure, cases, one, other, difference, low, high
+    "The Dice of two mask studies on the cases that both have held out; cases are resampled in pairs."
+    sides = []
+    for folder in (one, other):
+        paths = sorted(Path(folder).glob('fold*/predictions.parquet'))
+        if not paths: raise FileNotFoundError(f'{folder}: no finished fold; run the study first')
+        held = pd.concat([pd.read_parquet(p) for p in paths])
+        if 'dice' not in held: raise ValueError(f'{folder}: not a study of masks')
+        sides.append(held[held['split'] != 'train'].groupby(['case', 'structure'], sort=False)['dice'].mean())
+    both, rng, rows = pd.concat(sides, axis=1, keys=['one', 'other']).dropna(), np.random.default_rng(seed), []
+    if not len(both): raise ValueError('the two studies have held out no case in common')
+    for structure, part in both.groupby(level='structure', sort=False):
+        gap = (part['one'] - part['other']).to_numpy()
+        low, high = np.quantile(gap[rng.integers(len(gap), size=(n, len(gap)))].mean(1), [.025, .975])
+        rows.append({'structure': structure, 'cases': len(part), 'one': part['one'].mean(), 'other': part['other'].mean(),
+                     'difference': gap.mean(), 'low': low, 'high': high})
+    return pd.DataFrame(rows)
 
 def compare(
     one: pd.DataFrame,  # from `held_out`

@@ -14,7 +14,7 @@ from ..core.settings import Settings
 from .study import Samples, slices_of, with_masks
 
 # %% auto #0
-__all__ = ['as_cohort', 'run_folders', 'predict_scans', 'page']
+__all__ = ['as_cohort', 'run_folders', 'predict_scans', 'page', 'pdf']
 
 # %% ../../nbs/lib/trauma/02_predict.ipynb #5ddc1438
 def as_cohort(
@@ -181,3 +181,41 @@ def _evidence(dataset, k, net, target, config):
         figure.savefig(buffer := io.BytesIO(), format='png', dpi=110)
         plt.close(figure)
     return base64.b64encode(buffer.getvalue()).decode()
+
+def pdf(
+    table: pd.DataFrame,  # from `predict_scans`
+    context: dict,  # from `predict_scans`
+    most: int = 50,  # series shown
+) -> bytes:
+    "The predictions for a printer: one sheet of A4 a series."
+    from matplotlib.backends.backend_pdf import PdfPages
+    from ctlab.show.figures import style
+    config, dataset = context['configs'][0], slices_of(context['data'], context['plan'], context['data'].table)
+    about = (f"{config['study']}, {len(context['configs'])} fold(s), preset {config['preset']}; trained on "
+             f"{'phantoms' if config['phantom'] else 'the RSNA 2023 cohort'}, from {config['weights']} weights")
+    with style() as plt, PdfPages(buffer := io.BytesIO(), metadata={'Title': 'ctlab predictions', 'CreationDate': None}) as pages:
+        for k, row in enumerate(context['data'].table.head(most).to_dict('records')):
+            figure = plt.figure(figsize=(8.27, 11.69), layout='none')
+            _sheet(figure, row, table[table['series_id'] == row['series_id']], dataset[k]['image'], context['nets'][0])
+            figure.text(.08, .05, f'{about}.\nResearch use only, not for diagnosis. Bars: the folds\' mean; lines: from the least to the most that a fold says.', fontsize=8)
+            pages.savefig(figure)
+            plt.close(figure)
+    return buffer.getvalue()
+
+def _sheet(figure, row, mine, image, net):
+    "One series: its probabilities, and the slices on which the likeliest injury rests."
+    from ctlab.show.figures import TARGET_COLOURS
+    from ctlab.trauma.evidence import evidence, show_evidence
+    hurt = mine[mine['grade'] != 'healthy']
+    likeliest = hurt.groupby('target')['probability'].sum().idxmax()
+    figure.text(.08, .94, f"Patient {row['patient_id']}, series {row['series_id']}", fontsize=14, weight='bold')
+    axis, places = figure.add_axes((.3, .58, .6, .32)), range(len(hurt))
+    axis.barh(places, hurt['probability'], color=[TARGET_COLOURS[t] for t in hurt['target']], height=.6)
+    axis.hlines(places, hurt['low'], hurt['high'], color='black', lw=1)
+    for k, p in zip(places, hurt['probability']): axis.text(1.02, k, f'{p:.2f}', va='center', fontsize=9)
+    axis.set(yticks=places, yticklabels=[f'{r.target}, {r.grade}' for r in hurt.itertuples()], xlim=(0, 1), xlabel='probability')
+    axis.invert_yaxis()
+    pictures, heats = evidence(net, image, likeliest)
+    figure.text(.08, .51, f'What the verdict on {likeliest} injury rests on', fontsize=11)
+    for k, (picture, heat) in enumerate(zip(pictures, heats)):
+        show_evidence(figure.add_axes((.08 + .29*(k % 3), .29 - .2*(k//3), .27, .19)), picture, heat)

@@ -41,8 +41,9 @@ def _cut_one(task):
             made = field(scan, *upright(np.load(mask, mmap_mode='r'), info), size)
             if made is None: reason = 'no organ within the field of view'
             else:
-                np.save(at := target.with_suffix('.cells.npy'), np.array([(c[0], c[1] - c[0], len(c)) for c in made[1]]))
-                with whole(target) as half: np.save(half, made[0])
+                cells = np.array([(c[0], c[1] - c[0], len(c)) for c in made[1]])  # first mm, step, number
+                for path, array in ((target.with_suffix('.cells.npy'), cells), (target, made[0])):
+                    with whole(path) as half: np.save(half, array)
         except Exception as error: reason = f"{row['folder']}: {type(error).__name__}: {error}"
     return {'patient_id': int(row['patient_id']), 'series_id': int(row['series_id']), 'reason': reason}
 

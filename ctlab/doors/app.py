@@ -13,7 +13,7 @@ from panel.custom import JSComponent
 import ctlab
 from ..core.anatomy import COLOURS
 from .jobs import Jobs
-from .workbench import Imported, Painting, Scan, WorkFolder
+from .workbench import Imported, Painting, Scan, WorkFolder, in_window, shown_window
 from ..network.node import is_near
 
 log = logging.getLogger(__name__)
@@ -38,17 +38,10 @@ class Brush(JSComponent):
 
     def __init__(self, painting: Painting, tell=lambda text: None, **options):
         self.painting, self.tell = painting, tell
-        shape = painting.volume.shape
-        low, high = (
-            (-160, 240)
-            if painting.volume.array.min() < -200
-            else np.percentile(painting.volume.array[::2, ::4, ::4], (1, 99.5))
-        )
-        self.window = (float(low), float(max(high, low + 1)))
-        start = int(np.count_nonzero(painting.numbers, axis=(1, 2)).argmax()) if painting.numbers.any() else shape[0]//2
+        self.window = shown_window(painting.volume.array, painting.volume.array[::2, ::4, ::4])
         super().__init__(
             facts=self._facts(0),
-            at=start,
+            at=self._fullest(0),
             colours={str(k): COLOURS.get(n, _SPARE[k % len(_SPARE)]) for n, k in painting.structures.items()},
             **options
         )
@@ -60,19 +53,23 @@ class Brush(JSComponent):
         dy, dx = self.painting.spacing(axis)
         return {'rows': rows, 'columns': columns, 'ratio': columns*dx/(rows*dy), 'dy': dy, 'dx': dx}
 
+    def _fullest(self, axis):
+        "The slice with most of the mask, or the middle one."
+        mask = self.painting.numbers
+        if not mask.any(): return mask.shape[axis]//2
+        return int(np.count_nonzero(mask, axis=tuple(k for k in range(3) if k != axis)).argmax())
+
     def turn(self, axis: int, at: int | None = None) -> None:
         "Look along another axis: at a slice, or where most is painted."
-        mask = self.painting.numbers
-        if at is None: at = int(np.count_nonzero(mask, axis=tuple(k for k in range(3) if k != axis)).argmax()) if mask.any() else mask.shape[axis]//2
+        if at is None: at = self._fullest(axis)
         with param.parameterized.discard_events(self): self.axis, self.at = axis, at
         self.param.update(facts=self._facts(axis), **self._pictures())
         self.param.trigger('at', 'axis')
 
     def _pictures(self):
         "The slice that is looked at, and its mask."
-        low, high = self.window
         look = lambda array: self.painting.slice(array, self.axis, self.at)
-        grey = np.clip((look(self.painting.volume.array) - low)/(high - low)*255, 0, 255).astype(np.uint8)
+        grey = in_window(look(self.painting.volume.array), self.window)
         pack = lambda a: base64.b64encode(np.ascontiguousarray(a).tobytes()).decode()
         return {'image': pack(grey), 'mask': pack(look(self.painting.numbers))}
 
@@ -219,7 +216,7 @@ class Page:
             from ctlab.scans.deidentify import Pseudonyms, read_key
             return Pseudonyms(read_key(self.work.folder/'deidentify.key')) if clean.value else None
 
-        def told(found: Imported):
+        async def told(found: Imported):
             import pandas as pd
             faults.param.update(
                 object=pd.DataFrame(found.faults[:200], columns=['file', 'why it could not be used']),
@@ -227,7 +224,7 @@ class Page:
             )
             bar.visible = False
             self.renew()
-            glance.objects = self._thumbnails(found.series)
+            glance.objects = await asyncio.to_thread(lambda: self._thumbnails(found.series))
             if found.series:
                 self.scans.value = (
                     found.series[-1] if found.series[-1] in self.scans.options.values() else self.scans.value
@@ -238,7 +235,7 @@ class Page:
 
         @_asked(said, go)
         async def take_path():
-            return told(
+            return await told(
                 await asyncio.to_thread(
                     lambda: self.work.take(self.work.within(path.value), names(), progress=progress)
                 )
@@ -257,7 +254,7 @@ class Page:
             with tempfile.TemporaryDirectory(dir=self.work.folder) as t:
                 file = Path(t)/(safe_name(upload.filename) + ending)
                 file.write_bytes(upload.value)
-                return told(await asyncio.to_thread(lambda: self.work.take(file, names(), upload.filename)))
+                return await told(await asyncio.to_thread(lambda: self.work.take(file, names(), upload.filename)))
 
         @_asked(said, fetch)
         async def from_peer():
@@ -460,6 +457,10 @@ class Page:
             place,
         )
 
+    def _studies(self, wanted):
+        "Studies with their folders, where a name and a fold of it are wanted."
+        return {n.rpartition(' ')[0]: str(p.parent) for n, p in self.work.runs().items() if wanted(n, p)}
+
     @staticmethod
     def _draws(run):
         from ctlab.organs.segment import STUDIES
@@ -610,9 +611,7 @@ class Page:
             pn.pane.DataFrame(None, index=False, visible=False),
             pn.Column(sizing_mode='stretch_width'),
         )
-        found = lambda: {
-            n.rpartition(' ')[0]: str(p.parent) for n, p in self.work.runs().items() if n.startswith('approach')
-        }
+        found = lambda: self._studies(lambda name, run: name.startswith('approach'))
         run, go = pn.widgets.Select(name='Run (all its folds)', options=found()), pn.widgets.Button(
             name='Judge', button_type='primary'
         )
@@ -760,10 +759,7 @@ class Page:
         )
 
         def renew(*_):
-            found = {
-                n.rpartition(' ')[0]: str(p.parent)
-                for n, p in self.work.runs().items() if n.startswith('approach') or self._draws(p)
-            }
+            found = self._studies(lambda name, run: name.startswith('approach') or self._draws(run))
             one.options = other.options = found
 
         @_asked(said, go)

@@ -293,8 +293,7 @@ class WorkFolder:
         from ctlab.scans.volume import reorient
         volume = reorient(self.read(scan), 'LPS')
         slice_ = volume.array[len(volume.array)//2].astype(np.float32)
-        low, high = (-160, 240) if slice_.min() < -200 else np.percentile(slice_, (1, 99.5))
-        grey = Image.fromarray(np.clip((slice_ - low)/max(high - low, 1e-6)*255, 0, 255).astype(np.uint8))
+        grey = Image.fromarray(in_window(slice_, shown_window(slice_, slice_)))
         _, dy, dx = volume.spacing
         wide, tall = slice_.shape[1]*dx, slice_.shape[0]*dy
         grey.resize([max(1, round(pixels*v/max(wide, tall))) for v in (wide, tall)]).save(made := io.BytesIO(), 'PNG')
@@ -426,9 +425,23 @@ class WorkFolder:
         return table, path
 
 # %% auto #0
-__all__ = ['log', 'FOLDERS', 'Scan', 'Mask', 'Imported', 'with_uids', 'safe_name', 'WorkFolder', 'Painting']
+__all__ = ['log', 'FOLDERS', 'Scan', 'Mask', 'Imported', 'with_uids', 'safe_name', 'WorkFolder', 'shown_window', 'in_window',
+           'Painting']
 
 # %% ../../nbs/lib/doors/02_workbench.ipynb #0c045a46
+def shown_window(
+    array: np.ndarray,  # a scan or a slice
+    sample: np.ndarray,  # some of it, from which the window follows where it is no CT
+) -> tuple[float, float]:  # lowest and highest value shown
+    "Soft tissue where the values are HU, else nearly all there is."
+    low, high = (-160, 240) if array.min() < -200 else np.percentile(sample, (1, 99.5))
+    return float(low), float(max(high, low + 1))
+
+def in_window(values: np.ndarray, window: tuple[float, float]) -> np.ndarray:  # uint8
+    "Values as grey."
+    low, high = window
+    return np.clip((values - low)/(high - low)*255, 0, 255).astype(np.uint8)
+
 class Painting:
     "A mask under the brush."
 

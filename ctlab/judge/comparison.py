@@ -12,7 +12,7 @@ from ..cohort.labels import grade
 from ..learn.inference import by_patient
 
 # %% auto #0
-__all__ = ['held_out', 'compare_masks', 'compare', 'leakage']
+__all__ = ['held_out', 'compare_masks', 'compare', 'competition_scores', 'leakage']
 
 # %% ../../nbs/lib/judge/02_comparison.ipynb #d1bf662a
 def held_out(
@@ -76,7 +76,7 @@ def compare(
             }
         )
     resamples = np.vstack([np.ones(len(both)), patient_weights(np.asarray(both), n, seed)])
-    scores = [_scores(labels.loc[both], p.loc[both], resamples) for p in (one, other)]
+    scores = [competition_scores(labels.loc[both], p.loc[both], resamples) for p in (one, other)]
     spread = (scores[0] - scores[1])[1:]
     rows.append({'measure': 'competition metric', 'one': scores[0][0], 'other': scores[1][0], 'difference': scores[0][0]
                  - scores[1][0], 'low': np.quantile(spread, .025), 'high': np.quantile(spread, .975),
@@ -85,7 +85,11 @@ def compare(
     return pd.DataFrame(rows).assign(patients=len(both))
 
 
-def _scores(labels, predictions, resamples):
+def competition_scores(
+    labels: pd.DataFrame,  # the label table
+    predictions: pd.DataFrame,  # of the same patients
+    resamples: np.ndarray,  # weights of the patients, one row a resample
+) -> np.ndarray:  # one score a row
     "The competition's metric for each row of patient weights."
     from ctlab.judge.metrics import RSNA_WEIGHTS
     parts, hurt = [], []

@@ -20,8 +20,8 @@ from ..scans.volume import Volume
 VERSION = 1  # of the generator: a change makes older cohorts stale
 
 # %% auto #0
-__all__ = ['VERSION', 'FAULTS', 'RATES', 'ELSEWHERE', 'PRESETS', 'Slice', 'Hospital', 'Preset', 'plan_cohort', 'make_patient',
-           'make_cohort']
+__all__ = ['VERSION', 'FAULTS', 'RATES', 'ELSEWHERE', 'PRESETS', 'Slice', 'Hospital', 'Preset', 'draw_scan', 'plan_cohort',
+           'make_patient', 'make_cohort']
 
 # %% ../../nbs/lib/phantoms/03_patients.ipynb #56552c65
 FAULTS = {
@@ -251,7 +251,10 @@ PRESETS = {'tiny': Preset(18, 128, 4.5, (5., 5., 5., 4.), True, True),
            'full': Preset(3147, 512, 1.25, (.5, .8, 1., 1., 1.25, 1.5, 2., 2.5, 3., 5.), False, False, .044),
            'elsewhere': Preset(100, 256, 2.5, (5., 4., 3., 3.), True, True, hospital=ELSEWHERE)}
 
-def _draw_scan(rng, preset):
+def draw_scan(
+    rng: np.random.Generator,
+    preset: Preset,
+) -> Scan:
     "A random acquisition."
     spacing, place = float(rng.choice(preset.spacings)), preset.hospital
     thick = float(np.clip(spacing*rng.choice(place.thicker), .5, max(5., spacing)))
@@ -281,7 +284,7 @@ def plan_cohort(
     if preset.hospital.spared: grades = _spare(grades, preset.hospital.spared, seed)
     plan = []
     for number, (patient, grade) in enumerate(zip(ids, grades)):
-        scans = [(next(series_ids), _draw_scan(rng, preset)) for _ in range(1 + (rng.random() < .5))]
+        scans = [(next(series_ids), draw_scan(rng, preset)) for _ in range(1 + (rng.random() < .5))]
         plan.append({'patient': patient, 'seed': int(seed*1_000_003 + number), 'grades': grade, 'scans': sorted(scans)})
     _plan_faults(plan, preset, RATES if rates is None else rates, rng)
     return plan

@@ -24,7 +24,7 @@ from ..scans.volume import Volume, averaged, cells_around, nearest, reorient
 
 # %% auto #0
 __all__ = ['REGIONS', 'TRUNK_HU', 'SIZES', 'Region', 'Size', 'regions', 'cut', 'Cubes', 'cut_cohort', 'load', 'dark_share',
-           'CubeDataset', 'Stream', 'OrganNet', 'plan', 'run']
+           'CubeDataset', 'grown', 'Stream', 'OrganNet', 'plan', 'run']
 
 # %% ../../nbs/12_approach6.ipynb #d74c8930
 @dataclass(frozen=True)
@@ -200,7 +200,10 @@ class CubeDataset(torch.utils.data.Dataset):
         grey = cube[0].int() + int(np.random.randint(-4, 5))
         return torch.cat([grey.clamp(0, 255).to(torch.uint8)[None], cube[1:]])
 
-def _grown(mask, cells):
+def grown(
+    mask: torch.Tensor,  # 0 and 1, (n, 1, z, y, x)
+    cells: int,
+) -> torch.Tensor:
     """A mask and all within some cells of it, along one axis after the other: a cube needs no more, at a quarter
     of the time."""
     for axis in range(3):
@@ -224,7 +227,7 @@ class Stream(nn.Module):
 
     def forward(self, grey, label):  # (n, z, y, x) each; grey values around 0
         own = (label == 1).float()[:, None]
-        near = _grown(own, self.around)
+        near = grown(own, self.around)
         maps = self.body(
             torch.cat([grey[:, None]*near, own, (label == 2).float()[:, None]*near], 1).contiguous(
                 memory_format=torch.channels_last_3d

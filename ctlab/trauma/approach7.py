@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import nn
 from ..core.anatomy import CODES, TARGETS
 from ..core.files import whole, write_whole
@@ -20,6 +19,7 @@ from ..cohort.masks import upright
 from ..cohort.stacks import Recipe
 from ..learn.nets import worst_slice
 from ..scans.volume import Volume, nearest, reorient
+from .approach6 import grown
 from .study import Plan, Samples, samples, train_fold, with_masks
 from .wounds import MAPS, SIZES, SOLID, WoundNet, field, wound_bits, wound_maps
 
@@ -102,14 +102,6 @@ def _most(p, inside, n):
     values = torch.where(inside, p, 0.).flatten(1)
     return values.topk(min(n, values.shape[1]), 1).values.mean(1)
 
-def _grown(inside, cells):
-    "A part and all within some cells of it."
-    part = inside.float()[:, None]
-    for axis in range(3):
-        part = F.max_pool3d(part, [2*cells + 1 if a == axis else 1 for a in range(3)], 1,
-                            [cells if a == axis else 0 for a in range(3)])
-    return part[:, 0] > 0
-
 def numbers(
     maps: torch.Tensor,  # 0…1, (n, 4, z, y, x)
     fields: torch.Tensor,  # uint8, (n, 3, z, y, x)
@@ -126,7 +118,7 @@ def numbers(
     for name in SOLID:
         own = organ == CODES[name]
         size = own.sum((1, 2, 3))*mL
-        near = _grown(own, max(1, round(12/mm)))
+        near = grown(own.float()[:, None], max(1, round(12/mm)))[:, 0] > 0
         dark = ((against < -15) & own).sum((1, 2, 3))*mL/size.clamp(min=1.)
         found[name] = [torch.log1p(20*amount(wound, own)), 10*amount(wound, own)/size.clamp(min=1.), _most(wound, own, one),
                        torch.log1p(amount(blood, near)), 10*dark, torch.log1p(size)]

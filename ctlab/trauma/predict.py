@@ -4,7 +4,7 @@
 
 # %% ../../nbs/lib/trauma/02_predict.ipynb #1db15406
 from __future__ import annotations
-import base64, hashlib, html, io, json
+import base64, functools, hashlib, html, io, json
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -137,7 +137,19 @@ def predict_scans(
              stacked[:, i, j].max()) for i, key in enumerate(opinions[0].index) for j,
              column in enumerate(LABEL_COLUMNS)]
     table = pd.DataFrame(rows, columns=['patient_id', 'series_id', 'target', 'grade', 'probability', 'low', 'high'])
-    return table, {'data': data, 'plan': plan, 'nets': nets, 'configs': configs, 'settings': settings}
+    return table, {
+        'data': data,
+        'plan': plan,
+        'nets': nets,
+        'configs': configs,
+        'settings': settings,
+        'seen': functools.cache(functools.partial(_seen, slices_of(data, plan, data.table), nets[0])),
+    }
+
+def _seen(dataset, net, k, target):
+    "The slices of a scan on which a verdict rests, and where in them; found once, for the page and for the sheet."
+    from ctlab.trauma.evidence import evidence
+    return evidence(net, dataset[k]['image'], target)
 
 # %% ../../nbs/lib/trauma/02_predict.ipynb #9181e9a7
 def page(
@@ -151,7 +163,6 @@ def page(
     parts = [f"<h1>{html.escape(config['study'])}, {len(context['configs'])} fold(s), preset "
              f"{config['preset']}</h1><p>Trained on {trained}, from {html.escape(str(config['weights']))} weights. "
              f"For research only; not a medical device.</p>"]
-    dataset = slices_of(context['data'], context['plan'], context['data'].table)
     for k, row in enumerate(context['data'].table.head(most).to_dict('records')):
         mine = table[table['series_id'] == row['series_id']]
         hurt = mine[mine['grade'] != 'healthy'].groupby('target')['probability'].sum()
@@ -162,17 +173,16 @@ def page(
             f"{row['series_id']}</h2><table><tr><th>target</th><th>grade</th><th>probability</th><th>over the "
             f"folds</th></tr>{lines}</table>"
             f"<p>What the network saw, with the place of the verdict on {hurt.idxmax()} injury:</p><img alt='slices' "
-            f"src='data:image/png;base64,{_evidence(dataset, k, context['nets'][0], hurt.idxmax(), config)}'>"
+            f"src='data:image/png;base64,{_evidence(*context['seen'](k, hurt.idxmax()), config)}'>"
         )
     for r in context['data'].set_aside.itertuples():
         parts.append(f'<p>Set aside: patient {r.patient_id}, series {r.series_id}: {html.escape(str(r.reason))}</p>')
     return html_page('ctlab predictions', parts)
 
-def _evidence(dataset, k, net, target, config):
+def _evidence(pictures, places, config):
     "The slices of a scan as a PNG in base64."
-    from ctlab.trauma.evidence import evidence, show_evidence
+    from ctlab.trauma.evidence import show_evidence
     from ctlab.show.figures import mark, style
-    pictures, places = evidence(net, dataset[k]['image'], target)
     with style() as plt:
         figure, axes = plt.subplots(1, len(pictures), figsize=(1.9*len(pictures), 2), squeeze=False)
         for axis, picture, heat in zip(axes[0], pictures, places):
@@ -190,22 +200,22 @@ def pdf(
     "The predictions for a printer: one sheet of A4 a series."
     from matplotlib.backends.backend_pdf import PdfPages
     from ctlab.show.figures import style
-    config, dataset = context['configs'][0], slices_of(context['data'], context['plan'], context['data'].table)
+    config = context['configs'][0]
     about = (f"{config['study']}, {len(context['configs'])} fold(s), preset {config['preset']}; trained on "
              f"{'phantoms' if config['phantom'] else 'the RSNA 2023 cohort'}, from {config['weights']} weights")
     with style() as plt, PdfPages(buffer := io.BytesIO(), metadata={'Title': 'ctlab predictions', 'CreationDate': None}) as pages:
         for k, row in enumerate(context['data'].table.head(most).to_dict('records')):
             figure = plt.figure(figsize=(8.27, 11.69), layout='none')
-            _sheet(figure, row, table[table['series_id'] == row['series_id']], dataset[k]['image'], context['nets'][0])
+            _sheet(figure, row, table[table['series_id'] == row['series_id']], lambda target: context['seen'](k, target))
             figure.text(.08, .05, f'{about}.\nResearch use only, not for diagnosis. Bars: the folds\' mean; lines: from the least to the most that a fold says.', fontsize=8)
             pages.savefig(figure)
             plt.close(figure)
     return buffer.getvalue()
 
-def _sheet(figure, row, mine, image, net):
+def _sheet(figure, row, mine, seen):
     "One series: its probabilities, and the slices on which the likeliest injury rests."
     from ctlab.show.figures import TARGET_COLOURS
-    from ctlab.trauma.evidence import evidence, show_evidence
+    from ctlab.trauma.evidence import show_evidence
     hurt = mine[mine['grade'] != 'healthy']
     likeliest = hurt.groupby('target')['probability'].sum().idxmax()
     figure.text(.08, .94, f"Patient {row['patient_id']}, series {row['series_id']}", fontsize=14, weight='bold')
@@ -215,7 +225,7 @@ def _sheet(figure, row, mine, image, net):
     for k, p in zip(places, hurt['probability']): axis.text(1.02, k, f'{p:.2f}', va='center', fontsize=9)
     axis.set(yticks=places, yticklabels=[f'{r.target}, {r.grade}' for r in hurt.itertuples()], xlim=(0, 1), xlabel='probability')
     axis.invert_yaxis()
-    pictures, heats = evidence(net, image, likeliest)
+    pictures, heats = seen(likeliest)
     figure.text(.08, .51, f'What the verdict on {likeliest} injury rests on', fontsize=11)
     for k, (picture, heat) in enumerate(zip(pictures, heats)):
         show_evidence(figure.add_axes((.08 + .29*(k % 3), .29 - .2*(k//3), .27, .19)), picture, heat)

@@ -158,7 +158,7 @@ def train_fold(
         found = [predict(learner.net, loader(pictures(rows), plan.batch), 'cuda' if gpu else 'cpu').assign(split=side)
                  for side, rows in sides.items()]
         predictions = pd.concat(found, ignore_index=True)
-        return fold_metrics(samples, predictions, plan.study, settings.fold, settings.seed), predictions
+        return fold_metrics(samples.labels, predictions, plan.study, settings.fold, settings.seed), predictions
 
     def facts(run, predictions):
         scans = {'train': len(train), 'valid': len(valid), 'set_aside': len(samples.set_aside)}
@@ -194,7 +194,7 @@ def _key(settings, samples, plan):
     return {'plan': own, 'stacks': samples.stacks.folder.name, 'data': data, 'code': code, 'start': start}
 
 def fold_metrics(
-    samples: Samples,
+    labels: pd.DataFrame,  # the label table
     predictions: pd.DataFrame,  # with a column split
     study: str,
     fold: int,
@@ -203,7 +203,7 @@ def fold_metrics(
     "The metrics of one fold with patient-level intervals."
     from ctlab.learn.inference import as_scores
     from ctlab.judge.metrics import metrics_table
-    truth, tables = grade(samples.labels), []
+    truth, tables = grade(labels), []
     for split, part in predictions.groupby('split'):
         tables.append(
             metrics_table(

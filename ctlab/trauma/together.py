@@ -102,16 +102,10 @@ def keep(
     study: str = 'together',
 ) -> Path:  # the study's folder
     "Store the answer as runs like others, so that reports, comparisons and checks know it."
-    from ctlab.judge.metrics import metrics_table
-    from ctlab.learn.inference import as_scores
     from ctlab.learn.runs import write_run
-    from ctlab.trauma.study import score_patients
-    truth = grade(labels)
+    from ctlab.trauma.study import fold_metrics, score_patients
     for fold, part in answer.groupby('fold'):
-        tables = [metrics_table(truth.loc[rows['patient_id']], as_scores(rows), rows['patient_id'].to_numpy(),
-                                seed=settings.seed).assign(split=split) for split, rows in part.groupby('split')]
-        metrics = pd.concat(tables, ignore_index=True).assign(study=study, fold=fold)[
-            ['study', 'fold', 'target', 'split', 'metric', 'value', 'low', 'high', 'n']]
+        metrics = fold_metrics(labels, part, study, fold, settings.seed)
         choice = choices.set_index('fold').loc[fold]
         config = asdict(replace(settings, fold=int(fold))) | {
             'study': study, 'phantom': settings.phantom, 'weights': f"{choice['studies']}, chosen on the other folds",
@@ -155,7 +149,7 @@ def carried(
     seed: int = 0,
 ) -> pd.DataFrame:  # measure, home, elsewhere, difference, low, high
     "How much of a reader's skill is carried from one cohort to the next; the cohorts are resampled apart."
-    from ctlab.judge.comparison import _scores
+    from ctlab.judge.comparison import competition_scores
     from ctlab.judge.metrics import patient_weights, roc_auc
     sides = [(p, labels.loc[p.index], np.vstack([np.ones(len(p)), patient_weights(np.asarray(p.index), n, seed + k)]))
              for k, (p, labels) in enumerate(((home, home_labels), (away, away_labels)))]
@@ -166,6 +160,6 @@ def carried(
             y, score = (grade(labels)[target] > 0).to_numpy(), 1 - p[f'{target}_healthy'].to_numpy()
             values.append(roc_auc(y, score, weights))
         rows.append((f'AUC {target}', *values))
-    rows.append(('competition metric', *(_scores(labels, p, w) for p, labels, w in sides)))
+    rows.append(('competition metric', *(competition_scores(labels, p, w) for p, labels, w in sides)))
     return pd.DataFrame([{'measure': m, 'home': a[0], 'elsewhere': b[0], 'difference': b[0] - a[0],
                           'low': np.nanquantile((b - a)[1:], .025), 'high': np.nanquantile((b - a)[1:], .975)} for m, a, b in rows])

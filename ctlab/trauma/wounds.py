@@ -80,7 +80,7 @@ def _draw(task):
     from ctlab.phantoms.acquisition import acquire
     from ctlab.phantoms.body import draw_body
     from ctlab.phantoms.injury import injure
-    from ctlab.phantoms.patients import PRESETS, _draw_scan
+    from ctlab.phantoms.patients import PRESETS, draw_scan
     seed, rounds, folder, size, preset = task
     if all((folder/f'{seed}-{k}.npy').exists() for k, _ in rounds): return
     with threadpool_limits(1):
@@ -89,7 +89,7 @@ def _draw(task):
             canvas = copy.copy(body)
             canvas.detail, canvas.rng = body.detail.copy(), np.random.default_rng([seed, k, 11])
             bleeding = injure(canvas, grades)
-            scan = replace(_draw_scan(canvas.rng, PRESETS[preset]), feet_first=False, mirrored=False, fault='')
+            scan = replace(draw_scan(canvas.rng, PRESETS[preset]), feet_first=False, mirrored=False, fault='')
             with whole(folder/f'{seed}-{k}.npy') as half: np.save(half, _lesson(*acquire(canvas, scan, seed*7 + k, bleeding), size))
 
 def _lesson(hu, structures, details, size):

@@ -121,8 +121,8 @@ def test_import(page, export, served, shots, real):
     hears(page, '1 files of 1 scans')
     page.screenshot(path=shots/'workbench-import.png')
     for path, heard in (
-        ('/etc/passwd', 'lies outside'),
-        (f'{export}/../../etc', 'lies outside'),
+        ('/etc/passwd', 'passwd: lies outside'),
+        (f'{export}/../../etc', 'etc: lies outside'),
         (export / 'nothing', 'no such file'),
         ('', 'which file or folder'),
         (export / 'bomb.zip', 'unpacks to more than'),

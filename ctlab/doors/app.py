@@ -107,20 +107,32 @@ def _table_theme(): return 'midnight' if pn.config.theme == 'dark' else 'simple'
 def _tell(place, text, kind='success'):
     place.param.update(object=html.escape(str(text)).replace('\n', '<br>'), alert_type=kind, visible=True)
 
+def _nothing_unsent():
+    "Panel 1.9.4 may leave an update unsent until the next one, when it comes while others are being written: send what is left."
+    from panel.io import document as panel
+    if hasattr(panel._dispatch_msgs, '__wrapped__'): return
+    @functools.wraps(dispatch := panel._dispatch_msgs)
+    async def all_sent(doc):
+        await dispatch(doc)
+        if doc in panel._WRITE_MSGS and doc not in panel._WRITE_BLOCK:
+            panel._WRITE_BLOCK[doc] = True
+            panel._dispatch_write_task(doc, all_sent, doc)
+    panel._dispatch_msgs = all_sent
+
 def _asked(place, busy=None):
-    "Let a button's work run in a thread, and its errors be words."
+    "Let a button's work run in a thread, and its errors be words. The button is free again before anything is said."
     def wrap(function):
         @functools.wraps(function)
         async def clicked(event=None):
+            place.visible = False
             if busy is not None: busy.loading = True
-            try:
-                text = await function()
-                if text: _tell(place, text)
+            try: said = (await function(), 'success')
             except Exception as error:  # whatever it is, it is said and the page goes on
                 if not isinstance(error, (ValueError, OSError, KeyError)): log.exception('on the page')
-                _tell(place, str(error).strip("'") or type(error).__name__, 'danger')
+                said = (str(error).strip("'") or type(error).__name__, 'danger')
             finally:
                 if busy is not None: busy.loading = False
+            if said[0]: _tell(place, *said)
         return clicked
     return wrap
 
@@ -819,6 +831,7 @@ def serve(
     token = token or ('' if near else secrets.token_urlsafe(24))
     work, jobs = WorkFolder(folder, roots), Jobs(Path(folder)/'jobs', at_once)
     pn.extension('tabulator', notifications=False)
+    _nothing_unsent()
     server = pn.serve(
         {'/': lambda: Page(work, jobs).show()},
         port=port,

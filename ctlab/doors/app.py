@@ -126,7 +126,9 @@ def _asked(place, busy=None):
         async def clicked(event=None):
             place.visible = False
             if busy is not None: busy.loading = True
-            try: said = (await function(), 'success')
+            try:
+                text = await function()
+                said = (text, 'warning' if getattr(text, 'bad', False) else 'success')
             except Exception as error:  # whatever it is, it is said and the page goes on
                 if not isinstance(error, (ValueError, OSError, KeyError)): log.exception('on the page')
                 said = (str(error).strip("'") or type(error).__name__, 'danger')
@@ -230,10 +232,10 @@ class Page:
 
         async def told(found: Imported):
             import pandas as pd
-            faults.param.update(
-                object=pd.DataFrame(found.faults[:200], columns=['file', 'why it could not be used']),
-                visible=bool(found.faults),
-            )
+            why = pd.DataFrame(found.faults, columns=['file', 'why it could not be used'])
+            why = why.groupby('why it could not be used', sort=False)['file'].agg(['size', 'first']).reset_index()
+            faults.param.update(object=why.set_axis(['why it could not be used', 'files', 'the first'], axis=1)[:100],
+                                visible=bool(found.faults))
             bar.visible = False
             self.renew()
             glance.objects = await asyncio.to_thread(lambda: self._thumbnails(found.series))
@@ -241,7 +243,7 @@ class Page:
                 self.scans.value = (
                     found.series[-1] if found.series[-1] in self.scans.options.values() else self.scans.value
                 )
-            return str(found)
+            return found
 
         def progress(done, total): bar.param.update(value=int(100*done/max(1, total)), visible=True)
 
@@ -527,7 +529,15 @@ class Page:
             pn.pane.DataFrame(None, index=False, visible=False),
             pn.Column(sizing_mode='stretch_width'),
         )
-        name = pn.widgets.TextInput(name='Name of the case', value='msk-001')
+        from ctlab.cohort.cases import RULES
+        name = pn.widgets.TextInput(name='Name of the case', value=self.work.next_case())
+        rule, pixels, region = (
+            pn.widgets.Select(name='Who gets what two masks claim', options=list(RULES)),
+            pn.widgets.Select(name='Pixels a side', options={'as scanned': 0, '256': 256, '512': 512}),
+            pn.widgets.Checkbox(name='Only the slices that hold a bone', value=True),
+        )
+        together = pn.widgets.TextInput(name='Folder of the masks (tibia, femur, fibula, pelvis by name)',
+                                        sizing_mode='stretch_width')
         bones = {
             b: pn.widgets.TextInput(name=f'Mask of the {b} (NIfTI)', sizing_mode='stretch_width')
             for b in ('tibia', 'femur', 'fibula', 'pelvis')
@@ -541,13 +551,17 @@ class Page:
 
         @_asked(said, make)
         async def made():
-            masks = {b: w.value for b, w in bones.items() if w.value.strip()}
-            if not masks: raise ValueError('give the mask of at least one bone')
-            _, rows = await asyncio.to_thread(lambda: self.work.case(name.value, self.scan, masks))
-            found.param.update(object=rows, visible=True)
-            self.masks_changed()
-            place_ = self.work.folder/'training'
-            return f'{place_.name}/{name.value}: {len(masks)} bones; a study reads it with -p data_root {place_}'
+            masks = self.work.masks_in(together.value, tuple(bones)) if together.value.strip() else {}
+            masks |= {b: w.value for b, w in bones.items() if w.value.strip()}
+            if not masks: raise ValueError('give the folder of the masks, or the mask of at least one bone')
+            scan = self.scan
+            made_, rows = await asyncio.to_thread(
+                lambda: self.work.case(name.value, scan, masks, rule.value, region.value, pixels.value)
+            )
+            found.param.update(object=rows.round(1), visible=True)
+            self.masks_changed(); versions()
+            name.value = self.work.next_case()
+            return f'training/{made_.name}: {len(masks)} bones; a study reads it under Runs, with {made_.parent} as its data'
 
         def shown(*_):
             import matplotlib.pyplot as plt
@@ -603,7 +617,9 @@ class Page:
         return pn.Column(
             pn.pane.Markdown('### Training data\nThe chosen scan and one mask a bone become one case.'),
             name,
-            *bones.values(),
+            together,
+            pn.Card(*bones.values(), title='Or one file a bone', collapsed=True, sizing_mode='stretch_width'),
+            pn.FlexBox(rule, pixels, region),
             make,
             found,
             pn.pane.Markdown('### Unseen data\nA scan without masks, cut above the pelvis.'),

@@ -56,6 +56,9 @@ class Imported:
     faults: list = field(default_factory=list)  # (file, why)
     named: int = 0  # files that had lost their UIDs and were given new ones
 
+    @property
+    def bad(self) -> bool: return bool(self.faults) and not self.series
+
     def __str__(self):
         words = f'{self.objects} files of {len(self.series)} scans; {self.there} were there already; '
         named = f'; {self.named} had lost their UIDs and were given new ones' if self.named else ''
@@ -348,13 +351,35 @@ class WorkFolder:
                 except (NoMask, ValueError) as error: write_whole(Path(t)/'no-seg.txt', str(error))
             return Path(shutil.make_archive(str(target), 'zip', t))
 
+    def next_case(self) -> str:
+        "A name that no case has yet."
+        k = 1
+        while (self.folder/'training'/f'msk-{k:03}').exists(): k += 1
+        return f'msk-{k:03}'
+
+    def masks_in(self,
+        folder: str | Path,
+        structures: tuple,
+    ) -> dict:  # structure -> NIfTI file
+        "The masks of a folder, each found by the name of its structure in the file's name."
+        files = sorted(p for p in self.within(folder).iterdir() if p.name.endswith(('.nii', '.nii.gz')))
+        found = {n: [p for p in files if n in p.name.lower()] for n in structures}
+        if twice := {n: [p.name for p in ps] for n, ps in found.items() if len(ps) > 1}:
+            raise ValueError('; '.join(f'{n}: which of {", ".join(names)}?' for n, names in twice.items()))
+        if not any(found.values()): raise ValueError(f'{folder}: no mask whose name holds {", ".join(structures)}')
+        return {n: ps[0] for n, ps in found.items() if ps}
+
     def case(self,
         name: str,
         scan: Scan,
         masks: dict,  # structure -> NIfTI file
+        rule: str = 'nearest',  # who gets a voxel that more than one mask claims: `cohort.cases.RULES`
+        region: bool = False,  # keep the slices from the first to the last that hold a mask
+        pixels: int = 0,  # a side, in plane; 0 keeps the scan's own
     ) -> tuple[Path, pd.DataFrame]:  # (the case's folder, what was found)
-        "A case for training: a scan and one mask a structure, laid out for a study and checked."
-        from ctlab.cohort.cases import Case, merge_masks
+        "A case for training: a scan and one mask a structure, settled where they overlap, laid out for a study."
+        from ctlab.cohort.cases import CaseRecipe, grid_for, merge_masks
+        from ctlab.scans.volume import crop, reorient, resample
         folder = self.folder/'training'/safe_name(name)
         if folder.exists(): raise FileExistsError(f'{folder.name}: is there already; give the case another name')
         volume, arrays, rows = self.read(scan), {}, []
@@ -370,20 +395,22 @@ class WorkFolder:
                     'mL': float((found.array > 0).sum() * np.prod(found.spacing) / 1000),
                 }
             )
-        numbers, both = merge_masks({n: v.array > 0 for n, v in arrays.items()}, tuple(masks), spacing=volume.spacing)
+        numbers, both = merge_masks({n: v.array > 0 for n, v in arrays.items()}, tuple(masks), rule, volume.spacing)
+        numbers, known = Volume(numbers, volume.affine), {n: k for k, n in enumerate(masks, 1)}
+        self.keep_mask(scan, numbers, known, f'case {folder.name}', {'claimed twice': int(both.sum()), 'rule': rule})
+        if region:
+            numbers, volume = reorient(numbers), reorient(volume)
+            filled = np.flatnonzero(numbers.array.any((1, 2)))
+            if not len(filled): raise ValueError('the masks are empty, so there is no region to keep')
+            cut = ((filled[0], 0, 0), (filled[-1] + 1, *volume.shape[1:]))
+            volume, numbers = crop(volume, *cut), crop(numbers, *cut)
+        if pixels:
+            grid = grid_for(volume, CaseRecipe(tuple(masks), pixels))
+            volume, numbers = resample(volume, like=grid), resample(numbers, like=grid, labels=True)
         nifti.write(volume, folder/'image.nii.gz')
-        for structure, found in arrays.items():
-            nifti.write(
-                Volume((found.array > 0).astype(np.uint8), found.affine),
-                folder / 'masks' / f'{safe_name(structure)}.nii.gz',
-            )
-        self.keep_mask(
-            scan,
-            Volume(numbers, volume.affine),
-            {n: k for k, n in enumerate(masks, 1)},
-            f'case {folder.name}',
-            {'claimed twice': int(both.sum())},
-        )
+        for structure, k in known.items():
+            nifti.write(Volume((numbers.array == k).astype(np.uint8), numbers.affine),
+                        folder/'masks'/f'{safe_name(structure)}.nii.gz')
         return folder, pd.DataFrame(rows).assign(**{'claimed twice (voxels)': int(both.sum())})
 
     def pelvis(self, scan: Scan) -> int:  # a slice, counted from the feet

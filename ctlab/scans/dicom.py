@@ -890,11 +890,8 @@ def write_series(
     from pydicom.uid import generate_uid
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    series_uid = series_uid or generate_uid(entropy_srcs=[patient_id, str(volume.affine), str(volume.shape)])[
-        :56
-    ].rstrip(
-        '.'
-    )  # room for the instance number
+    study = generate_uid(entropy_srcs=[patient_id, str(volume.affine), str(volume.shape)])[:54].rstrip('.')
+    series_uid = series_uid or f'{study}.1'  # with room for the instance number
     stored = (np.clip(np.round(volume.array), -1024, 3071) + 1024).astype(np.uint16)
     paths, writer = [], SliceWriter(syntax)
     for k, pixels in enumerate(stored, start=1):

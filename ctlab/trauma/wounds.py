@@ -19,8 +19,8 @@ from ..phantoms.body import DETAILS
 from ..scans.volume import Volume, averaged, cells_around, nearest, volume_from
 
 # %% auto #0
-__all__ = ['SIZES', 'GREY_HU', 'MAPS', 'SOLID', 'VERSION', 'Size', 'field', 'wound_bits', 'teachers', 'WoundNet', 'Lessons',
-           'WoundLoss', 'run', 'split', 'wound_maps', 'judge_maps']
+__all__ = ['SIZES', 'GREY_HU', 'MAPS', 'RARE', 'SOLID', 'VERSION', 'Size', 'field', 'wound_bits', 'teachers', 'WoundNet',
+           'Lessons', 'WoundLoss', 'run', 'split', 'wound_maps', 'judge_maps']
 
 # %% ../../nbs/19_wounds.ipynb #2c1868ef
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Size:
 
 SIZES = {
     'tiny': Size(9., (40, 32, 40), 4, 2, 4.5, (8, 16, 16), (24, 24, 24), 6, 2),
-    'demo': Size(3., (112, 88, 120), 160, 3, 2.5, (24, 48, 96, 128), (64, 64, 64), 100, 16),
+    'demo': Size(3., (112, 88, 120), 160, 3, 2.5, (24, 48, 96, 128), (48, 48, 48), 100, 50),
     'full': Size(2., (168, 136, 184), 800, 5, 1.25, (32, 64, 128, 192), (96, 96, 96), 500, 40),
 }
 GREY_HU = (-160., 350.)
@@ -50,6 +50,7 @@ MAPS = {
     'bowel': ('thick_wall', 'stranding', 'free_gas'),
     'extravasation': ('extravasation',),
 }
+RARE = {'wound': 6., 'blood': 6., 'bowel': 15., 'extravasation': 40.}  # what a cell of it counts; about the root of its rarity
 SOLID = ('liver', 'spleen', 'kidney_left', 'kidney_right')
 
 # %% ../../nbs/19_wounds.ipynb #eaad44b6
@@ -133,6 +134,7 @@ class WoundNet(nn.Module):
         from monai.networks.nets import UNet
         self.net = UNet(3, 6, len(MAPS), widths, (2,)*(len(widths) - 1), num_res_units=1,
                         norm=('group', {'num_groups': 4}), act='relu')
+        nn.init.constant_([m for m in self.net.modules() if isinstance(m, nn.Conv3d)][-1].bias, -4.)  # it begins by seeing nothing
 
     def forward(self, x):  # uint8, (n, 3, z, y, x)
         grey, against, organ = x[:, 0].float()*2 - 160, x[:, 1].float() - 128, x[:, 2]
@@ -150,27 +152,29 @@ class Lessons(torch.utils.data.Dataset):
         files: list,  # from `teachers`
         view: tuple,  # cells
         fixed: bool = False,  # the same crops at every epoch, as they are
-    ): self.files, self.view, self.fixed = files, view, fixed
+    ):
+        self.files, self.view, self.fixed = files, view, fixed
+        bits = [np.bitwise_or.reduce(np.load(f, mmap_mode='r')[3], axis=None) for f in files]
+        self.holding = [[k for k, found in enumerate(bits) if found >> b & 1] for b in range(len(MAPS))]
 
     def __len__(self): return len(self.files)
 
     def __getitem__(self, k):
         rng = np.random.default_rng(k if self.fixed else int(torch.randint(2**31, ())))
+        wanted = int(rng.integers(len(MAPS))) if rng.random() < .75 else None
+        if wanted is not None and self.holding[wanted] and not self.fixed: k = rng.choice(self.holding[wanted])
         whole_field = np.load(self.files[k], mmap_mode='r')
-        low = self._corner(rng, whole_field)
+        low = self._corner(rng, whole_field, wanted)
         part = np.array(whole_field[(slice(None), *(slice(a, a + n) for a, n in zip(low, self.view)))])
         if not self.fixed: part = self._varied(rng, part)
         bits = part[3][None] >> np.arange(len(MAPS), dtype=np.uint8)[:, None, None, None] & 1
         return {'image': torch.from_numpy(part[:3]), 'wounds': torch.from_numpy(bits)}
 
-    def _corner(self, rng, field):
-        "Where to cut: around a cell of one of the wounds, or anywhere."
+    def _corner(self, rng, field, wanted):
+        "Where to cut: around a cell of a map, or anywhere."
         room = np.array(field.shape[1:]) - self.view
-        low = rng.integers(room + 1)
-        present = [b for b in range(len(MAPS)) if (field[3] >> b & 1).any()] if rng.random() < .7 else []
-        if present:
-            spots = np.argwhere(field[3] >> rng.choice(present) & 1)
-            low = spots[rng.integers(len(spots))] - rng.integers(self.view)
+        spots = np.argwhere(field[3] >> wanted & 1) if wanted is not None else ()
+        low = spots[rng.integers(len(spots))] - rng.integers(self.view) if len(spots) else rng.integers(room + 1)
         return np.clip(low, 0, room)
 
     @staticmethod
@@ -184,14 +188,17 @@ class Lessons(torch.utils.data.Dataset):
         return np.ascontiguousarray(part[..., ::-1]) if rng.random() < .5 else part
 
 class WoundLoss(nn.Module):
-    "MONAI's Dice and cross-entropy, each map over the whole batch; a cell of a wound counts three times."
+    "MONAI's Dice, each map over the whole batch, and cross-entropy in which a cell counts the more the rarer its map."
 
     def __init__(self):
         super().__init__()
-        from monai.losses import DiceCELoss
-        self.both = DiceCELoss(sigmoid=True, batch=True, weight=torch.full((len(MAPS),), 3.), lambda_ce=5.)
+        from monai.losses import DiceLoss
+        self.dice = DiceLoss(sigmoid=True, batch=True)
+        self.entropy = nn.BCEWithLogitsLoss(pos_weight=torch.tensor([RARE[m] for m in MAPS])[:, None, None, None])
 
-    def forward(self, outputs, batch): return {'total': self.both(outputs, batch['wounds'].float())}
+    def forward(self, outputs, batch):
+        true = batch['wounds'].float()
+        return {'total': self.dice(outputs, true) + 4*self.entropy(outputs, true)}
 
 # %% ../../nbs/19_wounds.ipynb #fecbb231
 def run(

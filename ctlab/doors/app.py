@@ -149,7 +149,8 @@ class Page:
 
     def __init__(self, work: WorkFolder, jobs: Jobs):
         self.work, self.jobs = work, jobs
-        self.masks_changed = self.versions_changed = self.runs_changed = lambda: None  # until their tabs exist
+        self.masks_changed = self.versions_changed = lambda: None  # until their tabs exist
+        self.lists_of_runs = []  # what to list anew when a run has ended
         self.scans = pn.widgets.Select(name='Scan', options={}, sizing_mode='stretch_width')
         self.renew()
 
@@ -369,11 +370,13 @@ class Page:
             pn.Column(sizing_mode='stretch_width'),
             pn.pane.DataFrame(None, index=False, visible=False),
         )
-        model = pn.widgets.Select(
-            name='Model',
-            options={'organ model (comes along)': '', 'TotalSegmentator': 'totalsegmentator'}
-            | {n: str(p) for n, p in self.work.runs().items() if self._draws(p)},
-        )
+        model = pn.widgets.Select(name='Model')
+
+        def models():
+            model.options = {'organ model (comes along)': '', 'TotalSegmentator': 'totalsegmentator'} | {
+                n: str(p) for n, p in self.work.runs().items() if self._draws(p)
+            }
+        models(); self.lists_of_runs.append(models)
         draw, version, other = (
             pn.widgets.Button(name='Draw', button_type='primary'),
             pn.widgets.Select(name='Version', options={}),
@@ -561,7 +564,9 @@ class Page:
             found.param.update(object=rows.round(1), visible=True)
             self.masks_changed(); versions()
             name.value = self.work.next_case()
-            return f'training/{made_.name}: {len(masks)} bones; a study reads it under Runs, with {made_.parent} as its data'
+            n = len([p for p in made_.parent.iterdir() if p.is_dir()])
+            more = '' if n > 2 else f'; cases so far: {n}, and a study needs three: to learn from, to choose by, to judge'
+            return f'training/{made_.name}: {len(masks)} bones; Runs reads it with {made_.parent} as its data{more}'
 
         def shown(*_):
             import matplotlib.pyplot as plt
@@ -671,7 +676,7 @@ class Page:
             return 'Research use only, not for diagnosis.'
         go.on_click(judged)
         def renew(*_): run.options = found()
-        self.runs_changed = renew
+        self.lists_of_runs.append(renew)
         return pn.Column(pn.FlexBox(run, go, away, sheet), said, table, place)
 
     def runs(self):
@@ -712,7 +717,7 @@ class Page:
                 kept = table.selection
                 table.value = new
                 table.selection = [k for k in kept if k < len(new)]
-                self.runs_changed()
+                for renew in self.lists_of_runs: renew()
             if (job := chosen(False)) is not None:
                 log_.object = job.log[-4000:]
                 drawn(job)
@@ -789,6 +794,7 @@ class Page:
         def renew(*_):
             found = self._studies(lambda name, run: name.startswith('approach') or self._draws(run))
             one.options = other.options = found
+        self.lists_of_runs.append(renew)
 
         @_asked(said, go)
         async def compared():

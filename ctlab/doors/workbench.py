@@ -15,6 +15,7 @@ from ..scans import nifti
 from ..scans.volume import Volume
 
 log = logging.getLogger(__name__)
+PELVIS_MM = 220.  # from the crotch to the iliac crests, about
 
 FOLDERS = {
     'scans': 'what was imported as DICOM: one folder a patient and series, as a cohort',
@@ -285,7 +286,7 @@ class WorkFolder:
             scan,
             found,
             structures,
-            Path(model).name if model else 'organ model',
+            ' '.join(Path(model).parts[-3:]) if model else 'organ model',
             {'warnings': found.meta.get('warnings', [])},
         )
 
@@ -414,13 +415,16 @@ class WorkFolder:
         return folder, pd.DataFrame(rows).assign(**{'claimed twice (voxels)': int(both.sum())})
 
     def pelvis(self, scan: Scan) -> int:  # a slice, counted from the feet
-        "A first guess at the upper end of the pelvis: where the upper half of the body is widest; for a person to move."
+        "A first guess at the upper end of the pelvis: a hand and a half above where two legs become one body; for a person to move."
+        from scipy.ndimage import label
+        from skimage.filters import threshold_otsu
         from ctlab.scans.volume import reorient
-        array = reorient(self.read(scan)).array
-        body = array > np.percentile(array[::4, ::4, ::4], 60)
-        wide = np.array([np.ptp(np.flatnonzero(s.any(0))) if s.any() else 0 for s in body], float)
-        top = int(np.argmax(np.convolve(wide, np.ones(9)/9, 'same')[len(wide)//2:])) + len(wide)//2
-        return min(len(array) - 2, max(1, top))
+        volume = reorient(self.read(scan))
+        inside = volume.array > threshold_otsu(volume.array[::2, ::2, ::2])/3
+        parts = [np.sort(np.bincount(label(s)[0].ravel())[1:])[::-1] for s in inside]
+        apart = [z for z, p in enumerate(parts) if len(p) > 1 and p[1] > p[0]/2]  # an arm is less than half a trunk
+        top = max(apart, default=-1) + 1 + round(PELVIS_MM/volume.spacing[0])
+        return min(len(inside) - 2, max(1, top))
 
     def unseen(self, scan: Scan, pelvis: int) -> Scan:
         "The part of a scan below the pelvis, as a scan of its own."
@@ -452,8 +456,8 @@ class WorkFolder:
         return table, path
 
 # %% auto #0
-__all__ = ['log', 'FOLDERS', 'Scan', 'Mask', 'Imported', 'with_uids', 'safe_name', 'WorkFolder', 'shown_window', 'in_window',
-           'Painting']
+__all__ = ['log', 'PELVIS_MM', 'FOLDERS', 'Scan', 'Mask', 'Imported', 'with_uids', 'safe_name', 'WorkFolder', 'shown_window',
+           'in_window', 'Painting']
 
 # %% ../../nbs/lib/doors/02_workbench.ipynb #0c045a46
 def shown_window(

@@ -25,7 +25,7 @@ from .wounds import MAPS, SIZES, SOLID, WoundNet, field, wound_bits, wound_maps
 
 # %% auto #0
 __all__ = ['MASK_PIXELS', 'N_NUMBERS', 'Fields', 'cut_fields', 'load', 'numbers', 'Reader', 'FieldDataset', 'known_numbers',
-           'true_numbers', 'plan', 'run', 'ceiling']
+           'true_numbers', 'plan', 'weights_version', 'run', 'ceiling']
 
 # %% ../../nbs/20_approach7.ipynb #c5779022
 MASK_PIXELS = {'tiny': 96, 'demo': 192, 'full': 256}  # of the prepared slices on which the masks lie
@@ -234,6 +234,10 @@ def plan(
                 dataset=lambda rows, augment=None: FieldDataset(rows, fields, known), schedule=fading(epochs, .1),
                 decay=5e-2, watch='', note={'size': repr(fields.size), 'fields': fields.folder.name, 'wounds': version})
 
+def weights_version(taught: dict) -> str:
+    "Short name of the weights of a run of `wounds`."
+    return hashlib.sha1((taught['folder']/'weights.safetensors').read_bytes()).hexdigest()[:8]
+
 def run(
     settings: Settings,
     data: tuple | None = None,  # from `load`; loaded when left out
@@ -242,8 +246,7 @@ def run(
     from ctlab.trauma import wounds
     data, fields = data or load(settings)
     taught = wounds.run(settings)
-    net, weights = taught['learner'].net, taught['folder']/'weights.safetensors'
-    version = hashlib.sha1(weights.read_bytes()).hexdigest()[:8]
+    net, version = taught['learner'].net, weights_version(taught)
     known = known_numbers(data, fields, net, version)
     return train_fold(settings, data, plan(settings, data, fields, net, known, version))
 

@@ -6,7 +6,7 @@ PRESET ?= tiny
 export PYTHONWARNINGS = ignore
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lab app site bench clean install lock licences readme rooms
+.PHONY: demo test lab app site bench clean install lock licences audit readme rooms
 
 install: $(VENV)/.installed
 
@@ -54,6 +54,9 @@ lock:
 
 licences: install
 	@$(BIN)/python benchmarks/licences.py > reports/reference/licences.md
+
+audit: install  # known weaknesses of what is pinned; fails where the advisories cannot be reached
+	@$(BIN)/uvx pip-audit --strict --no-deps --disable-pip -r requirements.lock
 
 clean:
 	rm -rf work data/phantom reports/runs reports/site reports/test

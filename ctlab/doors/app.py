@@ -108,7 +108,7 @@ def _tell(place, text, kind='success'):
     place.param.update(object=html.escape(str(text)).replace('\n', '<br>'), alert_type=kind, visible=True)
 
 def _nothing_unsent():
-    "Panel 1.9.4 may leave an update unsent until the next one, when it comes while others are being written: send what is left."
+    "Panel 1.9.4 leaves an update that comes while others are written unsent until the next one: send what is left."
     from panel.io import document as panel
     if hasattr(panel._dispatch_msgs, '__wrapped__'): return
     @functools.wraps(dispatch := panel._dispatch_msgs)
@@ -565,7 +565,7 @@ class Page:
             self.masks_changed(); versions()
             name.value = self.work.next_case()
             n = len([p for p in made_.parent.iterdir() if p.is_dir()])
-            more = '' if n > 2 else f'; cases so far: {n}, and a study needs three: to learn from, to choose by, to judge'
+            more = '' if n > 2 else f'; cases so far: {n}, and a study needs three: to learn, to choose, to judge'
             return f'training/{made_.name}: {len(masks)} bones; Runs reads it with {made_.parent} as its data{more}'
 
         def shown(*_):

@@ -73,15 +73,16 @@ def cut_fields(
     "The fields of every series that has masks."
     from ctlab.cohort.layout import list_series
     size = SIZES[settings.preset]
-    key = hashlib.sha1(repr((1, data.stacks.folder.name, masks.folder.name, size.mm, size.shape)).encode()).hexdigest()[:10]
+    recipe = (1, data.stacks.folder.name, masks.folder.name, size.mm, size.shape)
+    key = hashlib.sha1(repr(recipe).encode()).hexdigest()[:10]
     fields = Fields(settings.work.resolve()/'fields'/key, size)
     rows = data.table.merge(list_series(settings.data), on=['patient_id', 'series_id']).to_dict('records')
     for r in rows: fields.path(r['patient_id'], r['series_id']).parent.mkdir(parents=True, exist_ok=True)
     tasks = [({k: r[k] for k in ('patient_id', 'series_id', 'folder')}, data.stacks.place(r['series_id']),
               str(masks.folder/str(r['patient_id'])/f"{r['series_id']}.npy"),
               str(fields.path(r['patient_id'], r['series_id'])), size) for r in rows]
-    table = pd.DataFrame(parallel_map(_cut_one, tasks, settings.workers, 'cutting fields', few=16,
-                                      there=lambda task: Path(task[3]).exists()), columns=['patient_id', 'series_id', 'reason'])
+    cut = parallel_map(_cut_one, tasks, settings.workers, 'cutting fields', few=16, there=lambda task: Path(task[3]).exists())
+    table = pd.DataFrame(cut, columns=['patient_id', 'series_id', 'reason'])
     bad = table[table['reason'] != '']
     kept = data.table[~data.table['series_id'].isin(bad['series_id'])].reset_index(drop=True)
     return replace(data, table=kept, set_aside=pd.concat([data.set_aside, bad], ignore_index=True)), fields
@@ -257,4 +258,5 @@ def ceiling(
 ) -> dict:
     "Heads on the true wounds, trained and judged on one fold."
     data, fields = data or load(settings)
-    return train_fold(settings, data, plan(settings, data, fields, known=true_numbers(data, fields, settings.data), study='approach7_ceiling'))
+    known = true_numbers(data, fields, settings.data)
+    return train_fold(settings, data, plan(settings, data, fields, known=known, study='approach7_ceiling'))

@@ -97,6 +97,19 @@ def safe_name(
     ).strip('-_.')
     return name[:60] or 'scan'
 
+def on_voxels_of(
+    volume: Volume,  # a scan
+    mask: Volume,  # on the same voxels, perhaps with axes that run the other way
+    name: str,  # for messages
+) -> Volume:  # on the very voxels of the scan
+    "A mask from elsewhere as the scan's own; refused where it lies otherwise."
+    from ctlab.scans.volume import reorient, resample
+    same = lambda a, b: a.shape == b.shape and np.allclose(a.affine, b.affine, atol=.05)
+    if same(mask, volume): return mask
+    if not same(reorient(mask), reorient(volume)):
+        raise ValueError(f'{name}: {mask.shape} voxels elsewhere than the scan with its {volume.shape}')
+    return resample(mask, like=volume, labels=True)
+
 class WorkFolder:
     "A folder with all that a person works on."
 
@@ -264,9 +277,8 @@ class WorkFolder:
         names: tuple = (),  # of its numbers 1, 2, …; those of the latest version when left out
     ) -> Mask:
         "A mask from elsewhere, as a new version: to correct, or to compare with."
-        found, there, volume = nifti.read(self.within(path)), self.masks(scan), self.read(scan)
-        if found.shape != volume.shape or not np.allclose(found.affine, volume.affine, atol=.05):
-            raise ValueError(f'{Path(path).name}: {found.shape} voxels elsewhere than the scan with its {volume.shape}')
+        there, volume = self.masks(scan), self.read(scan)
+        found = on_voxels_of(volume, nifti.read(self.within(path)), Path(path).name)
         numbers = sorted(int(n) for n in np.unique(found.array) if n)
         if not numbers or numbers[-1] > 255: raise ValueError(f'{Path(path).name}: holds no numbers from 1 to 255')
         known = {k: n for n, k in there[-1].structures.items()} if there and not names else dict(enumerate(names, 1))
@@ -385,9 +397,7 @@ class WorkFolder:
         if folder.exists(): raise FileExistsError(f'{folder.name}: is there already; give the case another name')
         volume, arrays, rows = self.read(scan), {}, []
         for structure, path in masks.items():
-            found = nifti.read(self.within(path))
-            if found.shape != volume.shape:
-                raise ValueError(f'{Path(path).name}: {found.shape} voxels, the scan has {volume.shape}')
+            found = on_voxels_of(volume, nifti.read(self.within(path)), Path(path).name)
             arrays[structure] = found
             rows.append(
                 {
@@ -398,11 +408,11 @@ class WorkFolder:
             )
         numbers, both = merge_masks({n: v.array > 0 for n, v in arrays.items()}, tuple(masks), rule, volume.spacing)
         numbers, known = Volume(numbers, volume.affine), {n: k for k, n in enumerate(masks, 1)}
+        if not numbers.array.any(): raise ValueError('the masks are empty: nothing to learn from')
         self.keep_mask(scan, numbers, known, f'case {folder.name}', {'claimed twice': int(both.sum()), 'rule': rule})
         if region:
             numbers, volume = reorient(numbers), reorient(volume)
             filled = np.flatnonzero(numbers.array.any((1, 2)))
-            if not len(filled): raise ValueError('the masks are empty, so there is no region to keep')
             cut = ((filled[0], 0, 0), (filled[-1] + 1, *volume.shape[1:]))
             volume, numbers = crop(volume, *cut), crop(numbers, *cut)
         if pixels:
@@ -456,8 +466,8 @@ class WorkFolder:
         return table, path
 
 # %% auto #0
-__all__ = ['log', 'PELVIS_MM', 'FOLDERS', 'Scan', 'Mask', 'Imported', 'with_uids', 'safe_name', 'WorkFolder', 'shown_window',
-           'in_window', 'Painting']
+__all__ = ['log', 'PELVIS_MM', 'FOLDERS', 'Scan', 'Mask', 'Imported', 'with_uids', 'safe_name', 'on_voxels_of', 'WorkFolder',
+           'shown_window', 'in_window', 'Painting']
 
 # %% ../../nbs/lib/doors/02_workbench.ipynb #0c045a46
 def shown_window(

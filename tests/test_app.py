@@ -95,6 +95,35 @@ def opened(page, served):
     page.wait_for_timeout(800)
 
 
+def test_an_update_that_comes_while_others_are_written_is_sent():
+    import asyncio
+    from panel.io import document as panel
+    from ctlab.doors.app import _nothing_unsent
+    class Thing: pass
+    doc, conn, sent = Thing(), Thing(), []
+    conn._socket = Thing()
+
+    def scheduled(msg):
+        panel._WRITE_BLOCK[doc] = True
+        panel._WRITE_MSGS[doc] = {conn: [msg]}
+        panel._dispatch_write_task(doc, panel._dispatch_msgs, doc)
+
+    def written(conn, msg):
+        done = asyncio.ensure_future(asyncio.sleep(.01))
+        done.add_done_callback(lambda _: sent.append(msg))
+        if msg == 'first': done.add_done_callback(lambda _: scheduled('second'))  # before its writer has gone
+        return [done]
+
+    async def race():
+        scheduled('first')
+        await asyncio.sleep(.2)
+    _nothing_unsent()
+    panel.extra_socket_handlers[Thing] = written
+    try: asyncio.run(race())
+    finally: del panel.extra_socket_handlers[Thing]
+    assert sent == ['first', 'second']
+
+
 def tab(page, name): page.locator('.bk-tab', has_text=re.compile(f'^{name}$')).click()
 def press(page, name): page.get_by_role('button', name=name, exact=True).locator('visible=true').click()
 def hears(page, text, seconds=60): page.get_by_text(text).locator('visible=true').first.wait_for(timeout=1000*seconds)

@@ -16,8 +16,8 @@ from ..core.files import whole, write_whole
 from ..scans.volume import Volume, crop, reorient, resample, to_patient
 
 # %% auto #0
-__all__ = ['RULES', 'WORTH', 'VERSION', 'Case', 'find_cases', 'merge_masks', 'read_case', 'sound_cases', 'tell', 'CaseRecipe',
-           'Prepared', 'grid_for', 'scale', 'prepare_case', 'prepare_cases', 'write_nnunet']
+__all__ = ['RULES', 'WORTH', 'VERSION', 'Case', 'find_cases', 'merge_masks', 'same_voxels', 'read_case', 'sound_cases', 'tell',
+           'CaseRecipe', 'Prepared', 'grid_for', 'scale', 'to_region', 'prepare_case', 'prepare_cases', 'write_nnunet']
 
 # %% ../../nbs/lib/cohort/04_cases.ipynb #0b5aea65
 @dataclass(frozen=True)
@@ -107,6 +107,10 @@ def _place(volume):
         f'{volume.shape} voxels of {np.round(volume.spacing, 3).tolist()} mm from {np.round(volume.origin, 1).tolist()}'
     )
 
+def same_voxels(a: Volume, b: Volume) -> bool:
+    "Whether two volumes lie on the same voxels."
+    return a.shape == b.shape and np.allclose(a.affine, b.affine, atol=.05)
+
 def read_case(
     case: Case,
     structures: tuple,  # names of the numbers 1, 2, …
@@ -119,7 +123,7 @@ def read_case(
     masks = {}
     for name, path in files.items():
         mask = reorient(nifti.read(path))
-        if mask.shape != scan.shape or not np.allclose(mask.affine, scan.affine, atol=.05):
+        if not same_voxels(mask, scan):
             raise ValueError(f'{path}: not on the grid of {case.image}: {_place(mask)} against {_place(scan)}')
         masks[name] = mask.array
     if rule == 'join': return scan, Volume(np.any([m > 0 for m in masks.values()], 0).astype(np.uint8), scan.affine)
@@ -230,17 +234,23 @@ def scale(
     if not high > low: raise ValueError(f'the scan is constant ({low:g}): nothing to see in it')
     return np.round(np.clip((array.astype(np.float32) - low)/(high - low), 0, 1)*255).astype(np.uint8)
 
+def to_region(
+    scan: Volume,
+    label: Volume,  # numbers on its voxels
+) -> tuple[Volume, Volume]:  # both, from the first to the last slice that holds a number
+    "The region of interest of a scan."
+    filled = np.flatnonzero(label.array.any((1, 2)))
+    if not len(filled): raise ValueError('the mask is empty, so it has no region of interest')
+    cut = ((filled[0], 0, 0), (filled[-1] + 1, *scan.shape[1:]))
+    return crop(scan, *cut), crop(label, *cut)
+
 def prepare_case(
     scan: Volume,  # LPS
     recipe: CaseRecipe,
     label: Volume | None = None,
 ) -> tuple[Volume, Volume | None]:  # (8-bit picture, numbers)
     "One scan on the grid of a recipe."
-    if recipe.region and label is not None:
-        filled = np.flatnonzero(label.array.any((1, 2)))
-        if not len(filled): raise ValueError('the mask is empty, so it has no region of interest')
-        cut = ((filled[0], 0, 0), (filled[-1] + 1, *scan.shape[1:]))
-        scan, label = crop(scan, *cut), crop(label, *cut)
+    if recipe.region and label is not None: scan, label = to_region(scan, label)
     grid = grid_for(scan, recipe)
     picture = Volume(scale(resample(scan, like=grid).array, recipe), grid.affine)
     return picture, resample(label, like=grid, labels=True) if label is not None else None

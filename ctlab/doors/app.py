@@ -532,7 +532,7 @@ class Page:
             pn.pane.DataFrame(None, index=False, visible=False),
             pn.Column(sizing_mode='stretch_width'),
         )
-        from ctlab.cohort.cases import RULES
+        from ctlab.cohort.cases import RULES, find_cases
         name = pn.widgets.TextInput(name='Name of the case', value=self.work.next_case())
         rule, pixels, region = (
             pn.widgets.Select(name='Who gets what two masks claim', options=list(RULES)),
@@ -564,7 +564,7 @@ class Page:
             found.param.update(object=rows.round(1), visible=True)
             self.masks_changed(); versions()
             name.value = self.work.next_case()
-            n = len([p for p in made_.parent.iterdir() if p.is_dir()])
+            n = len(find_cases(made_.parent))
             more = '' if n > 2 else f'; cases so far: {n}, and a study needs three: to learn, to choose, to judge'
             return f'training/{made_.name}: {len(masks)} bones; Runs reads it with {made_.parent} as its data{more}'
 

@@ -103,10 +103,10 @@ def on_voxels_of(
     name: str,  # for messages
 ) -> Volume:  # on the very voxels of the scan
     "A mask from elsewhere as the scan's own; refused where it lies otherwise."
+    from ctlab.cohort.cases import same_voxels
     from ctlab.scans.volume import reorient, resample
-    same = lambda a, b: a.shape == b.shape and np.allclose(a.affine, b.affine, atol=.05)
-    if same(mask, volume): return mask
-    if not same(reorient(mask), reorient(volume)):
+    if same_voxels(mask, volume): return mask
+    if not same_voxels(reorient(mask), reorient(volume)):
         raise ValueError(f'{name}: {mask.shape} voxels elsewhere than the scan with its {volume.shape}')
     return resample(mask, like=volume, labels=True)
 
@@ -391,8 +391,8 @@ class WorkFolder:
         pixels: int = 0,  # a side, in plane; 0 keeps the scan's own
     ) -> tuple[Path, pd.DataFrame]:  # (the case's folder, what was found)
         "A case for training: a scan and one mask a structure, settled where they overlap, laid out for a study."
-        from ctlab.cohort.cases import CaseRecipe, grid_for, merge_masks
-        from ctlab.scans.volume import crop, reorient, resample
+        from ctlab.cohort.cases import CaseRecipe, grid_for, merge_masks, to_region
+        from ctlab.scans.volume import reorient, resample
         folder = self.folder/'training'/safe_name(name)
         if folder.exists(): raise FileExistsError(f'{folder.name}: is there already; give the case another name')
         volume, arrays, rows = self.read(scan), {}, []
@@ -410,11 +410,7 @@ class WorkFolder:
         numbers, known = Volume(numbers, volume.affine), {n: k for k, n in enumerate(masks, 1)}
         if not numbers.array.any(): raise ValueError('the masks are empty: nothing to learn from')
         self.keep_mask(scan, numbers, known, f'case {folder.name}', {'claimed twice': int(both.sum()), 'rule': rule})
-        if region:
-            numbers, volume = reorient(numbers), reorient(volume)
-            filled = np.flatnonzero(numbers.array.any((1, 2)))
-            cut = ((filled[0], 0, 0), (filled[-1] + 1, *volume.shape[1:]))
-            volume, numbers = crop(volume, *cut), crop(numbers, *cut)
+        if region: volume, numbers = to_region(reorient(volume), reorient(numbers))
         if pixels:
             grid = grid_for(volume, CaseRecipe(tuple(masks), pixels))
             volume, numbers = resample(volume, like=grid), resample(numbers, like=grid, labels=True)

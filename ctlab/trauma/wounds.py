@@ -154,7 +154,7 @@ class Lessons(torch.utils.data.Dataset):
         fixed: bool = False,  # the same crops at every epoch, as they are
     ):
         self.files, self.view, self.fixed = files, view, fixed
-        bits = [np.bitwise_or.reduce(np.load(f, mmap_mode='r')[3], axis=None) for f in files]
+        bits = [] if fixed else [np.bitwise_or.reduce(np.load(f, mmap_mode='r')[3], axis=None) for f in files]
         self.holding = [[k for k, found in enumerate(bits) if found >> b & 1] for b in range(len(MAPS))]
 
     def __len__(self): return len(self.files)
@@ -162,7 +162,7 @@ class Lessons(torch.utils.data.Dataset):
     def __getitem__(self, k):
         rng = np.random.default_rng(k if self.fixed else int(torch.randint(2**31, ())))
         wanted = int(rng.integers(len(MAPS))) if rng.random() < .75 else None
-        if wanted is not None and self.holding[wanted] and not self.fixed: k = rng.choice(self.holding[wanted])
+        if wanted is not None and self.holding[wanted]: k = rng.choice(self.holding[wanted])
         whole_field = np.load(self.files[k], mmap_mode='r')
         low = self._corner(rng, whole_field, wanted)
         part = np.array(whole_field[(slice(None), *(slice(a, a + n) for a, n in zip(low, self.view)))])
@@ -215,9 +215,10 @@ def run(
     workers = 4 if torch.cuda.is_available() and settings.preset != 'tiny' else 0
 
     def train_on(learner, folder, resume):
-        chosen = torch.utils.data.RandomSampler(Lessons(learn, size.view), True, size.steps*size.batch,
+        crops = Lessons(learn, size.view)
+        chosen = torch.utils.data.RandomSampler(crops, True, size.steps*size.batch,
                                                 torch.Generator().manual_seed(settings.seed))
-        shown = torch.utils.data.DataLoader(Lessons(learn, size.view), size.batch, sampler=chosen, num_workers=workers)
+        shown = torch.utils.data.DataLoader(crops, size.batch, sampler=chosen, num_workers=workers)
         watched = torch.utils.data.DataLoader(Lessons(held, size.view, True), size.batch)
         return fit(learner, shown, watched, folder, epochs, settings.device, resume=resume, watch='')
 

@@ -4,12 +4,12 @@
 
 # %% ../../nbs/lib/core/02_files.ipynb #25fc6972
 from __future__ import annotations
-import os, platform
+import hashlib, os, platform
 from contextlib import contextmanager
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['whole', 'write_whole', 'only_one', 'sweep']
+__all__ = ['whole', 'short_hash', 'write_whole', 'only_one', 'sweep']
 
 # %% ../../nbs/lib/core/02_files.ipynb #1f9bfa21
 _HOST = platform.node() or 'here'
@@ -26,6 +26,10 @@ def whole(
         yield half
         half.replace(path)
     finally: half.unlink(missing_ok=True)
+
+def short_hash(path: str | Path) -> str:
+    "Eight letters that change with a file's bytes."
+    return hashlib.sha1(Path(path).read_bytes()).hexdigest()[:8]
 
 def write_whole(
     path: str | Path,  # its folder is made

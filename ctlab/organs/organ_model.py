@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 from ..core.anatomy import CODES
+from ..core.files import short_hash
 from ..core.settings import Settings
 from ..phantoms.synthesis import CLASSES, ORGANS, Randomness, Synthesis, body_pool, scaled
 from ..scans.volume import Volume, orientation, reorient, to_index, to_patient
@@ -84,14 +85,10 @@ def _weights_file():
     import ctlab
     return Path(ctlab.__file__).parent/'organs'/'organ_model.safetensors'
 
-def _short_hash(path):
-    import hashlib
-    return hashlib.sha1(path.read_bytes()).hexdigest()[:8]
-
 @functools.cache
 def weights_version() -> str:  # a short hash
     "Which weights come with the package."
-    return _short_hash(_weights_file())
+    return short_hash(_weights_file())
 
 def run(
     settings: Settings,
@@ -106,7 +103,7 @@ def run(
     size = SIZES[settings.preset]
     epochs, gpu = settings.epochs or size.epochs, accelerator(settings.device) == 'gpu'
     begun = _weights_file() if start == 'shipped' else Path(start) if start else None
-    rate, came_from = (size.rate/2, _short_hash(begun)) if begun else (size.rate, 'random')
+    rate, came_from = (size.rate/2, short_hash(begun)) if begun else (size.rate, 'random')
     code = code_of('phantoms.body', 'phantoms.synthesis', 'learn.training', 'learn.runs', 'organs.organ_model')
 
     @functools.cache

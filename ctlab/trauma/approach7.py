@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import nn
 from ..core.anatomy import CODES, TARGETS
-from ..core.files import whole, write_whole
+from ..core.files import short_hash, whole
 from ..core.parallel import parallel_map
 from ..core.settings import Settings
 from ..cohort.masks import upright
@@ -237,7 +237,7 @@ def plan(
 
 def weights_version(taught: dict) -> str:
     "Short name of the weights of a run of `wounds`."
-    return hashlib.sha1((taught['folder']/'weights.safetensors').read_bytes()).hexdigest()[:8]
+    return short_hash(taught['folder']/'weights.safetensors')
 
 def run(
     settings: Settings,

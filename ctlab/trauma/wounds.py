@@ -12,17 +12,25 @@ import pandas as pd
 import torch
 from torch import nn
 from ..core.anatomy import CODES, ROI_ORGANS, TARGET_ORGANS
-from ..core.files import whole
+from ..core.files import whole, write_whole
 from ..core.parallel import parallel_map
 from ..core.settings import Settings
 from ..phantoms.body import DETAILS
 from ..scans.volume import Volume, averaged, cells_around, nearest, volume_from
 
 # %% auto #0
-__all__ = ['SIZES', 'GREY_HU', 'MAPS', 'RARE', 'SOLID', 'VERSION', 'Size', 'field', 'wound_bits', 'teachers', 'WoundNet',
-           'Lessons', 'WoundLoss', 'run', 'split', 'wound_maps', 'judge_maps']
+__all__ = ['SIZES', 'GREY_HU', 'MAPS', 'RARE', 'SOLID', 'VERSION', 'Course', 'Size', 'courses', 'field', 'wound_bits', 'teachers',
+           'WoundNet', 'Lessons', 'WoundLoss', 'run', 'split', 'wound_maps', 'judge_maps']
 
 # %% ../../nbs/19_wounds.ipynb #2c1868ef
+@dataclass(frozen=True)
+class Course:
+    "One course of a training: what is shown, and what a mistake counts."
+    epochs: int
+    rate: float  # the learning rate's height
+    around: float  # share of crops around something of a map, each map as often; the others lie anywhere
+    rarity: float  # power of `RARE` that a cell counts; 0: all alike
+
 @dataclass(frozen=True)
 class Size:
     "How much of everything a preset takes."
@@ -34,14 +42,20 @@ class Size:
     widths: tuple  # channels by level
     view: tuple  # cells of what is learned from at once
     steps: int  # in an epoch
-    epochs: int
+    courses: tuple  # first find what is rare, then take back what is none
     batch: int = 2
-    rate: float = 2e-3
+
+def courses(
+    first: int,  # epochs
+    second: int,  # epochs
+) -> tuple:  # of Course
+    "Two courses: crops around what is sought, counted by its rarity; then half of them anywhere, counted almost alike."
+    return Course(first, 2e-3, .75, 1.), Course(second, 1e-3, .5, .3)
 
 SIZES = {
-    'tiny': Size(9., (40, 32, 40), 4, 2, 4.5, (8, 16, 16), (24, 24, 24), 6, 2),
-    'demo': Size(3., (112, 88, 120), 160, 3, 2.5, (24, 48, 96, 128), (48, 48, 48), 100, 50),
-    'full': Size(2., (168, 136, 184), 800, 5, 1.25, (32, 64, 128, 192), (96, 96, 96), 500, 40),
+    'tiny': Size(9., (40, 32, 40), 4, 2, 4.5, (8, 16, 16), (24, 24, 24), 6, courses(2, 1)),
+    'demo': Size(3., (112, 88, 120), 160, 3, 2.5, (24, 48, 96, 128), (48, 48, 48), 100, courses(50, 25)),
+    'full': Size(2., (168, 136, 184), 800, 5, 1.25, (32, 64, 128, 192), (96, 96, 96), 500, courses(40, 20)),
 }
 GREY_HU = (-160., 350.)
 MAPS = {
@@ -152,8 +166,9 @@ class Lessons(torch.utils.data.Dataset):
         files: list,  # from `teachers`
         view: tuple,  # cells
         fixed: bool = False,  # the same crops at every epoch, as they are
+        around: float = .75,  # share of them around something of a map
     ):
-        self.files, self.view, self.fixed = files, view, fixed
+        self.files, self.view, self.fixed, self.around = files, view, fixed, around
         bits = [] if fixed else [np.bitwise_or.reduce(np.load(f, mmap_mode='r')[3], axis=None) for f in files]
         self.holding = [[k for k, found in enumerate(bits) if found >> b & 1] for b in range(len(MAPS))]
 
@@ -161,7 +176,7 @@ class Lessons(torch.utils.data.Dataset):
 
     def __getitem__(self, k):
         rng = np.random.default_rng(k if self.fixed else int(torch.randint(2**31, ())))
-        wanted = int(rng.integers(len(MAPS))) if rng.random() < .75 else None
+        wanted = int(rng.integers(len(MAPS))) if rng.random() < self.around else None
         if wanted is not None and self.holding[wanted]: k = rng.choice(self.holding[wanted])
         whole_field = np.load(self.files[k], mmap_mode='r')
         low = self._corner(rng, whole_field, wanted)
@@ -190,11 +205,11 @@ class Lessons(torch.utils.data.Dataset):
 class WoundLoss(nn.Module):
     "MONAI's Dice, each map over the whole batch, and cross-entropy in which a cell counts the more the rarer its map."
 
-    def __init__(self):
+    def __init__(self, rarity: float = 1.):  # power of `RARE` that a cell counts
         super().__init__()
         from monai.losses import DiceLoss
         self.dice = DiceLoss(sigmoid=True, batch=True)
-        self.entropy = nn.BCEWithLogitsLoss(pos_weight=torch.tensor([RARE[m] for m in MAPS])[:, None, None, None])
+        self.entropy = nn.BCEWithLogitsLoss(pos_weight=torch.tensor([RARE[m]**rarity for m in MAPS])[:, None, None, None])
 
     def forward(self, outputs, batch):
         true = batch['wounds'].float()
@@ -211,24 +226,37 @@ def run(
     size, files = SIZES[settings.preset], teachers(settings)
     learn, held = split(files)
     bodies = lambda part: len({f.stem.partition('-')[0] for f in part})
-    epochs, code = settings.epochs or size.epochs, code_of('learn.training', 'learn.runs', 'trauma.wounds')
+    courses = [replace(c, epochs=settings.epochs or c.epochs) for c in size.courses]
+    code = code_of('learn.training', 'learn.runs', 'trauma.wounds')
     workers = 4 if torch.cuda.is_available() and settings.preset != 'tiny' else 0
 
     def train_on(learner, folder, resume):
-        crops = Lessons(learn, size.view)
+        parts = []
+        for k, course in enumerate(courses):
+            learner.loss, learner.rate, learner.schedule = WoundLoss(course.rarity), course.rate, fading(course.epochs, .1)
+            parts.append(teach(learner, course, folder/f'course{k + 1}', resume))
+        history, before = [p['history'] for p in parts], np.cumsum([0] + [c.epochs for c in courses])
+        history = pd.concat([h.assign(epoch=h['epoch'] + e) for h, e in zip(history, before)], ignore_index=True)
+        write_whole(folder/'history.csv', history.to_csv(index=False))
+        seconds = [p['seconds'] for p in parts]
+        return {'history': history, 'best': int(history['epoch'].max()), 'seconds': sum(seconds),
+                'waiting': float(np.average([p['waiting'] for p in parts], weights=np.maximum(seconds, 1e-9)))}
+
+    def teach(learner, course, folder, resume):
+        crops = Lessons(learn, size.view, around=course.around)
         chosen = torch.utils.data.RandomSampler(crops, True, size.steps*size.batch,
                                                 torch.Generator().manual_seed(settings.seed))
         shown = torch.utils.data.DataLoader(crops, size.batch, sampler=chosen, num_workers=workers)
         watched = torch.utils.data.DataLoader(Lessons(held, size.view, True), size.batch)
-        return fit(learner, shown, watched, folder, epochs, settings.device, resume=resume, watch='')
+        return fit(learner, shown, watched, folder, course.epochs, settings.device, resume=resume, watch='')
 
     def verdict(learner):
         table = judge_maps(learner.net, held)
         return table.assign(study='wounds', fold=0, split='valid', n=bodies(held)), table
 
-    learner = lambda finished: Learner(WoundNet(size.widths), WoundLoss(), size.rate, fading(epochs, .1), 1e-3)
+    learner = lambda finished: Learner(WoundNet(size.widths), WoundLoss(), decay=1e-3)
     card = {'trained on': f'{len(learn)} drawn patients of {bodies(learn)} bodies, every voxel known'}
-    facts = lambda run, predictions: {'phantom': True, 'epochs': epochs, 'size': asdict(size),
+    facts = lambda run, predictions: {'phantom': True, 'epochs': [c.epochs for c in courses], 'size': asdict(size),
                                       'fields': {'train': len(learn), 'valid': len(held)}}
     return keep_run(settings, Job('wounds', {'size': repr(size), 'code': code, 'files': files[0].parent.name}, learner,
                                   train_on, verdict, card, facts))

@@ -129,12 +129,14 @@ def _print_doctor(machine, packages, weights, data, advice):
 # %% ../../nbs/lib/doors/00_cli.ipynb #53911ff7
 @app.command()
 def phantom(
-    what: Annotated[str, typer.Argument(help='A trauma cohort: tiny (seconds), demo (minutes) or full (3,147 '
-                                        'patients, hours). Or a set for segmentation: spleen, lits, ircad, limbs.')],
+    what: Annotated[str, typer.Argument(help='A trauma cohort: tiny (seconds), demo (minutes), many (3,147 '
+                                        'patients, 64 pixels a side, an hour) or full (the same at 512, a night). Or a set for segmentation: spleen, lits, ircad, limbs.')],
     out: Annotated[Path, typer.Argument(help='Folder for the cohort; made if needed.')],
     seed: Annotated[int, typer.Option(help='Same seed, same bytes.')] = 0,
     preset: Annotated[str, typer.Option(help='Size of a set for segmentation: tiny, demo or full.')] = 'tiny',
     faults: Annotated[bool, typer.Option(help='Let some scans of a cohort have the faults of real archives.')] = True,
+    oddities: Annotated[bool, typer.Option(help='And let some be as only some scanners write them: multi-frame, '
+                                           'repeated, with localisers, gaps or a changing spacing.')] = False,
     workers: Annotated[int, typer.Option(help='Processes; 0 for one per core.')] = 0,
 ):
     """Draw a cohort of digital patients in the RSNA 2023 layout, or a set for segmentation. An interrupted one goes on where it stopped.
@@ -147,14 +149,14 @@ def phantom(
 
         ctlab phantom limbs data/limbs --preset demo
     """
-    from ctlab.phantoms.patients import PRESETS, make_cohort
+    from ctlab.phantoms.patients import ODDITIES, PRESETS, RATES, make_cohort
     from ctlab.phantoms.case_sets import KINDS, make_set
     if what not in PRESETS and what not in KINDS:
         _stop(f'there is no cohort or set {what!r}; choose from {", ".join([*PRESETS, *KINDS])}', 2)
     if preset not in PRESETS: _stop(f'there is no preset {preset!r}; choose from {", ".join(PRESETS)}', 2)
     try:
         if what in KINDS: _say(f'{KINDS[what]}: {make_set(what, out, preset, seed, workers)}'); return
-        root = make_cohort(out, what, seed, None if faults else {}, workers)
+        root = make_cohort(out, what, seed, (RATES if faults else {}) | (ODDITIES if oddities else {}), workers)
     except FileExistsError as error:
         _stop(str(error))
     series = sum(1 for _ in (root/'train_images').glob('*/*'))

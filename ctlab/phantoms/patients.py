@@ -12,7 +12,7 @@ from ..scans import nifti
 from ..core.anatomy import CODES, INJURY_NAMES, LABEL_COLUMNS, RSNA_MASK, TARGETS
 from .body import DETAILS, Canvas, draw_body
 from ..scans.dicom import SliceWriter, slice_tags
-from ..core.files import write_whole
+from ..core.files import whole, write_whole
 from .injury import draw_grades, injure
 from .acquisition import PHASES, Scan, acquire
 from ..scans.volume import Volume
@@ -20,8 +20,8 @@ from ..scans.volume import Volume
 VERSION = 1  # of the generator: a change makes older cohorts stale
 
 # %% auto #0
-__all__ = ['VERSION', 'FAULTS', 'RATES', 'ELSEWHERE', 'PRESETS', 'Slice', 'Hospital', 'Preset', 'draw_scan', 'plan_cohort',
-           'make_patient', 'make_cohort']
+__all__ = ['VERSION', 'FAULTS', 'RATES', 'ODDITIES', 'USELESS', 'ELSEWHERE', 'PRESETS', 'Slice', 'Hospital', 'Preset',
+           'draw_scan', 'plan_cohort', 'make_patient', 'make_cohort']
 
 # %% ../../nbs/lib/phantoms/03_patients.ipynb #56552c65
 FAULTS = {
@@ -38,10 +38,17 @@ FAULTS = {
     'tilt': 'the gantry was tilted by about 12°',
     'text_names': 'instance numbers follow the text order of names, not the position',
     'empty': 'the couch without a patient',
-    'wrong_part': 'chest only: no abdominal organ in the scan'}
+    'wrong_part': 'chest only: no abdominal organ in the scan',
+    'spacing': 'every second slice of the upper half left out: the spacing changes on the way',
+    'repeated': 'two acquisitions of the same places in one series',
+    'localiser': 'two localisers within the series',
+    'gap': 'a third of the slices missing in one run',
+    'multiframe': 'all slices in one enhanced multi-frame file'}
 RATES = {'sign': .06, 'monochrome1': .02, 'windows': .05, 'wrong_window': .015, 'units': .01, 'constant': .01,
          'missing': .01, 'duplicate': .01,
          'foreign': .005, 'truncated': .005, 'tilt': .01, 'text_names': .02, 'empty': .003, 'wrong_part': .007}
+ODDITIES = {'spacing': .02, 'repeated': .02, 'localiser': .02, 'gap': .01, 'multiframe': .02}  # as only some scanners write
+USELESS = ('empty', 'wrong_part', 'gap')  # for patients who have another scan
 
 # %% ../../nbs/lib/phantoms/03_patients.ipynb #beb4c310
 @dataclass
@@ -108,7 +115,28 @@ def _spoil(slices, fault, rng):
     elif fault == 'text_names':
         numbers = sorted(range(1, n + 1), key=str)
         for s, number in zip(slices, numbers): _renumber(s, number)
+    elif fault == 'spacing': slices = [s for k, s in enumerate(slices) if k < n//2 or (k - n//2)%2]
+    elif fault == 'gap': slices = slices[:n//3] + slices[n//3 + round(.36*n):]
+    elif fault == 'repeated':
+        again = [_renumber(replace(s, tags=dict(s.tags), stored=_washed_out(s.stored)), n + s.instance) for s in slices]
+        for turn, part in enumerate((slices, again), 1):
+            for s in part: s.tags |= {'AcquisitionNumber': turn, 'AcquisitionTime': f'1016{30*(turn - 1):02d}'}
+        slices = slices + again
+    elif fault == 'localiser': slices = slices + [_scout(slices, n + 1 + side, side) for side in (0, 1)]
     return slices
+
+def _washed_out(stored):
+    "What has taken up contrast, a while later."
+    return np.where(stored > 1024 + 100, stored - 30, stored).astype(np.uint16)
+
+def _scout(slices, number, side):
+    "A localiser from the front (0) or the side (1)."
+    stored = np.stack([s.stored.mean(side) for s in slices[::-1]]).astype(np.uint16)
+    tags = slices[-1].tags | {
+        'ImageType': ['ORIGINAL', 'PRIMARY', 'LOCALIZER'],
+        'ImageOrientationPatient': [*(('1', '0', '0') if side == 0 else ('0', '1', '0')), '0', '0', '-1'],
+    }
+    return _renumber(Slice(stored, tags, number), number)
 
 def _renumber(s, number):
     "Another instance number, and so another name and UID."
@@ -120,12 +148,47 @@ def _renumber(s, number):
 def _write_slices(slices, folder, scan, rng):
     "Write a series' files; names are instance numbers, as in the real download."
     folder.mkdir(parents=True)
+    if scan.fault == 'multiframe': return _write_frames(slices, folder/'1.dcm')
     writer = SliceWriter(scan.syntax)
     cut = _some(rng, len(slices), 0)[0] if scan.fault == 'truncated' else -1
     for k, s in enumerate(slices):
         path = folder/f'{s.instance}.dcm'
         writer.write(path, s.stored, s.tags)
         if k == cut: os.truncate(path, int(path.stat().st_size*.6))
+
+def _write_frames(slices, path):
+    "A series as one enhanced CT file, its frames in the order of their numbers."
+    import pydicom
+    from pydicom.uid import EnhancedCTImageStorage
+    group = lambda **values: pydicom.Sequence([_dataset(values)])
+    slices = sorted(slices, key=lambda s: s.instance)
+    with whole(path) as half:
+        SliceWriter('plain').write(half, slices[0].stored, slices[0].tags)
+        file, tags = pydicom.dcmread(half), slices[0].tags
+        for name in ('ImagePositionPatient', 'ImageOrientationPatient', 'PixelSpacing', 'SliceThickness', 'RescaleSlope',
+                     'RescaleIntercept', 'RescaleType', 'WindowCenter', 'WindowWidth'): delattr(file, name)
+        file.SOPClassUID = file.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+        file.ImageType, file.NumberOfFrames = ['ORIGINAL', 'PRIMARY', 'VOLUME', 'NONE'], len(slices)
+        file.SharedFunctionalGroupsSequence = pydicom.Sequence([_dataset({
+            'PlaneOrientationSequence': group(ImageOrientationPatient=tags['ImageOrientationPatient']),
+            'PixelMeasuresSequence': group(PixelSpacing=tags['PixelSpacing'], SliceThickness=tags['SliceThickness']),
+            'PixelValueTransformationSequence': group(RescaleSlope='1', RescaleIntercept='-1024', RescaleType='HU'),
+            'FrameVOILUTSequence': group(WindowCenter=tags['WindowCenter'], WindowWidth=tags['WindowWidth']),
+        })])
+        file.PerFrameFunctionalGroupsSequence = pydicom.Sequence([_dataset({
+            'FrameContentSequence': group(StackID='1', InStackPositionNumber=k, DimensionIndexValues=[1, k]),
+            'PlanePositionSequence': group(ImagePositionPatient=s.tags['ImagePositionPatient']),
+        }) for k, s in enumerate(slices, 1)])
+        file.PixelData = b''.join(s.stored.astype('<u2').tobytes() for s in slices)
+        file['PixelData'].VR = 'OW'
+        file.save_as(half)
+
+def _dataset(values):
+    "A dataset of keywords and values."
+    from pydicom.dataset import Dataset
+    made = Dataset()
+    for name, value in values.items(): setattr(made, name, value)
+    return made
 
 def _tilt(canvas, scan, seed, bleeding, degrees=12.):
     "A scan with a tilted gantry: slices lean, so each is resampled from an upright scan."
@@ -245,10 +308,12 @@ class Preset:
     every_fault: bool  # each fault at least once, whatever the rates
     masks: float = 1.  # share of series with masks on disk
     hospital: Hospital = Hospital()
+    series: int = 0  # exactly so many; 0 for about one and a half a patient
 
 PRESETS = {'tiny': Preset(18, 128, 4.5, (5., 5., 5., 4.), True, True),
            'demo': Preset(100, 256, 2.5, (5., 5., 5., 5., 4., 3., 2.5, 2.), True, True),
-           'full': Preset(3147, 512, 1.25, (.5, .8, 1., 1., 1.25, 1.5, 2., 2.5, 3., 5.), False, False, .044),
+           'full': Preset(3147, 512, 1.25, (.5, .8, 1., 1., 1.25, 1.5, 2., 2.5, 3., 5.), False, False, .044, series=4711),
+           'many': Preset(3147, 64, 6., (5., 5., 4., 3., 2.5), False, False, .044, series=4711),
            'elsewhere': Preset(100, 256, 2.5, (5., 4., 3., 3.), True, True, hospital=ELSEWHERE)}
 
 def draw_scan(
@@ -270,6 +335,13 @@ def _spare(grades, share, seed):
     rng = np.random.default_rng([seed, 13])
     return [{t: 'healthy' if rng.random() < share else g for t, g in patient.items()} for patient in grades]
 
+def _of_two(preset, seed):
+    "For each patient a number below a half when two scans are to be drawn: as many as make up the series wanted."
+    extra = preset.series - preset.patients
+    if not 0 <= extra <= preset.patients:
+        raise ValueError(f'{preset.patients} patients have one or two series each, which cannot make {preset.series}')
+    return 1. - np.random.default_rng([seed, 17]).permutation(np.arange(preset.patients) < extra)
+
 def plan_cohort(
     preset: str | Preset = 'tiny',  # a name of `PRESETS`, or your own
     seed: int = 0,  # same seed, same bytes
@@ -282,9 +354,10 @@ def plan_cohort(
     series_ids = iter(rng.permutation(np.arange(3, 65500))[:2*preset.patients].tolist())
     grades = draw_grades(preset.patients, seed, preset.balanced).to_dict('records')
     if preset.hospital.spared: grades = _spare(grades, preset.hospital.spared, seed)
+    two = rng.random if not preset.series else iter(_of_two(preset, seed)).__next__
     plan = []
     for number, (patient, grade) in enumerate(zip(ids, grades)):
-        scans = [(next(series_ids), draw_scan(rng, preset)) for _ in range(1 + (rng.random() < .5))]
+        scans = [(next(series_ids), draw_scan(rng, preset)) for _ in range(1 + (two() < .5))]
         plan.append({'patient': patient, 'seed': int(seed*1_000_003 + number), 'grades': grade, 'scans': sorted(scans)})
     _plan_faults(plan, preset, RATES if rates is None else rates, rng)
     return plan
@@ -302,14 +375,12 @@ def _plan_faults(plan, preset, rates, rng):
     if preset.every_fault:
         for fault in rates:
             wanted = [
-                n for n, (p, _) in enumerate(places) if fault not in ('empty', 'wrong_part') or len(p['scans']) == 2
+                n for n, (p, _) in enumerate(places) if fault not in USELESS or len(p['scans']) == 2
             ]
             free = [n for n in wanted if not chosen[n] or chosen.count(chosen[n]) > 1] 
             if fault not in chosen: chosen[free[rng.integers(len(free))]] = fault
     for (patient, k), fault in zip(places, chosen):
-        if fault in ('empty', 'wrong_part') and (
-            len(patient['scans']) == 1 or any(s.fault in ('empty', 'wrong_part') for _, s in patient['scans'])
-        ):
+        if fault in USELESS and (len(patient['scans']) == 1 or any(s.fault in USELESS for _, s in patient['scans'])):
             fault = ''
         series, scan = patient['scans'][k]
         change = {'fault': fault or ''}
@@ -384,7 +455,8 @@ def make_cohort(
     root = Path(root)
     sizes = PRESETS[preset] if isinstance(preset, str) else preset
     wanted = asdict(sizes)
-    if sizes.hospital == Hospital(): del wanted['hospital']  # so that cohorts drawn before there were others stay valid
+    for name, first in (('hospital', Hospital()), ('series', 0)):  # so that cohorts drawn before there were others stay valid
+        if getattr(sizes, name) == first: del wanted[name]
     key = json.dumps({'version': VERSION, 'preset': wanted, 'seed': seed, 'rates': RATES if rates is None else rates})
     mark = root/'truth'/'cohort.json'
     if mark.exists() and mark.read_text() == key and (root/'train_2024.csv').exists(): return root

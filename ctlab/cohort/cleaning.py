@@ -40,10 +40,22 @@ def examine(
         series, notes = dicom.choose_series(headers)
         found = dicom.geometry(series)
     except dicom.DicomError as error: return facts | {'slices': 0, 'reason': str(error)}
-    facts |= {'slices': len(found.order), 'strangers': len(headers) - len(series), 'missing': len(found.missing),
-              'duplicates': len(found.duplicates), 'tilt': round(found.tilt, 2), 'spacing': found.spacing}
-    facts |= _header_facts(series[found.order[0]]) | _numbering([series[i].instance for i in found.order])
+    facts |= {'slices': len(found.order), 'missing': len(found.missing), 'tilt': round(found.tilt, 2)}
+    facts |= _written(headers, series, found) | _header_facts(series[found.order[0]]) | _numbering([series[i].instance for i in found.order])
     return facts | _pixel_facts([series[i] for i in found.order], facts, black)
+
+def _written(headers, series, found):
+    "How the scanner laid the scan out: what is beside its slices, and how often they are there."
+    scouts = sum('LOCALIZER' in h.image_type.upper().split('\\') for h in headers)
+    takes = len(dicom.acquisitions([h for h in series if h.position is not None and h.orientation is not None]))
+    return {
+        'localisers': scouts,
+        'strangers': len(headers) - len(series) - scouts,
+        'acquisitions': takes,
+        'duplicates': len(found.duplicates) if takes == 1 else 0,
+        'spacings': len(dicom.zones(found.positions)) or 1,
+        'frames': series[0].frame is not None,
+    }
 
 def _header_facts(head):
     "What the first slice's header says."
@@ -106,6 +118,7 @@ CAUSES = {  # cause -> (remedy, or '' when nothing helps; what is meant)
     'unreadable': ('', 'no slice can be read'),
     'empty': ('', 'nobody on the couch'),
     'wrong_part': ('', 'no abdomen in the scan'),
+    'gap': ('', 'more than a quarter of the slices missing'),
     'sign': ('extend the sign', 'signed numbers whose upper bits are not filled'),
     'monochrome1': ('invert', 'stored inverted'),
     'units': ('convert to HU', 'values in another unit than HU'),
@@ -117,24 +130,31 @@ CAUSES = {  # cause -> (remedy, or '' when nothing helps; what is meant)
     'duplicate': ('keep the first', 'places with more than one slice'),
     'foreign': ('leave out', 'slices of another series'),
     'tilt': ('shift upright', 'a tilted gantry'),
-    'text_names': ('order by position', 'instance numbers that do not follow the position')}
+    'text_names': ('order by position', 'instance numbers that do not follow the position'),
+    'spacing': ('resample to the finest', 'a spacing that changes on the way'),
+    'repeated': ('read the first', 'several acquisitions of the same places'),
+    'localiser': ('leave out', 'localisers within the series'),
+    'multiframe': ('read frame by frame', 'one file for all slices')}
 
 def causes(
     facts: dict,  # from `examine`
     least_body: float = .02,  # share of a slice that a body fills at least
     most_chest: float = .8,  # share of chest slices from which a scan holds no abdomen
     least_window: float = .05,  # share of the body that a useful window shows
+    most_missing: float = .25,  # share of the places that may be without a slice
 ) -> list[str]:  # names of `CAUSES`, the gravest first
     "What is wrong with a series; empty when nothing is."
     if not facts.get('slices') or facts['unreadable'] >= facts['files']: return ['unreadable']
+    gap = facts['missing']/(facts['slices'] + facts['missing'])
     tests = {'empty': facts['body'] < least_body, 'wrong_part': facts['chest'] > most_chest, 'sign': facts['signed']
              and facts['negative'] > 0, 'monochrome1': facts['photometric'] == 'MONOCHROME1',
              'units': facts['unit'].upper() not in ('', 'HU'), 'wrong_window': facts['window'] is not None
              and facts['in_window'] < least_window and facts['body'] >= least_body,
              'windows': facts['windows'] > 1, 'constant': facts['constant'] > 0, 'truncated': facts['unreadable'] > 0,
-             'missing': facts['missing'] > 0, 'duplicate': facts['duplicates'] > 0,
+             'gap': gap > most_missing, 'missing': 0 < gap <= most_missing, 'duplicate': facts['duplicates'] > 0,
              'foreign': facts['strangers'] > 0, 'tilt': facts['tilt'] > .5, 'text_names': not facts['numbered']
-             and facts['duplicates'] == 0}
+             and facts['duplicates'] == 0, 'spacing': facts['spacings'] > 1, 'repeated': facts['acquisitions'] > 1,
+             'localiser': facts['localisers'] > 0, 'multiframe': facts['frames']}
     return [name for name in CAUSES if tests.get(name)]
 
 def decide(
@@ -181,7 +201,7 @@ def clean(
     "Examine every series of a cohort and decide about it."
     series = list_series(root)
     path = decisions_path(root, work) if work is not None else None
-    key = json.dumps([1, black, scan_black, _state(series)])
+    key = json.dumps([2, black, scan_black, _state(series)])
     if path and path.exists() and path.with_suffix('.json').exists() and path.with_suffix('.json').read_text() == key:
         return pd.read_csv(path, keep_default_na=False)
     rows = parallel_map(

@@ -57,7 +57,7 @@ def series_facts(
     workers: int = 0,
 ) -> pd.DataFrame:  # one row per series
     "What each series covers and how it was taken."
-    table = catalogue(root, work, workers)[1]
+    table = catalogue(root, work, workers).series.copy()
     table['coverage'] = table['high'] - table['low'] + table['spacing']
     table['megabytes'] = table['bytes']/1e6
     meta = Path(root)/'train_series_meta.csv'
@@ -78,7 +78,7 @@ def slice_places(
     "Where along its scan each labelled slice lies."
     marked = Path(root)/'image_level_labels.csv'
     if not marked.is_file(): return pd.DataFrame(columns=['series_id', 'injury_name', 'place'])
-    instances = catalogue(root, work)[0].dropna(subset=['position'])
+    instances = catalogue(root, work).instances(['patient_id', 'series_id', 'instance', 'position']).dropna(subset=['position'])
     ends = instances.groupby('series_id')['position'].agg(['min', 'max'])
     table = pd.read_csv(marked).merge(instances, left_on=['patient_id', 'series_id', 'instance_number'],
                                       right_on=['patient_id', 'series_id', 'instance']).join(ends, on='series_id')

@@ -17,8 +17,8 @@ from ..core.parallel import parallel_map
 VERSION = 4  # of the prepared format; a change makes older stacks stale
 
 # %% auto #0
-__all__ = ['VERSION', 'nearest_slices', 'Recipe', 'shade', 'published_picture', 'area_resize', 'stack_series', 'read_slices',
-           'Stacks', 'prepare', 'catalogue']
+__all__ = ['VERSION', 'INSTANCE', 'PART', 'nearest_slices', 'Recipe', 'shade', 'published_picture', 'area_resize', 'stack_series',
+           'read_slices', 'Stacks', 'prepare', 'Catalogue', 'catalogue']
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #22dee83d
 def nearest_slices(
@@ -286,15 +286,15 @@ class Stacks:
 
     def load(self, series_id: int) -> np.ndarray:
         "One stack, memory-mapped: only the slices you touch are read."
-        return np.load(self.folder/self._row(series_id)['stack'], mmap_mode='r')
+        return np.load(self._path(series_id), mmap_mode='r')
 
     def slices(self, series_id: int, at) -> np.ndarray:
         "Some slices of one stack."
-        return read_slices(self.folder/self._row(series_id)['stack'], at)
+        return read_slices(self._path(series_id), at)
 
     def info(self, series_id: int) -> dict:
         "What is known of one stack: positions, spacing, instances, notes."
-        return json.loads((self.folder/self._row(series_id)['stack']).with_suffix('.json').read_text())
+        return json.loads(self._path(series_id).with_suffix('.json').read_text())
 
     def place(self, series_id: int) -> dict:
         """Where the voxels of one stack lie, in LPS mm: the first of every slice, the ways of rows and columns,
@@ -302,11 +302,12 @@ class Stacks:
         info = self.info(series_id)
         return {k: info[k] for k in ('origins', 'row', 'column', 'pixel')}
 
-    def _row(self, series_id):
-        found = self.table[self.table['series_id'] == series_id]
-        if not len(found) or not found.iloc[0]['stack']:
-            raise KeyError(f'series {series_id} has no stack in {self.folder}')
-        return found.iloc[0]
+    @functools.cached_property
+    def _places(self): return dict(zip(self.table['series_id'], self.table['stack']))
+
+    def _path(self, series_id):
+        if not self._places.get(series_id): raise KeyError(f'series {series_id} has no stack in {self.folder}')
+        return self.folder/self._places[series_id]
 
     @property
     def usable(self) -> pd.DataFrame:
@@ -341,23 +342,33 @@ def prepare(
     return Stacks(folder, table)
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #c57daab1
-def _catalogue_one(task):
-    "The rows of one series."
-    row = task
+INSTANCE = {
+    'patient_id': 'int64', 'series_id': 'int64', 'file': 'string', 'instance': 'Int64', 'position': 'float64', 'rows': 'Int32',
+    'columns': 'Int32', 'bytes': 'int64', 'series_uid': 'string', 'readable': 'bool', 'reason': 'string',
+}  # what is kept of every file, and of every frame of a file of many
+PART = 50  # series in one part of the catalogue
+
+def _catalogue_part(task):
+    "Read the headers of some series and keep them; the rows of the series themselves."
+    rows, kept = task
+    if kept.exists(): return json.loads(kept.read_text())
+    found = [_catalogue_one(row) for row in rows]
+    table = pd.DataFrame([i for instances, _ in found for i in instances], columns=list(INSTANCE)).astype(INSTANCE)
+    with whole(kept.with_suffix('.parquet')) as half: table.to_parquet(half)
+    series = [s for _, s in found]
+    write_whole(kept, json.dumps(series))
+    return series
+
+def _catalogue_one(row):
+    "The rows of one series: of its files, and its own."
     with dicom.quiet_decoders(): headers, bad = dicom.read_headers(dicom.list_files(row['folder']))
-    instances = [{'patient_id': row['patient_id'], 'series_id': row['series_id'], 'file': os.path.basename(h.path),
-                  'instance': h.instance, 'position': h.position[2] if h.position else None, 'rows': h.rows,
-                  'columns': h.columns,
-                  'bytes': h.size, 'series_uid': h.series_uid, 'readable': True, 'reason': '; '.join(h.notes)}
-                  for h in headers]
-    instances += [{'patient_id': row['patient_id'], 'series_id': row['series_id'], 'file': os.path.basename(path),
-                   'bytes': 0, 'readable': False, 'reason': why} for path, why in bad]
-    return instances, {
-        'patient_id': row['patient_id'],
-        'series_id': row['series_id'],
-        'files': len(instances),
-        'unreadable': len(bad),
-    } | _series_row(headers)
+    own = {'patient_id': row['patient_id'], 'series_id': row['series_id']}
+    instances = [own | {'file': os.path.basename(h.path), 'instance': h.instance,
+                        'position': h.position[2] if h.position else None, 'rows': h.rows, 'columns': h.columns,
+                        'bytes': h.size, 'series_uid': h.series_uid, 'readable': True, 'reason': '; '.join(h.notes)}
+                 for h in headers]
+    instances += [own | {'file': os.path.basename(path), 'bytes': 0, 'readable': False, 'reason': why} for path, why in bad]
+    return instances, own | {'files': len({i['file'] for i in instances}), 'unreadable': len(bad)} | _series_row(headers)
 
 def _series_row(headers):
     "What the headers say of a series as a whole."
@@ -373,8 +384,21 @@ def _series_row(headers):
             'missing': len(found.missing), 'duplicates': len(found.duplicates), 'tilt': found.tilt,
             'syntax': head.syntax, 'photometric': head.photometric, 'stored': head.stored, 'signed': head.signed,
             'windows': len(head.windows),
-            'patient_position': head.patient_position, 'bytes': sum(h.size for h in series),
+            'patient_position': head.patient_position, 'bytes': sum({h.path: h.size for h in series}.values()),
             'reason': '; '.join(notes + found.notes)}
+
+@dataclass(frozen=True)
+class Catalogue:
+    "What the headers of a cohort say."
+    series: pd.DataFrame  # one row per series
+    parts: tuple  # files with one row per file of the cohort
+
+    def instances(self,
+        columns: list | None = None,  # names of `INSTANCE`; all when left out
+    ) -> pd.DataFrame:  # one row per file
+        "The rows of all files; at a million files ask for the columns you need."
+        if not self.parts: return pd.DataFrame(columns=columns or list(INSTANCE))
+        return pd.concat([pd.read_parquet(p, columns=columns) for p in self.parts], ignore_index=True)
 
 def catalogue(
     root: str | Path,  # a cohort in the RSNA layout
@@ -382,24 +406,21 @@ def catalogue(
     workers: int = 0,  # processes; 0 for one per core
     progress: bool = True,  # show a bar with the time left
     scheduler: str = '',  # address of a Dask scheduler; empty for this machine
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # (one row per file, one row per series)
-    "Read every header of a cohort, once."
+) -> Catalogue:
+    "Read every header of a cohort, once; what has not changed since is not read again."
     from ctlab.cohort.layout import list_series
-    listed = list_series(root)
-    folder = Path(work)/'catalogue'/Path(root).resolve().name
-    key = hashlib.sha1(
-        json.dumps(
-            [VERSION, [[r['series_id'], *_fingerprint(r['folder'])] for r in listed.to_dict('records')]]
-        ).encode()
-    ).hexdigest()
-    files = [folder/'instances.parquet', folder/'series.parquet']
-    if all(f.exists() for f in files) and (folder/'key').exists() and (folder/'key').read_text() == key:
-        return tuple(pd.read_parquet(f) for f in files)
-    rows = parallel_map(
-        _catalogue_one, listed.to_dict('records'), workers, 'reading headers' if progress else None, scheduler=scheduler
-    )
-    tables = pd.DataFrame([i for instances, _ in rows for i in instances]), pd.DataFrame([s for _, s in rows])
-    for table, path in zip(tables, files):
-        with whole(path) as half: table.to_parquet(half)
-    write_whole(folder/'key', key)
-    return tables
+    listed = list_series(root).to_dict('records')
+    folder = (Path(work)/'catalogue'/Path(root).resolve().name).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    tasks = []
+    for k in range(0, len(listed), PART):
+        rows = listed[k : k + PART]
+        state = json.dumps([VERSION, INSTANCE, [[r['series_id'], *_fingerprint(r['folder'])] for r in rows]])
+        tasks.append((rows, folder/f'{hashlib.sha1(state.encode()).hexdigest()}.json'))
+    found = parallel_map(_catalogue_part, tasks, workers, 'reading headers' if progress else None, scheduler=scheduler,
+                         there=lambda task: task[1].exists(), few=3)
+    table, kept = pd.DataFrame([row for rows in found for row in rows]), [path for _, path in tasks]
+    parts = tuple(path.with_suffix('.parquet') for path in kept)
+    for path in set(folder.glob('[!.]*')) - {*kept, *parts}: path.unlink(missing_ok=True)
+    sweep(folder)
+    return Catalogue(table, parts)

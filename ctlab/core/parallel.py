@@ -87,14 +87,23 @@ def _on_cores(work, items, workers, advance, crashed, limit):
         else: suspects += running
     return [results[k] for k in range(len(items))]
 
+def _begin(begun, threads):
+    "A worker starts; its libraries share the cores with those of the other workers."
+    from threadpoolctl import threadpool_limits
+    for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ.setdefault(name, str(threads))
+    threadpool_limits(threads)  # those that the script had loaded before
+    begun.set()
+
 def _pool(work, items, waiting, workers, results, advance, limit):
     "Work until the waiting are done or a worker fails; returns (items that were under way, what happened)."
     import time
     from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
-    begun = get_context('spawn').Event()
-    pool, running = ProcessPoolExecutor(workers, mp_context=get_context('spawn'), initializer=begun.set), {}
+    from ctlab.core.parallel import _begin  # by the name under which a worker finds it
+    spawn = get_context('spawn')
+    begun, threads = spawn.Event(), max(1, cores()//workers)
+    pool, running = ProcessPoolExecutor(workers, spawn, _begin, (begun, threads)), {}
     try:
         while waiting or running:
             while waiting and len(running) < workers:

@@ -220,6 +220,8 @@ def run(
     values: Annotated[Optional[list[str]], typer.Argument(hidden=True)] = None,
     folds: Annotated[str, typer.Option(help="Folds to run: 'all', or a list such as 0,2.")] = '',
     jobs: Annotated[int, typer.Option(help='Folds at the same time.')] = 1,
+    scheduler: Annotated[str, typer.Option(help='Address of a Dask scheduler whose workers take the folds; they and this '
+                                           'machine must share the folders.')] = '',
     out: Annotated[
         Optional[Path], typer.Option(help='Where executed notebooks go; reports/runs/notebooks when ' 'left out.')
     ] = None,
@@ -233,6 +235,8 @@ def run(
         ctlab run approach1 -p preset demo -p fold 2
 
         ctlab run approach1 --folds all --jobs 2 -p data_root /data/rsna -p preset full
+
+        ctlab run approach1 --folds all --scheduler tcp://head:8786 -p preset full
     """
     from ctlab.core.parallel import parallel_map
     from ctlab.core.settings import Settings, project_root
@@ -252,8 +256,10 @@ def run(
         )
         for k in chosen
     ]
+    if scheduler: tasks = [(n.resolve(), o.resolve(), p) for n, o, p in tasks]  # a worker stands in another folder
     results = parallel_map(
-        run_notebook, tasks, min(jobs, len(tasks)), f'{notebook.stem}, {len(tasks)} fold{"s" if len(tasks) > 1 else ""}'
+        run_notebook, tasks, min(jobs, len(tasks)), f'{notebook.stem}, {len(tasks)} fold{"s" if len(tasks) > 1 else ""}',
+        scheduler=scheduler,
     )
     for output, seconds, error in results:
         _say(f'{"failed" if error else "done"} in {seconds:.0f} s: {output}' + (f'\n{error}' if error else ''))
@@ -433,12 +439,12 @@ def prepare(
     from ctlab.cohort.stacks import Recipe, catalogue, prepare as prepare_all
     try:
         recipe = Recipe(spacing, size, window, normalise)
-        instances, _ = catalogue(root, work, workers, scheduler=scheduler)
+        listed = catalogue(root, work, workers, scheduler=scheduler).series
         stacks = prepare_all(root, work, recipe, workers, scheduler=scheduler)
     except (FileNotFoundError, ValueError, KeyError) as error: _stop(str(error))
     aside = stacks.table[stacks.table['status'] != 'prepared']
     found = {'series': len(stacks), 'prepared': len(stacks.usable), 'slices': int(stacks.table['slices'].sum()),
-             'set_aside': len(aside), 'unreadable_files': int((~instances['readable']).sum()),
+             'set_aside': len(aside), 'unreadable_files': int(listed['unreadable'].sum()) if len(listed) else 0,
              'folder': str(stacks.folder)}
     if json_:
         _say(json.dumps(found | {'reasons': dict(zip(map(str, aside['series_id']), aside['reason']))}, indent=1))

@@ -137,8 +137,8 @@ def test_work_inside_the_raw_data_is_refused(tiny):
     with pytest.raises(ValueError, match='never written to'): prepare(tiny, tiny/'train_images'/'work')
 
 
-def test_a_dask_cluster_with_a_dying_worker_gives_the_same_result(tiny, tmp_path):
-    "A real scheduler, two worker processes on loopback, one of them killed in the middle."
+def test_a_dask_cluster_in_trouble_gives_the_same_result(tiny, tmp_path):
+    "A real scheduler, three worker processes on loopback, one killed in the middle, one that cannot write a stack."
     command = [str(Path(sys.executable).with_name('dask'))]
     quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     found = tmp_path/'scheduler.json'
@@ -148,11 +148,11 @@ def test_a_dask_cluster_with_a_dying_worker_gives_the_same_result(tiny, tmp_path
         while not found.exists(): time.sleep(.1)
         worker = [*command, 'worker', '--scheduler-file', str(found), '--nthreads', '1', '--no-nanny', '--no-dashboard',
                   '--local-directory', str(tmp_path/'dask')]
-        processes += [subprocess.Popen(worker, **quiet) for _ in range(2)]
+        processes += [subprocess.Popen([*limit, *worker], **quiet) for limit in ([], [], ['prlimit', '--fsize=30000'])]
         import json, threading
         address = json.loads(found.read_text())['address']
         from distributed import Client
-        with Client(address) as client: client.wait_for_workers(2, timeout=90)
+        with Client(address) as client: client.wait_for_workers(3, timeout=90)
         threading.Timer(1.5, processes[1].kill).start()
         stacks = prepare(tiny, tmp_path/'cluster', Recipe(5., 24), progress=False, scheduler=address)
         assert len(stacks.usable) == len(stacks)

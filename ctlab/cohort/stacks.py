@@ -225,14 +225,15 @@ def _prepare_one(task):
     target = Path(folder)/str(row['patient_id'])/f"{row['series_id']}.npy"
     note, source = target.with_suffix('.json'), _fingerprint(row['folder'])
     if note.exists() and (kept := json.loads(note.read_text())).get('source') == source: return kept['summary']
-    summary, info = _summary(row), {}
+    summary, stack, info = _summary(row), None, {}
     try:
         with dicom.quiet_decoders(): stack, info = stack_series(row['folder'], recipe)
         summary |= {'slices': len(stack), 'reason': '; '.join(info['notes']), 'stack': str(target.relative_to(folder))}
-        with whole(target) as half: np.save(half, stack)
     except dicom.DicomError as error: summary |= {'status': 'set aside', 'reason': str(error)}
     except Exception as error:  # one bad scan never stops a cohort
         summary |= {'status': 'set aside', 'reason': f"{row['folder']}: {type(error).__name__}: {error}"}
+    if stack is not None:  # a disk that is full is no fault of the scan
+        with whole(target) as half: np.save(half, stack)
     text = json.dumps({'summary': summary, 'source': source, 'recipe': asdict(recipe)} | info)
     write_whole(note, text)
     return summary

@@ -4,12 +4,12 @@
 
 # %% ../../nbs/lib/core/02_files.ipynb #25fc6972
 from __future__ import annotations
-import hashlib, os, platform
+import errno, hashlib, os, platform
 from contextlib import contextmanager
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['whole', 'short_hash', 'write_whole', 'only_one', 'sweep']
+__all__ = ['whole', 'no_room', 'short_hash', 'write_whole', 'only_one', 'sweep']
 
 # %% ../../nbs/lib/core/02_files.ipynb #1f9bfa21
 _HOST = platform.node() or 'here'
@@ -26,6 +26,10 @@ def whole(
         yield half
         half.replace(path)
     finally: half.unlink(missing_ok=True)
+
+def no_room(error: OSError) -> bool:
+    "Did a write end because the disk or the quota is full?"
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or 'requested and' in str(error)  # numpy's words, without a number
 
 def short_hash(path: str | Path) -> str:
     "Eight letters that change with a file's bytes."

@@ -5,6 +5,8 @@
 # %% ../../nbs/lib/core/03_parallel.ipynb #bfb08f54
 from __future__ import annotations
 import os
+from dataclasses import dataclass
+from .files import no_room
 
 def cores() -> int:  # that this process may use
     "How many cores there are for us (a container may have fewer than the machine)."
@@ -130,15 +132,40 @@ def _pool(work, items, waiting, workers, results, advance, limit):
 def _on_cluster(work, items, scheduler, advance, crashed):
     "The map over a Dask cluster."
     from distributed import Client, KilledWorker, as_completed
+    from ctlab.core.parallel import _Full, _unless_full  # by the names under which a worker finds them
     with Client(scheduler, timeout='30s') as client:
-        futures = [client.submit(work, item, pure=False) for item in items]
-        place = {f.key: k for k, f in enumerate(futures)}
-        results = {}
-        for future in as_completed(futures):
-            k = place[future.key]
+        submit = lambda k: client.submit(_unless_full, work, items[k], pure=False)
+        place = {submit(k): k for k in range(len(items))}
+        results, under_way = {}, as_completed(list(place))
+        for future in under_way:
+            k = place[future]
             try: results[k] = future.result()
             except KilledWorker as error:
                 if crashed is None: raise RuntimeError(f'workers died on {items[k]!r}') from error
                 results[k] = crashed(items[k], 'several workers died')
-            advance()
+            if isinstance(results[k], _Full):
+                _dismiss(client, results[k])
+                place[again := submit(k)] = k
+                under_way.add(again)
+            else: advance()
         return [results[k] for k in range(len(items))]
+
+@dataclass(frozen=True)
+class _Full:
+    "What a worker answers that cannot write any more."
+    worker: str  # its address
+    reason: str
+
+def _unless_full(work, item):
+    "The result of an item, or the news that there is no room to write it."
+    try: return work(item)
+    except OSError as error:
+        if not no_room(error): raise
+        from distributed import get_worker
+        return _Full(get_worker().address, str(error))
+
+def _dismiss(client, full):
+    "Send a worker without room home; its items go to the others."
+    workers = set(client.scheduler_info(n_workers=-1)['workers'])
+    if workers <= {full.worker}: raise OSError(f'no worker is left that can write; the last one, {full.worker}: {full.reason}')
+    if full.worker in workers: client.retire_workers([full.worker])

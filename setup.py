@@ -16,7 +16,7 @@ setup(
     long_description_content_type='text/markdown',
     packages=find_packages(include=['ctlab', 'ctlab.*']), include_package_data=True, package_data={'ctlab': ['*.pyi', 'py.typed'], 'ctlab.show': ['*.js'], 'ctlab.doors': ['*.js'], 'ctlab.organs': ['*.safetensors', '*.md']},
     python_requires=f">={cfg['min_python']}", install_requires=cfg['requirements'].split(),
-    extras_require={n: cfg[f'{n}_requirements'].split() for n in ('train', 'node', 'app', 'site')},
+    extras_require={n: cfg[f'{n}_requirements'].split() for n in ('train', 'far', 'node', 'app', 'site')},
     entry_points={'console_scripts': cfg['console_scripts'].split('\n'),
                   'nbdev': [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},
     zip_safe=False)

@@ -11,9 +11,10 @@ import pandas as pd
 from ..scans import dicom
 from ..core.anatomy import window
 from .layout import list_series
+from ..core.far import name_of
 from ..core.files import write_whole
 from ..core.parallel import parallel_map
-from .stacks import area_resize, published_picture
+from .stacks import area_resize, fingerprint, published_picture
 from ..core.settings import Settings
 from ..scans.volume import Volume
 
@@ -218,13 +219,13 @@ def clean(
 
 def decisions_path(root: str | Path, work: str | Path) -> Path:
     "Where a cohort's decisions are kept."
-    return Path(work)/'cleaning'/f'{Path(root).resolve().name}.csv'
+    return Path(work)/'cleaning'/f'{name_of(root)}.csv'
 
 def _state(series):
     "Changes when series come, go or get other files."
     import hashlib
     return hashlib.sha1(
-        json.dumps([[r['series_id'], os.stat(r['folder']).st_mtime_ns] for r in series.to_dict('records')]).encode()
+        json.dumps([[r['series_id'], *fingerprint(r['folder'])] for r in series.to_dict('records')]).encode()
     ).hexdigest()
 
 # %% ../../nbs/02_cleaning.ipynb #ac6f831c

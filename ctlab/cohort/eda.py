@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ..core.anatomy import TARGETS
+from ..core.far import place, read_table
 from .labels import check_folds, grade, read_labels, stored_folds
 from .layout import list_series
 from .stacks import catalogue
@@ -60,8 +61,8 @@ def series_facts(
     table = catalogue(root, work, workers).series.copy()
     table['coverage'] = table['high'] - table['low'] + table['spacing']
     table['megabytes'] = table['bytes']/1e6
-    meta = Path(root)/'train_series_meta.csv'
-    if meta.is_file(): table = table.merge(pd.read_csv(meta).drop(columns='patient_id'), on='series_id', how='left')
+    meta = place(root)/'train_series_meta.csv'
+    if meta.is_file(): table = table.merge(read_table(meta).drop(columns='patient_id'), on='series_id', how='left')
     if 'aortic_hu' in table:
         table['phase'] = np.select(
             [table['aortic_hu'].isna(), table['aortic_hu'] >= PHASE_LIMITS[0], table['aortic_hu'] >= PHASE_LIMITS[1]],
@@ -76,11 +77,11 @@ def slice_places(
     work: str | Path,  # where the catalogue is kept
 ) -> pd.DataFrame:  # series_id, injury_name, place 0…1
     "Where along its scan each labelled slice lies."
-    marked = Path(root)/'image_level_labels.csv'
+    marked = place(root)/'image_level_labels.csv'
     if not marked.is_file(): return pd.DataFrame(columns=['series_id', 'injury_name', 'place'])
     instances = catalogue(root, work).instances(['patient_id', 'series_id', 'instance', 'position']).dropna(subset=['position'])
     ends = instances.groupby('series_id')['position'].agg(['min', 'max'])
-    table = pd.read_csv(marked).merge(instances, left_on=['patient_id', 'series_id', 'instance_number'],
+    table = read_table(marked).merge(instances, left_on=['patient_id', 'series_id', 'instance_number'],
                                       right_on=['patient_id', 'series_id', 'instance']).join(ends, on='series_id')
     return table.assign(place=(table['position'] - table['min'])/(table['max'] - table['min']))[
         ['series_id', 'injury_name', 'place']

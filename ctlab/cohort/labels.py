@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ..core.anatomy import LABEL_COLUMNS, TARGETS
+from ..core.far import name_of, place, read_table
 from ..core.files import only_one, write_whole
 from ..core.settings import Settings
 
@@ -37,7 +38,7 @@ def read_labels(
     root: str | Path,  # a cohort's folder, or one of the tables
 ) -> pd.DataFrame:  # indexed by patient_id: the 13 answers and any_injury
     "Read and check the label table of a cohort."
-    root = Path(root)
+    root = place(root)
     choices = [root] if root.suffix == '.csv' else [root/'train_2024.csv', root/'train.csv']
     path = next((p for p in choices if p.is_file()), None)
     if path is None:
@@ -50,7 +51,7 @@ def read_labels(
                 else 'expected the RSNA 2023 layout'
             )
         )
-    table = pd.read_csv(path)
+    table = read_table(path)
     if 'patient_id' not in table:
         raise ValueError(f'{path}: no column patient_id; found {", ".join(table.columns[:8])}')
     labels = table.set_index('patient_id')
@@ -100,7 +101,7 @@ def stored_folds(
     labels: pd.DataFrame,  # of the cohort
 ) -> pd.Series:  # patient -> fold
     "The folds of a cohort, kept in the work folder so that every study and every machine uses the same ones."
-    path = settings.work/'folds'/f'{settings.data.resolve().name}-{settings.n_folds}-{settings.seed}.csv'
+    path = settings.work/'folds'/f'{name_of(settings.data)}-{settings.n_folds}-{settings.seed}.csv'
     with only_one(path):
         if path.exists():
             folds = pd.read_csv(path, index_col='patient_id')['fold']

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 import pandas as pd
 from ..core.anatomy import LABEL_COLUMNS
+from ..core.far import place
 from ..core.files import only_one, write_whole
 from ..core.settings import Settings
 from ..scans.deidentify import Pseudonyms
@@ -21,7 +22,7 @@ def list_series(
     labels: pd.DataFrame | None = None,  # keep labelled patients only
 ) -> pd.DataFrame:  # patient_id, series_id, folder
     "The series of a cohort, by folder: train_images/<patient>/<series>/."
-    images = Path(root)/'train_images'
+    images = place(root)/'train_images'
     if not images.is_dir():
         raise FileNotFoundError(
             f'{root}: no folder train_images; expected train_images/<patient>/<series>/<instance>.dcm'

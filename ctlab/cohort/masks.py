@@ -12,6 +12,7 @@ import pandas as pd
 from ..scans import nifti
 from ..core.anatomy import CODES, ROI_ORGANS, RSNA_MASK
 from ..core.parallel import parallel_map
+from ..core.far import near, place
 from ..core.files import whole, write_whole
 from .stacks import Stacks
 from ..scans.volume import Volume, reorient, to_index
@@ -46,13 +47,14 @@ class OnDisk:
 
     def ready(self) -> str:
         "Why nothing can come from here; empty when something may."
-        return '' if (Path(self.root)/'segmentations').is_dir() else f'{self.root}/segmentations does not exist'
+        return '' if (place(self.root)/'segmentations').is_dir() else f'{self.root}/segmentations does not exist'
 
     def __call__(self, row: dict) -> Volume:
         "The masks of a series."
         for ending in ('.nii', '.nii.gz'):
-            path = Path(self.root)/'segmentations'/f"{row['series_id']}{ending}"
-            if path.is_file(): return from_rsna(nifti.read(path))
+            path = place(self.root)/'segmentations'/f"{row['series_id']}{ending}"
+            if path.is_file():
+                with near(path) as here: return from_rsna(nifti.read(here))
         raise NoMask(f"no segmentations/{row['series_id']}.nii")
 
 # %% ../../nbs/lib/cohort/03_masks.ipynb #be5b53f0

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from ..scans import dicom
 from ..core.anatomy import window
+from ..core import far
 from ..core.files import sweep, whole, write_whole
 from ..core.parallel import parallel_map
 
@@ -18,7 +19,7 @@ VERSION = 4  # of the prepared format; a change makes older stacks stale
 
 # %% auto #0
 __all__ = ['VERSION', 'INSTANCE', 'PART', 'nearest_slices', 'Recipe', 'shade', 'published_picture', 'area_resize', 'stack_series',
-           'read_slices', 'Stacks', 'prepare', 'Catalogue', 'catalogue']
+           'fingerprint', 'read_slices', 'Stacks', 'prepare', 'Catalogue', 'catalogue']
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #22dee83d
 def nearest_slices(
@@ -223,7 +224,7 @@ def _prepare_one(task):
     "Prepare one series unless it is there already; returns its row of the summary."
     row, folder, recipe = task
     target = Path(folder)/str(row['patient_id'])/f"{row['series_id']}.npy"
-    note, source = target.with_suffix('.json'), _fingerprint(row['folder'])
+    note, source = target.with_suffix('.json'), fingerprint(row['folder'])
     if note.exists() and (kept := json.loads(note.read_text())).get('source') == source: return kept['summary']
     summary, stack, info = _summary(row), None, {}
     try:
@@ -253,8 +254,12 @@ def _crashed(task, what):
     "The row of a series whose worker died or hung; nothing is kept, so that another decoder may try again."
     return _summary(task[0], status='set aside', reason=f"{task[0]['folder']}: {what}")
 
-def _fingerprint(folder):
+def fingerprint(folder: str | Path) -> list:
     "Number, bytes and last change of the files in a folder: other files, another fingerprint."
+    if far.is_far(folder):
+        found = far.entries(folder)
+        marks = hashlib.sha1(repr([(e.path, e.mark) for e in found]).encode()).hexdigest()
+        return [len(found), sum(e.size for e in found), marks]
     found = [entry.stat(follow_symlinks=False) for entry in os.scandir(folder)]
     return [len(found), sum(f.st_size for f in found), max((f.st_mtime_ns for f in found), default=0)]
 
@@ -326,12 +331,12 @@ def prepare(
 ) -> Stacks:  # the stacks, with what was set aside and why
     "Prepare every series of a cohort; what is there already is kept."
     from ctlab.cohort.layout import list_series
-    series, raw = list_series(root), (Path(root)/'train_images').resolve()
-    if Path(work).resolve().is_relative_to(raw):
+    series = list_series(root)
+    if not far.is_far(root) and Path(work).resolve().is_relative_to((Path(root)/'train_images').resolve()):
         raise ValueError(
             f'{work}: lies within the raw data, which is never written to; choose another folder for derived data'
         )
-    folder = (Path(work)/'stacks'/f'{Path(root).resolve().name}-{recipe.key}').resolve()
+    folder = (Path(work)/'stacks'/f'{far.name_of(root)}-{recipe.key}').resolve()
     folder.mkdir(parents=True, exist_ok=True)
     tasks = [(row, str(folder), recipe) for row in series.to_dict('records')]
     there = lambda task: (folder/str(task[0]['patient_id'])/f"{task[0]['series_id']}.json").exists()
@@ -411,12 +416,12 @@ def catalogue(
     "Read every header of a cohort, once; what has not changed since is not read again."
     from ctlab.cohort.layout import list_series
     listed = list_series(root).to_dict('records')
-    folder = (Path(work)/'catalogue'/Path(root).resolve().name).resolve()
+    folder = (Path(work)/'catalogue'/far.name_of(root)).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     tasks = []
     for k in range(0, len(listed), PART):
         rows = listed[k : k + PART]
-        state = json.dumps([VERSION, INSTANCE, [[r['series_id'], *_fingerprint(r['folder'])] for r in rows]])
+        state = json.dumps([VERSION, INSTANCE, [[r['series_id'], *fingerprint(r['folder'])] for r in rows]])
         tasks.append((rows, folder/f'{hashlib.sha1(state.encode()).hexdigest()}.json'))
     found = parallel_map(_catalogue_part, tasks, workers, 'reading headers' if progress else None, scheduler=scheduler,
                          there=lambda task: task[1].exists(), few=3)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from .far import place
 
 def project_root(
     start: str | Path | None = None,  # where to begin; the present folder when left out
@@ -32,7 +33,7 @@ PRESET_NAMES = ('tiny', 'demo', 'full')
 @dataclass(frozen=True)
 class Settings:
     "The parameters that every study shares."
-    data_root: str = ''  # a cohort in the RSNA layout; empty for phantoms
+    data_root: str = ''  # a cohort in the RSNA layout, a folder or the URL of a store; empty for phantoms
     work_dir: str = ''  # derived data
     out_dir: str = ''  # results
     preset: str = 'tiny'  # tiny, demo or full
@@ -58,11 +59,11 @@ class Settings:
     def phantom(self) -> bool:
         "Are the patients phantoms?"
         return not self.data_root or any(
-            (Path(self.data_root)/mark).exists() for mark in ('truth/cohort.json', 'phantoms.json')
+            (place(self.data_root)/mark).exists() for mark in ('truth/cohort.json', 'phantoms.json')
         )
     @property
     def data(self) -> Path:
-        return Path(self.data_root) if self.data_root else project_root()/'data'/'phantom'/self.preset
+        return place(self.data_root) if self.data_root else project_root()/'data'/'phantom'/self.preset
 
     @property
     def work(self) -> Path:

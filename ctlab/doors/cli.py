@@ -412,7 +412,7 @@ def verify(
 # %% ../../nbs/lib/doors/00_cli.ipynb #8d30f181
 @app.command()
 def prepare(
-    root: Annotated[Path, typer.Argument(help='A cohort: train_images/<patient>/<series>/<instance>.dcm. Never '
+    root: Annotated[str, typer.Argument(metavar='root', help='A cohort, a folder or a URL: train_images/<patient>/<series>/<instance>.dcm. Never '
                                          'written to.')],
     work: Annotated[Path, typer.Argument(help='Where catalogue and stacks go.')] = Path('work'),
     spacing: Annotated[float, typer.Option(help='mm between the slices kept.')] = 5.,
@@ -434,6 +434,8 @@ def prepare(
         ctlab prepare /data/rsna /scratch/work --window abdomen --workers 16
 
         ctlab prepare /data/rsna /shared/work --scheduler tcp://head:8786
+
+        ctlab prepare s3://bucket/rsna /scratch/work
     """
     import json
     from ctlab.cohort.stacks import Recipe, catalogue, prepare as prepare_all
@@ -458,7 +460,7 @@ def prepare(
 # %% ../../nbs/lib/doors/00_cli.ipynb #bf8a8e0f
 @app.command()
 def clean(
-    root: Annotated[Path, typer.Argument(help='A cohort: train_images/<patient>/<series>/<instance>.dcm.')],
+    root: Annotated[str, typer.Argument(metavar='root', help='A cohort, a folder or a URL: train_images/<patient>/<series>/<instance>.dcm.')],
     work: Annotated[Path, typer.Argument(help='Where the list of decisions goes.')] = Path('work'),
     black: Annotated[float, typer.Option(help='A slice is black from this share of zero pixels on.')] = 0.98,
     scan_black: Annotated[
@@ -541,7 +543,7 @@ def compare(
 # %% ../../nbs/lib/doors/00_cli.ipynb #703a8d2e
 @app.command()
 def predict(
-    source: Annotated[Path, typer.Argument(help='A folder with one DICOM series, or a cohort with train_images/.')],
+    source: Annotated[str, typer.Argument(help='A folder with one DICOM series, or a cohort with train_images/, also by its URL.')],
     model: Annotated[Path, typer.Option(help='A finished run: reports/runs/approach3/demo, or one of its folds.')],
     out: Annotated[Path, typer.Option(help='Folder for predictions.csv, .html and .pdf.')] = Path('predictions'),
     work: Annotated[str, typer.Option(help='Derived data; work/ when left out.')] = '',
@@ -1147,6 +1149,7 @@ def main():
 
 _EXTRAS = {
     **dict.fromkeys(('pynetdicom', 'dicomanonymizer', 'starlette', 'uvicorn'), 'node'),
+    **dict.fromkeys(('upath', 's3fs'), 'far'),
     **dict.fromkeys(('panel', 'param', 'bokeh'), 'app'),
     **dict.fromkeys(('sphinx', 'nbdev', 'execnb', 'fastcore', 'myst_nb'), 'site'),
     **dict.fromkeys(

@@ -4,10 +4,11 @@
 
 # %% ../../nbs/01_dicom.ipynb #5f345990
 from __future__ import annotations
-import contextlib, functools, logging, math, os, stat, struct, sys, warnings
+import contextlib, functools, io, logging, math, os, stat, struct, sys, warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
+from ..core import far
 from .volume import Volume
 
 log = logging.getLogger(__name__)
@@ -228,27 +229,32 @@ def read_header(
     "Read one file's header; the pixels stay on disk."
     return _read(str(path), _Repeats())
 
-def _read(path, repeats):
-    "A header, by way of the files read before where it repeats them."
-    import pydicom
-    try: file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not make us wait
-    except OSError as error: raise DicomError(f'{path}: cannot be opened ({error.strerror})') from error
+def _begun(path):
+    "(the first bytes, the size) of a file."
+    try:
+        if far.is_far(path): return far.content(path, 0, _BLOCK), far.size_of(path)
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not make us wait
+    except OSError as error: raise DicomError(f'{path}: cannot be opened ({error.strerror or error})') from error
     try:
         info = os.fstat(file)
         if not stat.S_ISREG(info.st_mode): raise DicomError(f'{path}: not a regular file')
-        if info.st_size > MAX_BYTES:
-            raise DicomError(f'{path}: {info.st_size/2**30:.1f} GiB, more than one image can hold')
-        block = os.pread(file, _BLOCK, 0)
+        return os.pread(file, _BLOCK, 0), info.st_size
     except OSError as error: raise DicomError(f'{path}: cannot be read ({error.strerror})') from error
     finally: os.close(file)
-    if (header := repeats.read(path, block, info.st_size)) is not None: return header
+
+def _read(path, repeats, begun=None):
+    "A header, by way of the files read before where it repeats them."
+    import pydicom
+    block, size = begun or _begun(path)
+    if size > MAX_BYTES: raise DicomError(f'{path}: {size/2**30:.1f} GiB, more than one image can hold')
+    if (header := repeats.read(path, block, size)) is not None: return header
     try:
-        if found := _quick(block): header = _header(path, found[0], info.st_size, found[1], found[2])
+        if found := _quick(block): header = _header(path, found[0], size, found[1], found[2])
         else:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), far.opened(path) as file:
                 warnings.simplefilter('ignore')
-                dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-                header = _header(path, dataset, info.st_size, str(getattr(dataset.file_meta, 'TransferSyntaxUID', '')))
+                dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
+                header = _header(path, dataset, size, str(getattr(dataset.file_meta, 'TransferSyntaxUID', '')))
     except pydicom.errors.InvalidDicomError as error:
         raise DicomError(f'{path}: not a DICOM file (no DICM mark after the preamble)') from error
     except Exception as error:  # hostile bytes fail in any way they like
@@ -376,24 +382,28 @@ def _decode(path, frame=None):
     import pydicom
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        dataset = pydicom.dcmread(path) if frame is None else _open_file(path, os.stat(path).st_mtime_ns)
+        dataset = _open_file.__wrapped__(path) if frame is None else _open_file(path, _changed(path))
         raw = pydicom.pixels.get_decoder(dataset.file_meta.TransferSyntaxUID).as_array(
             dataset, raw=True, index=frame or 0, correct_unused_bits=False
         )[0]
     return raw.astype(raw.dtype.newbyteorder('='), copy=False)  # big-endian files keep their order in numpy's type
 
 @functools.lru_cache(maxsize=1)
-def _open_file(path, changed):
+def _open_file(path, changed=None):
     "A file of many frames, kept while they are read one after the other."
     import pydicom
-    return pydicom.dcmread(path)
+    return pydicom.dcmread(io.BytesIO(far.content(path)) if far.is_far(path) else path)
+
+def _changed(path): return far.size_of(path) if far.is_far(path) else os.stat(path).st_mtime_ns
 
 def _quick_pixels(header):
     "Plain and RLE pixels at the place that the quick way noted; None when something is odd."
     if header.syntax not in ('1.2.840.10008.1.2.1', '1.2.840.10008.1.2.5'): return None
-    with open(header.path, 'rb') as file:
-        file.seek(header.pixels_at)
-        data = file.read()
+    if far.is_far(header.path): data = far.content(header.path, header.pixels_at)
+    else:
+        with open(header.path, 'rb') as file:
+            file.seek(header.pixels_at)
+            data = file.read()
     if len(data) < 12 or data[4:6] not in (b'OB', b'OW'): return None
     wanted, length = header.rows*header.columns*header.allocated//8, struct.unpack_from('<I', data, 8)[0]
     if header.syntax.endswith('.1'):
@@ -455,6 +465,7 @@ def list_files(
     root: str | Path,  # a folder
 ):  # yields paths, in a fixed order
     "Every regular file under a folder; links are not followed, so nothing loops or leaves the folder."
+    if far.is_far(root): yield from (e.path for e in far.entries(root)); return
     waiting = [os.fspath(root)]
     while waiting:
         try:
@@ -472,9 +483,9 @@ def frames_of(
     import pydicom
     if header.frames > MAX_FRAMES: raise DicomError(f'{header.path}: claims {header.frames} frames')
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), far.opened(header.path) as file:
             warnings.simplefilter('ignore')
-            dataset = pydicom.dcmread(header.path, stop_before_pixels=True)
+            dataset = pydicom.dcmread(file, stop_before_pixels=True)
             if 'PerFrameFunctionalGroupsSequence' not in dataset: return [header]
             own = dataset.PerFrameFunctionalGroupsSequence
             if len(own) != header.frames:
@@ -511,14 +522,19 @@ def _frame(header, k, own, shared, dataset):
         'time': str(content.get('FrameAcquisitionDateTime', '')),
         'image_type': '\\'.join(map(str, frame_type)) if frame_type else header.image_type})
 
+def _begun_far(files):
+    "The beginnings of objects and their sizes; what cannot be had is left to be asked for, and told, one by one."
+    return {p: (block, far.size_of(p)) for p, block in zip(files, far.starts(files)) if isinstance(block, bytes)}
+
 def read_headers(
     files,  # paths
 ) -> tuple[list[Header], list[tuple[str, str]]]:  # (headers, [(path, reason it was set aside)])
     "Read many headers; what cannot be read is returned with its reason."
-    good, bad, repeats = [], [], _Repeats()
+    good, bad, repeats, files = [], [], _Repeats(), [str(f) for f in files]
+    begun = _begun_far(files) if files and far.is_far(files[0]) else {}
     for path in files:
         try:
-            header = _read(str(path), repeats)
+            header = _read(path, repeats, begun.get(path))
             good += [header] if header.frames == 1 else frames_of(header)
         except DicomError as error: bad.append((str(path), str(error).removeprefix(f'{path}: ')))
     return good, bad
@@ -703,7 +719,7 @@ def read_series(
         raise ValueError(f"spacing is 'regular' or 'as stored', not {spacing!r}")
     if gaps not in ('refuse', 'mark'): raise ValueError(f"gaps is 'refuse' or 'mark', not {gaps!r}")
     listed = isinstance(source, (list, tuple))
-    if not listed and not Path(source).is_dir(): raise FileNotFoundError(f'{source}: no such folder')
+    if not listed and not far.place(source).is_dir(): raise FileNotFoundError(f'{source}: no such folder')
     headers, bad = read_headers(source if listed else list_files(source))
     if not headers:
         raise DicomError(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ..core.anatomy import LABEL_COLUMNS, LETTERS, TARGETS
+from ..core.far import place, read_table
 from ..core.files import whole, write_whole
 from ..core.settings import project_root
 
@@ -134,9 +135,9 @@ def scan_facts(
     from ctlab.scans.dicom import list_files, read_headers
     table = list_series(root).set_index('series_id')
     table = table[table.index.isin(series)]
-    path, facts = Path(root)/'train_series_meta.csv', pd.DataFrame(index=table.index)
+    path, facts = place(root)/'train_series_meta.csv', pd.DataFrame(index=table.index)
     if path.is_file():
-        meta = pd.read_csv(path).drop_duplicates('series_id').set_index('series_id').reindex(table.index)
+        meta = read_table(path).drop_duplicates('series_id').set_index('series_id').reindex(table.index)
         facts['phase'] = np.where(
             meta['aortic_hu'].isna(),
             None,

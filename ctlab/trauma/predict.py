@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ..core.anatomy import LABEL_COLUMNS, TARGETS
+from ..core.far import is_far, place
 from ..show.report import html_page
 from ..core.settings import Settings
 from .study import Samples, slices_of, with_masks
@@ -22,12 +23,13 @@ def as_cohort(
     work: str | Path,  # where the link goes
 ) -> Path:  # a cohort's folder
     "Anything to predict, in the layout of a cohort."
-    source = Path(source).resolve()
+    source = place(source) if is_far(source) else Path(source).resolve()
     if not source.is_dir():
         raise FileNotFoundError(
             f'{source}: no such folder; give a folder with one DICOM series, or a cohort with train_images/'
         )
     if (source/'train_images').is_dir(): return source
+    if is_far(source): raise FileNotFoundError(f'{source}: holds no train_images/; far away, only a whole cohort is read')
     place = Path(work)/'predict'/f"{source.name}-{hashlib.sha1(str(source).encode()).hexdigest()[:8]}"
     link = place/'train_images'/'1'/'1'
     link.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,84 @@
+"""A series in an S3 store: what crosses the line when sixty of its slices are wanted.
+
+The store is moto's server on this machine; a wire in between counts the bytes that come back, with all that HTTP adds.
+"""
+import shutil, socket, subprocess, sys, tempfile, threading, time
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class Line:
+    "A wire to a server on this machine that counts what comes back."
+
+    def __init__(self, server):
+        self.bytes, self.lock = 0, threading.Lock()
+        self.server, self.listener = server, socket.create_server(('127.0.0.1', 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try: near, _ = self.listener.accept()
+            except OSError: return
+            far = socket.create_connection(('127.0.0.1', self.server))
+            for source, target, counted in ((near, far, False), (far, near, True)):
+                threading.Thread(target=self._carry, args=(source, target, counted), daemon=True).start()
+
+    def _carry(self, source, target, counted):
+        try:
+            while data := source.recv(1 << 16):
+                if counted:
+                    with self.lock: self.bytes += len(data)
+                target.sendall(data)
+        except OSError: pass
+        for end in (source, target):
+            try: end.shutdown(socket.SHUT_RDWR)
+            except OSError: pass
+
+
+@contextmanager
+def serving():
+    "A line to an empty S3 store, to which fsspec's s3:// leads meanwhile."
+    import fsspec
+    with socket.create_server(('127.0.0.1', 0)) as free: port = free.getsockname()[1]
+    process = subprocess.Popen([Path(sys.executable).with_name('moto_server'), '-H', '127.0.0.1', '-p', str(port)],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    before = fsspec.config.conf.get('s3')
+    try:
+        for _ in range(600):
+            try: socket.create_connection(('127.0.0.1', port), 1).close(); break
+            except OSError: time.sleep(.1)
+        line = Line(port)
+        fsspec.config.conf['s3'] = {'endpoint_url': f'http://127.0.0.1:{line.port}', 'key': 'x', 'secret': 'y'}
+        yield line
+        line.listener.close()
+    finally:
+        fsspec.config.conf.pop('s3')
+        if before is not None: fsspec.config.conf['s3'] = before
+        process.kill(); process.wait()
+
+
+def main():
+    import fsspec
+    from scans import best, series
+    from ctlab.cohort.stacks import Recipe, stack_series
+    folder, recipe = series(), Recipe()
+    whole = sum(p.stat().st_size for p in folder.iterdir())
+    with serving() as line:
+        store = fsspec.filesystem('s3')
+        store.mkdir('scans')
+        store.put(str(folder), 'scans/', recursive=True)
+        def plain():
+            with tempfile.TemporaryDirectory() as here:
+                store.get(f'scans/{folder.name}', here, recursive=True)
+                stack_series(next(Path(here).rglob('*.dcm')).parent, recipe)
+        rows = [('the whole series fetched, then read', plain), ('ctlab, by its URL', lambda: stack_series(f's3://scans/{folder.name}', recipe))]
+        print(f'{len(list(folder.iterdir()))} slices of 512 x 512, {whole/1e6:.1f} MB; 60 of them kept')
+        print(f'{"":<38}{"seconds":>9}{"MB over the line":>18}{"of the whole":>14}')
+        for name, work in rows:
+            line.bytes = 0
+            seconds = best(work, 1)
+            print(f'{name:<38}{seconds:9.2f}{line.bytes/1e6:18.1f}{line.bytes/whole:14.0%}')
+
+
+if __name__ == '__main__': main()

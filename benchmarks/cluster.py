@@ -5,7 +5,7 @@
 Every way must leave the same bytes as the map over local processes. On a machine of few cores more workers are not faster;
 what is shown is that nothing is lost and what it costs.
 """
-import argparse, hashlib, json, os, shutil, signal, subprocess, sys, tempfile, threading, time
+import argparse, csv, hashlib, json, os, shutil, signal, subprocess, sys, tempfile, threading, time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -66,6 +66,7 @@ def main():
     options = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     options.add_argument('cohort', type=Path)
     options.add_argument('folder', type=Path, help='for what is prepared; emptied')
+    options.add_argument('--to', type=Path, default=Path(__file__).parents[1]/'reports'/'reference'/'cluster.csv')
     given = options.parse_args()
     rows = [('local, 2 processes', *prepared(given.cohort, given.folder, workers=2))]
     ways = [(f'Dask, {n} workers', n, '') for n in (2, 4, 8)]
@@ -80,6 +81,8 @@ def main():
             ended.set()
     print(f'{"":<46}{"seconds":>9}{"series":>8}   bytes')
     for name, seconds, series, found in rows: print(f'{name:<46}{seconds:9.1f}{series:8d}   {found}')
+    with given.to.open('w', newline='') as file:
+        csv.writer(file).writerows([('way', 'seconds', 'series', 'bytes'), *((n, round(t, 1), k, b) for n, t, k, b in rows)])
     assert len({found for *_, found in rows}) == 1, 'the bytes differ'
 
 

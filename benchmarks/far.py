@@ -2,7 +2,7 @@
 
 The store is moto's server on this machine; a wire in between counts the bytes that come back, with all that HTTP adds.
 """
-import shutil, socket, subprocess, sys, tempfile, threading, time
+import csv, socket, subprocess, sys, tempfile, threading, time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,10 +75,13 @@ def main():
         rows = [('the whole series fetched, then read', plain), ('ctlab, by its URL', lambda: stack_series(f's3://scans/{folder.name}', recipe))]
         print(f'{len(list(folder.iterdir()))} slices of 512 x 512, {whole/1e6:.1f} MB; 60 of them kept')
         print(f'{"":<38}{"seconds":>9}{"MB over the line":>18}{"of the whole":>14}')
+        found = []
         for name, work in rows:
             line.bytes = 0
-            seconds = best(work, 1)
-            print(f'{name:<38}{seconds:9.2f}{line.bytes/1e6:18.1f}{line.bytes/whole:14.0%}')
+            found.append((name, round(best(work, 1), 2), round(line.bytes/1e6, 1), round(line.bytes/whole, 3)))
+            print(f'{name:<38}{found[-1][1]:9.2f}{found[-1][2]:18.1f}{found[-1][3]:14.0%}')
+    with (Path(__file__).parents[1]/'reports'/'reference'/'far.csv').open('w', newline='') as file:
+        csv.writer(file).writerows([('way', 'seconds', 'MB over the line', 'of the whole'), *found])
 
 
 if __name__ == '__main__': main()

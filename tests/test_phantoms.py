@@ -5,7 +5,7 @@ import pandas as pd
 import pydicom
 import pytest
 from ctlab.scans import dicom, nifti
-from ctlab.phantoms.patients import FAULTS
+from ctlab.phantoms.patients import RATES
 
 #: faults that other readers handle by other rules than ours; each has its own test in the chapters
 OTHERS = ('missing', 'duplicate', 'foreign', 'truncated', 'tilt', 'sign', 'units')
@@ -60,7 +60,7 @@ def test_masks_lie_on_their_series_as_nibabel_and_simpleitk_see_them(tiny):
 
 def test_every_fault_occurs_and_none_is_written_into_the_files(tiny):
     truth = pd.read_csv(tiny/'truth'/'faults.csv', keep_default_na=False)
-    assert set(FAULTS) <= set(truth['fault'])
+    assert set(RATES) <= set(truth['fault'])
     head = pydicom.dcmread(next((tiny/'train_images').rglob('*.dcm')))
     assert not any(fault in str(head).lower() for fault in ('fault', 'phantom', 'monochrome1 '))
 

@@ -8,6 +8,7 @@
 all on the same patients and folds. Trains approach 6 where its folds are not finished yet (about an hour on two cores).
 
     python benchmarks/learnable.py [folder for learnable.csv]
+    python benchmarks/learnable.py --elsewhere [folder]      # (a) alone, on the cohort of another hospital
 """
 import sys
 from pathlib import Path
@@ -24,14 +25,53 @@ def trivial(row, stack, info, meta):
             info['positions'][0], info['positions'][-1], meta.get('aortic_hu', 0), meta.get('incomplete_organ', 0)]
 
 
-def main():
+def statistics(settings, data):
+    "(trivial statistics by patient, the scans' rows)"
+    from ctlab.cohort.layout import list_series
+    meta = pd.read_csv(settings.data/'train_series_meta.csv').set_index('series_id')
+    rows = data.table.merge(list_series(settings.data), on=['patient_id', 'series_id']).to_dict('records')
+    numbers = [trivial(r, data.stacks.load(r['series_id']), data.stacks.info(r['series_id']), meta.loc[r['series_id']]) for r in rows]
+    return pd.DataFrame(numbers).assign(patient_id=[r['patient_id'] for r in rows]).groupby('patient_id').mean(), rows
+
+
+def judged(target, y, fold, numbers):
+    "What two classifiers make of trivial statistics, each patient held out once."
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from ctlab.judge.metrics import bootstrap
+    models = {'logistic regression': make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)),
+              'random forest': RandomForestClassifier(200, min_samples_leaf=5, random_state=0)}
+    for name, model in models.items():
+        p = pd.Series(0., index=y.index)
+        for k in sorted(fold.unique()):
+            train, held = fold.index[fold != k], fold.index[fold == k]
+            p[held] = model.fit(numbers.loc[train], y[train]).predict_proba(numbers.loc[held])[:, 1]
+        yield target, f'trivial statistics, {name}', *bootstrap('auc_roc', y.to_numpy(), p.to_numpy()), len(y)
+
+
+def elsewhere(to):
+    "Trivial statistics among the patients of another hospital."
+    from ctlab.core.anatomy import TARGETS
+    from ctlab.core.settings import Settings
+    from ctlab.cohort.stacks import Recipe
+    from ctlab.trauma.study import samples
+    from ctlab.trauma.together import another
+    settings = Settings(str(another(Settings(preset='demo'))), preset='demo')
+    data = samples(settings, Recipe(5., 192))
+    numbers, _ = statistics(settings, data)
+    patients = data.table.drop_duplicates('patient_id').set_index('patient_id')
+    table = [row for t in TARGETS for row in judged(t, (patients[t] > 0).astype(int), patients['fold'], numbers)]
+    table = pd.DataFrame(table, columns=['target', 'reader', 'AUC', 'low', 'high', 'patients']).round(3)
+    print(table.to_string(index=False))
+    if to: table.to_csv(Path(to)/'learnable-elsewhere.csv', index=False)
+
+
+def main():
+    if '--elsewhere' in sys.argv: return elsewhere(next((a for a in sys.argv[1:] if not a.startswith('--')), ''))
     from ctlab.trauma import approach6
     from ctlab.core.anatomy import TARGETS
-    from ctlab.cohort.layout import list_series
     from ctlab.judge.comparison import held_out
     from ctlab.learn.inference import as_scores
     from ctlab.judge.metrics import bootstrap
@@ -45,19 +85,7 @@ def main():
             approach6.run(Settings(preset='demo', fold=fold), (data, cubes))
     learned, other = held_out(runs), settings.out/'approach5'/'demo'
     taught = held_out(other) if len(list(other.glob('fold*/config.json'))) == settings.n_folds else None
-    meta = pd.read_csv(settings.data/'train_series_meta.csv').set_index('series_id')
-    rows = data.table.merge(list_series(settings.data), on=['patient_id', 'series_id']).to_dict('records')
-    numbers = (
-        pd.DataFrame(
-            [
-                trivial(r, data.stacks.load(r['series_id']), data.stacks.info(r['series_id']), meta.loc[r['series_id']])
-                for r in rows
-            ]
-        )
-        .assign(patient_id=[r['patient_id'] for r in rows])
-        .groupby('patient_id')
-        .mean()
-    )
+    numbers, rows = statistics(settings, data)
     shares = pd.DataFrame([{'patient_id': r['patient_id'], **{n: approach6.dark_share(c) for n,
                                                               c in cubes.load(r['patient_id'], r['series_id']).items()
                                                               if n != 'trunk'}} for r in rows])
@@ -67,20 +95,7 @@ def main():
     table = []
     for target in TARGETS:
         y, fold = (patients[target] > 0).astype(int), patients['fold']
-        for name, model in (
-            (
-                'trivial statistics, logistic regression',
-                make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)),
-            ),
-            ('trivial statistics, random forest', RandomForestClassifier(200, min_samples_leaf=5, random_state=0)),
-        ):
-            p = pd.Series(0., index=y.index)
-            for k in sorted(fold.unique()):
-                train = fold.index[fold != k]
-                p[fold == k] = model.fit(numbers.loc[train], y[train]).predict_proba(
-                    numbers.loc[fold.index[fold == k]]
-                )[:, 1]
-            table.append((target, name, *bootstrap('auc_roc', y.to_numpy(), p.to_numpy()), len(y)))
+        table += judged(target, y, fold, numbers)
         if target in shares:
             have = shares[target].dropna()
             table.append(

@@ -163,3 +163,20 @@ def test_a_dask_cluster_in_trouble_gives_the_same_result(tiny, tmp_path):
     pd.testing.assert_frame_equal(here.table, stacks.table)
     strip = lambda d: {k: v for k, v in d.items() if k.endswith('.npy')}
     assert strip(digests(tmp_path/'cluster')) == strip(digests(tmp_path/'here'))
+
+
+def test_folds_as_tasks_of_a_cluster(ctlab, tmp_path):
+    "A study's folds go to Dask workers that stand in another folder."
+    import json
+    from distributed import LocalCluster
+    cell = lambda source, *tags: {'cell_type': 'code', 'id': f'c{len(source)}', 'metadata': {'tags': list(tags)} if tags else {},
+                                  'source': source, 'execution_count': None, 'outputs': []}
+    kernel = {'kernelspec': {'name': 'python3', 'display_name': 'python3', 'language': 'python'}}
+    study = tmp_path/'study.ipynb'
+    study.write_text(json.dumps({'cells': [cell('fold = 0', 'parameters'), cell('assert fold < 2, fold')],
+                                 'metadata': kernel, 'nbformat': 4, 'nbformat_minor': 5}))
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=str(tmp_path/'dask')) as cluster:
+        told = ctlab('run', study, '--folds', '0,1,2', '--scheduler', cluster.scheduler_address, '--out', tmp_path/'out')
+    assert told.returncode == 1 and told.stdout.count('done in') == 2 and told.stdout.count('failed in') == 1, told.stdout + told.stderr
+    assert sorted(p.name for p in (tmp_path/'out').iterdir()) == [
+        'study-fold0.ipynb', 'study-fold1.ipynb', 'study-fold2.failed.ipynb']

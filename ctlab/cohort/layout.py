@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 import pandas as pd
 from ..core.anatomy import LABEL_COLUMNS
-from ..core.far import place
+from ..core.far import forget, is_far, place
 from ..core.files import only_one, write_whole
 from ..core.settings import Settings
 from ..scans.deidentify import Pseudonyms
@@ -22,6 +22,7 @@ def list_series(
     labels: pd.DataFrame | None = None,  # keep labelled patients only
 ) -> pd.DataFrame:  # patient_id, series_id, folder
     "The series of a cohort, by folder: train_images/<patient>/<series>/."
+    if is_far(root): forget(root)
     images = place(root)/'train_images'
     if not images.is_dir():
         raise FileNotFoundError(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['STORES', 'HEAD', 'is_far', 'place', 'name_of', 'Entry', 'entries', 'starts', 'content', 'opened', 'size_of',
+__all__ = ['STORES', 'HEAD', 'is_far', 'place', 'name_of', 'Entry', 'entries', 'forget', 'starts', 'content', 'opened', 'size_of',
            'read_table', 'near']
 
 # %% ../../nbs/lib/core/04_far.ipynb #0eed4680
@@ -52,16 +52,18 @@ def _store(url):
 
 def entries(
     folder: str | Path,  # URL
-    fresh: bool = False,  # ask the store again, also when it was asked before
 ) -> list[Entry]:  # by name
     "Everything below a URL but what is hidden."
     store, root = _store(folder)
-    if fresh: store.invalidate_cache()
     scheme = str(folder).partition('://')[0]
     found = store.find(root, detail=True)
     return [Entry(f'{scheme}://{name.lstrip("/")}', int(f.get('size') or 0),
                   str(f.get('ETag') or f.get('etag') or f.get('LastModified') or f.get('created')))
             for name, f in sorted(found.items()) if not name.rsplit('/', 1)[-1].startswith('.')]
+
+def forget(url: str | Path) -> None:
+    "Ask a store anew for what it holds; until then it is believed to hold what it held."
+    _store(url)[0].invalidate_cache()
 
 def starts(
     paths: list[str],  # URLs of one store

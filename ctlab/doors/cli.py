@@ -130,7 +130,8 @@ def _print_doctor(machine, packages, weights, data, advice):
 @app.command()
 def phantom(
     what: Annotated[str, typer.Argument(help='A trauma cohort: tiny (seconds), demo (minutes), many (3,147 '
-                                        'patients, 64 pixels a side, an hour) or full (the same at 512, a night). Or a set for segmentation: spleen, lits, ircad, limbs.')],
+                                        'patients, 64 pixels a side, an hour) or full (the same at 512, a night). '
+                                        'Or a set for segmentation: spleen, lits, ircad, limbs.')],
     out: Annotated[Path, typer.Argument(help='Folder for the cohort; made if needed.')],
     seed: Annotated[int, typer.Option(help='Same seed, same bytes.')] = 0,
     preset: Annotated[str, typer.Option(help='Size of a set for segmentation: tiny, demo or full.')] = 'tiny',

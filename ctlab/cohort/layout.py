@@ -4,6 +4,7 @@
 
 # %% ../../nbs/lib/cohort/01_layout.ipynb #e99a8c1f
 from __future__ import annotations
+import os
 from collections import Counter
 from pathlib import Path
 import pandas as pd
@@ -23,13 +24,14 @@ def list_series(
 ) -> pd.DataFrame:  # patient_id, series_id, folder
     "The series of a cohort, by folder: train_images/<patient>/<series>/."
     if is_far(root): forget(root)
-    images = place(root)/'train_images'
+    images, path = place(root)/'train_images', str if is_far(root) else os.fspath
+    listed = (lambda folder: place(folder).iterdir()) if is_far(root) else os.scandir  # which asks the disk once for a folder
+    folders = lambda folder: [f for f in listed(folder) if f.name.isdigit() and f.is_dir()]
     if not images.is_dir():
         raise FileNotFoundError(
             f'{root}: no folder train_images; expected train_images/<patient>/<series>/<instance>.dcm'
         )
-    rows = [(int(p.name), int(s.name), str(s)) for p in images.iterdir() if p.name.isdigit() and p.is_dir()
-            for s in p.iterdir() if s.name.isdigit() and s.is_dir()]
+    rows = [(int(p.name), int(s.name), path(s)) for p in folders(images) for s in folders(path(p))]
     table = pd.DataFrame(sorted(rows), columns=['patient_id', 'series_id', 'folder'])
     return table if labels is None else table[table['patient_id'].isin(labels.index)].reset_index(drop=True)
 

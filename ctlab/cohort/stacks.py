@@ -356,11 +356,11 @@ PART = 50  # series in one part of the catalogue
 
 def _catalogue_part(task):
     "Read the headers of some series and keep them; the rows of the series themselves."
-    rows, kept = task
+    rows, kept, part = task
     if kept.exists(): return json.loads(kept.read_text())
     found = [_catalogue_one(row) for row in rows]
     table = pd.DataFrame([i for instances, _ in found for i in instances], columns=list(INSTANCE)).astype(INSTANCE)
-    with whole(kept.with_suffix('.parquet')) as half: table.to_parquet(half)
+    with whole(part) as half: table.to_parquet(half)
     series = [s for _, s in found]
     write_whole(kept, json.dumps(series))
     return series
@@ -416,17 +416,17 @@ def catalogue(
     "Read every header of a cohort, once; what has not changed since is not read again."
     from ctlab.cohort.layout import list_series
     listed = list_series(root).to_dict('records')
-    folder = (Path(work)/'catalogue'/far.name_of(root)).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    tasks = []
+    folder, tasks = (Path(work)/'catalogue'/far.name_of(root)).resolve(), []
+    if (folder/'instances.parquet').is_file(): (folder/'instances.parquet').unlink()  # of an earlier version
     for k in range(0, len(listed), PART):
         rows = listed[k : k + PART]
         state = json.dumps([VERSION, INSTANCE, [[r['series_id'], *fingerprint(r['folder'])] for r in rows]])
-        tasks.append((rows, folder/f'{hashlib.sha1(state.encode()).hexdigest()}.json'))
+        key = hashlib.sha1(state.encode()).hexdigest()
+        tasks.append((rows, folder/'parts'/f'{key}.json', folder/'instances.parquet'/f'{key}.parquet'))
     found = parallel_map(_catalogue_part, tasks, workers, 'reading headers' if progress else None, scheduler=scheduler,
                          there=lambda task: task[1].exists(), few=3)
-    table, kept = pd.DataFrame([row for rows in found for row in rows]), [path for _, path in tasks]
-    parts = tuple(path.with_suffix('.parquet') for path in kept)
-    for path in set(folder.glob('[!.]*')) - {*kept, *parts}: path.unlink(missing_ok=True)
+    table, parts = pd.DataFrame([row for rows in found for row in rows]), tuple(part for *_, part in tasks)
+    with whole(folder/'series.parquet') as half: table.to_parquet(half)
+    for path in set(folder.glob('*/[!.]*')) - {*(kept for _, kept, _ in tasks), *parts}: path.unlink(missing_ok=True)
     sweep(folder)
     return Catalogue(table, parts)

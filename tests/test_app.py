@@ -178,7 +178,7 @@ def test_a_study_is_found_at_a_peer_before_it_is_fetched(page, export, served, t
         press(page, 'Find')
         hears(page, '1 studies there')
         page.locator('.tabulator-row').locator('visible=true').last.click()
-        page.wait_for_timeout(600)
+        page.wait_for_timeout(3000)  # until the server knows the choice, also on a busy machine
         press(page, 'Fetch')
         hears(page, f"{len(list((export/'disk'/'A').iterdir()))} were there already")
         page.screenshot(path=shots/'workbench-peer.png')

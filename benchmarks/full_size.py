@@ -6,7 +6,7 @@
 Every size is a part of the same cohort: its first patients, linked. Each stage is a process of its own; its memory is that
 of the largest process in it. What is there already is not measured again.
 """
-import argparse, json, os, resource, shutil, subprocess, sys, time
+import argparse, json, os, subprocess, sys, time
 from pathlib import Path
 import numpy as np
 import pandas as pd

@@ -1,9 +1,10 @@
 "Preparing a folder full of hostile files."
-import hashlib, os, signal, subprocess, sys, time
+import hashlib, os, signal, subprocess, sys, threading, time
 from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from ctlab.scans import dicom
 from ctlab.cohort.stacks import Recipe, prepare
 
@@ -139,26 +140,12 @@ def test_work_inside_the_raw_data_is_refused(tiny):
 
 def test_a_dask_cluster_in_trouble_gives_the_same_result(tiny, tmp_path):
     "A real scheduler, three worker processes on loopback, one killed in the middle, one that cannot write a stack."
-    command = [str(Path(sys.executable).with_name('dask'))]
-    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    found = tmp_path/'scheduler.json'
-    processes = [subprocess.Popen([*command, 'scheduler', '--host', '127.0.0.1', '--port', '0', '--no-dashboard',
-                                   '--scheduler-file', str(found)], **quiet)]
-    try:
-        while not found.exists(): time.sleep(.1)
-        worker = [*command, 'worker', '--scheduler-file', str(found), '--nthreads', '1', '--no-nanny', '--no-dashboard',
-                  '--local-directory', str(tmp_path/'dask')]
-        processes += [subprocess.Popen([*limit, *worker], **quiet) for limit in ([], [], ['prlimit', '--fsize=30000'])]
-        import json, threading
-        address = json.loads(found.read_text())['address']
-        from distributed import Client
-        with Client(address) as client: client.wait_for_workers(3, timeout=90)
-        threading.Timer(1.5, processes[1].kill).start()
+    sys.path.append(str(ROOT/'benchmarks'))
+    from cluster import cluster
+    with cluster(3, tmp_path, limited=1) as (address, hands):
+        threading.Timer(1.5, hands[1].kill).start()
         stacks = prepare(tiny, tmp_path/'cluster', Recipe(5., 24), progress=False, scheduler=address)
         assert len(stacks.usable) == len(stacks)
-    finally:
-        for process in processes: process.kill()
-        for process in processes: process.wait()
     here = prepare(tiny, tmp_path/'here', Recipe(5., 24), workers=2, progress=False)
     pd.testing.assert_frame_equal(here.table, stacks.table)
     strip = lambda d: {k: v for k, v in d.items() if k.endswith('.npy')}

@@ -47,7 +47,7 @@ def examine(
 
 def _written(headers, series, found):
     "How the scanner laid the scan out: what is beside its slices, and how often they are there."
-    scouts = sum('LOCALIZER' in h.image_type.upper().split('\\') for h in headers)
+    scouts = sum(map(dicom.is_localiser, headers))
     takes = len(dicom.acquisitions([h for h in series if h.position is not None and h.orientation is not None]))
     return {
         'localisers': scouts,

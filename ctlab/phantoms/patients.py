@@ -336,11 +336,11 @@ def _spare(grades, share, seed):
     return [{t: 'healthy' if rng.random() < share else g for t, g in patient.items()} for patient in grades]
 
 def _of_two(preset, seed):
-    "For each patient a number below a half when two scans are to be drawn: as many as make up the series wanted."
+    "For each patient whether two scans are to be drawn: as many as make up the series wanted."
     extra = preset.series - preset.patients
     if not 0 <= extra <= preset.patients:
         raise ValueError(f'{preset.patients} patients have one or two series each, which cannot make {preset.series}')
-    return 1. - np.random.default_rng([seed, 17]).permutation(np.arange(preset.patients) < extra)
+    return np.random.default_rng([seed, 17]).permutation(np.arange(preset.patients) < extra)
 
 def plan_cohort(
     preset: str | Preset = 'tiny',  # a name of `PRESETS`, or your own
@@ -354,10 +354,10 @@ def plan_cohort(
     series_ids = iter(rng.permutation(np.arange(3, 65500))[:2*preset.patients].tolist())
     grades = draw_grades(preset.patients, seed, preset.balanced).to_dict('records')
     if preset.hospital.spared: grades = _spare(grades, preset.hospital.spared, seed)
-    two = rng.random if not preset.series else iter(_of_two(preset, seed)).__next__
+    two = _of_two(preset, seed) if preset.series else None
     plan = []
     for number, (patient, grade) in enumerate(zip(ids, grades)):
-        scans = [(next(series_ids), draw_scan(rng, preset)) for _ in range(1 + (two() < .5))]
+        scans = [(next(series_ids), draw_scan(rng, preset)) for _ in range(1 + (rng.random() < .5 if two is None else two[number]))]
         plan.append({'patient': patient, 'seed': int(seed*1_000_003 + number), 'grades': grade, 'scans': sorted(scans)})
     _plan_faults(plan, preset, RATES if rates is None else rates, rng)
     return plan

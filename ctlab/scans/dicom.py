@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 # %% auto #0
 __all__ = ['log', 'MAX_SIDE', 'MAX_BYTES', 'MAX_FRAMES', 'SYNTAXES', 'DicomError', 'Header', 'read_header', 'stored_values',
            'hounsfield', 'check_pixels', 'quiet_decoders', 'read_stored', 'read_pixels', 'list_files', 'frames_of',
-           'read_headers', 'group_series', 'Geometry', 'zones', 'acquisitions', 'geometry', 'choose_series',
-           'read_series', 'SliceWriter', 'write_series', 'slice_tags', 'displayed']
+           'read_headers', 'group_series', 'Geometry', 'zones', 'acquisitions', 'geometry', 'is_localiser',
+           'choose_series', 'read_series', 'SliceWriter', 'write_series', 'slice_tags', 'displayed']
 
 # %% ../../nbs/01_dicom.ipynb #2cd48ace
 class DicomError(ValueError):
@@ -382,15 +382,18 @@ def _decode(path, frame=None):
     import pydicom
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        dataset = _open_file.__wrapped__(path) if frame is None else _open_file(path, _changed(path))
+        dataset = _whole_file(path) if frame is None else _open_file(path, _changed(path))
         raw = pydicom.pixels.get_decoder(dataset.file_meta.TransferSyntaxUID).as_array(
             dataset, raw=True, index=frame or 0, correct_unused_bits=False
         )[0]
     return raw.astype(raw.dtype.newbyteorder('='), copy=False)  # big-endian files keep their order in numpy's type
 
 @functools.lru_cache(maxsize=1)
-def _open_file(path, changed=None):
+def _open_file(path, changed):
     "A file of many frames, kept while they are read one after the other."
+    return _whole_file(path)
+
+def _whole_file(path):
     import pydicom
     return pydicom.dcmread(io.BytesIO(far.content(path)) if far.is_far(path) else path)
 
@@ -688,12 +691,16 @@ def _shear(places, normal, spacing):
     return shear if np.linalg.norm(shear) > max(.002*spacing, 1e-3) else np.zeros(3)
 
 # %% ../../nbs/01_dicom.ipynb #13125f2d
+def is_localiser(header: Header) -> bool:
+    "Is it a picture to plan a scan by?"
+    return 'LOCALIZER' in header.image_type.upper().split('\\')
+
 def choose_series(
     headers: list[Header],  # of a folder
     series_uid: str | None = None,  # which one; needed when several are of size
 ) -> tuple[list[Header], list[str]]:  # (the series' headers, notes)
     "The one series of a folder."
-    pictures = [h for h in headers if 'LOCALIZER' not in h.image_type.upper().split('\\')] or headers
+    pictures = [h for h in headers if not is_localiser(h)] or headers
     scouts = [f'{len(headers) - len(pictures)} localisers left out'] if len(pictures) < len(headers) else []
     groups = [g for g in group_series(pictures) if series_uid in (None, g[0].series_uid)]
     if not groups:

@@ -19,7 +19,7 @@ from ..core.settings import Settings
 from .study import Plan, Samples, samples, train_fold, with_masks
 
 # %% auto #0
-__all__ = ['SIZES', 'Size', 'visibility', 'TripleDataset', 'SequenceNet', 'SequenceLoss', 'plan', 'run']
+__all__ = ['SIZES', 'Size', 'visibility', 'TripleDataset', 'SequenceNet', 'SequenceLoss', 'plan', 'load', 'run']
 
 # %% ../../nbs/11_approach5.ipynb #b735885a
 @dataclass(frozen=True)
@@ -209,11 +209,17 @@ def plan(
                 augment=True, dataset=lambda rows, augment=None: TripleDataset(rows, data.stacks, masks, size,
                     bool(augment)), note={'size': repr(size)})
 
+def load(
+    settings: Settings,
+) -> tuple:  # (Samples with masks, MaskStacks)
+    "The cohort as approach 5 sees it."
+    size = SIZES[settings.preset]
+    return with_masks(settings, samples(settings, Recipe(size.spacing, size.pixels)))
+
 def run(
     settings: Settings,
-    data: tuple | None = None,  # (Samples with masks, MaskStacks); loaded when left out
+    data: tuple | None = None,  # from `load`; loaded when left out
 ) -> dict:
     "Train and judge approach 5 on one fold."
-    size = SIZES[settings.preset]
-    data, masks = data or with_masks(settings, samples(settings, Recipe(size.spacing, size.pixels)))
+    data, masks = data or load(settings)
     return train_fold(settings, data, plan(settings, data, masks))

@@ -72,7 +72,11 @@ def main():
             with tempfile.TemporaryDirectory() as here:
                 store.get(f'scans/{folder.name}', here, recursive=True)
                 stack_series(next(Path(here).rglob('*.dcm')).parent, recipe)
-        rows = [('the whole series fetched, then read', plain), ('ctlab, by its URL', lambda: stack_series(f's3://scans/{folder.name}', recipe))]
+
+        rows = [
+            ('the whole series fetched, then read', plain),
+            ('ctlab, by its URL', lambda: stack_series(f's3://scans/{folder.name}', recipe)),
+        ]
         print(f'{len(list(folder.iterdir()))} slices of 512 x 512, {whole/1e6:.1f} MB; 60 of them kept')
         print(f'{"":<38}{"seconds":>9}{"MB over the line":>18}{"of the whole":>14}')
         found = []

@@ -30,7 +30,10 @@ def statistics(settings, data):
     from ctlab.cohort.layout import list_series
     meta = pd.read_csv(settings.data/'train_series_meta.csv').set_index('series_id')
     rows = data.table.merge(list_series(settings.data), on=['patient_id', 'series_id']).to_dict('records')
-    numbers = [trivial(r, data.stacks.load(r['series_id']), data.stacks.info(r['series_id']), meta.loc[r['series_id']]) for r in rows]
+    numbers = [
+        trivial(r, data.stacks.load(r['series_id']), data.stacks.info(r['series_id']), meta.loc[r['series_id']])
+        for r in rows
+    ]
     return pd.DataFrame(numbers).assign(patient_id=[r['patient_id'] for r in rows]).groupby('patient_id').mean(), rows
 
 

@@ -42,7 +42,10 @@ NIIVUE = """async (n) => {
 
 def scan():
     "A body of soft tissue, noise and bone."
-    z, y, x = (np.linspace(-1, 1, n, dtype=np.float32).reshape([-1 if a == k else 1 for a in range(3)]) for k, n in enumerate(SHAPE))
+    z, y, x = (
+        np.linspace(-1, 1, n, dtype=np.float32).reshape([-1 if a == k else 1 for a in range(3)])
+        for k, n in enumerate(SHAPE)
+    )
     inside = (y/.7)**2 + (x/.85)**2 < 1 + 0*z
     noise = np.random.default_rng(0).normal(0, 15, SHAPE).astype(np.float32)
     return volume_from(np.where(inside, 50 + 200*((y - .4)**2 + x**2 < .02) + noise, -1000).astype(np.int16), SPACING)

@@ -60,7 +60,10 @@ def test_a_cohort_in_a_store_is_the_same_cohort(both, line, tmp_path):
 def test_a_series_costs_its_headers_and_the_slices_that_are_kept(both, line, tmp_path):
     from ctlab.cohort.stacks import stack_series
     here, url = both
-    folder = max((p for p in (here/'train_images').glob('*/*') if len(list(p.iterdir())) > 50), key=lambda p: sum(f.stat().st_size for f in p.iterdir()))
+    folder = max(
+        (p for p in (here / 'train_images').glob('*/*') if len(list(p.iterdir())) > 50),
+        key=lambda p: sum(f.stat().st_size for f in p.iterdir()),
+    )
     line.bytes = 0
     stack, _ = stack_series(f'{url}/{folder.relative_to(here).as_posix()}', RECIPE)
     files = list(folder.iterdir())
@@ -81,6 +84,7 @@ def test_masks_and_a_whole_study_from_a_store(both, line, tmp_path):
 
 
 def test_what_is_not_there_is_told(line, ctlab, tmp_path):
-    with pytest.raises(FileNotFoundError, match='train_images'): prepare('s3://hospital/nothing', tmp_path, progress=False)
+    with pytest.raises(FileNotFoundError, match='train_images'):
+        prepare('s3://hospital/nothing', tmp_path, progress=False)
     told = ctlab('prepare', 'file:///etc', tmp_path)
     assert told.returncode == 1 and 'a URL begins with' in told.stdout + told.stderr

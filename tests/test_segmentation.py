@@ -131,7 +131,11 @@ def test_a_cohort_without_masks_gets_those_of_the_organ_model(tiny, tmp_path):
     patients = [int(p.name) for p in (bare/'train_images').iterdir()]
     table = pd.read_csv(next(tiny/n for n in ('train_2024.csv', 'train.csv') if (tiny/n).exists()))
     table[table['patient_id'].isin(patients)].to_csv(bare/'train.csv', index=False)
-    data, masks = load(Settings(data_root=str(bare), work_dir=str(tmp_path/'work'), out_dir=str(tmp_path/'runs'), n_folds=2, workers=1))
+    data, masks = load(
+        Settings(
+            data_root=str(bare), work_dir=str(tmp_path / 'work'), out_dir=str(tmp_path / 'runs'), n_folds=2, workers=1
+        )
+    )
     assert set(masks.table['provider']) == {'organ model'} and len(data.table) == 3
     areas = masks.areas(data.table['series_id'].iloc[0])
     assert max(areas['liver']) > 1000, 'mm² of liver in some slice'

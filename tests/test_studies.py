@@ -90,7 +90,9 @@ def predict_and_check(ctlab, tiny, tmp_path):
         page = (tmp_path/name/'predictions.html').read_text()
         assert 'Trained on phantoms' in page and 'data:image/png' in page and 'http' not in page
         sheets = (tmp_path/name/'predictions.pdf').read_bytes()
-        assert sheets.startswith(b'%PDF-') and len(re.findall(rb'/Type /Page\b', sheets)) == table['series_id'].nunique()
+        assert (
+            sheets.startswith(b'%PDF-') and len(re.findall(rb'/Type /Page\b', sheets)) == table['series_id'].nunique()
+        )
     ended = ctlab('predict', one, '--model', tmp_path/'nothing')
     assert ended.returncode == 1 and 'no finished run' in ended.stderr
 

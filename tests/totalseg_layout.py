@@ -50,7 +50,12 @@ def write_weights(home, net, labels, features):
     import torch
     from totalsegmentator.map_tasks_config import TASK_CONFIGS
     task = TASK_CONFIGS['total']['sub_modes']['fast']
-    folder = home/'weights'/'Dataset297_TotalSegmentator_total_3mm_1559subj'/f"{task['trainer']}__nnUNetPlans__3d_fullres"
+    folder = (
+        home
+        / 'weights'
+        / 'Dataset297_TotalSegmentator_total_3mm_1559subj'
+        / f"{task['trainer']}__nnUNetPlans__3d_fullres"
+    )
     (folder/'fold_0').mkdir(parents=True)
     torch.save(
         {

@@ -42,7 +42,11 @@ def examine(
         found = dicom.geometry(series)
     except dicom.DicomError as error: return facts | {'slices': 0, 'reason': str(error)}
     facts |= {'slices': len(found.order), 'missing': len(found.missing), 'tilt': round(found.tilt, 2)}
-    facts |= _written(headers, series, found) | _header_facts(series[found.order[0]]) | _numbering([series[i].instance for i in found.order])
+    facts |= (
+        _written(headers, series, found)
+        | _header_facts(series[found.order[0]])
+        | _numbering([series[i].instance for i in found.order])
+    )
     return facts | _pixel_facts([series[i] for i in found.order], facts, black)
 
 def _written(headers, series, found):

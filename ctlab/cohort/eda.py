@@ -79,7 +79,9 @@ def slice_places(
     "Where along its scan each labelled slice lies."
     marked = place(root)/'image_level_labels.csv'
     if not marked.is_file(): return pd.DataFrame(columns=['series_id', 'injury_name', 'place'])
-    instances = catalogue(root, work).instances(['patient_id', 'series_id', 'instance', 'position']).dropna(subset=['position'])
+    instances = (
+        catalogue(root, work).instances(['patient_id', 'series_id', 'instance', 'position']).dropna(subset=['position'])
+    )
     ends = instances.groupby('series_id')['position'].agg(['min', 'max'])
     table = read_table(marked).merge(instances, left_on=['patient_id', 'series_id', 'instance_number'],
                                       right_on=['patient_id', 'series_id', 'instance']).join(ends, on='series_id')

@@ -25,7 +25,9 @@ def list_series(
     "The series of a cohort, by folder: train_images/<patient>/<series>/."
     if is_far(root): forget(root)
     images, path = place(root)/'train_images', str if is_far(root) else os.fspath
-    listed = (lambda folder: place(folder).iterdir()) if is_far(root) else os.scandir  # which asks the disk once for a folder
+    listed = (
+        (lambda folder: place(folder).iterdir()) if is_far(root) else os.scandir
+    )  # which asks the disk once for a folder
     folders = lambda folder: [f for f in listed(folder) if f.name.isdigit() and f.is_dir()]
     if not images.is_dir():
         raise FileNotFoundError(

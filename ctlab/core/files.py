@@ -29,7 +29,10 @@ def whole(
 
 def no_room(error: OSError) -> bool:
     "Did a write end because the disk or the quota is full?"
-    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or 'requested and' in str(error)  # numpy's words, without a number
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or 'requested and' in str(
+        error
+    )  # numpy's words, without a number
+
 
 def short_hash(path: str | Path) -> str:
     "Eight letters that change with a file's bytes."

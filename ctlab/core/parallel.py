@@ -24,7 +24,14 @@ def progress_bar(
     from contextlib import contextmanager
     @contextmanager
     def shown():
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
         from rich.console import Console
         columns = (
             TextColumn('{task.description}'),
@@ -92,7 +99,9 @@ def _on_cores(work, items, workers, advance, crashed, limit):
 def _begin(begun, threads):
     "A worker starts; its libraries share the cores with those of the other workers."
     from threadpoolctl import threadpool_limits
-    for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ.setdefault(name, str(threads))
+
+    for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
+        os.environ.setdefault(name, str(threads))
     threadpool_limits(threads)  # those that the script had loaded before
     begun.set()
 
@@ -167,5 +176,6 @@ def _unless_full(work, item):
 def _dismiss(client, full):
     "Send a worker without room home; its items go to the others."
     workers = set(client.scheduler_info(n_workers=-1)['workers'])
-    if workers <= {full.worker}: raise OSError(f'no worker is left that can write; the last one, {full.worker}: {full.reason}')
+    if workers <= {full.worker}:
+        raise OSError(f'no worker is left that can write; the last one, {full.worker}: {full.reason}')
     if full.worker in workers: client.retire_workers([full.worker])

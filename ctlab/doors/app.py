@@ -83,7 +83,9 @@ class Brush(JSComponent):
         try:
             if 'stroke' in message:
                 points = [(float(y), float(x)) for y, x in message['stroke'][:5000]]
-                n = self.painting.stroke(int(message['at']), points, float(self.radius), int(self.number), axis=self.axis)
+                n = self.painting.stroke(
+                    int(message['at']), points, float(self.radius), int(self.number), axis=self.axis
+                )
                 self.tell(f'{n} voxels changed')
             elif 'go' in message: self.at = min(max(0, int(message['go'])), self.painting.slices(self.axis) - 1)
             elif 'undo' in message: self.back(bool(message['undo']))
@@ -289,7 +291,15 @@ class Page:
             import pandas as pd
             from ctlab.network.node import read_peer
             from ctlab.network.peers import ask
-            wanted = ('PatientID', 'PatientName', 'StudyDate', 'ModalitiesInStudy', 'StudyDescription', 'StudyInstanceUID')
+
+            wanted = (
+                'PatientID',
+                'PatientName',
+                'StudyDate',
+                'ModalitiesInStudy',
+                'StudyDescription',
+                'StudyInstanceUID',
+            )
             keys = dict.fromkeys(wanted, '') | {'PatientID': patient.value.strip() or '*'}
             rows = await asyncio.to_thread(lambda: ask(read_peer(peer.value), 'STUDY', keys))
             table = pd.DataFrame(rows[:500]).reindex(columns=wanted).fillna('')
@@ -630,11 +640,13 @@ class Page:
             pn.pane.Markdown('### Unseen data\nA scan without masks, cut above the pelvis.'),
             pn.FlexBox(at, suggest, cut_),
             place,
-            pn.pane.Markdown('### Result\nVolumes of the bones, and their Dice where a version is the truth. Surfaces and '
-                             'correction: under Masks.'),
+            pn.pane.Markdown(
+                '### Result\nVolumes of the bones, and their Dice where a version is the truth. Surfaces and '
+                'correction: under Masks.'
+            ),
             pn.FlexBox(version, truth, result),
             numbers,
-            said
+            said,
         )
 
     def trauma(self):

@@ -221,10 +221,15 @@ def run(
     values: Annotated[Optional[list[str]], typer.Argument(hidden=True)] = None,
     folds: Annotated[str, typer.Option(help="Folds to run: 'all', or a list such as 0,2.")] = '',
     jobs: Annotated[int, typer.Option(help='Folds at the same time.')] = 1,
-    scheduler: Annotated[str, typer.Option(help='Address of a Dask scheduler whose workers take the folds; they and this '
-                                           'machine must share the folders.')] = '',
+    scheduler: Annotated[
+        str,
+        typer.Option(
+            help='Address of a Dask scheduler whose workers take the folds; they and this '
+            'machine must share the folders.'
+        ),
+    ] = '',
     out: Annotated[
-        Optional[Path], typer.Option(help='Where executed notebooks go; reports/runs/notebooks when ' 'left out.')
+        Optional[Path], typer.Option(help='Where executed notebooks go; reports/runs/notebooks when left out.')
     ] = None,
 ):
     """Run a study: papermill executes its notebook with your parameters.
@@ -259,7 +264,10 @@ def run(
     ]
     if scheduler: tasks = [(n.resolve(), o.resolve(), p) for n, o, p in tasks]  # a worker stands in another folder
     results = parallel_map(
-        run_notebook, tasks, min(jobs, len(tasks)), f'{notebook.stem}, {len(tasks)} fold{"s" if len(tasks) > 1 else ""}',
+        run_notebook,
+        tasks,
+        min(jobs, len(tasks)),
+        f'{notebook.stem}, {len(tasks)} fold{"s" if len(tasks) > 1 else ""}',
         scheduler=scheduler,
     )
     for output, seconds, error in results:
@@ -413,15 +421,26 @@ def verify(
 # %% ../../nbs/lib/doors/00_cli.ipynb #8d30f181
 @app.command()
 def prepare(
-    root: Annotated[str, typer.Argument(metavar='root', help='A cohort, a folder or a URL: train_images/<patient>/<series>/<instance>.dcm. Never '
-                                         'written to.')],
+    root: Annotated[
+        str,
+        typer.Argument(
+            metavar='root',
+            help='A cohort, a folder or a URL: train_images/<patient>/<series>/<instance>.dcm. Never written to.',
+        ),
+    ],
     work: Annotated[Path, typer.Argument(help='Where catalogue and stacks go.')] = Path('work'),
-    spacing: Annotated[float, typer.Option(help='mm between the slices kept.')] = 5.,
+    spacing: Annotated[float, typer.Option(help='mm between the slices kept.')] = 5.0,
     size: Annotated[int, typer.Option(help='Pixels a side.')] = 256,
-    window: Annotated[str, typer.Option(help="soft_tissue, abdomen, liver, bone, lung, wide, or 'file' for the "
-                                        "file's first.")] = 'soft_tissue',
-    normalise: Annotated[str, typer.Option(help="window (8 bits), slice (8 bits, each slice stretched), none (16-bit "
-                                           "HU), published (the source's arithmetic).")] = 'window',
+    window: Annotated[
+        str, typer.Option(help="soft_tissue, abdomen, liver, bone, lung, wide, or 'file' for the file's first.")
+    ] = 'soft_tissue',
+    normalise: Annotated[
+        str,
+        typer.Option(
+            help="window (8 bits), slice (8 bits, each slice stretched), none (16-bit "
+            "HU), published (the source's arithmetic)."
+        ),
+    ] = 'window',
     workers: Annotated[int, typer.Option(help='Processes; 0 for one per core.')] = 0,
     scheduler: Annotated[str, typer.Option(help='Address of a Dask scheduler, such as tcp://head:8786.')] = '',
     json_: Annotated[bool, typer.Option('--json', help='Print the summary as JSON.')] = False,
@@ -461,7 +480,12 @@ def prepare(
 # %% ../../nbs/lib/doors/00_cli.ipynb #bf8a8e0f
 @app.command()
 def clean(
-    root: Annotated[str, typer.Argument(metavar='root', help='A cohort, a folder or a URL: train_images/<patient>/<series>/<instance>.dcm.')],
+    root: Annotated[
+        str,
+        typer.Argument(
+            metavar='root', help='A cohort, a folder or a URL: train_images/<patient>/<series>/<instance>.dcm.'
+        ),
+    ],
     work: Annotated[Path, typer.Argument(help='Where the list of decisions goes.')] = Path('work'),
     black: Annotated[float, typer.Option(help='A slice is black from this share of zero pixels on.')] = 0.98,
     scan_black: Annotated[
@@ -544,7 +568,9 @@ def compare(
 # %% ../../nbs/lib/doors/00_cli.ipynb #703a8d2e
 @app.command()
 def predict(
-    source: Annotated[str, typer.Argument(help='A folder with one DICOM series, or a cohort with train_images/, also by its URL.')],
+    source: Annotated[
+        str, typer.Argument(help='A folder with one DICOM series, or a cohort with train_images/, also by its URL.')
+    ],
     model: Annotated[Path, typer.Option(help='A finished run: reports/runs/approach3/demo, or one of its folds.')],
     out: Annotated[Path, typer.Option(help='Folder for predictions.csv, .html and .pdf.')] = Path('predictions'),
     work: Annotated[str, typer.Option(help='Derived data; work/ when left out.')] = '',

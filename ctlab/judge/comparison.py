@@ -45,8 +45,17 @@ def compare_masks(
     for structure, part in both.groupby(level='structure', sort=False):
         gap = (part['one'] - part['other']).to_numpy()
         low, high = np.quantile(gap[rng.integers(len(gap), size=(n, len(gap)))].mean(1), [.025, .975])
-        rows.append({'structure': structure, 'cases': len(part), 'one': part['one'].mean(), 'other': part['other'].mean(),
-                     'difference': gap.mean(), 'low': low, 'high': high})
+        rows.append(
+            {
+                'structure': structure,
+                'cases': len(part),
+                'one': part['one'].mean(),
+                'other': part['other'].mean(),
+                'difference': gap.mean(),
+                'low': low,
+                'high': high,
+            }
+        )
     return pd.DataFrame(rows)
 
 def compare(

@@ -124,7 +124,9 @@ def run(
 
     def train_on(learner, folder, resume):
         drawn, judged = makers()
-        load = lambda data: torch.utils.data.DataLoader(data, 1, num_workers=2 if gpu else 1 if settings.preset != 'tiny' else 0)
+        load = lambda data: torch.utils.data.DataLoader(
+            data, 1, num_workers=2 if gpu else 1 if settings.preset != 'tiny' else 0
+        )
         precision = 'auto' if gpu else 'bf16-mixed' if half_precision() else '32-true'
         return fit(learner, load(Drawn(drawn, size.steps)), load(Drawn(judged, max(2, size.steps//10), True)), folder,
                    epochs,
@@ -142,7 +144,16 @@ def run(
     card = {'structures': list(CLASSES), 'trained on': f'{size.bodies} drawn bodies, no patient', 'widths': size.widths}
     facts = lambda run, scores: {'phantom': True, 'epochs': epochs, 'size': asdict(size), 'randomness': asdict(how)}
     return keep_run(
-        settings, Job(name, {'size': repr(size), 'how': repr(how), 'code': code, 'start': came_from}, learner, train_on, judge, card, facts)
+        settings,
+        Job(
+            name,
+            {'size': repr(size), 'how': repr(how), 'code': code, 'start': came_from},
+            learner,
+            train_on,
+            judge,
+            card,
+            facts,
+        ),
     )
 
 def _overlaps(net, data):

@@ -10,7 +10,17 @@ from pathlib import Path
 import numpy as np
 from ..scans import nifti
 from ..core.anatomy import CODES
-from .body import DETAILS, Canvas, Habitus, draw_body, draw_habitus, ellipsoid, overlap, smooth_noise, tube
+from ctlab.phantoms.body import (
+    DETAILS,
+    Canvas,
+    Habitus,
+    draw_body,
+    draw_habitus,
+    ellipsoid,
+    overlap,
+    smooth_noise,
+    tube,
+)
 from ..core.parallel import parallel_map
 from .acquisition import Scan, acquire, outline
 from ..scans.volume import Volume, volume_from

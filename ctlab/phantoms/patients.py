@@ -47,7 +47,13 @@ FAULTS = {
 RATES = {'sign': .06, 'monochrome1': .02, 'windows': .05, 'wrong_window': .015, 'units': .01, 'constant': .01,
          'missing': .01, 'duplicate': .01,
          'foreign': .005, 'truncated': .005, 'tilt': .01, 'text_names': .02, 'empty': .003, 'wrong_part': .007}
-ODDITIES = {'spacing': .02, 'repeated': .02, 'localiser': .02, 'gap': .01, 'multiframe': .02}  # as only some scanners write
+ODDITIES = {
+    'spacing': 0.02,
+    'repeated': 0.02,
+    'localiser': 0.02,
+    'gap': 0.01,
+    'multiframe': 0.02,
+}  # as only some scanners write
 USELESS = ('empty', 'wrong_part', 'gap')  # for patients who have another scan
 
 # %% ../../nbs/lib/phantoms/03_patients.ipynb #beb4c310
@@ -165,8 +171,17 @@ def _write_frames(slices, path):
     with whole(path) as half:
         SliceWriter('plain').write(half, slices[0].stored, slices[0].tags)
         file, tags = pydicom.dcmread(half), slices[0].tags
-        for name in ('ImagePositionPatient', 'ImageOrientationPatient', 'PixelSpacing', 'SliceThickness', 'RescaleSlope',
-                     'RescaleIntercept', 'RescaleType', 'WindowCenter', 'WindowWidth'): delattr(file, name)
+        for name in (
+            'ImagePositionPatient',
+            'ImageOrientationPatient',
+            'PixelSpacing',
+            'SliceThickness',
+            'RescaleSlope',
+            'RescaleIntercept',
+            'RescaleType',
+            'WindowCenter',
+            'WindowWidth',
+        ): delattr(file, name)
         file.SOPClassUID = file.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
         file.ImageType, file.NumberOfFrames = ['ORIGINAL', 'PRIMARY', 'VOLUME', 'NONE'], len(slices)
         file.SharedFunctionalGroupsSequence = pydicom.Sequence([_dataset({
@@ -310,11 +325,15 @@ class Preset:
     hospital: Hospital = Hospital()
     series: int = 0  # exactly so many; 0 for about one and a half a patient
 
-PRESETS = {'tiny': Preset(18, 128, 4.5, (5., 5., 5., 4.), True, True),
-           'demo': Preset(100, 256, 2.5, (5., 5., 5., 5., 4., 3., 2.5, 2.), True, True),
-           'full': Preset(3147, 512, 1.25, (.5, .8, 1., 1., 1.25, 1.5, 2., 2.5, 3., 5.), False, False, .044, series=4711),
-           'many': Preset(3147, 64, 6., (5., 5., 4., 3., 2.5), False, False, .044, series=4711),
-           'elsewhere': Preset(100, 256, 2.5, (5., 4., 3., 3.), True, True, hospital=ELSEWHERE)}
+PRESETS = {
+    'tiny': Preset(18, 128, 4.5, (5.0, 5.0, 5.0, 4.0), True, True),
+    'demo': Preset(100, 256, 2.5, (5.0, 5.0, 5.0, 5.0, 4.0, 3.0, 2.5, 2.0), True, True),
+    'full': Preset(
+        3147, 512, 1.25, (0.5, 0.8, 1.0, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 5.0), False, False, 0.044, series=4711
+    ),
+    'many': Preset(3147, 64, 6.0, (5.0, 5.0, 4.0, 3.0, 2.5), False, False, 0.044, series=4711),
+    'elsewhere': Preset(100, 256, 2.5, (5.0, 4.0, 3.0, 3.0), True, True, hospital=ELSEWHERE),
+}
 
 def draw_scan(
     rng: np.random.Generator,
@@ -357,7 +376,10 @@ def plan_cohort(
     two = _of_two(preset, seed) if preset.series else None
     plan = []
     for number, (patient, grade) in enumerate(zip(ids, grades)):
-        scans = [(next(series_ids), draw_scan(rng, preset)) for _ in range(1 + (rng.random() < .5 if two is None else two[number]))]
+        scans = [
+            (next(series_ids), draw_scan(rng, preset))
+            for _ in range(1 + (rng.random() < 0.5 if two is None else two[number]))
+        ]
         plan.append({'patient': patient, 'seed': int(seed*1_000_003 + number), 'grades': grade, 'scans': sorted(scans)})
     _plan_faults(plan, preset, RATES if rates is None else rates, rng)
     return plan
@@ -455,7 +477,10 @@ def make_cohort(
     root = Path(root)
     sizes = PRESETS[preset] if isinstance(preset, str) else preset
     wanted = asdict(sizes)
-    for name, first in (('hospital', Hospital()), ('series', 0)):  # so that cohorts drawn before there were others stay valid
+    for name, first in (
+        ('hospital', Hospital()),
+        ('series', 0),
+    ):  # so that cohorts drawn before there were others stay valid
         if getattr(sizes, name) == first: del wanted[name]
     key = json.dumps({'version': VERSION, 'preset': wanted, 'seed': seed, 'rates': RATES if rates is None else rates})
     mark = root/'truth'/'cohort.json'

@@ -29,7 +29,8 @@ def as_cohort(
             f'{source}: no such folder; give a folder with one DICOM series, or a cohort with train_images/'
         )
     if (source/'train_images').is_dir(): return source
-    if is_far(source): raise FileNotFoundError(f'{source}: holds no train_images/; far away, only a whole cohort is read')
+    if is_far(source):
+        raise FileNotFoundError(f'{source}: holds no train_images/; far away, only a whole cohort is read')
     place = Path(work)/'predict'/f"{source.name}-{hashlib.sha1(str(source).encode()).hexdigest()[:8]}"
     link = place/'train_images'/'1'/'1'
     link.parent.mkdir(parents=True, exist_ok=True)
@@ -205,10 +206,15 @@ def pdf(
     config = context['configs'][0]
     about = (f"{config['study']}, {len(context['configs'])} fold(s), preset {config['preset']}; trained on "
              f"{'phantoms' if config['phantom'] else 'the RSNA 2023 cohort'}, from {config['weights']} weights")
-    with style() as plt, PdfPages(buffer := io.BytesIO(), metadata={'Title': 'ctlab predictions', 'CreationDate': None}) as pages:
+    with (
+        style() as plt,
+        PdfPages(buffer := io.BytesIO(), metadata={'Title': 'ctlab predictions', 'CreationDate': None}) as pages,
+    ):
         for k, row in enumerate(context['data'].table.head(most).to_dict('records')):
             figure = plt.figure(figsize=(8.27, 11.69), layout='none')
-            _sheet(figure, row, table[table['series_id'] == row['series_id']], lambda target: context['seen'](k, target))
+            _sheet(
+                figure, row, table[table['series_id'] == row['series_id']], lambda target: context['seen'](k, target)
+            )
             figure.text(.08, .05, f'{about}.\nResearch use only, not for diagnosis. Bars: the folds\' mean; lines: from the least to the most that a fold says.', fontsize=8)
             pages.savefig(figure)
             plt.close(figure)

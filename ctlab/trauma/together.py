@@ -38,7 +38,9 @@ def fit_scaling(
             z = z - np.logaddexp.reduce(z, 1)[:, None]
             return -(weights*(truth*z).sum(1)).sum()/weights.sum() + penalty*(x**2).sum()
 
-        best = minimize(loss, np.zeros(len(grades)), method='L-BFGS-B', bounds=[(-1.5, 2.)] + [(-3, 3)]*(len(grades) - 1)).x
+        best = minimize(
+            loss, np.zeros(len(grades)), method='L-BFGS-B', bounds=[(-1.5, 2.0)] + [(-3, 3)] * (len(grades) - 1)
+        ).x
         found[target] = (float(np.exp(best[0])), *map(float, np.r_[0, best[1:]]))
     return found
 
@@ -90,7 +92,14 @@ def nested(
         score, scaling = trials[names]
         mine = mixtures[names]
         parts.append(scaled(mine[mine['fold'] == fold], scaling))
-        chosen.append({'fold': fold, 'studies': ' + '.join(names), 'score on the other folds': score, 'temperatures': {t: round(s[0], 2) for t, s in scaling.items()}})
+        chosen.append(
+            {
+                'fold': fold,
+                'studies': ' + '.join(names),
+                'score on the other folds': score,
+                'temperatures': {t: round(s[0], 2) for t, s in scaling.items()},
+            }
+        )
     return pd.concat(parts, ignore_index=True), pd.DataFrame(chosen)
 
 # %% ../../nbs/21_together.ipynb #a72dd1d5
@@ -120,7 +129,12 @@ def another(
 ) -> Path:  # root of a cohort
     "Phantoms of another hospital."
     from ctlab.phantoms.patients import ELSEWHERE, PRESETS, make_cohort
-    size = PRESETS['elsewhere'] if settings.preset != 'tiny' else replace(PRESETS['tiny'], patients=12, every_fault=False, hospital=ELSEWHERE)
+
+    size = (
+        PRESETS['elsewhere']
+        if settings.preset != 'tiny'
+        else replace(PRESETS['tiny'], patients=12, every_fault=False, hospital=ELSEWHERE)
+    )
     return make_cohort(settings.work/'elsewhere'/settings.preset, size, settings.seed + 2, workers=settings.workers)
 
 def judge_elsewhere(
@@ -161,5 +175,16 @@ def carried(
             values.append(roc_auc(y, score, weights))
         rows.append((f'AUC {target}', *values))
     rows.append(('competition metric', *(competition_scores(labels, p, w) for p, labels, w in sides)))
-    return pd.DataFrame([{'measure': m, 'home': a[0], 'elsewhere': b[0], 'difference': b[0] - a[0],
-                          'low': np.nanquantile((b - a)[1:], .025), 'high': np.nanquantile((b - a)[1:], .975)} for m, a, b in rows])
+    return pd.DataFrame(
+        [
+            {
+                'measure': m,
+                'home': a[0],
+                'elsewhere': b[0],
+                'difference': b[0] - a[0],
+                'low': np.nanquantile((b - a)[1:], 0.025),
+                'high': np.nanquantile((b - a)[1:], 0.975),
+            }
+            for m, a, b in rows
+        ]
+    )

@@ -19,7 +19,7 @@ if [ "$before" != "$(state | sha1sum)" ]; then
 fi
 
 step 'every notebook runs'
-nbdev_test --n_workers 2 --do_print
+nbdev_test --n_workers 2 --do_print --timing
 
 step 'the site is built'
 ctlab site

@@ -12,7 +12,7 @@ from ..cohort.labels import grade
 from ..learn.inference import by_patient
 
 # %% auto #0
-__all__ = ['held_out', 'compare_masks', 'compare', 'competition_scores', 'leakage']
+__all__ = ['COMPARED', 'held_out', 'compare_masks', 'compare', 'against', 'as_page', 'competition_scores', 'leakage']
 
 # %% ../../nbs/lib/judge/02_comparison.ipynb #d1bf662a
 def held_out(
@@ -93,6 +93,33 @@ def compare(
                  'p': min(1., 2*(min((spread >= 0).sum(), (spread <= 0).sum()) + 1)/(n + 1))})
     return pd.DataFrame(rows).assign(patients=len(both))
 
+
+def against(
+    runs: str | Path,  # the folder of all studies' runs
+    preset: str,
+    study: str,  # the one
+    others: tuple,  # the others; who has not been run is told and left out
+    labels: pd.DataFrame,  # the label table
+    folds: tuple = (),  # which; all that are there when left out
+) -> pd.DataFrame:  # as `compare`, and against whom
+    "A study beside others that have judged the same patients."
+    mine, tables = held_out(Path(runs)/study/preset, folds), []
+    for other in others:
+        try: theirs = held_out(Path(runs)/other/preset, folds)
+        except FileNotFoundError: print(f'{other} has not been run at preset {preset} yet'); continue
+        tables.append(compare(mine, theirs, labels).assign(against=other))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=['against', *COMPARED])
+
+COMPARED = ['measure', 'one', 'other', 'difference', 'low', 'high', 'p', 'patients']
+
+def as_page(
+    table: pd.DataFrame,  # from `compare` or `against`
+    caption: str,
+):  # a styled table
+    "A comparison as it is shown in a chapter."
+    shown = table[[c for c in ('against', *COMPARED) if c in table]]
+    numbers = {c: '{:.3f}' for c in COMPARED[1:-1]}
+    return shown.style.format(numbers).hide(axis='index').set_caption(caption)
 
 def competition_scores(
     labels: pd.DataFrame,  # the label table

@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['log', 'SIZES', 'PLAUSIBLE', 'Size', 'organ_net', 'Drawn', 'VoxelLoss', 'half_precision', 'weights_version', 'run',
-           'shipped', 'pack', 'coarse', 'class_probabilities', 'most_probable', 'tidied', 'doubts', 'find_organs',
-           'OrganModel']
+           'shipped', 'pack', 'coarse', 'class_probabilities', 'most_probable', 'tidied', 'second_choice', 'doubts',
+           'find_organs', 'OrganModel']
 
 # %% ../../nbs/17_patients.ipynb #6bb094ec
 @dataclass(frozen=True)
@@ -277,6 +277,20 @@ def tidied(
         kept[np.isin(pieces, 1 + np.flatnonzero(sizes >= least))] = k
     return kept
 
+def second_choice(
+    probabilities: torch.Tensor,  # (1 + organs, z, y, x); the first is everything else
+    rounds: int = 3,  # a second choice may itself be a crumb
+) -> torch.Tensor:  # the same, without the first choice where it cannot be
+    "A crumb is not the organ that it was called; it is what came second."
+    p = probabilities.clone()
+    for _ in range(rounds):
+        labels = p.argmax(0).numpy().astype(np.uint8)
+        crumbs = np.nonzero((labels > 0) & (tidied(labels) == 0))
+        if not len(crumbs[0]): break
+        where = tuple(torch.from_numpy(i) for i in crumbs)
+        p[(torch.from_numpy(labels[crumbs]).long(), *where)] = 0
+    return p
+
 def doubts(
     found: Volume,  # numbers of ORGANS, upright
 ) -> list[str]:
@@ -316,7 +330,7 @@ def find_organs(
         _organs_only(class_probabilities(net, coarse(upright, 3.0*zoom), device), grid.shape)
         for zoom in (1.0, 1.08, 0.92)[: votes]
     ]
-    labels = tidied(most_probable(sum(parts)/len(parts), grid, upright))
+    labels = tidied(most_probable(second_choice(sum(parts)/len(parts)), grid, upright))
     found = Volume(labels, upright.affine)
     agreement = {}
     if votes > 1:
@@ -340,7 +354,8 @@ class OrganModel:
     "Masks by the organ model; a provider like those of `cohort.masks`, and the one that is always there."
     device: str = 'cpu'  # cpu or cuda
     name: str = 'organ model'
-    version: str = field(default_factory=lambda: weights_version())  # other weights draw other masks
+    # other weights draw other masks, and so do other rules
+    version: str = field(default_factory=lambda: f'{weights_version()}, second choice')
 
     def ready(self) -> str: return ''
 

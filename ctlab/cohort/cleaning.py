@@ -12,7 +12,7 @@ from ..scans import dicom
 from ..core.anatomy import window
 from .layout import list_series
 from ..core.far import name_of
-from ..core.files import write_whole
+from ..core.files import only_one, write_whole
 from ..core.parallel import parallel_map
 from .stacks import area_resize, fingerprint, published_picture
 from ..core.settings import Settings
@@ -207,8 +207,11 @@ def clean(
     series = list_series(root)
     path = decisions_path(root, work) if work is not None else None
     key = json.dumps([2, black, scan_black, _state(series)])
-    if path and path.exists() and path.with_suffix('.json').exists() and path.with_suffix('.json').read_text() == key:
-        return pd.read_csv(path, keep_default_na=False)
+    if path:
+        with only_one(path):  # a table and its key stay together, also where two cohorts have one name
+            known = path.with_suffix('.json')
+            if path.exists() and known.exists() and known.read_text() == key:
+                return pd.read_csv(path, keep_default_na=False)
     rows = parallel_map(
         _examine_one,
         [(row, black, scan_black) for row in series.to_dict('records')],
@@ -217,8 +220,9 @@ def clean(
     )
     table = pd.DataFrame(rows)
     if path:
-        write_whole(path, table.to_csv(index=False))
-        write_whole(path.with_suffix('.json'), key)
+        with only_one(path):
+            write_whole(path, table.to_csv(index=False))
+            write_whole(path.with_suffix('.json'), key)
     return table
 
 def decisions_path(root: str | Path, work: str | Path) -> Path:

@@ -45,8 +45,8 @@ def others(
     from ctlab.phantoms.patients import PRESETS, make_cohort
     size = replace(PRESETS[settings.preset], patients=SIZES[settings.preset].patients[-1], series=0)
     if settings.preset == 'tiny': size = replace(size, every_fault=False)
-    return replace(settings, data_root=str(make_cohort(
-        settings.work/'others'/settings.preset, size, settings.seed + 3, workers=settings.workers)))
+    place = settings.work/'cohorts'/f'others-{settings.preset}'
+    return replace(settings, data_root=str(make_cohort(place, size, settings.seed + 3, workers=settings.workers)))
 
 def sides(
     settings: Settings,

@@ -135,7 +135,7 @@ def another(
         if settings.preset != 'tiny'
         else replace(PRESETS['tiny'], patients=12, every_fault=False, hospital=ELSEWHERE)
     )
-    return make_cohort(settings.work/'elsewhere'/settings.preset, size, settings.seed + 2, workers=settings.workers)
+    return make_cohort(settings.work/'cohorts'/f'elsewhere-{settings.preset}', size, settings.seed + 2, workers=settings.workers)
 
 def judge_elsewhere(
     model: Path,  # a study's folder with its folds

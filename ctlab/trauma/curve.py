@@ -16,7 +16,7 @@ from ..cohort.labels import grade
 from .study import Plan, Samples
 
 # %% auto #0
-__all__ = ['SIZES', 'Sizes', 'Side', 'others', 'sides', 'first', 'run', 'scaled_apart', 'points', 'power_law', 'beyond']
+__all__ = ['SIZES', 'EPOCHS', 'Sizes', 'Side', 'others', 'sides', 'first', 'run', 'scaled_apart', 'points', 'power_law', 'beyond']
 
 # %% ../../nbs/23_more_patients.ipynb #82b7d74e
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ SIZES = {
     'full': Sizes((100, 200, 400, 800, 1600, 3200), 3500),
 }
 
+
+EPOCHS = {('approach5', 'demo'): 6}  # where its validation turns, on fold 0 of its own chapter
 
 @dataclass(frozen=True)
 class Side:
@@ -92,7 +94,8 @@ def run(
     from ctlab.trauma.study import fold_metrics, score_patients
     learn, judge = both
     rows, plan, shown = first(learn.samples, patients, settings.seed), learn.plan, SIZES[settings.preset].shown
-    epochs, device = settings.epochs or plan.epochs, 'cuda' if accelerator(settings.device) == 'gpu' else 'cpu'
+    epochs = settings.epochs or EPOCHS.get((study, settings.preset), plan.epochs)
+    device = 'cuda' if accelerator(settings.device) == 'gpu' else 'cpu'
 
     def learner(finished):
         net = plan.net(False if finished and settings.start != 'imagenet' else settings.pretrained)

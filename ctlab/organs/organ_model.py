@@ -19,9 +19,9 @@ from ..scans.volume import Volume, orientation, reorient, to_index, to_patient
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'SIZES', 'PLAUSIBLE', 'Size', 'organ_net', 'Drawn', 'VoxelLoss', 'half_precision', 'weights_version', 'run',
-           'shipped', 'pack', 'coarse', 'class_probabilities', 'most_probable', 'tidied', 'second_choice', 'doubts',
-           'find_organs', 'OrganModel']
+__all__ = ['log', 'SIZES', 'PLAUSIBLE', 'NOTHING', 'Size', 'organ_net', 'Drawn', 'VoxelLoss', 'half_precision', 'weights_version',
+           'run', 'shipped', 'pack', 'coarse', 'class_probabilities', 'most_probable', 'main_part', 'tidied',
+           'second_choice', 'doubts', 'find_organs', 'OrganModel']
 
 # %% ../../nbs/17_patients.ipynb #6bb094ec
 @dataclass(frozen=True)
@@ -263,13 +263,42 @@ PLAUSIBLE = {
     'bowel': (150, 5000),
 }  # mL, of an adult's whole organ
 
+NOTHING = .5  # what the likeliest of everything else counts beside an organ
+
+def main_part(
+    mask: np.ndarray,  # of an organ that is one piece
+    bridges: int = 1,  # voxels; what hangs on the rest by less than twice that is another piece
+) -> np.ndarray:
+    "The largest piece of a mask, bridges cut."
+    import cc3d
+    from scipy import ndimage
+    at = tuple(
+        slice(max(0, int(w.min()) - 1), int(w.max()) + 2) for w in np.nonzero(mask)
+    )  # with a rim, so that only the scan's end is no edge
+    box, kept = mask[at], np.zeros_like(mask)
+    core = ndimage.binary_erosion(box, iterations=bridges, border_value=1) if bridges else box
+    if not core.any(): core = box
+    pieces = cc3d.connected_components(core, connectivity=6)
+    largest = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
+    others = (pieces > 0) & ~largest
+    if others.any():  # every voxel belongs to the piece that is nearer
+        distance = ndimage.distance_transform_edt
+        box = box & (distance(~largest) <= distance(~others))
+    parts = cc3d.connected_components(box, connectivity=6)
+    kept[at] = parts == np.bincount(parts[largest]).argmax()
+    return kept
+
 def tidied(
     labels: np.ndarray,  # numbers of ORGANS
+    bridges: int = 0,  # voxels; see `main_part`
 ) -> np.ndarray:
     "The largest piece of each organ; of aorta and bowel all that are not crumbs."
     import cc3d
     kept = np.zeros_like(labels)
     for k, organ in enumerate(ORGANS, 1):
+        if bridges and organ not in ('aorta', 'bowel'):
+            if (labels == k).any(): kept[main_part(labels == k, bridges)] = k
+            continue
         pieces = cc3d.connected_components(labels == k, connectivity=6)
         sizes = np.bincount(pieces.ravel())[1:]
         if not len(sizes): continue
@@ -285,7 +314,7 @@ def second_choice(
     p = probabilities.clone()
     for _ in range(rounds):
         labels = p.argmax(0).numpy().astype(np.uint8)
-        crumbs = np.nonzero((labels > 0) & (tidied(labels) == 0))
+        crumbs = np.nonzero((labels > 0) & (tidied(labels, 1) == 0))
         if not len(crumbs[0]): break
         where = tuple(torch.from_numpy(i) for i in crumbs)
         p[(torch.from_numpy(labels[crumbs]).long(), *where)] = 0
@@ -330,7 +359,9 @@ def find_organs(
         _organs_only(class_probabilities(net, coarse(upright, 3.0*zoom), device), grid.shape)
         for zoom in (1.0, 1.08, 0.92)[: votes]
     ]
-    labels = tidied(most_probable(second_choice(sum(parts)/len(parts)), grid, upright))
+    mean = sum(parts)/len(parts)
+    mean[0] *= NOTHING
+    labels = tidied(most_probable(second_choice(mean), grid, upright))
     found = Volume(labels, upright.affine)
     agreement = {}
     if votes > 1:
@@ -355,7 +386,7 @@ class OrganModel:
     device: str = 'cpu'  # cpu or cuda
     name: str = 'organ model'
     # other weights draw other masks, and so do other rules
-    version: str = field(default_factory=lambda: f'{weights_version()}, second choice')
+    version: str = field(default_factory=lambda: f'{weights_version()}, second choice, no bridges')
 
     def ready(self) -> str: return ''
 

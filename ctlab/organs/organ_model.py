@@ -19,9 +19,9 @@ from ..scans.volume import Volume, orientation, reorient, to_index, to_patient
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'SIZES', 'PLAUSIBLE', 'NOTHING', 'Size', 'organ_net', 'Drawn', 'VoxelLoss', 'half_precision', 'weights_version',
-           'run', 'shipped', 'pack', 'coarse', 'class_probabilities', 'most_probable', 'main_part', 'tidied',
-           'second_choice', 'doubts', 'find_organs', 'OrganModel']
+__all__ = ['log', 'SIZES', 'PLAUSIBLE', 'NOTHING', 'MANY', 'Size', 'organ_net', 'Drawn', 'VoxelLoss', 'half_precision',
+           'weights_version', 'run', 'shipped', 'pack', 'coarse', 'class_probabilities', 'most_probable', 'main_part',
+           'no_crumbs', 'tidied', 'second_choice', 'doubts', 'find_organs', 'OrganModel']
 
 # %% ../../nbs/17_patients.ipynb #6bb094ec
 @dataclass(frozen=True)
@@ -264,46 +264,49 @@ PLAUSIBLE = {
 }  # mL, of an adult's whole organ
 
 NOTHING = .5  # what the likeliest of everything else counts beside an organ
+MANY = ('aorta', 'bowel')  # organs that may be in several pieces, cut by the scan's end or by a mask's thinness
 
 def main_part(
-    mask: np.ndarray,  # of an organ that is one piece
+    mask: np.ndarray,  # of an organ that is one piece; what is False around it may be cut off, but for a rim
     bridges: int = 1,  # voxels; what hangs on the rest by less than twice that is another piece
 ) -> np.ndarray:
     "The largest piece of a mask, bridges cut."
     import cc3d
     from scipy import ndimage
-    at = tuple(
-        slice(max(0, int(w.min()) - 1), int(w.max()) + 2) for w in np.nonzero(mask)
-    )  # with a rim, so that only the scan's end is no edge
-    box, kept = mask[at], np.zeros_like(mask)
-    core = ndimage.binary_erosion(box, iterations=bridges, border_value=1) if bridges else box
-    if not core.any(): core = box
+    core = ndimage.binary_erosion(mask, iterations=bridges, border_value=1) if bridges else mask  # a scan's end is no edge
+    if not core.any(): core = mask
     pieces = cc3d.connected_components(core, connectivity=6)
     largest = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
     others = (pieces > 0) & ~largest
     if others.any():  # every voxel belongs to the piece that is nearer
         distance = ndimage.distance_transform_edt
-        box = box & (distance(~largest) <= distance(~others))
-    parts = cc3d.connected_components(box, connectivity=6)
-    kept[at] = parts == np.bincount(parts[largest]).argmax()
-    return kept
+        mask = mask & (distance(~largest) <= distance(~others))
+    parts = cc3d.connected_components(mask, connectivity=6)
+    return parts == np.bincount(parts[largest]).argmax()
+
+def no_crumbs(
+    mask: np.ndarray,
+    least: float = .05,  # of the largest piece
+) -> np.ndarray:
+    "All pieces of a mask that are not small beside the largest."
+    import cc3d
+    pieces = cc3d.connected_components(mask, connectivity=6)
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return (sizes >= max(1, least*sizes.max()))[pieces]
 
 def tidied(
     labels: np.ndarray,  # numbers of ORGANS
     bridges: int = 0,  # voxels; see `main_part`
 ) -> np.ndarray:
     "The largest piece of each organ; of aorta and bowel all that are not crumbs."
-    import cc3d
+    from scipy import ndimage
     kept = np.zeros_like(labels)
-    for k, organ in enumerate(ORGANS, 1):
-        if bridges and organ not in ('aorta', 'bowel'):
-            if (labels == k).any(): kept[main_part(labels == k, bridges)] = k
-            continue
-        pieces = cc3d.connected_components(labels == k, connectivity=6)
-        sizes = np.bincount(pieces.ravel())[1:]
-        if not len(sizes): continue
-        least = sizes.max() if organ not in ('aorta', 'bowel') else max(.05*sizes.max(), 1)
-        kept[np.isin(pieces, 1 + np.flatnonzero(sizes >= least))] = k
+    for k, (organ, box) in enumerate(zip(ORGANS, ndimage.find_objects(labels, len(ORGANS))), 1):
+        if box is None: continue
+        at = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in box)
+        mask = labels[at] == k
+        kept[at][no_crumbs(mask) if organ in MANY else main_part(mask, bridges)] = k
     return kept
 
 def second_choice(
@@ -312,12 +315,13 @@ def second_choice(
 ) -> torch.Tensor:  # the same, without the first choice where it cannot be
     "A crumb is not the organ that it was called; it is what came second."
     p = probabilities.clone()
+    labels = p.argmax(0).numpy().astype(np.uint8)
     for _ in range(rounds):
-        labels = p.argmax(0).numpy().astype(np.uint8)
-        crumbs = np.nonzero((labels > 0) & (tidied(labels, 1) == 0))
+        crumbs = np.nonzero(labels != tidied(labels, 1))
         if not len(crumbs[0]): break
         where = tuple(torch.from_numpy(i) for i in crumbs)
         p[(torch.from_numpy(labels[crumbs]).long(), *where)] = 0
+        labels[crumbs] = p[(slice(None), *where)].argmax(0).numpy()
     return p
 
 def doubts(

@@ -260,8 +260,15 @@ def fingerprint(folder: str | Path) -> list:
         found = far.entries(folder)
         marks = hashlib.sha1(repr([(e.path, e.mark) for e in found]).encode()).hexdigest()
         return [len(found), sum(e.size for e in found), marks]
-    found = [entry.stat(follow_symlinks=False) for entry in os.scandir(folder)]
-    return [len(found), sum(f.st_size for f in found), max((f.st_mtime_ns for f in found), default=0)]
+    files = size = last = 0
+    within = os.open(folder, os.O_RDONLY)  # asked from within, a file's state takes two thirds of the time
+    try:
+        with os.scandir(within) as entries:
+            for entry in entries:
+                state = entry.stat(follow_symlinks=False)
+                files, size, last = files + 1, size + state.st_size, max(last, state.st_mtime_ns)
+    finally: os.close(within)
+    return [files, size, last]
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #ef7a8c3b
 def read_slices(

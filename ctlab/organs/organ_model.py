@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 # %% auto #0
 __all__ = ['log', 'SIZES', 'PLAUSIBLE', 'NOTHING', 'MANY', 'Size', 'organ_net', 'Drawn', 'VoxelLoss', 'half_precision',
            'weights_version', 'run', 'shipped', 'pack', 'coarse', 'class_probabilities', 'most_probable', 'main_part',
-           'no_crumbs', 'tidied', 'second_choice', 'doubts', 'find_organs', 'OrganModel']
+           'no_crumbs', 'tidied', 'trunk', 'second_choice', 'doubts', 'find_organs', 'OrganModel']
 
 # %% ../../nbs/17_patients.ipynb #6bb094ec
 @dataclass(frozen=True)
@@ -309,6 +309,17 @@ def tidied(
         kept[at][no_crumbs(mask) if organ in MANY else main_part(mask, bridges)] = k
     return kept
 
+def trunk(
+    hu: np.ndarray,  # (z, y, x), voxels of about 3 mm
+    air: float = -300.,
+) -> np.ndarray:
+    "The body without table and arms, with the gas in it; on voxels twice as large, because skin need not be sharp."
+    from scipy import ndimage
+    rough = hu[::2, ::2, ::2] > air
+    if not rough.any(): return np.ones(hu.shape, bool)  # nothing is left to choose from
+    body = np.stack([ndimage.binary_fill_holes(s) for s in main_part(rough, 2)])
+    return body.repeat(2, 0).repeat(2, 1).repeat(2, 2)[tuple(slice(n) for n in hu.shape)]
+
 def second_choice(
     probabilities: torch.Tensor,  # (1 + organs, z, y, x); the first is everything else
     rounds: int = 3,  # a second choice may itself be a crumb
@@ -365,6 +376,7 @@ def find_organs(
     ]
     mean = sum(parts)/len(parts)
     mean[0] *= NOTHING
+    mean[1:, torch.from_numpy(~trunk(grid.array))] = 0
     labels = tidied(most_probable(second_choice(mean), grid, upright))
     found = Volume(labels, upright.affine)
     agreement = {}
@@ -390,7 +402,7 @@ class OrganModel:
     device: str = 'cpu'  # cpu or cuda
     name: str = 'organ model'
     # other weights draw other masks, and so do other rules
-    version: str = field(default_factory=lambda: f'{weights_version()}, second choice, no bridges')
+    version: str = field(default_factory=lambda: f'{weights_version()}, trunk, second choice, no bridges')
 
     def ready(self) -> str: return ''
 

@@ -16,13 +16,14 @@ from ..cohort.labels import grade
 from .study import Plan, Samples
 
 # %% auto #0
-__all__ = ['SIZES', 'EPOCHS', 'Sizes', 'Side', 'others', 'sides', 'first', 'run', 'scaled_apart', 'points', 'power_law', 'beyond']
+__all__ = ['SIZES', 'EPOCHS', 'Sizes', 'Side', 'others', 'sides', 'numbers', 'first', 'run', 'scaled_apart', 'points',
+           'power_law', 'beyond']
 
 # %% ../../nbs/23_more_patients.ipynb #82b7d74e
 @dataclass(frozen=True)
 class Sizes:
     "The points of a curve."
-    patients: tuple  # how many are learned from
+    patients: tuple  # how many are learned from; the last number is drawn, and all of them that can be used are taken
     shown: int  # scans in what is called an epoch, whoever they are from
 
 SIZES = {
@@ -67,6 +68,14 @@ def sides(
     judge = side(settings)
     known = set(judge.samples.labels.index)  # two cohorts may give two patients one number
     return side(others(settings), lambda t: ~t['patient_id'].isin(known)), judge
+
+def numbers(
+    samples: Samples,  # to learn from
+    preset: str,
+) -> tuple:  # of patients
+    "The points of a curve; the last is everybody who is there."
+    there = samples.table['patient_id'].nunique()
+    return (*(n for n in SIZES[preset].patients if n < there), there)
 
 def first(
     samples: Samples,

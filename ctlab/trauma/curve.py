@@ -31,8 +31,6 @@ SIZES = {
     'demo': Sizes((25, 50, 100, 200, 400), 104),
     'full': Sizes((100, 200, 400, 800, 1600, 3200), 3500),
 }
-
-
 EPOCHS = {('approach5', 'demo'): 6}  # where its validation turns, on fold 0 of its own chapter
 
 @dataclass(frozen=True)
@@ -62,9 +60,8 @@ def sides(
         if rows is not None: data = replace(data, table=data.table[rows(data.table)].reset_index(drop=True))
         return Side(data, module.plan(of, data, more))
     if settings.data_root:
-        return side(settings, lambda t: t['fold'] != settings.fold), side(
-            settings, lambda t: t['fold'] == settings.fold
-        )
+        apart = lambda t: t['fold'] == settings.fold
+        return side(settings, lambda t: ~apart(t)), side(settings, apart)
     judge = side(settings)
     known = set(judge.samples.labels.index)  # two cohorts may give two patients one number
     return side(others(settings), lambda t: ~t['patient_id'].isin(known)), judge
@@ -114,33 +111,24 @@ def run(
         data = plan.dataset(rows, plan.augment)
         sampler = RandomSampler(data, num_samples=shown, generator=torch.Generator().manual_seed(settings.seed))
         look = loader(plan.dataset(rows.head(2)), 2)  # something is looked at after each epoch, and decides nothing
-        return fit(
-            learner,
-            DataLoader(data, plan.batch, sampler=sampler, drop_last=True),
-            look,
-            folder,
-            epochs,
-            settings.device,
-            resume=resume,
-            watch='',
-        )
+        drawn = DataLoader(data, plan.batch, sampler=sampler, drop_last=True)
+        return fit(learner, drawn, look, folder, epochs, settings.device, resume=resume, watch='')
 
     def judged(learner):
-        found = predict(learner.net, loader(judge.plan.dataset(judge.samples.table), plan.batch), device).assign(
-            split='valid'
-        )
+        shown = loader(judge.plan.dataset(judge.samples.table), plan.batch)
+        found = predict(learner.net, shown, device).assign(split='valid')
         return fold_metrics(judge.samples.labels, found, name, settings.fold, settings.seed), found
 
     def facts(run, found):
         return {'epochs': epochs, 'batch': plan.batch, 'rate': plan.rate, 'patients': patients, 'scans': len(rows),
                 'rsna_score': score_patients(judge.samples.labels, found)} | plan.note
 
-    name = f'{study}_of{patients}'
+    name, mine = f'{study}_of{patients}', ('study', study, 'curve')
     key = {
         'rows': rows.to_csv(index=False),
         'judge': judge.samples.table.to_csv(index=False),
         'plan': [repr(SIZES[settings.preset]), plan.note],
-        'code': code_of('learn.nets', 'learn.losses', 'learn.training', 'trauma.study', f'trauma.{study}'),
+        'code': code_of(*(f'learn.{m}' for m in ('nets', 'losses', 'training')), *(f'trauma.{m}' for m in mine)),
         'start': settings.start,
     }
     card = {'trained on': f"{patients} {'phantoms' if settings.phantom else 'patients of the RSNA 2023 cohort'}"}
@@ -156,9 +144,8 @@ def scaled_apart(
     "Answers scaled for the metric; nobody's scaling has seen their label."
     from ctlab.trauma.together import fit_scaling, scaled
     part = np.random.default_rng([seed, 31]).permutation(len(predictions)) % parts
-    return pd.concat(
-        [scaled(predictions[part == k], fit_scaling(predictions[part != k], labels)) for k in range(parts)]
-    ).loc[predictions.index]
+    others = lambda k: fit_scaling(predictions[part != k], labels)
+    return pd.concat([scaled(predictions[part == k], others(k)) for k in range(parts)]).loc[predictions.index]
 
 
 def points(
@@ -171,31 +158,13 @@ def points(
     from ctlab.judge.comparison import competition_scores
     from ctlab.judge.metrics import patient_weights, roc_auc
     patients = next(iter(predictions.values())).index
-    weights, truth = (
-        np.vstack([np.ones(len(patients)), patient_weights(np.asarray(patients), n, seed)]),
-        grade(labels.loc[patients]),
-    )
-    measures = {
-        f'AUC {t}': np.array(
-            [
-                roc_auc((truth[t] > 0).to_numpy(), 1 - p.loc[patients, f'{t}_healthy'].to_numpy(), weights)
-                for p in predictions.values()
-            ]
-        )
-        for t in TARGETS
-    }
-    return (
-        {'mean AUC': np.nanmean(list(measures.values()), axis=0)}
-        | measures
-        | {
-            'competition metric': np.array(
-                [
-                    competition_scores(labels.loc[patients], scaled_apart(p.loc[patients], labels, seed=seed), weights)
-                    for p in predictions.values()
-                ]
-            )
-        }
-    )
+    weights = np.vstack([np.ones(len(patients)), patient_weights(np.asarray(patients), n, seed)])
+    truth = grade(labels.loc[patients]) > 0
+    area = lambda p, t: roc_auc(truth[t].to_numpy(), 1 - p.loc[patients, f'{t}_healthy'].to_numpy(), weights)
+    areas = {f'AUC {t}': np.array([area(p, t) for p in predictions.values()]) for t in TARGETS}
+    calm = [scaled_apart(p.loc[patients], labels, seed=seed) for p in predictions.values()]
+    metric = np.array([competition_scores(labels.loc[patients], p, weights) for p in calm])
+    return {'mean AUC': np.nanmean(list(areas.values()), axis=0)} | areas | {'competition metric': metric}
 
 # %% ../../nbs/23_more_patients.ipynb #01905b59
 def power_law(

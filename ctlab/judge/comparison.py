@@ -12,7 +12,7 @@ from ..cohort.labels import grade
 from ..learn.inference import by_patient
 
 # %% auto #0
-__all__ = ['COMPARED', 'held_out', 'compare_masks', 'compare', 'against', 'as_page', 'competition_scores', 'leakage']
+__all__ = ['COMPARED', 'held_out', 'compare_masks', 'compare', 'against', 'as_page', 'areas', 'competition_scores', 'leakage']
 
 # %% ../../nbs/lib/judge/02_comparison.ipynb #d1bf662a
 def held_out(
@@ -120,6 +120,16 @@ def as_page(
     shown = table[[c for c in ('against', *COMPARED) if c in table]]
     numbers = {c: '{:.3f}' for c in COMPARED[1:-1]}
     return shown.style.format(numbers).hide(axis='index').set_caption(caption)
+
+def areas(
+    labels: pd.DataFrame,  # the label table
+    predictions: pd.DataFrame,  # of the same patients
+    resamples: np.ndarray,  # weights of the patients, one row a resample
+) -> dict:  # AUC and target -> one area a row
+    "The areas under the curve, injured against healthy, for each row of patient weights."
+    from ctlab.judge.metrics import roc_auc
+    truth, sound = grade(labels) > 0, predictions[[f'{t}_healthy' for t in TARGETS]].to_numpy()
+    return {f'AUC {t}': roc_auc(truth[t].to_numpy(), 1 - sound[:, k], resamples) for k, t in enumerate(TARGETS)}
 
 def competition_scores(
     labels: pd.DataFrame,  # the label table

@@ -273,7 +273,8 @@ def main_part(
     "The largest piece of a mask, bridges cut."
     import cc3d
     from scipy import ndimage
-    core = ndimage.binary_erosion(mask, iterations=bridges, border_value=1) if bridges else mask  # a scan's end is no edge
+    if not bridges: return cc3d.largest_k(mask, k=1, connectivity=6) > 0
+    core = ndimage.binary_erosion(mask, iterations=bridges, border_value=1)  # a scan's end is no edge
     if not core.any(): core = mask
     pieces = cc3d.connected_components(core, connectivity=6)
     largest = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()

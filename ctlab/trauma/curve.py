@@ -10,9 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from ..core.anatomy import LABEL_COLUMNS, TARGETS
 from ..core.settings import Settings
-from ..cohort.labels import grade
 from .study import Plan, Samples
 
 # %% auto #0
@@ -155,16 +153,15 @@ def points(
     seed: int = 0,
 ) -> dict:  # measure -> (points, 1 + resamples): the value, then resamples
     "What each point of a curve is worth, in all resamples of the judging patients."
-    from ctlab.judge.comparison import competition_scores
-    from ctlab.judge.metrics import patient_weights, roc_auc
+    from ctlab.judge.comparison import areas, competition_scores
+    from ctlab.judge.metrics import patient_weights
     patients = next(iter(predictions.values())).index
     weights = np.vstack([np.ones(len(patients)), patient_weights(np.asarray(patients), n, seed)])
-    truth = grade(labels.loc[patients]) > 0
-    area = lambda p, t: roc_auc(truth[t].to_numpy(), 1 - p.loc[patients, f'{t}_healthy'].to_numpy(), weights)
-    areas = {f'AUC {t}': np.array([area(p, t) for p in predictions.values()]) for t in TARGETS}
-    calm = [scaled_apart(p.loc[patients], labels, seed=seed) for p in predictions.values()]
-    metric = np.array([competition_scores(labels.loc[patients], p, weights) for p in calm])
-    return {'mean AUC': np.nanmean(list(areas.values()), axis=0)} | areas | {'competition metric': metric}
+    truth, answers = labels.loc[patients], [p.loc[patients] for p in predictions.values()]
+    found = [areas(truth, p, weights) for p in answers]
+    each = {m: np.array([f[m] for f in found]) for m in found[0]}
+    metric = np.array([competition_scores(truth, scaled_apart(p, labels, seed=seed), weights) for p in answers])
+    return {'mean AUC': np.nanmean(list(each.values()), axis=0)} | each | {'competition metric': metric}
 
 # %% ../../nbs/23_more_patients.ipynb #01905b59
 def power_law(

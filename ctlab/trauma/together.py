@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from ..core.anatomy import LABEL_COLUMNS, TARGETS
 from ..core.settings import Settings
-from ..cohort.labels import grade, read_labels
+from ..cohort.labels import read_labels
 from ..learn.inference import by_patient
 from ..learn.runs import gather
 
@@ -129,13 +129,13 @@ def another(
 ) -> Path:  # root of a cohort
     "Phantoms of another hospital."
     from ctlab.phantoms.patients import ELSEWHERE, PRESETS, make_cohort
-
     size = (
         PRESETS['elsewhere']
         if settings.preset != 'tiny'
         else replace(PRESETS['tiny'], patients=12, every_fault=False, hospital=ELSEWHERE)
     )
-    return make_cohort(settings.work/'cohorts'/f'elsewhere-{settings.preset}', size, settings.seed + 2, workers=settings.workers)
+    place = settings.work/'cohorts'/f'elsewhere-{settings.preset}'
+    return make_cohort(place, size, settings.seed + 2, workers=settings.workers)
 
 def judge_elsewhere(
     model: Path,  # a study's folder with its folds
@@ -163,18 +163,14 @@ def carried(
     seed: int = 0,
 ) -> pd.DataFrame:  # measure, home, elsewhere, difference, low, high
     "How much of a reader's skill is carried from one cohort to the next; the cohorts are resampled apart."
-    from ctlab.judge.comparison import competition_scores
-    from ctlab.judge.metrics import patient_weights, roc_auc
-    sides = [(p, labels.loc[p.index], np.vstack([np.ones(len(p)), patient_weights(np.asarray(p.index), n, seed + k)]))
-             for k, (p, labels) in enumerate(((home, home_labels), (away, away_labels)))]
-    rows = []
-    for target in TARGETS:
-        values = []
-        for p, labels, weights in sides:
-            y, score = (grade(labels)[target] > 0).to_numpy(), 1 - p[f'{target}_healthy'].to_numpy()
-            values.append(roc_auc(y, score, weights))
-        rows.append((f'AUC {target}', *values))
-    rows.append(('competition metric', *(competition_scores(labels, p, w) for p, labels, w in sides)))
+    from ctlab.judge.comparison import areas, competition_scores
+    from ctlab.judge.metrics import patient_weights
+    sides = []
+    for k, (p, labels) in enumerate(((home, home_labels), (away, away_labels))):
+        labels = labels.loc[p.index]
+        weights = np.vstack([np.ones(len(p)), patient_weights(np.asarray(p.index), n, seed + k)])
+        sides.append(areas(labels, p, weights) | {'competition metric': competition_scores(labels, p, weights)})
+    rows = [(m, sides[0][m], sides[1][m]) for m in sides[0]]
     return pd.DataFrame(
         [
             {

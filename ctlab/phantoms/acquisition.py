@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 import numpy as np
 from ..core.anatomy import CODES
-from .body import DETAILS, Canvas, smooth_noise
+from .body import CORTEX, DETAILS, Canvas, smooth_noise
 from ..scans.physics import ct_noise
 from ..scans.volume import Volume, volume_from
 
@@ -16,7 +16,7 @@ __all__ = ['PHASES', 'contrast_table', 'Scan', 'scan_grid', 'outline', 'acquire'
 
 # %% ../../nbs/lib/phantoms/02_acquisition.ipynb #c3674126
 PHASES = ('arterial', 'portal', 'late')
-_BASE = {'skin': 20, 'fat': -102, 'muscle': 52, 'bone_cortex': 780, 'bone_marrow': 190, 'cartilage': 90,
+_BASE = {'skin': 20, 'fat': -102, 'muscle': 52, 'bone_cortex': 820, 'bone_marrow': 140, 'cartilage': 90,
          'spinal_canal': 22, 'lung': -840, 'heart': 40,
          'aorta': 42, 'inferior_vena_cava': 42, 'portal_vein': 42, 'liver': 58, 'gallbladder': 8, 'spleen': 48,
          'kidney_left': 34, 'kidney_right': 34,
@@ -45,6 +45,7 @@ def contrast_table(
             _BASE[name] + gain*_ENHANCE.get(name, (0, 0, 0))[when] + rng.normal(0, 2 if _BASE[name] > -80 else 4)
         )
     table[CODES['liver']] -= max(0, rng.normal(-6, 14))
+    table[CODES['bone_marrow']] += rng.spawn(1)[0].normal(0, 35)  # the young have more of it, the old less
     for name, hu in _DETAIL.items(): table[1:, DETAILS[name]] = hu + rng.normal(0, 3)
     for kidney in ('kidney_left', 'kidney_right'):
         table[CODES[kidney], DETAILS['medulla']] = 36 + gain*(45, 135, 130)[when]
@@ -108,6 +109,9 @@ def _paint_hu(canvas, detail, table, rng):
         5,
         12,
     )
+    table, cortex, marrow = table.copy(), CODES['bone_cortex'], CODES['bone_marrow']
+    share = min(1., CORTEX/(max(1, round(CORTEX/canvas.spacing))*canvas.spacing))  # of a voxel that the cortex fills
+    table[cortex] = share*table[cortex] + (1 - share)*table[marrow]
     index = canvas.labels.astype(np.uint16)*table.shape[1] + detail
     hu = table.ravel()[index]
     hu += texture.ravel()[index]*smooth_noise(rng, canvas.shape, canvas.spacing, max(4.5, 1.6*canvas.spacing))

@@ -10,8 +10,8 @@ from ..core.anatomy import CODES
 from ..scans.volume import Volume, volume_from
 
 # %% auto #0
-__all__ = ['DETAILS', 'smooth_noise', 'Habitus', 'draw_habitus', 'Canvas', 'rotation', 'ellipsoid', 'overlap', 'curve', 'tube',
-           'spine_y', 'draw_body']
+__all__ = ['DETAILS', 'CORTEX', 'smooth_noise', 'Habitus', 'draw_habitus', 'Canvas', 'rotation', 'ellipsoid', 'overlap', 'curve',
+           'tube', 'spine_y', 'draw_body']
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #2bc1ecf4
 def _basis(n: int, spacing: float, length: float):
@@ -217,6 +217,7 @@ def tube(
     return box, field, nearest
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #78a60de3
+CORTEX = 1.6  # mm of dense bone around marrow
 _OUTLINE_Z = (-45, 40, 110, 200, 290, 380, 470, 505)
 _OUTLINE_X = (150, 160, 150, 136, 142, 150, 152, 150)  # half width under the fat
 _OUTLINE_Y = (88, 92, 90, 88, 96, 104, 106, 104)
@@ -273,10 +274,11 @@ def _cavities(canvas, depth):
     return inner
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #5818873d
-def _bone(canvas, box, field, shell, onto=None):
-    "A bone: dense outside, marrow within; `shell` is the part of the field that is cortex."
-    canvas.paint('bone_cortex', box, field < 1, onto)
-    canvas.paint('bone_marrow', box, field < 1 - shell, ('bone_cortex',))
+def _marrow(canvas):
+    "Bones are painted whole; what lies deeper in them than the cortex is thick, and a voxel at least, is marrow."
+    from scipy.ndimage import binary_erosion
+    bone = canvas.labels == CODES['bone_cortex']
+    canvas.labels[binary_erosion(bone, iterations=max(1, round(CORTEX/canvas.spacing)))] = CODES['bone_marrow']
 
 def _ribs(canvas, depth):
     "Twelve pairs of slanting ribs within the chest wall, cartilage in front, and the sternum."
@@ -289,10 +291,9 @@ def _ribs(canvas, depth):
     rib = (f < 1) & (level > 0) & (around < reach) & (np.abs(x) > 14)
     everywhere = (slice(None),)*3
     canvas.paint('bone_cortex', everywhere, rib)
-    canvas.paint('bone_marrow', everywhere, rib & (f < .66))
     canvas.paint('cartilage', everywhere, rib & (around > .74))
     box, f = ellipsoid(canvas, (0, -86, 440), (17, 6, 75), power=3)
-    _bone(canvas, box, f, .35)
+    canvas.paint('bone_cortex', box, f < 1)
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #60191b2b
 def spine_y(z): return 58 + 9*np.cos((z - 175)/95)*-1 + 6*np.clip((z - 330)/150, 0, 1)
@@ -311,7 +312,6 @@ def _spine(canvas):
     disc = phase < .2
     canvas.paint('cartilage', box, inside & (body < 1) & disc)
     canvas.paint('bone_cortex', box, inside & (body < 1) & ~disc)
-    canvas.paint('bone_marrow', box, inside & (body < .9) & (phase > .26) & (phase < .94))
     ring = np.sqrt((x/(15*size))**2 + ((y - 26*size)/(13*size))**2)
     arch = inside & (ring < 1.25) & (phase > .25)
     spinous = inside & (np.abs(x) < 4) & (y > 34*size) & (y < 62*size) & (phase > .3) & (phase < .85)
@@ -328,24 +328,27 @@ def _spine(canvas):
 def _pelvis(canvas):
     "Iliac wings, sacrum, hip joints and pubis."
     box, f = ellipsoid(canvas, (0, 82, 62), (46, 20, 52), (22, 0, 0), rough=.05)
-    _bone(canvas, box, f, .2)
+    canvas.paint('bone_cortex', box, f < 1)
     for s in (-1, 1):
         box = canvas.box((s*80 - 75, -60, 25), (s*80 + 75, 110, 175))
         x, y, z = canvas.at(box)
-        across = (.76*s*(x - s*(80 + .0045*(y - 18)**2)) + .52*(y - 18) - .38*(z - 105))/(5.5 + .035*np.abs(z - 60))
         within = np.sqrt(((y - 18)/70)**2 + ((z - 98)/68)**2)
-        _bone(canvas, box, np.maximum(np.abs(across), within), .42)
-        for centre, radii, shell in (
-            ((s*88, 12, 26), (31, 30, 30), 0.2),
-            ((s*42, -46, 8), (48, 11, 12), 0.3),
-            ((s*62, 62, -5), (16, 17, 34), 0.25),
-        ):
-            _bone(canvas, *ellipsoid(canvas, centre, radii, rough=.03), shell)
+        thick = 2.6 + 4*within**6 + 5*np.exp(-((z - 55)/22)**2) + 3.5*np.clip((y - 30)/40, 0, 1)  # half of it, mm
+        across = .76*s*(x - s*(80 + .0045*(y - 18)**2)) + .52*(y - 18) - .38*(z - 105)
+        wing = within < 1
+        beside, g = ellipsoid(canvas, (s*34, 70, 88), (34, 15, 30), (15, 0, -s*25))  # the sacrum's own wing
+        canvas.paint('bone_cortex', beside, g < 1)
+        canvas.paint('cartilage', box, wing & (np.abs(across) < thick + 2), ('bone_cortex',))  # its joint
+        canvas.paint('bone_cortex', box, wing & (np.abs(across) < thick))
+        for centre, radii in (((s*88, 12, 26), (31, 30, 30)), ((s*42, -46, 8), (48, 11, 12)),
+                              ((s*62, 62, -5), (16, 17, 34))):
+            box, f = ellipsoid(canvas, centre, radii, rough=.03)
+            canvas.paint('bone_cortex', box, f < 1)
         box, f = ellipsoid(canvas, (s*93, 10, 24), (25, 25, 25))
         canvas.paint('cartilage', box, f < 1)
-        _bone(canvas, box, f/.93, .12)
+        canvas.paint('bone_cortex', box, f < .93)
         box, f, _ = tube(canvas, [(s*95, 10, 22), (s*122, 14, 2), (s*140, 16, -20), (s*142, 16, -60)], (16, 15, 18, 18))
-        _bone(canvas, box, f, .3)
+        canvas.paint('bone_cortex', box, f < 1)
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #d0945636
 def _muscles(canvas):
@@ -733,7 +736,7 @@ def draw_body(
     depth = _frame(canvas)
     _cavities(canvas, depth)
     _ribs(canvas, depth)
-    for part in (_muscles, _spine, _pelvis, _vessels, _heart, _kidneys, _liver, _spleen, _upper_gut, _colon,
+    for part in (_muscles, _spine, _pelvis, _marrow, _vessels, _heart, _kidneys, _liver, _spleen, _upper_gut, _colon,
                  _small_bowel, _rest, _fluids, _cysts): part(canvas)
     _table(canvas)
     return canvas

@@ -37,7 +37,7 @@ class Size:
 
 SIZES = {'tiny': Size(4, 6., (32, 40, 48), (4, 8, 16), 6, 2),
          'demo': Size(60, 3., (64, 80, 96), (16, 32, 64, 128, 192), 100, 10),
-         'full': Size(200, 3., (64, 80, 96), (16, 32, 64, 128, 192), 200, 40)}
+         'full': Size(200, 3., (64, 80, 96), (16, 32, 64, 128, 192), 200, 25)}
 
 def organ_net(
     widths: tuple = SIZES['full'].widths,  # channels by level

@@ -333,7 +333,7 @@ def _pelvis(canvas):
         box = canvas.box((s*80 - 75, -60, 25), (s*80 + 75, 110, 175))
         x, y, z = canvas.at(box)
         within = np.sqrt(((y - 18)/70)**2 + ((z - 98)/68)**2)
-        thick = 2.6 + 4*within**6 + 5*np.exp(-((z - 55)/22)**2) + 3.5*np.clip((y - 30)/40, 0, 1)  # half of it, mm
+        thick = 4 + 3*within**6 + 5*np.exp(-((z - 55)/22)**2) + 3.5*np.clip((y - 30)/40, 0, 1)  # half of it, mm
         across = .76*s*(x - s*(80 + .0045*(y - 18)**2)) + .52*(y - 18) - .38*(z - 105)
         wing = within < 1
         beside, g = ellipsoid(canvas, (s*34, 70, 88), (34, 15, 30), (15, 0, -s*25))  # the sacrum's own wing

@@ -33,5 +33,5 @@ if missing && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 fi
 
 step 'commands, faults, studies, browser'
-pytest -q -n 2 --dist loadfile --durations=12 tests
+pytest -q -n 2 --dist loadgroup --durations=12 tests
 step 'all good'

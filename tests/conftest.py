@@ -23,6 +23,12 @@ def wait_for(port, seconds=30.):
     raise TimeoutError(f'nobody listens on {port}')
 
 
+def pytest_collection_modifyitems(items):
+    "The tests of a file share a worker and its fixtures; studies share nothing and go to whoever is free."
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.nodeid if item.path.stem == 'test_studies' else item.path.stem))
+
+
 @pytest.fixture(scope='session')
 def root(): return ROOT
 

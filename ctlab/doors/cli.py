@@ -1102,7 +1102,7 @@ def _fingerprint(notebook, preset):
     import hashlib, json
     from ctlab.core.settings import project_root
     cells = [''.join(c['source']) for c in json.loads(notebook.read_text())['cells'] if c['cell_type'] == 'code']
-    code = [p.read_text() for p in sorted((project_root()/'ctlab').glob('*.py'))]
+    code = [p.read_text() for p in sorted((project_root()/'ctlab').rglob('*.py'))]
     return hashlib.sha1('\0'.join([preset, *cells, *code]).encode()).hexdigest()
 
 @app.command()

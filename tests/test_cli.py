@@ -124,3 +124,16 @@ def test_arrange_makes_a_cohort_and_says_what_it_left(ctlab, tiny, tmp_path):
     with pytest.raises(FileNotFoundError, match='fill in labels_to_fill.csv'): read_labels(tmp_path/'ours')
     again = ctlab('arrange', tmp_path/'export', tmp_path/'ours')
     assert again.returncode == 1 and 'not empty' in again.stderr and 'Traceback' not in again.stderr
+
+
+def test_the_demo_runs_a_chapter_again_when_the_package_changes(tmp_path, monkeypatch):
+    from ctlab.doors.cli import _fingerprint
+    monkeypatch.setattr('ctlab.core.settings.project_root', lambda: tmp_path)
+    (tmp_path/'ctlab'/'room').mkdir(parents=True)
+    notebook, module = tmp_path/'one.ipynb', tmp_path/'ctlab'/'room'/'module.py'
+    notebook.write_text('{"cells": [{"cell_type": "code", "source": ["1"]}]}')
+    module.write_text('a = 1')
+    before = _fingerprint(notebook, 'tiny')
+    assert before == _fingerprint(notebook, 'tiny') != _fingerprint(notebook, 'demo')
+    module.write_text('a = 2')
+    assert _fingerprint(notebook, 'tiny') != before

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..core.anatomy import CODES
 from ..core.files import short_hash
 from ..core.settings import Settings
-from ..phantoms.synthesis import CLASSES, ORGANS, Randomness, Synthesis, body_pool, scaled
+from ..phantoms.synthesis import CLASSES, ORGANS, Randomness, Synthesis, body_pool, labelled_pool, scaled
 from ..scans.volume import Volume, orientation, reorient, to_index, to_patient
 
 log = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ def run(
     how: Randomness = Randomness(),  # what is random; for the ablation
     name: str = 'organ_model',  # of the run's folder
     start: str | Path = '',  # weights to go on from: empty for none, shipped for those that come along, or a file
+    label_maps: str | Path = '',  # cases of patients, whose shapes make a third of the samples; empty for none
 ) -> dict:  # history, best, seconds, metrics, predictions, folder, learner, config
     "Train on drawn bodies; judged on drawn bodies that were held out. A killed run goes on where it stopped."
     import pandas as pd
@@ -104,16 +105,16 @@ def run(
     epochs, gpu = settings.epochs or size.epochs, accelerator(settings.device) == 'gpu'
     begun = _weights_file() if start == 'shipped' else Path(start) if start else None
     rate, came_from = (size.rate/2, short_hash(begun)) if begun else (size.rate, 'random')
+    shapes = labelled_pool(label_maps, settings.work, size.spacing, settings.workers) if label_maps else {}
     code = code_of('phantoms.body', 'phantoms.synthesis', 'learn.training', 'learn.runs', 'organs.organ_model')
 
     @functools.cache
     def makers():
         bodies = body_pool(size.bodies, settings.work, size.spacing, 1000 + 10_000*settings.seed, settings.workers)
         held = max(1, len(bodies)//10)
-        return (
-            Synthesis(bodies[held:], size.shape, size.spacing, how),
-            Synthesis(bodies[:held], size.shape, size.spacing),
-        )
+        drawn, patients = bodies[held:], list(shapes.values())
+        if patients: drawn = drawn + patients*max(1, round(len(drawn)/2/len(patients)))
+        return Synthesis(drawn, size.shape, size.spacing, how), Synthesis(bodies[:held], size.shape, size.spacing)
 
     def learner(finished):
         fade = lambda epoch: min(1., (epoch + 1)/2)*(1 - epoch/max(1, epochs))**.9
@@ -141,13 +142,16 @@ def run(
                                 'n': mean['count'].to_numpy()})
         return metrics, scores.assign(split='valid')
 
-    card = {'structures': list(CLASSES), 'trained on': f'{size.bodies} drawn bodies, no patient', 'widths': size.widths}
-    facts = lambda run, scores: {'phantom': True, 'epochs': epochs, 'size': asdict(size), 'randomness': asdict(how)}
+    seen = f'shapes of {len(shapes)} patients' if shapes else 'no patient'
+    card = {'structures': list(CLASSES), 'trained on': f'{size.bodies} drawn bodies, {seen}', 'widths': size.widths}
+    facts = lambda run, scores: {'phantom': not shapes, 'epochs': epochs, 'size': asdict(size), 'label maps': len(shapes),
+                                 'randomness': asdict(how)}
     return keep_run(
         settings,
         Job(
             name,
-            {'size': repr(size), 'how': repr(how), 'code': code, 'start': came_from},
+            {'size': repr(size), 'how': repr(how), 'code': code, 'start': came_from}
+            | ({'label maps': _marks(shapes)} if shapes else {}),
             learner,
             train_on,
             judge,
@@ -155,6 +159,11 @@ def run(
             facts,
         ),
     )
+
+def _marks(shapes):
+    "What tells these shapes from others."
+    import hashlib
+    return {case: hashlib.sha1(body.tobytes()).hexdigest()[:12] for case, body in shapes.items()}
 
 def _overlaps(net, data):
     "Dice of every class in samples that hold it."

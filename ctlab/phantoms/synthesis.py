@@ -4,6 +4,7 @@
 
 # %% ../../nbs/lib/phantoms/06_synthesis.ipynb #04bc5139
 from __future__ import annotations
+import hashlib, logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np
@@ -14,10 +15,11 @@ from .acquisition import _BASE, _ENHANCE
 from .body import DETAILS, Canvas, draw_body, draw_habitus
 
 # %% auto #0
-__all__ = ['CLASSES', 'ORGANS', 'tissues', 'classes_of_tissues', 'wide_body', 'body_pool', 'Randomness', 'random_hu', 'scaled',
-           'smooth', 'blurred', 'Synthesis']
+__all__ = ['log', 'CLASSES', 'ORGANS', 'tissues', 'classes_of_tissues', 'wide_body', 'body_pool', 'Randomness', 'random_hu',
+           'scaled', 'smooth', 'blurred', 'Synthesis', 'body_of_masks', 'labelled_pool']
 
 # %% ../../nbs/lib/phantoms/06_synthesis.ipynb #fb7862a9
+log = logging.getLogger(__name__)
 CLASSES = {
     'liver': ('liver',), 'spleen': ('spleen',), 'kidney_left': ('kidney_left',), 'kidney_right': ('kidney_right',),
     'aorta': ('aorta',), 'bowel': ('duodenum', 'small_bowel', 'colon'), 'stomach': ('stomach',),
@@ -304,3 +306,90 @@ def _looked_up(body, index):
         flat = flat*n + at.clamp(0, n - 1)
     found = torch.from_numpy(body).reshape(-1)[flat.reshape(-1)].reshape(flat.shape).long()
     return torch.where(inside, found, 0)
+
+# %% ../../nbs/lib/phantoms/06_synthesis.ipynb #248acb34
+_LIKE = {'bone_cortex': ('vertebrae*', 'rib_*', 'hip_*', 'sacrum', 'femur_*', 'scapula_*', 'clavicula_*', 'humerus_*',
+                         'sternum', 'skull'),
+         'cartilage': ('costal_cartilages',), 'spinal_canal': ('spinal_cord',),
+         'lung': ('lung_*',), 'heart': ('heart*',), 'inferior_vena_cava': ('iliac_vena_*',),
+         'portal_vein': ('portal_vein*',),
+         'vessel': ('esophagus', 'trachea', 'pulmonary*', 'superior_vena_cava', 'adrenal*', 'brachiocephalic*',
+                    'subclavian*', 'common_carotid*')}
+
+def _meant(mask):
+    "The tissue that a mask of TotalSegmentator's stands for; none for muscles, which are flesh anyway."
+    from fnmatch import fnmatch
+    if mask in CODES: return CODES[mask]*_FILLS + (DETAILS['urine'] if mask == 'urinary_bladder' else 0)
+    if mask.startswith('iliac_artery'): return CODES['aorta']*_FILLS + DETAILS['vein']
+    return next((CODES[n]*_FILLS for n, words in _LIKE.items() if any(fnmatch(mask, w) for w in words)), None)
+
+def _trunk_and_flesh(hu):
+    "What no mask names: the largest thing that is not air, as fat or flesh; gas in it and all around it is nothing."
+    from scipy.ndimage import binary_fill_holes, binary_opening, label
+    parts, n = label(binary_opening(hu > -250, iterations=2))
+    if not n: raise ValueError('no body in the scan')
+    trunk = parts == np.bincount(parts.ravel())[1:].argmax() + 1
+    trunk = np.stack([binary_fill_holes(s) for s in trunk]) & (hu > -400)
+    return np.where(trunk, np.where(hu > -30, CODES['muscle'], CODES['fat']), 0).astype(np.int16)*_FILLS
+
+def body_of_masks(
+    case: str | Path,  # a folder with ct.nii.gz and segmentations/
+    spacing: float = 3.,  # mm
+) -> np.ndarray:  # tissues
+    "The shapes of a patient as a body to make samples of."
+    from scipy.ndimage import binary_erosion
+    from ctlab.scans.reading import read
+    from ctlab.scans.volume import reorient, resample
+    scan = resample(reorient(read(Path(case)/'ct.nii.gz')), spacing)
+    body = _trunk_and_flesh(scan.array)
+    for path in sorted((Path(case)/'segmentations').glob('*.nii.gz')):
+        meant = _meant(path.name.removesuffix('.nii.gz'))
+        if meant is None: continue
+        mask = resample(reorient(read(path)), like=scan, labels=True).array > 0
+        body[mask] = meant
+        if meant//_FILLS == CODES['bone_cortex']: body[binary_erosion(mask)] = CODES['bone_marrow']*_FILLS
+        if path.name.split('.')[0] in _GUT:
+            inside = 'stool' if meant//_FILLS == CODES['colon'] else 'fluid'
+            body[mask & ~binary_erosion(mask)] += DETAILS['wall']
+            body[binary_erosion(mask)] += DETAILS[inside]
+            body[mask & (scan.array < -300)] = meant + DETAILS['gas']
+    return body
+
+def _store_case(task):
+    "The body of a case, kept; words instead where a case cannot be read."
+    from ctlab.core.files import whole
+    case, spacing, path = task
+    if path.exists(): return path
+    try: body = body_of_masks(case, spacing)
+    except Exception as error: return f'{case}: {type(error).__name__}: {error}'  # one bad case never stops a pool
+    with whole(path) as half:
+        with open(half, 'wb') as file: np.savez_compressed(file, tissues=body)
+    return path
+
+def _state(case):
+    "Changes when a file of the case does."
+    files = [case/'ct.nii.gz', *sorted((case/'segmentations').glob('*.nii.gz'))]
+    marks = [(p.name, s.st_size, s.st_mtime_ns) for p, s in ((p, p.stat()) for p in files)]
+    return hashlib.sha1(repr(marks).encode()).hexdigest()[:12]
+
+def labelled_pool(
+    folder: str | Path,  # of cases
+    work: str | Path,  # where they are kept
+    spacing: float = 3.,  # mm
+    workers: int = 0,  # processes; 0 for one per core
+) -> dict[str, np.ndarray]:  # case -> tissues
+    "The bodies of all cases in a folder; a case that cannot be read is named and left out."
+    from ctlab.core.parallel import parallel_map
+    cases = sorted(p.parent for p in Path(folder).glob('*/segmentations') if (p.parent/'ct.nii.gz').is_file())
+    if not cases:
+        raise FileNotFoundError(f'{folder}: no case in it; a case is a folder with ct.nii.gz and segmentations/*.nii.gz')
+    place = Path(work)/'bodies'/f'{spacing:g}mm-cases'
+    place.mkdir(parents=True, exist_ok=True)
+    tasks = [(case, spacing, place/f'{case.name}-{_state(case)}.npz') for case in cases]
+    many = len(tasks) > 8
+    kept = parallel_map(_store_case, tasks, workers if many else 1, 'reading label maps' if many else None)
+    for words in kept:
+        if isinstance(words, str): log.warning('left out: %s', words)
+    found = {case.name: np.load(path)['tissues'] for case, path in zip(cases, kept) if not isinstance(path, str)}
+    if not found: raise ValueError(f'{folder}: none of {len(cases)} cases could be read')
+    return found

@@ -129,3 +129,40 @@ def test_a_killed_cohort_is_finished_by_the_next_call(tmp_path):
     digest = lambda r: {p.relative_to(r).as_posix(): hashlib.sha1(p.read_bytes()).hexdigest()
                         for p in sorted(r.rglob('*')) if p.is_file()}
     assert digest(target) == digest(tmp_path/'whole')
+
+
+def test_shapes_of_a_labelled_scan(tmp_path, caplog):
+    "A case with masks becomes a body with the same organs; what cannot be read is named, and an empty folder is refused."
+    from ctlab.core.anatomy import CODES
+    from ctlab.phantoms.acquisition import Scan, acquire
+    from ctlab.phantoms.body import DETAILS, draw_body
+    from ctlab.phantoms.synthesis import ORGANS, Synthesis, labelled_pool
+    from ctlab.scans.volume import Volume
+    with pytest.raises(FileNotFoundError, match='no case'): labelled_pool(tmp_path, tmp_path)
+    hu, structures, _ = acquire(draw_body(5, 4.), Scan(spacing=4., thickness=4., start=150, stop=385, matrix=110,
+                                                       field_of_view=440), 5)
+    case = tmp_path/'cases'/'s0001'
+    (case/'segmentations').mkdir(parents=True)
+    nifti.write(hu, case/'ct.nii.gz')
+    for name in ('liver', 'colon', 'kidney_left'):
+        mask = (structures.array == CODES[name]).astype(np.uint8)
+        nifti.write(Volume(mask, hu.affine), case/'segmentations'/f'{name}.nii.gz')
+    nifti.write(Volume((structures.array == CODES['bone_cortex']).astype(np.uint8), hu.affine),
+                case/'segmentations'/'vertebrae_L1.nii.gz')
+    (bad := tmp_path/'cases'/'s0002'/'segmentations').mkdir(parents=True)
+    (bad.parent/'ct.nii.gz').write_bytes(b'nothing')
+    pool = labelled_pool(tmp_path/'cases', tmp_path/'work', 4., workers=1)
+    assert list(pool) == ['s0001'] and 's0002' in caplog.text
+    body = pool['s0001']
+    of, filled = body//len(DETAILS), body % len(DETAILS)
+    for name in ('liver', 'colon', 'kidney_left'):
+        assert np.array_equal(of == CODES[name], structures.array == CODES[name])
+    assert set(np.unique(filled[of == CODES['colon']])) >= {DETAILS['wall'], DETAILS['stool']}
+    assert {CODES['fat'], CODES['muscle'], CODES['bone_cortex']} <= set(np.unique(of)), 'what no mask names is something'
+    assert not (of == CODES['spleen']).any()
+    image, classes = Synthesis([body], (32, 40, 48), 4.).sample(np.random.default_rng(0))
+    assert image.shape == (1, 32, 40, 48) and set(classes.unique().tolist()) <= set(range(16)) and len(ORGANS) == 6
+    kept = sorted((tmp_path/'work').rglob('*.npz'))
+    before = kept[0].stat().st_mtime_ns
+    labelled_pool(tmp_path/'cases', tmp_path/'work', 4., workers=1)
+    assert sorted((tmp_path/'work').rglob('*.npz')) == kept and kept[0].stat().st_mtime_ns == before

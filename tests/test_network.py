@@ -550,6 +550,7 @@ def test_mutated_objects_get_an_answer(node, scans):
                 )
                 request.DataSet = BytesIO(bytes(mutant))
                 a._reactor_checkpoint.clear()
+                while a.is_established and not a._is_paused: time.sleep(.0001)  # else the reactor may take the answer
                 a.dimse.send_msg(request, a.accepted_contexts[0].context_id)
                 _, answer = a.dimse.get_msg(block=True)
                 a._reactor_checkpoint.set()

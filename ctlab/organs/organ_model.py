@@ -36,7 +36,7 @@ class Size:
     rate: float = 2e-3
 
 SIZES = {'tiny': Size(4, 6., (32, 40, 48), (4, 8, 16), 6, 2),
-         'demo': Size(60, 4., (48, 64, 72), (16, 32, 64, 128), 100, 8),  # for the ablation: ten minutes of one core
+         'demo': Size(60, 3., (64, 80, 96), (16, 32, 64, 128, 192), 100, 10),
          'full': Size(200, 3., (64, 80, 96), (16, 32, 64, 128, 192), 200, 25)}
 
 def organ_net(

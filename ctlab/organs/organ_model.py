@@ -144,8 +144,8 @@ def run(
 
     seen = f'shapes of {len(shapes)} patients' if shapes else 'no patient'
     card = {'structures': list(CLASSES), 'trained on': f'{size.bodies} drawn bodies, {seen}', 'widths': size.widths}
-    facts = lambda run, scores: {'phantom': not shapes, 'epochs': epochs, 'size': asdict(size), 'label maps': len(shapes),
-                                 'randomness': asdict(how)}
+    facts = lambda run, scores: {'phantom': not shapes, 'epochs': epochs, 'size': asdict(size),
+                                 'label maps': len(shapes), 'randomness': asdict(how)}
     return keep_run(
         settings,
         Job(

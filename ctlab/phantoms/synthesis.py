@@ -382,7 +382,7 @@ def labelled_pool(
     from ctlab.core.parallel import parallel_map
     cases = sorted(p.parent for p in Path(folder).glob('*/segmentations') if (p.parent/'ct.nii.gz').is_file())
     if not cases:
-        raise FileNotFoundError(f'{folder}: no case in it; a case is a folder with ct.nii.gz and segmentations/*.nii.gz')
+        raise FileNotFoundError(f'{folder}: no case in it; a case is a folder with ct.nii.gz and segmentations/')
     place = Path(work)/'bodies'/f'{spacing:g}mm-cases'
     place.mkdir(parents=True, exist_ok=True)
     tasks = [(case, spacing, place/f'{case.name}-{_state(case)}.npz') for case in cases]

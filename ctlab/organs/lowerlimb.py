@@ -119,9 +119,9 @@ def nnunet(
     configurations: tuple = ('2d', '3d_fullres'),
     batches: int = 250,  # in the one epoch
     device: str = 'cpu',  # cpu or cuda
-    thinner: int = 1,  # divides the channels that nnU-Net planned: to see that the road is open
     number: int = 8,  # of the dataset
     mirror: bool = True,  # judge by the mean over mirrored pictures, as nnU-Net does: four times the work, eight in 3-D
+    thinner: int = 1,  # divides the channels that nnU-Net planned: to see that the road is open
 ) -> pd.DataFrame:  # configuration, structure, Dice of nnU-Net's own validation cases
     "Write, verify, plan, preprocess, and train one epoch, all by nnU-Net itself."
     import json
@@ -137,7 +137,7 @@ def nnunet(
     verify_dataset_integrity(str(data), 1)
     _call([str(Path(sys.executable).with_name('nnUNetv2_plan_and_preprocess')), '-d', str(number), '-c',
            *configurations, '-np', '1', '-npfp', '1'], home)
-    _narrow(folder/'nnUNet_preprocessed'/data.name/'nnUNetPlans.json', thinner)
+    if thinner > 1: _narrow(folder/'nnUNet_preprocessed'/data.name/'nnUNetPlans.json', thinner)
     split = [{'train': [c.name for c in cases[1:]], 'val': [cases[0].name]}]
     (folder/'nnUNet_preprocessed'/data.name/'splits_final.json').write_text(json.dumps(split))
     rows = []

@@ -150,8 +150,7 @@ def run(
         settings,
         Job(
             name,
-            {'size': repr(size), 'how': repr(how), 'code': code, 'start': came_from}
-            | ({'label maps': _marks(shapes)} if shapes else {}),
+            {'size': repr(size), 'how': repr(how), 'code': code, 'start': came_from, 'label maps': _marks(shapes)},
             learner,
             train_on,
             judge,

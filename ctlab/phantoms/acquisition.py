@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 import numpy as np
 from ..core.anatomy import CODES
-from .body import CORTEX, DETAILS, Canvas, smooth_noise
+from .body import CORTEX, DETAILS, Canvas, cortex_voxels, smooth_noise
 from ..scans.physics import ct_noise
 from ..scans.volume import Volume, volume_from
 
@@ -110,7 +110,7 @@ def _paint_hu(canvas, detail, table, rng):
         12,
     )
     table, cortex, marrow = table.copy(), CODES['bone_cortex'], CODES['bone_marrow']
-    share = min(1., CORTEX/(max(1, round(CORTEX/canvas.spacing))*canvas.spacing))  # of a voxel that the cortex fills
+    share = min(1., CORTEX/(cortex_voxels(canvas.spacing)*canvas.spacing))  # of a voxel that the cortex fills
     table[cortex] = share*table[cortex] + (1 - share)*table[marrow]
     index = canvas.labels.astype(np.uint16)*table.shape[1] + detail
     hu = table.ravel()[index]

@@ -11,7 +11,7 @@ from ..scans.volume import Volume, volume_from
 
 # %% auto #0
 __all__ = ['DETAILS', 'CORTEX', 'smooth_noise', 'Habitus', 'draw_habitus', 'Canvas', 'rotation', 'ellipsoid', 'overlap', 'curve',
-           'tube', 'spine_y', 'draw_body']
+           'tube', 'cortex_voxels', 'spine_y', 'draw_body']
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #2bc1ecf4
 def _basis(n: int, spacing: float, length: float):
@@ -274,11 +274,17 @@ def _cavities(canvas, depth):
     return inner
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #5818873d
+def cortex_voxels(
+    spacing: float,  # mm
+) -> int:
+    "How many voxels the cortex of a bone is thick on a grid; one at least."
+    return max(1, round(CORTEX/spacing))
+
 def _marrow(canvas):
-    "Bones are painted whole; what lies deeper in them than the cortex is thick, and a voxel at least, is marrow."
+    "Bones are painted whole; what lies deeper in them than the cortex is thick is marrow."
     from scipy.ndimage import binary_erosion
     bone = canvas.labels == CODES['bone_cortex']
-    canvas.labels[binary_erosion(bone, iterations=max(1, round(CORTEX/canvas.spacing)))] = CODES['bone_marrow']
+    canvas.labels[binary_erosion(bone, iterations=cortex_voxels(canvas.spacing))] = CODES['bone_marrow']
 
 def _ribs(canvas, depth):
     "Twelve pairs of slanting ribs within the chest wall, cartilage in front, and the sternum."

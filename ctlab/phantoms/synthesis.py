@@ -56,13 +56,16 @@ def wide_body(
     rng = np.random.default_rng([seed, 1])
     return tissues(draw_body(seed, spacing, replace(draw_habitus(rng), spread=float(rng.uniform(.3, 1.25)))))
 
+def _keep(body, path):
+    "Write a body to a file."
+    from ctlab.core.files import whole
+    with whole(path) as half:
+        with open(half, 'wb') as file: np.savez_compressed(file, tissues=body)
+
 def _store(task):
     "Draw a body and keep it; one that is there already stays."
-    from ctlab.core.files import whole
     seed, spacing, path = task
-    if path.exists(): return path
-    with whole(path) as half:
-        with open(half, 'wb') as file: np.savez_compressed(file, tissues=wide_body(seed, spacing))
+    if not path.exists(): _keep(wide_body(seed, spacing), path)
     return path
 
 def body_pool(
@@ -343,27 +346,25 @@ def body_of_masks(
     scan = resample(reorient(read(Path(case)/'ct.nii.gz')), spacing)
     body = _trunk_and_flesh(scan.array)
     for path in sorted((Path(case)/'segmentations').glob('*.nii.gz')):
-        meant = _meant(path.name.removesuffix('.nii.gz'))
+        name = path.name.removesuffix('.nii.gz')
+        meant = _meant(name)
         if meant is None: continue
         mask = resample(reorient(read(path)), like=scan, labels=True).array > 0
         body[mask] = meant
-        if meant//_FILLS == CODES['bone_cortex']: body[binary_erosion(mask)] = CODES['bone_marrow']*_FILLS
-        if path.name.split('.')[0] in _GUT:
-            inside = 'stool' if meant//_FILLS == CODES['colon'] else 'fluid'
-            body[mask & ~binary_erosion(mask)] += DETAILS['wall']
-            body[binary_erosion(mask)] += DETAILS[inside]
+        if meant == CODES['bone_cortex']*_FILLS: body[binary_erosion(mask)] = CODES['bone_marrow']*_FILLS
+        if name in _GUT:
+            body[mask] = meant + DETAILS['wall']
+            body[binary_erosion(mask)] = meant + DETAILS['stool' if name == 'colon' else 'fluid']
             body[mask & (scan.array < -300)] = meant + DETAILS['gas']
     return body
 
 def _store_case(task):
     "The body of a case, kept; words instead where a case cannot be read."
-    from ctlab.core.files import whole
     case, spacing, path = task
     if path.exists(): return path
     try: body = body_of_masks(case, spacing)
     except Exception as error: return f'{case}: {type(error).__name__}: {error}'  # one bad case never stops a pool
-    with whole(path) as half:
-        with open(half, 'wb') as file: np.savez_compressed(file, tissues=body)
+    _keep(body, path)
     return path
 
 def _state(case):

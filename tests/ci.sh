@@ -7,6 +7,13 @@ started=$SECONDS
 step() { printf '\n== %s (%d s)\n' "$1" "$((SECONDS - started))"; }
 state() { git status --porcelain --untracked-files=all; git diff; }
 
+step 'a browser for the site, referees for DICOM and its network: fetched in the background'
+tools='chromium dcm2niix dcmqrscp Orthanc'
+missing() { for tool in $tools; do PATH="$PATH:/usr/sbin" command -v "$tool" >/dev/null || return 0; done; return 1; }
+fetch() { apt-get -qq update && RUNLEVEL=1 apt-get -qq install -y --no-install-recommends chromium dcm2niix dcmtk orthanc orthanc-dicomweb; }
+if missing && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then fetch >/dev/null 2>&1 & else true & fi
+fetched=$!
+
 step 'notebooks, package and README say the same'
 before=$(state | sha1sum)
 nbdev_export
@@ -18,20 +25,15 @@ if [ "$before" != "$(state | sha1sum)" ]; then
     exit 1
 fi
 
-step 'every notebook runs'
+step 'the site is built from the stored notebooks, and every notebook runs'
+log=$(mktemp)
+ctlab site >"$log" 2>&1 &
+built=$!
+wait "$fetched" || true
+if missing; then echo "$tools cannot all be installed here; the tests that need them will say that they were skipped"; fi
 nbdev_test --n_workers 2 --do_print --timing
-
-step 'the site is built'
-ctlab site
-
-step 'a browser for the site, referees for DICOM and its network'
-tools='chromium dcm2niix dcmqrscp Orthanc'
-missing() { for tool in $tools; do PATH="$PATH:/usr/sbin" command -v "$tool" >/dev/null || return 0; done; return 1; }
-if missing && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    { apt-get -qq update && RUNLEVEL=1 apt-get -qq install -y --no-install-recommends chromium dcm2niix dcmtk orthanc orthanc-dicomweb; } >/dev/null 2>&1 ||
-        echo "$tools cannot all be installed here; the tests that need them will say that they were skipped"
-fi
+wait "$built" || { cat "$log"; exit 1; }
 
 step 'commands, faults, studies, browser'
-pytest -q -n 2 --dist loadgroup --durations=12 tests
+pytest -q -n 3 --dist loadgroup --durations=12 tests  # three on two cores: some tests wait for servers and browsers
 step 'all good'

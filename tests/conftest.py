@@ -23,6 +23,7 @@ def wait_for(port, seconds=30.):
     raise TimeoutError(f'nobody listens on {port}')
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items):
     "The tests of a file share a worker and its fixtures; studies share nothing and go to whoever is free."
     for item in items:

@@ -9,11 +9,13 @@ APPROACHES = ('approach1', 'approach2', 'approach3', 'approach4', 'approach5', '
 
 @pytest.mark.parametrize('study', APPROACHES)
 def test_papermill_runs_every_fold_and_the_report_gathers_them(ctlab, tiny, tmp_path, study):
-    folds = 4 if study == 'approach1' else 2
-    ended = ctlab('run', study, '--folds', 'all', '--jobs', 2, '--out', tmp_path/'notebooks', '-p', 'out_dir',
-                  tmp_path/'runs', '-p', 'n_folds', folds, env={'OMP_NUM_THREADS': '1'})
+    "Every fold of the first and the last approach; the others differ in what a fold does, and one tells that."
+    folds = (0, 1) if study in (APPROACHES[0], APPROACHES[-1]) else (1,)
+    ended = ctlab('run', study, '--folds', 'all' if len(folds) == 2 else '1', '--jobs', len(folds), '--out',
+                  tmp_path/'notebooks', '-p', 'out_dir', tmp_path/'runs', '-p', 'n_folds', 2,
+                  env={'OMP_NUM_THREADS': '1'})
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    for fold in range(folds):
+    for fold in folds:
         folder = tmp_path/'runs'/study/'tiny'/f'fold{fold}'
         metrics = pd.read_csv(folder/'metrics.csv')
         assert list(metrics.columns) == ['study', 'fold', 'target', 'split', 'metric', 'value', 'low', 'high', 'n']

@@ -11,10 +11,10 @@ import pandas as pd
 from ..scans import dicom
 from ..core.anatomy import window
 from .layout import list_series
-from ..core.far import name_of
+from ..core.far import fingerprints, name_of
 from ..core.files import only_one, write_whole
 from ..core.parallel import parallel_map
-from .stacks import area_resize, fingerprint, published_picture
+from .stacks import area_resize, published_picture
 from ..core.settings import Settings
 from ..scans.volume import Volume
 
@@ -206,7 +206,7 @@ def clean(
     "Examine every series of a cohort and decide about it."
     series = list_series(root)
     path = decisions_path(root, work) if work is not None else None
-    key = json.dumps([2, black, scan_black, _state(series)])
+    key = json.dumps([2, black, scan_black, _state(series, workers)])
     if path:
         with only_one(path):  # a table and its key stay together, also where two cohorts have one name
             known = path.with_suffix('.json')
@@ -229,12 +229,12 @@ def decisions_path(root: str | Path, work: str | Path) -> Path:
     "Where a cohort's decisions are kept."
     return Path(work)/'cleaning'/f'{name_of(root)}.csv'
 
-def _state(series):
+def _state(series, workers):
     "Changes when series come, go or get other files."
     import hashlib
-    return hashlib.sha1(
-        json.dumps([[r['series_id'], *fingerprint(r['folder'])] for r in series.to_dict('records')]).encode()
-    ).hexdigest()
+    states = fingerprints(series['folder'].tolist(), workers)
+    own = [[s, *state] for s, state in zip(series['series_id'].tolist(), states)]
+    return hashlib.sha1(json.dumps(own).encode()).hexdigest()
 
 # %% ../../nbs/02_cleaning.ipynb #ac6f831c
 def recover(

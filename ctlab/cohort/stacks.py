@@ -19,7 +19,7 @@ VERSION = 4  # of the prepared format; a change makes older stacks stale
 
 # %% auto #0
 __all__ = ['VERSION', 'INSTANCE', 'PART', 'nearest_slices', 'Recipe', 'shade', 'published_picture', 'area_resize', 'stack_series',
-           'fingerprint', 'read_slices', 'Stacks', 'prepare', 'Catalogue', 'catalogue']
+           'read_slices', 'Stacks', 'prepare', 'Catalogue', 'catalogue']
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #22dee83d
 def nearest_slices(
@@ -224,7 +224,7 @@ def _prepare_one(task):
     "Prepare one series unless it is there already; returns its row of the summary."
     row, folder, recipe = task
     target = Path(folder)/str(row['patient_id'])/f"{row['series_id']}.npy"
-    note, source = target.with_suffix('.json'), fingerprint(row['folder'])
+    note, source = target.with_suffix('.json'), far.fingerprint(row['folder'])
     if note.exists() and (kept := json.loads(note.read_text())).get('source') == source: return kept['summary']
     summary, stack, info = _summary(row), None, {}
     try:
@@ -253,22 +253,6 @@ def _summary(row, **change):
 def _crashed(task, what):
     "The row of a series whose worker died or hung; nothing is kept, so that another decoder may try again."
     return _summary(task[0], status='set aside', reason=f"{task[0]['folder']}: {what}")
-
-def fingerprint(folder: str | Path) -> list:
-    "Number, bytes and last change of the files in a folder: other files, another fingerprint."
-    if far.is_far(folder):
-        found = far.entries(folder)
-        marks = hashlib.sha1(repr([(e.path, e.mark) for e in found]).encode()).hexdigest()
-        return [len(found), sum(e.size for e in found), marks]
-    files = size = last = 0
-    within = os.open(folder, os.O_RDONLY)  # asked from within, a file's state takes two thirds of the time
-    try:
-        with os.scandir(within) as entries:
-            for entry in entries:
-                state = entry.stat(follow_symlinks=False)
-                files, size, last = files + 1, size + state.st_size, max(last, state.st_mtime_ns)
-    finally: os.close(within)
-    return [files, size, last]
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #ef7a8c3b
 def read_slices(
@@ -423,17 +407,21 @@ def catalogue(
     "Read every header of a cohort, once; what has not changed since is not read again."
     from ctlab.cohort.layout import list_series
     listed = list_series(root).to_dict('records')
+    states = far.fingerprints([r['folder'] for r in listed], workers)
     folder, tasks = (Path(work)/'catalogue'/far.name_of(root)).resolve(), []
     if (folder/'instances.parquet').is_file(): (folder/'instances.parquet').unlink()  # of an earlier version
     for k in range(0, len(listed), PART):
         rows = listed[k : k + PART]
-        state = json.dumps([VERSION, INSTANCE, [[r['series_id'], *fingerprint(r['folder'])] for r in rows]])
-        key = hashlib.sha1(state.encode()).hexdigest()
+        own = [[r['series_id'], *state] for r, state in zip(rows, states[k : k + PART])]
+        key = hashlib.sha1(json.dumps([VERSION, INSTANCE, own]).encode()).hexdigest()
         tasks.append((rows, folder/'parts'/f'{key}.json', folder/'instances.parquet'/f'{key}.parquet'))
+    news = any(not kept.exists() for _, kept, _ in tasks)
     found = parallel_map(_catalogue_part, tasks, workers, 'reading headers' if progress else None, scheduler=scheduler,
                          there=lambda task: task[1].exists(), few=3)
     table, parts = pd.DataFrame([row for rows in found for row in rows]), tuple(part for *_, part in tasks)
-    with whole(folder/'series.parquet') as half: table.to_parquet(half)
-    for path in set(folder.glob('*/[!.]*')) - {*(kept for _, kept, _ in tasks), *parts}: path.unlink(missing_ok=True)
+    others = set(folder.glob('*/[!.]*')) - {*(kept for _, kept, _ in tasks), *parts}  # of what was there before
+    if news or others or not (folder/'series.parquet').is_file():
+        with whole(folder/'series.parquet') as half: table.to_parquet(half)
+    for path in others: path.unlink(missing_ok=True)
     sweep(folder)
     return Catalogue(table, parts)

@@ -4,14 +4,14 @@
 
 # %% ../../nbs/lib/core/04_far.ipynb #a77a5fed
 from __future__ import annotations
-import tempfile
+import hashlib, os, tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 # %% auto #0
 __all__ = ['STORES', 'HEAD', 'is_far', 'place', 'name_of', 'Entry', 'entries', 'forget', 'starts', 'content', 'opened', 'size_of',
-           'read_table', 'near']
+           'read_table', 'near', 'fingerprint', 'fingerprints']
 
 # %% ../../nbs/lib/core/04_far.ipynb #0eed4680
 STORES = ('s3', 'gs', 'gcs', 'abfs', 'az', 'https', 'http', 'memory')
@@ -112,3 +112,35 @@ def near(
         here = Path(folder)/str(path).rsplit('/', 1)[-1]
         here.write_bytes(content(path))
         yield here
+
+# %% ../../nbs/lib/core/04_far.ipynb #618b5891
+def fingerprint(folder: str | Path) -> list:
+    "Number, bytes and last change of the files in a folder: other files, another fingerprint."
+    if is_far(folder):
+        found = entries(folder)
+        marks = hashlib.sha1(repr([(e.path, e.mark) for e in found]).encode()).hexdigest()
+        return [len(found), sum(e.size for e in found), marks]
+    files = size = last = 0
+    within = os.open(folder, os.O_RDONLY)  # asked from within, a file's state takes two thirds of the time
+    try:
+        with os.scandir(within) as inside:
+            for entry in inside:
+                state = entry.stat(follow_symlinks=False)
+                files, size, last = files + 1, size + state.st_size, max(last, state.st_mtime_ns)
+    finally: os.close(within)
+    return [files, size, last]
+
+_AT_ONCE = 250  # folders that a process is asked for at a time
+
+def _fingerprints(folders): return [fingerprint(f) for f in folders]
+
+def fingerprints(
+    folders: list,
+    workers: int = 0,  # processes; 0 for one per core
+) -> list[list]:  # in their order
+    "The fingerprints of many folders; of a few, or of URLs, in this process."
+    from ctlab.core.far import _fingerprints  # by the name under which a worker finds it
+    from ctlab.core.parallel import parallel_map
+    parts = [folders[k : k + _AT_ONCE] for k in range(0, len(folders), _AT_ONCE)]
+    alone = len(parts) < 8 or is_far(folders[0])
+    return [f for part in parallel_map(_fingerprints, parts, 1 if alone else workers) for f in part]

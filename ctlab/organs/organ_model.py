@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['log', 'SIZES', 'PLAUSIBLE', 'NOTHING', 'MANY', 'Size', 'organ_net', 'Drawn', 'VoxelLoss', 'half_precision',
-           'weights_version', 'run', 'shipped', 'pack', 'coarse', 'class_probabilities', 'most_probable', 'main_part',
-           'no_crumbs', 'tidied', 'trunk', 'second_choice', 'doubts', 'find_organs', 'OrganModel']
+           'weights_version', 'run', 'overlaps', 'shipped', 'pack', 'coarse', 'class_probabilities', 'most_probable',
+           'main_part', 'no_crumbs', 'tidied', 'trunk', 'second_choice', 'doubts', 'find_organs', 'OrganModel']
 
 # %% ../../nbs/17_patients.ipynb #6bb094ec
 @dataclass(frozen=True)
@@ -96,12 +96,13 @@ def run(
     name: str = 'organ_model',  # of the run's folder
     start: str | Path = '',  # weights to go on from: empty for none, shipped for those that come along, or a file
     label_maps: str | Path = '',  # cases of patients, whose shapes make a third of the samples; empty for none
+    size: Size | None = None,  # what to train; the preset's when left out
 ) -> dict:  # history, best, seconds, metrics, predictions, folder, learner, config
     "Train on drawn bodies; judged on drawn bodies that were held out. A killed run goes on where it stopped."
     import pandas as pd
     from ctlab.learn.runs import Job, code_of, keep_run
     from ctlab.learn.training import Learner, accelerator, fit, load_weights
-    size = SIZES[settings.preset]
+    size = size or SIZES[settings.preset]
     epochs, gpu = settings.epochs or size.epochs, accelerator(settings.device) == 'gpu'
     begun = _weights_file() if start == 'shipped' else Path(start) if start else None
     rate, came_from = (size.rate/2, short_hash(begun)) if begun else (size.rate, 'random')
@@ -134,7 +135,7 @@ def run(
                    settings.device, resume=resume, watch='', precision=precision, average=.998)
 
     def judge(learner):
-        scores = pd.DataFrame(_overlaps(learner.net, Drawn(makers()[1], 4 if settings.preset == 'tiny' else 24, True)))
+        scores = pd.DataFrame(overlaps(learner.net, Drawn(makers()[1], 4 if settings.preset == 'tiny' else 24, True)))
         mean = scores.groupby('structure', sort=False)['dice'].agg(['mean', 'count'])
         metrics = pd.DataFrame({'study': name, 'fold': settings.fold, 'target': mean.index, 'split': 'valid',
                                 'metric': 'dice',
@@ -164,7 +165,10 @@ def _marks(shapes):
     import hashlib
     return {case: hashlib.sha1(body.tobytes()).hexdigest()[:12] for case, body in shapes.items()}
 
-def _overlaps(net, data):
+def overlaps(
+    net: torch.nn.Module,
+    data: Drawn,  # samples that stay the same
+) -> list[dict]:  # case, structure, dice
     "Dice of every class in samples that hold it."
     from ctlab.judge.metrics import dice
     rows, net = [], net.cpu().eval()

@@ -35,5 +35,5 @@ nbdev_test --n_workers 2 --do_print --timing
 wait "$built" || { cat "$log"; exit 1; }
 
 step 'commands, faults, studies, browser'
-pytest -q -n 3 --dist loadgroup --durations=12 tests  # three on two cores: some tests wait for servers and browsers
+pytest -q -n 3 --durations=12 tests  # three on two cores: some tests wait for servers and browsers
 step 'all good'

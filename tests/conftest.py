@@ -23,11 +23,17 @@ def wait_for(port, seconds=30.):
     raise TimeoutError(f'nobody listens on {port}')
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
     "The tests of a file share a worker and its fixtures; studies share nothing and go to whoever is free."
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.nodeid if item.path.stem == 'test_studies' else item.path.stem))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition('::')[0]
+            return nodeid if file.endswith('test_studies.py') else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope='session')

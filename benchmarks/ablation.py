@@ -79,8 +79,9 @@ def main():
         if name in set(scores['row']): continue
         scores = pd.concat([scores, made(how, maps, seed, name)], ignore_index=True)
         scores.to_parquet(kept)
-        told(scores).to_csv(to/'organ-model-ablation.csv', index=False)
-        print(told(scores).tail(1).to_string(), flush=True)
+        table = told(scores)
+        table.to_csv(to/'organ-model-ablation.csv', index=False)
+        print(table.tail(1).to_string(), flush=True)
 
 
 if __name__ == '__main__': main()

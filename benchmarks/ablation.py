@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ctlab.core.settings import Settings, real_data
-from ctlab.judge.metrics import dice
-from ctlab.organs.organ_model import Drawn, Size, find_organs, overlaps, run
-from ctlab.phantoms.synthesis import CLASSES, ORGANS, Randomness, Synthesis, body_pool
+from ctlab.organs.organ_model import Drawn, Size, find_organs, on_the_patient, overlaps, run
+from ctlab.phantoms.synthesis import ORGANS, Randomness, Synthesis, body_pool
 
 LINES = [f.name for f in fields(Randomness)]
 SIZE = Size(100, 6., (32, 40, 48), (16, 32, 64, 128), 250, 12)
@@ -38,14 +37,9 @@ def on_drawn(net):
 def on_patient(net):
     "Dice of every organ on the half of the public scan that was looked at, and on the other."
     import ctlab
-    found = find_organs(ctlab.read(real_data()/'example_ct.nii.gz'), net, spacing=SIZE.spacing).array
-    seen, scores = (np.arange(len(found))//8) % 2 == 0, []
-    for k, organ in enumerate(ORGANS, 1):
-        masks = (real_data()/'example_seg_full'/f'{s}.nii.gz' for s in CLASSES[organ])
-        truth = sum(ctlab.read(m).array > 0 for m in masks) > 0
-        scores += [{'case': case, 'structure': organ, 'dice': dice(found[half] == k, truth[half])}
-                   for case, half in (('seen half', seen), ('other half', ~seen))]
-    return pd.DataFrame(scores)
+    found = find_organs(ctlab.read(real_data()/'example_ct.nii.gz'), net, spacing=SIZE.spacing)
+    halves = on_the_patient(found, real_data()/'example_seg_full')[0][['seen half', 'other half']]
+    return halves.rename_axis('structure').reset_index().melt('structure', var_name='case', value_name='dice')
 
 
 def told(scores, draws=2000):

@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 # %% auto #0
 __all__ = ['log', 'SIZES', 'PLAUSIBLE', 'NOTHING', 'MANY', 'Size', 'organ_net', 'Drawn', 'VoxelLoss', 'half_precision',
            'weights_version', 'run', 'overlaps', 'shipped', 'pack', 'coarse', 'class_probabilities', 'most_probable',
-           'main_part', 'no_crumbs', 'tidied', 'trunk', 'second_choice', 'doubts', 'find_organs', 'OrganModel']
+           'main_part', 'no_crumbs', 'tidied', 'trunk', 'second_choice', 'doubts', 'find_organs', 'OrganModel',
+           'looked_at', 'on_the_patient']
 
 # %% ../../nbs/17_patients.ipynb #6bb094ec
 @dataclass(frozen=True)
@@ -434,3 +435,28 @@ class OrganModel:
     def draw(self, scan: Volume) -> tuple[Volume, dict]:  # (numbers, structure -> number)
         "The masks of a scan."
         return find_organs(scan, device=self.device), {o: k for k, o in enumerate(ORGANS, 1)}
+
+# %% ../../nbs/17_patients.ipynb #5066f48d
+def looked_at(
+    slices: int,  # of the scan
+    thick: int = 8,  # of a slab, slices
+) -> np.ndarray:  # bool
+    "Which slices of the public patient belong to the half that choices were made on."
+    return (np.arange(slices)//thick) % 2 == 0
+
+def on_the_patient(
+    found: Volume,  # 1 to 6, as `ORGANS`
+    folder: str | Path,  # example_seg_full/ of TotalSegmentator's public test scan
+) -> tuple:  # table of Dice by organ: whole, seen half, other half; and the truth, organ -> mask
+    "What was found on the public patient, beside what TotalSegmentator published."
+    import pandas as pd
+    from ctlab.judge.metrics import dice
+    from ctlab.scans.reading import read
+    seen, rows, truth = looked_at(len(found.array)), {}, {}
+    for k, organ in enumerate(ORGANS, 1):
+        truth[organ] = sum(read(Path(folder)/f'{s}.nii.gz').array > 0 for s in CLASSES[organ]) > 0
+        mine, theirs = found.array == k, truth[organ]
+        rows[organ] = {'Dice, whole': dice(mine, theirs), 'seen half': dice(mine[seen], theirs[seen]),
+                       'other half': dice(mine[~seen], theirs[~seen])}
+    return pd.DataFrame(rows).T, truth
+

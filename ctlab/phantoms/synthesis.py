@@ -16,7 +16,7 @@ from .body import DETAILS, Canvas, draw_body, draw_habitus
 
 # %% auto #0
 __all__ = ['log', 'CLASSES', 'ORGANS', 'tissues', 'classes_of_tissues', 'wide_body', 'body_pool', 'Randomness', 'random_hu',
-           'scaled', 'smooth', 'blurred', 'Synthesis', 'body_of_masks', 'labelled_pool']
+           'scaled', 'smooth', 'blurred', 'thick_slices', 'Synthesis', 'body_of_masks', 'labelled_pool']
 
 # %% ../../nbs/lib/phantoms/06_synthesis.ipynb #fb7862a9
 log = logging.getLogger(__name__)
@@ -91,7 +91,8 @@ class Randomness:
     beyond: float = .35  # share of samples with HU that no body has
     texture: float = 1.  # grain of tissues, lumps and gas in stool
     noise: float = 1.
-    blur: float = 1.  # kernel and slice thickness
+    blur: float = 1.  # kernel and slice profile
+    thick: float = .3  # share of samples whose slices are thicker than the voxels, up to 9 mm or half as thick again
     affine: float = 1.  # size, proportions, tilt
     elastic: float = 1.  # bending
     arms: float = .35  # share of samples with arms beside the trunk
@@ -196,6 +197,18 @@ def blurred(
     shape[axis + 2], pad[2*(2 - axis)], pad[2*(2 - axis) + 1] = -1, reach, reach
     return F.conv3d(F.pad(x[None, None], pad, mode='replicate'), (kernel/kernel.sum()).view(shape))[0, 0]
 
+def thick_slices(
+    n: int,  # voxels along the axis
+    thick: float,  # of a slice, voxels
+    phase: float = 0.,  # 0…1, where the first slice begins
+) -> tuple[torch.Tensor, torch.Tensor]:  # (slices from voxels, voxels from slices)
+    "What a scanner with thick slices makes of a column of voxels, and what interpolation makes of its slices."
+    z, centres = torch.arange(n), torch.arange(thick*(phase - .5), n + thick, thick)[:, None]
+    inside = (torch.minimum(centres + thick/2, z + .5) - torch.maximum(centres - thick/2, z - .5)).clamp(min=0)
+    whole = inside.sum(1) > thick/2
+    tent = (1 - (z[:, None] - centres[whole].T).abs()/thick).clamp(min=0)
+    return inside[whole]/inside[whole].sum(1, keepdim=True), tent/tent.sum(1, keepdim=True)
+
 class Synthesis:
     "Samples without end from a pool of bodies."
 
@@ -255,10 +268,18 @@ class Synthesis:
         if rng.random() < .3: x = x + grain[tissue]*self.field(rng, rng.uniform(20, 50))
         if how.texture and rng.random() < .5: x = self._lumps(x, tissue, rng)
         x = torch.where(tissue > 0, x, -1000.)
-        kernel, slice_ = rng.uniform(.25, .75), rng.choice([rng.uniform(.2, .6), rng.uniform(.6, 1.2)])
+        kernel, profile = rng.uniform(.25, .75), rng.choice([rng.uniform(.2, .6), rng.uniform(.6, 1.2)])
         if rng.random() < how.metal: x = self._metal(x, tissue, rng)
-        for axis, sigma in ((1, kernel), (2, kernel), (0, slice_)): x = blurred(x, how.blur*sigma, axis)
-        return x + how.noise*self._noise(rng)
+        for axis in (1, 2): x = blurred(x, how.blur*kernel, axis)
+        noise, scanned = how.noise*self._noise(rng), (tissue > 0).any(2).any(1).nonzero()[:, 0].tolist() or [0, len(x) - 1]
+        within, thick = slice(scanned[0], scanned[-1] + 1), rng.uniform(1.1, max(9/self.spacing, 1.5))
+        part = x[within]  # a scan ends sharply: its first slice knows nothing of what lies above
+        if rng.random() < how.thick and len(part) > 2*thick:
+            down, up = thick_slices(len(part), thick, rng.random())
+            part = torch.einsum('zs,sk,kyx->zyx', up, down, part) + torch.einsum('zs,syx->zyx', up, noise[:up.shape[1]])
+        else: part = blurred(part, how.blur*profile, 0) + noise[within]
+        x[:], x[within] = -1000., part
+        return x
 
     def _lumps(self, x, tissue, rng):
         "Bubbles of gas in stool."

@@ -347,6 +347,18 @@ def second_choice(
         where = tuple(torch.from_numpy(i) for i in crumbs)
         p[(torch.from_numpy(labels[crumbs]).long(), *where)] = 0
         labels[crumbs] = p[(slice(None), *where)].argmax(0).numpy()
+    return _given_back(p, labels)
+
+def _given_back(p, labels, least=50):
+    "Pieces on a neck of less than four voxels that are rather another organ's than nobody's become that organ's."
+    import cc3d
+    for k, organ in enumerate(ORGANS, 1):
+        if organ in MANY or not (labels == k).any(): continue
+        pieces = cc3d.connected_components((mask := labels == k) & ~main_part(mask, 2), connectivity=6)
+        for piece in np.flatnonzero(np.bincount(pieces.ravel())[1:] >= least) + 1:
+            where = tuple(torch.from_numpy(i) for i in np.nonzero(pieces == piece))
+            others = p[(slice(None), *where)].index_fill(0, torch.tensor(k), 0).argmax(0)
+            if (others == others.mode().values).sum() > len(others)/2 and others.mode().values > 0: p[(k, *where)] = 0
     return p
 
 def doubts(

@@ -1,6 +1,7 @@
 """What is each line of randomness worth? Networks of the organ model's kind learn from nothing, 3,000 steps on bodies of 6 mm,
 each with one line switched off; all are judged on the same samples of held-out bodies, in which every line is on, and on the
-public patient. Eight to eleven minutes of one core a row. A row that was made is not made again.
+public patient. Eight to eleven minutes of one core a row. A row that was made is not made again while bodies and samples are
+drawn by the same code.
 
     python benchmarks/ablation.py [folder for organ-model-ablation.csv] [cases of patients, for a row with their shapes]
 """
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ctlab.core.settings import Settings, real_data
+from ctlab.learn.runs import code_of
 from ctlab.organs.organ_model import Drawn, Size, find_organs, on_the_patient, overlaps, run
 from ctlab.phantoms.synthesis import ORGANS, Randomness, Synthesis, body_pool
 
@@ -68,10 +70,12 @@ def made(how, maps, seed, name):
 def main():
     to = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1]/'reports'/'reference'
     kept = to/'organ-model-ablation.parquet'
+    code = code_of('phantoms.body', 'phantoms.synthesis')
     scores = pd.read_parquet(kept) if kept.exists() else pd.DataFrame(columns=['row', 'case', 'structure', 'dice'])
+    scores = scores[scores['code'] == code] if 'code' in scores else scores.iloc[:0]  # rows of other samples
     for name, (how, maps, seed) in rows(sys.argv[2] if len(sys.argv) > 2 else '').items():
         if name in set(scores['row']): continue
-        scores = pd.concat([scores, made(how, maps, seed, name)], ignore_index=True)
+        scores = pd.concat([scores, made(how, maps, seed, name).assign(code=code)], ignore_index=True)
         scores.to_parquet(kept)
         table = told(scores)
         table.to_csv(to/'organ-model-ablation.csv', index=False)

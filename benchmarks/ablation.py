@@ -1,7 +1,7 @@
-"""What is each line of randomness worth? Networks of the organ model's kind learn from nothing, 3,000 steps on bodies of 6 mm,
-each with one line switched off; all are judged on the same samples of held-out bodies, in which every line is on, and on the
-public patient. Eight to eleven minutes of one core a row. A row that was made is not made again while bodies and samples are
-drawn by the same code.
+"""What is each line of randomness worth? Networks of the organ model's kind learn from nothing, 3,000 steps on bodies of
+6 mm, each with one line switched off; all are judged on the same samples of held-out bodies, in which every line is on,
+and on the public patient. Eight to eleven minutes of one core a row. A row that was made is not made again while bodies
+and samples are drawn by the same code.
 
     python benchmarks/ablation.py [folder for organ-model-ablation.csv] [cases of patients, for a row with their shapes]
 """
@@ -72,7 +72,7 @@ def main():
     kept = to/'organ-model-ablation.parquet'
     code = code_of('phantoms.body', 'phantoms.synthesis')
     scores = pd.read_parquet(kept) if kept.exists() else pd.DataFrame(columns=['row', 'case', 'structure', 'dice'])
-    scores = scores[scores['code'] == code] if 'code' in scores else scores.iloc[:0]  # rows of other samples
+    scores = scores[scores['code'] == code] if 'code' in scores else scores.iloc[:0]
     for name, (how, maps, seed) in rows(sys.argv[2] if len(sys.argv) > 2 else '').items():
         if name in set(scores['row']): continue
         scores = pd.concat([scores, made(how, maps, seed, name).assign(code=code)], ignore_index=True)

@@ -271,7 +271,8 @@ class Synthesis:
         kernel, profile = rng.uniform(.25, .75), rng.choice([rng.uniform(.2, .6), rng.uniform(.6, 1.2)])
         if rng.random() < how.metal: x = self._metal(x, tissue, rng)
         for axis in (1, 2): x = blurred(x, how.blur*kernel, axis)
-        noise, scanned = how.noise*self._noise(rng), (tissue > 0).any(2).any(1).nonzero()[:, 0].tolist() or [0, len(x) - 1]
+        noise = how.noise*self._noise(rng)
+        scanned = (tissue > 0).any(2).any(1).nonzero()[:, 0].tolist() or [0, len(x) - 1]
         within, thick = slice(scanned[0], scanned[-1] + 1), rng.uniform(1.1, max(9/self.spacing, 1.5))
         part = x[within]  # a scan ends sharply: its first slice knows nothing of what lies above
         if rng.random() < how.thick and len(part) > 2*thick:

@@ -309,16 +309,19 @@ def no_crumbs(
     sizes[0] = 0
     return (sizes >= max(1, least*sizes.max()))[pieces]
 
+def _found_in(labels):
+    "(number, name, the box around it with a rim) of every organ that labels hold."
+    from scipy import ndimage
+    for k, (organ, box) in enumerate(zip(ORGANS, ndimage.find_objects(labels, len(ORGANS))), 1):
+        if box is not None: yield k, organ, tuple(slice(max(0, s.start - 1), s.stop + 1) for s in box)
+
 def tidied(
     labels: np.ndarray,  # numbers of ORGANS
     bridges: int = 0,  # voxels; see `main_part`
 ) -> np.ndarray:
     "The largest piece of each organ; of aorta and bowel all that are not crumbs."
-    from scipy import ndimage
     kept = np.zeros_like(labels)
-    for k, (organ, box) in enumerate(zip(ORGANS, ndimage.find_objects(labels, len(ORGANS))), 1):
-        if box is None: continue
-        at = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in box)
+    for k, organ, at in _found_in(labels):
         mask = labels[at] == k
         kept[at][no_crumbs(mask) if organ in MANY else main_part(mask, bridges)] = k
     return kept
@@ -352,13 +355,15 @@ def second_choice(
 def _given_back(p, labels, least=50):
     "Pieces on a neck of less than four voxels that are rather another organ's than nobody's become that organ's."
     import cc3d
-    for k, organ in enumerate(ORGANS, 1):
-        if organ in MANY or not (labels == k).any(): continue
-        pieces = cc3d.connected_components((mask := labels == k) & ~main_part(mask, 2), connectivity=6)
+    for k, organ, at in _found_in(labels):
+        if organ in MANY: continue
+        mask, near = labels[at] == k, p[(slice(None), *at)]
+        pieces = cc3d.connected_components(mask & ~main_part(mask, 2), connectivity=6)
         for piece in np.flatnonzero(np.bincount(pieces.ravel())[1:] >= least) + 1:
             where = tuple(torch.from_numpy(i) for i in np.nonzero(pieces == piece))
-            others = p[(slice(None), *where)].index_fill(0, torch.tensor(k), 0).argmax(0)
-            if (others == others.mode().values).sum() > len(others)/2 and others.mode().values > 0: p[(k, *where)] = 0
+            seconds = near[(slice(None), *where)].index_fill(0, torch.tensor(k), 0).argmax(0)
+            usual = seconds.mode().values
+            if usual > 0 and (seconds == usual).sum() > len(seconds)/2: near[(k, *where)] = 0
     return p
 
 def doubts(
@@ -471,4 +476,3 @@ def on_the_patient(
         rows[organ] = {'Dice, whole': dice(mine, theirs), 'seen half': dice(mine[seen], theirs[seen]),
                        'other half': dice(mine[~seen], theirs[~seen])}
     return pd.DataFrame(rows).T, truth
-

@@ -277,7 +277,7 @@ class Synthesis:
         part = x[within]  # a scan ends sharply: its first slice knows nothing of what lies above
         if rng.random() < how.thick and len(part) > 2*thick:
             down, up = thick_slices(len(part), thick, rng.random())
-            part = torch.einsum('zs,sk,kyx->zyx', up, down, part) + torch.einsum('zs,syx->zyx', up, noise[:up.shape[1]])
+            part = torch.tensordot(up, torch.tensordot(down, part, 1) + noise[:len(down)], 1)
         else: part = blurred(part, how.blur*profile, 0) + noise[within]
         x[:], x[within] = -1000., part
         return x

@@ -10,11 +10,13 @@ all on the same patients and folds. Trains approach 6 where its folds are not fi
     python benchmarks/learnable.py [folder for learnable.csv]
     python benchmarks/learnable.py --elsewhere [folder]      # (a) alone, on the cohort of another hospital
     python benchmarks/learnable.py --others [folder]         # (a) alone, on the 400 phantoms of chapter 23
+    python benchmarks/learnable.py --elsewhere400 [folder]   # (a) alone, on 400 further patients of that hospital
 
 With few injured the best of ten areas is well above a half by chance alone. So (a) alone says how often, with the
 patients' answers dealt out anew, the best of the ten is at least as good as the best of the ten here.
 """
 import sys
+from dataclasses import replace
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -97,15 +99,19 @@ def alone(settings, to):
 def cohort(name):
     "Settings of a cohort that a chapter draws."
     from ctlab.core.settings import Settings
+    from ctlab.phantoms.patients import PRESETS, make_cohort
     from ctlab.trauma.curve import others
     from ctlab.trauma.together import another
     home = Settings(preset='demo')
-    return Settings(str(another(home)), preset='demo') if name == 'elsewhere' else others(home)
+    if name == 'others': return others(home)
+    if name == 'elsewhere': return replace(home, data_root=str(another(home)))
+    many = replace(PRESETS['elsewhere'], patients=400)
+    return replace(home, data_root=str(make_cohort(home.work/'cohorts'/'elsewhere400-demo', many, home.seed + 4)))
 
 
 def main():
     to = next((Path(a) for a in sys.argv[1:] if not a.startswith('--')), None)
-    for name in ('elsewhere', 'others'):
+    for name in ('elsewhere', 'others', 'elsewhere400'):
         if f'--{name}' in sys.argv: return alone(cohort(name), to and to/f'learnable-{name}.csv')
     from ctlab.trauma import approach6
     from ctlab.core.anatomy import TARGETS

@@ -27,7 +27,6 @@ class Case:
     image: Path  # a NIfTI file or a folder of DICOM
     label: Path | dict | None = None  # a NIfTI file of numbers, or structure -> NIfTI file
 
-def _nifti_name(path): return re.sub(r'\.nii(\.gz)?$', '', path.name)
 
 def find_cases(
     root: str | Path,  # a set's folder
@@ -44,28 +43,28 @@ def find_cases(
                      f'ircad_eNN_liver.nii.gz, or one folder per patient with dicom/ or image.nii.gz, and masks/')
 
 def _decathlon(root, part):
-    labels = {_nifti_name(p): p for p in (root/f'labels{part}').glob('*.nii*') if not p.name.startswith('.')}
+    labels = {nifti.bare_name(p): p for p in (root/f'labels{part}').glob('*.nii*') if not p.name.startswith('.')}
     images = [p for p in (root/f'images{part}').glob('*.nii*') if not p.name.startswith('.')]
-    return [Case(name, p, labels.get(name)) for p in images if (name := re.sub(r'_0000$', '', _nifti_name(p)))]
+    return [Case(name, p, labels.get(name)) for p in images if (name := re.sub(r'_0000$', '', nifti.bare_name(p)))]
 
 def _lits(root, part):
-    labels = {_nifti_name(p).removeprefix('segmentation-'): p for p in root.rglob('segmentation-*.nii*')}
+    labels = {nifti.bare_name(p).removeprefix('segmentation-'): p for p in root.rglob('segmentation-*.nii*')}
     return [
         Case(f'volume-{n}', p, labels.get(n))
         for p in root.rglob('volume-*.nii*')
-        if (n := _nifti_name(p).removeprefix('volume-'))
+        if (n := nifti.bare_name(p).removeprefix('volume-'))
     ]
 
 def _ircad(root, part):
     return [
         Case(name, p, mask if (mask := p.with_name(p.name.replace('_orig', '_liver'))).exists() else None)
         for p in root.rglob('ircad_e*_orig.nii*')
-        if (name := _nifti_name(p).removesuffix('_orig'))
+        if (name := nifti.bare_name(p).removesuffix('_orig'))
     ]
 
 def _folders(root, part):
     return [
-        Case(p.name, image, {_nifti_name(m): m for m in sorted((p/'masks').glob('*.nii*'))} or None)
+        Case(p.name, image, {nifti.bare_name(m): m for m in sorted((p/'masks').glob('*.nii*'))} or None)
         for p in root.iterdir()
         for image in (p/'dicom', p/'image.nii.gz')
         if image.is_dir() or image.is_file()

@@ -265,7 +265,7 @@ class Page:
                 raise ValueError(f'{upload.filename}: larger than {UPLOAD >> 20} MiB; give its path instead')
             from ctlab.doors.workbench import safe_name
             ending = next(
-                (e for e in ('.nii.gz', '.nii', '.tar.gz', '.tgz', '.zip', '.tar') if upload.filename.endswith(e)),
+                (e for e in ('.nii.gz', '.nii', '.tar.gz', '.tgz', '.zip', '.tar') if upload.filename.lower().endswith(e)),
                 '.dcm',
             )
             with tempfile.TemporaryDirectory(dir=self.work.folder) as t:

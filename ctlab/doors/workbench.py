@@ -164,7 +164,7 @@ class WorkFolder:
         from ctlab.scans.dicom import list_files
         from ctlab.scans.reading import is_archive, unpacked
         source, result = Path(source), Imported()
-        if source.is_file() and source.name.endswith(('.nii', '.nii.gz')):
+        if source.is_file() and nifti.is_nifti(source):
             self._take_nifti(source, called or source.name, result)
         elif source.is_file() and is_archive(source):
             with unpacked(source) as folder: self._take_files(sorted(folder.iterdir()), names, result, progress)
@@ -178,7 +178,7 @@ class WorkFolder:
         store = Store(self.folder/'scans', names)
         series = set()
         for k, path in enumerate(files, 1):
-            if path.name.endswith(('.nii', '.nii.gz')): self._take_nifti(path, path.name, result); continue
+            if nifti.is_nifti(path): self._take_nifti(path, path.name, result); continue
             if path.name.upper() == 'DICOMDIR': continue
             try:
                 raw = path.read_bytes()
@@ -220,7 +220,7 @@ class WorkFolder:
             found.append(Scan(f's{place.name}', ' · '.join(w for w in words if w) + f' · {n} slices', place, n))
         store.close()
         found += [
-            Scan(f"v-{p.name.removesuffix('.nii.gz')}", p.name.removesuffix('.nii.gz'), p)
+            Scan(f'v-{nifti.bare_name(p)}', nifti.bare_name(p), p)
             for p in sorted((self.folder / 'volumes').glob('*.nii.gz'))
         ]
         return found
@@ -375,7 +375,7 @@ class WorkFolder:
         structures: tuple,
     ) -> dict:  # structure -> NIfTI file
         "The masks of a folder, each found by the name of its structure in the file's name."
-        files = sorted(p for p in self.within(folder).iterdir() if p.name.endswith(('.nii', '.nii.gz')))
+        files = sorted(p for p in self.within(folder).iterdir() if nifti.is_nifti(p))
         found = {n: [p for p in files if n in p.name.lower()] for n in structures}
         if twice := {n: [p.name for p in ps] for n, ps in found.items() if len(ps) > 1}:
             raise ValueError('; '.join(f'{n}: which of {", ".join(names)}?' for n, names in twice.items()))

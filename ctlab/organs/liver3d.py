@@ -75,7 +75,7 @@ def apply(
     "Segment a scan; write the mask and the scan within it."
     scan = read(path)
     found = segment_scan(run['learner'].net, scan, plan)
-    name = Path(path).name.removesuffix('.gz').removesuffix('.nii')
+    name = nifti.bare_name(path)
     inside = Volume(np.where(found.array > 0, scan.array, -1000).astype(scan.array.dtype), scan.affine)
     return nifti.write(found, Path(folder)/f'{name}_mask.nii.gz'), nifti.write(
         inside, Path(folder)/f'{name}_liver.nii.gz'

@@ -89,9 +89,7 @@ def infer(
     written = []
     for path in map(Path, scans):
         mask = segment_scan(run['learner'].net, read(path), plan)
-        written.append(
-            nifti.write(mask, Path(folder)/f"{path.name.removesuffix('.gz').removesuffix('.nii')}_pred.nii.gz")
-        )
+        written.append(nifti.write(mask, Path(folder)/f'{nifti.bare_name(path)}_pred.nii.gz'))
     return written
 
 def evaluate(

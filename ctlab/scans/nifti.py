@@ -4,14 +4,14 @@
 
 # %% ../../nbs/lib/scans/01_nifti.ipynb #27f300cc
 from __future__ import annotations
-import math
+import math, re
 from pathlib import Path
 import numpy as np
 from ..core.files import whole
 from .volume import Volume
 
 # %% auto #0
-__all__ = ['MAX_BYTES', 'NiftiError', 'from_nibabel', 'to_nibabel', 'read', 'write']
+__all__ = ['MAX_BYTES', 'NiftiError', 'from_nibabel', 'is_nifti', 'bare_name', 'to_nibabel', 'read', 'write']
 
 # %% ../../nbs/lib/scans/01_nifti.ipynb #43740354
 _FLIP = np.diag([-1., -1., 1., 1.])  # LPS <-> RAS
@@ -37,6 +37,18 @@ def from_nibabel(
         raise NiftiError(f'{lost} of {data.size} voxels are not numbers (NaN or infinite); write what they stand for, '
                          f'for example -1024, in their place')
     return Volume(data.transpose(2, 1, 0), _FLIP @ image.affine)
+
+def is_nifti(
+    name: str | Path,
+) -> bool:
+    "Does this name say that it is a NIfTI file?"
+    return str(name).lower().endswith(('.nii', '.nii.gz'))
+
+def bare_name(
+    path: str | Path,
+) -> str:
+    "A file's name without its folder and NIfTI's ending."
+    return re.sub(r'\.nii(\.gz)?$', '', Path(path).name, flags=re.IGNORECASE)
 
 def to_nibabel(
     volume: Volume,  # booleans become 0 and 1
@@ -65,7 +77,7 @@ def read(
         if promised > MAX_BYTES:
             raise NiftiError(f'promises {image.shape} voxels, {promised/2**30:.0f} GiB, more than is read '
                              f'({MAX_BYTES >> 30} GiB)')
-        if promised > size*{'.nii': 1, '.gz': _GZIP}.get(path.suffix, math.inf):
+        if promised > size*{'.nii': 1, '.gz': _GZIP}.get(path.suffix.lower(), math.inf):
             raise NiftiError(f'promises {promised} bytes of voxels, which cannot come from a file of {size}: it is '
                              f'cut off, or its header is wrong')
         volume = from_nibabel(image)
@@ -83,6 +95,6 @@ def write(
     "Write a NIfTI file, atomically."
     import nibabel
     path = Path(path)
-    if not path.name.endswith(('.nii', '.nii.gz')): raise ValueError(f'{path}: a NIfTI file is named .nii or .nii.gz')
+    if not is_nifti(path): raise ValueError(f'{path}: a NIfTI file is named .nii or .nii.gz')
     with whole(path) as half: nibabel.save(to_nibabel(volume), half)
     return path

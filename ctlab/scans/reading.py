@@ -29,7 +29,7 @@ def read(
             f'{source}: no such file or folder; expected NIfTI (.nii, .nii.gz) or a folder of DICOM files'
         )
     if (source/'segmentation.nii.gz').is_file(): return nifti.read(source/'segmentation.nii.gz')
-    if source.is_file() and source.name.endswith(('.nii', '.nii.gz')): return nifti.read(source)
+    if source.is_file() and nifti.is_nifti(source): return nifti.read(source)
     if source.is_file() and is_archive(source):
         with unpacked(source) as folder: return _from_archive(source, folder)
     if source.is_file() and source.name.upper() == 'DICOMDIR': return _series(named_by_dicomdir(source))
@@ -86,7 +86,7 @@ def is_archive(
 
 def _from_archive(archive, folder):
     "What an archive holds: the one NIfTI file, else the series."
-    volumes = [p for p in folder.iterdir() if p.name.endswith(('.nii', '.nii.gz'))]
+    volumes = [p for p in folder.iterdir() if nifti.is_nifti(p)]
     if len(volumes) > 1: raise ArchiveError(f'{archive}: holds {len(volumes)} NIfTI files; unpack it and choose one')
     return nifti.read(volumes[0]) if volumes else _series(folder)
 
@@ -115,7 +115,7 @@ def unpacked(
             with (zipfile.ZipFile(path) if zipfile.is_zipfile(path) else tarfile.open(path)) as archive:
                 for k, (name, opened) in enumerate(_members(archive, path)):
                     if k >= MAX_FILES: raise ArchiveError(f'{path}: more than {MAX_FILES} files')
-                    ending = next((e for e in ('.nii.gz', '.nii') if name.endswith(e)), '')
+                    ending = next((e for e in ('.nii.gz', '.nii') if name.lower().endswith(e)), '')
                     with opened() as packed, open(Path(folder)/f'{k}{ending}', 'wb') as plain:
                         while block := packed.read(1 << 20):
                             total += len(block)
@@ -138,7 +138,7 @@ def write(
 ) -> Path:  # the path written
     "Write a volume."
     path = Path(path)
-    if path.name.endswith(('.nii', '.nii.gz')):
+    if nifti.is_nifti(path):
         if options: raise ValueError(f"{path}: NIfTI has no place for {', '.join(options)}")
         return nifti.write(volume, path)
     if path.suffix and not path.is_dir():

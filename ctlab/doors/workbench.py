@@ -93,7 +93,7 @@ def safe_name(
 ) -> str:  # letters, digits, - and _
     "A name that can be a file's and nothing else."
     name = re.sub(
-        r'[^\w-]+', '-', re.sub(r'\.(nii(\.gz)?|dcm|zip|tar|gz)$', '', Path(str(text).replace('\\', '/')).name)
+        r'[^\w-]+', '-', re.sub(r'(?i)\.(nii(\.gz)?|dcm|zip|tar|gz)$', '', Path(str(text).replace('\\', '/')).name)
     ).strip('-_.')
     return name[:60] or 'scan'
 

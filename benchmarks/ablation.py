@@ -1,7 +1,7 @@
-"""What is each line of randomness worth? Networks of the organ model's kind learn from nothing, 3,000 steps on bodies of
-6 mm, each with one line switched off; all are judged on the same samples of held-out bodies, in which every line is on,
-and on the public patient. Eight to eleven minutes of one core a row. A row that was made is not made again while bodies
-and samples are drawn by the same code.
+"""What is each line of randomness worth? Networks of the organ model's kind learn from nothing, 3,000 steps on bodies
+of 6 mm, each with one line switched off; all are judged on the same samples of held-out bodies, in which every line
+is on, and on the public patient. Eight to fourteen minutes of one core a row. A row that was made is not made again
+while bodies and samples are drawn by the same code.
 
     python benchmarks/ablation.py [folder for organ-model-ablation.csv] [cases of patients, for a row with their shapes]
 """
@@ -54,8 +54,8 @@ def told(scores, draws=2000):
         gain = (own - drawn['all lines']).to_numpy()
         means = [np.nanmean(np.nanmean(gain[rng.integers(len(gain), size=len(gain))], 0)) for _ in range(draws)]
         low, high = np.quantile(means, [.025, .975])
-        table.append({'row': name, 'drawn': own.mean().mean(), 'difference': np.nanmean(np.nanmean(gain, 0)), 'low': low,
-                      'high': high, **by_row[name].mean(axis=1).reindex(['seen half', 'other half'])})
+        table.append({'row': name, 'drawn': own.mean().mean(), 'difference': np.nanmean(np.nanmean(gain, 0)),
+                      'low': low, 'high': high, **by_row[name].mean(axis=1).reindex(['seen half', 'other half'])})
     return pd.DataFrame(table).round(4)
 
 

@@ -2,8 +2,8 @@
 
     python benchmarks/cluster.py COHORT FOLDER
 
-Every way must leave the same bytes as the map over local processes. On a machine of few cores more workers are not faster;
-what is shown is that nothing is lost and what it costs.
+Every way must leave the same bytes as the map over local processes. On a machine of few cores more workers are not
+faster; what is shown is that nothing is lost and what it costs.
 """
 import argparse, csv, hashlib, json, os, shutil, signal, subprocess, sys, tempfile, threading, time
 from contextlib import contextmanager
@@ -21,7 +21,8 @@ def cluster(workers, folder, limited=0):
     "(address, worker processes) of a scheduler and its workers; the first so many may write no file over 30 kB."
     quiet = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL, 'env': os.environ | ALONE}
     found = folder/'scheduler.json'
-    head = subprocess.Popen([DASK, 'scheduler', '--host', '127.0.0.1', '--port', '0', '--no-dashboard', '--scheduler-file', found], **quiet)
+    head = subprocess.Popen([DASK, 'scheduler', '--host', '127.0.0.1', '--port', '0', '--no-dashboard',
+                             '--scheduler-file', found], **quiet)
     hands = []
     try:
         while not found.exists(): time.sleep(.1)
@@ -50,7 +51,8 @@ def slowed(process, ended):
 def bytes_of(folder):
     "One hash over the names and bytes of all stacks."
     found = hashlib.sha1()
-    for path in sorted(folder.rglob('*.npy')): found.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    for path in sorted(folder.rglob('*.npy')):
+        found.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     return found.hexdigest()[:12]
 
 
@@ -73,7 +75,8 @@ def main():
     ways += [('Dask, 4 workers, one killed', 4, 'kill'), ('Dask, 4 workers, one at a tenth of its speed', 4, 'slow'),
              ('Dask, 4 workers, one that cannot write', 4, 'full')]
     for name, workers, trouble in ways:
-        with tempfile.TemporaryDirectory() as place, cluster(workers, Path(place), int(trouble == 'full')) as (address, hands):
+        full = int(trouble == 'full')
+        with tempfile.TemporaryDirectory() as place, cluster(workers, Path(place), full) as (address, hands):
             ended = threading.Event()
             if trouble == 'kill': threading.Timer(rows[0][1]/4, hands[0].kill).start()
             if trouble == 'slow': threading.Thread(target=slowed, args=(hands[0], ended)).start()
@@ -82,7 +85,8 @@ def main():
     print(f'{"":<46}{"seconds":>9}{"series":>8}   bytes')
     for name, seconds, series, found in rows: print(f'{name:<46}{seconds:9.1f}{series:8d}   {found}')
     with given.to.open('w', newline='') as file:
-        csv.writer(file).writerows([('way', 'seconds', 'series', 'bytes'), *((n, round(t, 1), k, b) for n, t, k, b in rows)])
+        told = ((n, round(t, 1), k, b) for n, t, k, b in rows)
+        csv.writer(file).writerows([('way', 'seconds', 'series', 'bytes'), *told])
     assert len({found for *_, found in rows}) == 1, 'the bytes differ'
 
 

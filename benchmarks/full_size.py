@@ -3,23 +3,26 @@
     ctlab phantom many /data/many --oddities           # 3,147 patients, 4,711 series, an hour
     python benchmarks/full_size.py /data/many /data/growth
 
-Every size is a part of the same cohort: its first patients, linked. Each stage is a process of its own; its memory is that
-of the largest process in it. What is there already is not measured again.
+Every size is a part of the same cohort: its first patients, linked. Each stage is a process of its own; its memory is
+that of the largest process in it. What is there already is not measured again.
 """
 import argparse, json, os, subprocess, sys, time
 from pathlib import Path
 import numpy as np
 import pandas as pd
 
+PREPARE = 'from ctlab.cohort.stacks import Recipe, prepare; prepare(root, work, Recipe(5., 96), progress=False)'
 CODE = {
     'catalogue': 'from ctlab.cohort.stacks import catalogue; catalogue(root, work, progress=False)',
     'catalogue again': 'from ctlab.cohort.stacks import catalogue; catalogue(root, work, progress=False)',
     'clean': 'from ctlab.cohort.cleaning import clean; clean(root, work, progress=False)',
-    'prepare': 'from ctlab.cohort.stacks import Recipe, prepare; prepare(root, work, Recipe(5., 96), progress=False)',
-    'prepare again': 'from ctlab.cohort.stacks import Recipe, prepare; prepare(root, work, Recipe(5., 96), progress=False)',
-    'folds and one epoch of approach 1': 'from ctlab.core.settings import Settings; from ctlab.trauma.approach1 import run; '
+    'prepare': PREPARE,
+    'prepare again': PREPARE,
+    'folds and one epoch of approach 1': 'from ctlab.core.settings import Settings; '
+                                         'from ctlab.trauma.approach1 import run; '
                                          'run(Settings(root, work, out, epochs=1), "cleaned")',
-    'predict': ['predict', '{root}', '--model', '{out}/approach1_cleaned/tiny', '--work', '{work}', '--out', '{out}/predictions'],
+    'predict': ['predict', '{root}', '--model', '{out}/approach1_cleaned/tiny', '--work', '{work}',
+                '--out', '{out}/predictions'],
     'report': ['report', 'approach1_cleaned', '--out-dir', '{out}', '--data-root', '{root}'],
 }
 
@@ -48,7 +51,8 @@ def measure(stage, places):
     what, before = CODE[stage], size_of(places['work']) + size_of(places['out'])
     python = Path(sys.executable)
     if isinstance(what, str):
-        start = f"if __name__ == '__main__':\n    root, work, out = {[str(places[k]) for k in ('root', 'work', 'out')]}\n    {what}\n"
+        named = [str(places[k]) for k in ('root', 'work', 'out')]
+        start = f"if __name__ == '__main__':\n    root, work, out = {named}\n    {what}\n"
         script = places['out']/'stage.py'
         script.write_text(start)
         command = [python, script]
@@ -79,13 +83,15 @@ def main():
             kept = places['out'].parent/f'{stage}.json'
             if not kept.exists(): kept.write_text(json.dumps(measure(stage, places)))
             rows.append((stage, series, *json.loads(kept.read_text())))
-            print(f'{series:5d} series  {stage:<34} {rows[-1][2]:8.1f} s {rows[-1][3]:7.0f} MB {rows[-1][4]:8.1f} MB written', flush=True)
+            print(f'{series:5d} series  {stage:<34} {rows[-1][2]:8.1f} s {rows[-1][3]:7.0f} MB '
+                  f'{rows[-1][4]:8.1f} MB written', flush=True)
     table = pd.DataFrame(rows, columns=['stage', 'series', 'seconds', 'memory MB', 'written MB'])
     table.round(2).to_csv(given.to, index=False)
     print(f'\n{"slope of log time over log series":<36}{"all sizes":>10}{"last step":>10}   {"memory, last/first":>10}')
     for stage, own in table.groupby('stage', sort=False):
         x, y = np.log(own['series'].to_numpy()), np.log(own['seconds'].to_numpy())
-        print(f'{stage:<36}{np.polyfit(x, y, 1)[0]:10.2f}{(y[-1] - y[-2])/(x[-1] - x[-2]):10.2f}   {own["memory MB"].iloc[-1]/own["memory MB"].iloc[0]:10.2f}')
+        grown = own['memory MB'].iloc[-1]/own['memory MB'].iloc[0]
+        print(f'{stage:<36}{np.polyfit(x, y, 1)[0]:10.2f}{(y[-1] - y[-2])/(x[-1] - x[-2]):10.2f}   {grown:10.2f}')
 
 
 if __name__ == '__main__': main()

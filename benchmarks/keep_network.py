@@ -1,4 +1,5 @@
-"""TotalSegmentator over a cohort: its network read once per worker (ctlab's default) against once per case, as its own API does.
+"""TotalSegmentator over a cohort: its network read once per worker (ctlab's default) against once per case, as its own
+API does.
 
 The weights are random, in a network of 18 million numbers in TotalSegmentator's own layout: reading takes
 as long as with real ones. The scans are small, so that what is measured is the reading and not the network.

@@ -1,4 +1,5 @@
-"""Who wrote what this lab stands on, and on which terms: every package of requirements.lock by its own words, and the shipped weights.
+"""Who wrote what this lab stands on, and on which terms: every package of requirements.lock by its own words, and the
+shipped weights.
 
     python benchmarks/licences.py > reports/reference/licences.md
 """

@@ -1,4 +1,5 @@
-"""Ten random slices of random series: ours, slices out of one array file, against one JPEG per slice, zarr and blosc2, one run, one table."""
+"""Ten random slices of random series: ours, slices out of one array file, against one JPEG per slice, zarr and
+blosc2, one run, one table."""
 
 import os
 os.environ.setdefault('OMP_NUM_THREADS', '1')

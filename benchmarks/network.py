@@ -1,5 +1,5 @@
-"""Receiving a thousand slices of 512 x 512: our node beside DCMTK's storescp and Orthanc, each from the same sender (DCMTK's storescu),
-and 16 senders at a time; and the node's memory as more and more come in.
+"""Receiving a thousand slices of 512 x 512: our node beside DCMTK's storescp and Orthanc, each from the same sender
+(DCMTK's storescu), and 16 senders at a time; and the node's memory as more and more come in.
 
     python benchmarks/network.py [slices]
 """
@@ -108,7 +108,8 @@ def main(n=1000):
                 )
                 seconds[name] = time.perf_counter() - start
                 print(
-                    f'{name:<36} {seconds[name]:6.1f} s   {n/seconds[name]:5.0f} a second   memory {before:.0f} -> {memory(server):.0f} MB'
+                    f'{name:<36} {seconds[name]:6.1f} s   {n/seconds[name]:5.0f} a second   '
+                    f'memory {before:.0f} -> {memory(server):.0f} MB'
                 )
             finally: server.terminate(); server.wait(30)
         ours = seconds['ctlab node (files flushed, index)']

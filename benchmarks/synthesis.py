@@ -1,5 +1,6 @@
-"""Samples from a label map for training: the lab's synthesis beside the same steps made of MONAI's transforms (affine and
-elastic warp by nearest neighbour, HU by label, blur, noise), one body of 3 mm, samples of 64 × 80 × 96 voxels, one thread.
+"""Samples from a label map for training: the lab's synthesis beside the same steps made of MONAI's transforms (affine
+and elastic warp by nearest neighbour, HU by label, blur, noise), one body of 3 mm, samples of 64 × 80 × 96 voxels, one
+thread.
 
     python benchmarks/synthesis.py
 """
@@ -23,8 +24,10 @@ def monai(body):
     from monai import transforms as T
     from ctlab.phantoms.synthesis import classes_of_tissues, random_hu, scaled
     turn, rng, classes = np.deg2rad(4), np.random.default_rng(0), classes_of_tissues()
-    warp = T.Compose([T.RandSpatialCrop([int(1.4*n) for n in SHAPE], random_size=False), T.SpatialPad([int(1.4*n) for n in SHAPE]),
-                      T.Rand3DElastic((5, 7), (50, 100), 1., (turn,)*3, None, None, (.15,)*3, SHAPE, 'nearest', 'zeros')])
+    room = [int(1.4*n) for n in SHAPE]
+    warp = T.Compose([T.RandSpatialCrop(room, random_size=False), T.SpatialPad(room),
+                      T.Rand3DElastic((5, 7), (50, 100), 1., (turn,)*3, None, None, (.15,)*3, SHAPE,
+                                      'nearest', 'zeros')])
     look = T.Compose([T.RandGaussianSmooth((.2, .8), (.2, .8), (.2, 1.2), 1.), T.RandGaussianNoise(1., 0, 25)])
     label = torch.from_numpy(body)[None].float()
 
@@ -47,7 +50,8 @@ def main():
         for _ in range(N): sample()
         seconds[name] = (time.perf_counter() - start)/N
     for name, s in seconds.items():
-        print(f'{name:<28} {1000*s:8.0f} ms per sample {1/s:8.1f} per second {s/seconds["ctlab.phantoms.synthesis"]:8.1f}×')
+        print(f'{name:<28} {1000*s:8.0f} ms per sample {1/s:8.1f} per second '
+              f'{s/seconds["ctlab.phantoms.synthesis"]:8.1f}×')
 
 
 if __name__ == '__main__': main()

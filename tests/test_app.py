@@ -409,7 +409,9 @@ def test_a_page_from_elsewhere_gets_no_websocket(served):
     for origin, open_ in (('http://evil.example', False), (served.url.rstrip('/'), True)):
         with socket.create_connection(('127.0.0.1', served.port), 10) as s:
             s.sendall(
-                f'GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nOrigin: {origin}\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: bokeh\r\n\r\n'.encode()
+                f'GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
+                f'Origin: {origin}\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n'
+                'Sec-WebSocket-Protocol: bokeh\r\n\r\n'.encode()
             )
             status = int(s.recv(200).split()[1])
         assert (status == 403) != open_, (origin, status)

@@ -648,7 +648,7 @@ s = Store({str(tmp_path/"store")!r}, free=0); s.mend(); Node(s, port={port}).sta
 
 
 def test_a_reading_that_is_killed_is_done_once(tmp_path):
-    "The node is killed with -9 while it reads; in the end there is one segmentation and one report, here and at the archive."
+    "The node is killed with -9 while it reads; in the end one segmentation and one report are here and there."
     from ctlab.phantoms.acquisition import Scan, acquire
     from ctlab.phantoms.body import draw_body
     view = Scan(spacing=5.0, thickness=5.0, start=160, stop=340, matrix=64, field_of_view=400)

@@ -118,7 +118,8 @@ def test_same_seed_same_bytes(tmp_path):
 def test_a_killed_cohort_is_finished_by_the_next_call(tmp_path):
     "Killed in the middle, then made again: equal to one that was never disturbed."
     import hashlib, os, signal, subprocess, sys, time
-    code = 'from ctlab.phantoms.patients import Preset, make_cohort\nmake_cohort({0!r}, Preset(6, 48, 8., (20.,), True, False), 1, workers=1, progress=False)'
+    code = ('from ctlab.phantoms.patients import Preset, make_cohort\n'
+            'make_cohort({0!r}, Preset(6, 48, 8., (20.,), True, False), 1, workers=1, progress=False)')
     target = tmp_path/'killed'
     process = subprocess.Popen([sys.executable, '-c', code.format(str(target))], start_new_session=True)
     while process.poll() is None and len(list((target/'truth'/'patients').glob('[0-9]*.json'))) < 2: time.sleep(.01)
@@ -132,7 +133,7 @@ def test_a_killed_cohort_is_finished_by_the_next_call(tmp_path):
 
 
 def test_shapes_of_a_labelled_scan(tmp_path, caplog):
-    "A case with masks becomes a body with the same organs; what cannot be read is named, and an empty folder is refused."
+    "A case with masks becomes a body with the same organs; what cannot be read is named, an empty folder refused."
     from ctlab.core.anatomy import CODES
     from ctlab.phantoms.acquisition import Scan, acquire
     from ctlab.phantoms.body import DETAILS, draw_body
@@ -158,7 +159,8 @@ def test_shapes_of_a_labelled_scan(tmp_path, caplog):
     for name in ('liver', 'colon', 'kidney_left'):
         assert np.array_equal(of == CODES[name], structures.array == CODES[name])
     assert set(np.unique(filled[of == CODES['colon']])) >= {DETAILS['wall'], DETAILS['stool']}
-    assert {CODES['fat'], CODES['muscle'], CODES['bone_cortex']} <= set(np.unique(of)), 'what no mask names is something'
+    unnamed = {CODES[n] for n in ('fat', 'muscle', 'bone_cortex')}
+    assert unnamed <= set(np.unique(of)), 'what no mask names is something'
     assert not (of == CODES['spleen']).any()
     image, classes = Synthesis([body], (32, 40, 48), 4.).sample(np.random.default_rng(0))
     assert image.shape == (1, 32, 40, 48) and set(classes.unique().tolist()) <= set(range(16)) and len(ORGANS) == 6

@@ -67,7 +67,9 @@ def digests(folder):
 
 def test_hostile_files_are_set_aside_and_counted(hostile, tmp_path):
     before, outside = digests(hostile), set(tmp_path.parent.iterdir())
-    code = 'import resource, sys; from ctlab.cohort.stacks import Recipe, prepare; prepare(*sys.argv[1:], Recipe(5., 32), workers=2, progress=False); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)'
+    code = ('import resource, sys; from ctlab.cohort.stacks import Recipe, prepare; '
+            'prepare(*sys.argv[1:], Recipe(5., 32), workers=2, progress=False); '
+            'print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)')
     done = subprocess.run(
         [sys.executable, '-c', code, str(hostile), str(tmp_path/'work')], capture_output=True, text=True, check=True
     )
@@ -98,7 +100,8 @@ def test_a_file_that_is_no_image_has_a_reason(tmp_path, content):
     with pytest.raises(dicom.DicomError, match='1.dcm|no readable'): dicom.read_series(tmp_path)
 
 
-CALL = 'import sys; from ctlab.cohort.stacks import Recipe, prepare; prepare(sys.argv[1], sys.argv[2], Recipe(5., 24), workers=2, progress=False)'
+CALL = ('import sys; from ctlab.cohort.stacks import Recipe, prepare; '
+        'prepare(sys.argv[1], sys.argv[2], Recipe(5., 24), workers=2, progress=False)')
 
 
 def test_killed_at_random_moments_then_run_again_gives_the_same_bytes(tiny, tmp_path):
@@ -156,14 +159,17 @@ def test_folds_as_tasks_of_a_cluster(ctlab, tmp_path):
     "A study's folds go to Dask workers that stand in another folder."
     import json
     from distributed import LocalCluster
-    cell = lambda source, *tags: {'cell_type': 'code', 'id': f'c{len(source)}', 'metadata': {'tags': list(tags)} if tags else {},
-                                  'source': source, 'execution_count': None, 'outputs': []}
+    cell = lambda source, *tags: {'cell_type': 'code', 'id': f'c{len(source)}', 'source': source, 'outputs': [],
+                                  'metadata': {'tags': list(tags)} if tags else {}, 'execution_count': None}
     kernel = {'kernelspec': {'name': 'python3', 'display_name': 'python3', 'language': 'python'}}
     study = tmp_path/'study.ipynb'
     study.write_text(json.dumps({'cells': [cell('fold = 0', 'parameters'), cell('assert fold < 2, fold')],
                                  'metadata': kernel, 'nbformat': 4, 'nbformat_minor': 5}))
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=str(tmp_path/'dask')) as cluster:
-        told = ctlab('run', study, '--folds', '0,1,2', '--scheduler', cluster.scheduler_address, '--out', tmp_path/'out')
-    assert told.returncode == 1 and told.stdout.count('done in') == 2 and told.stdout.count('failed in') == 1, told.stdout + told.stderr
+    place = str(tmp_path/'dask')
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=place) as cluster:
+        told = ctlab('run', study, '--folds', '0,1,2', '--scheduler', cluster.scheduler_address,
+                     '--out', tmp_path/'out')
+    assert told.returncode == 1, told.stdout + told.stderr
+    assert told.stdout.count('done in') == 2 and told.stdout.count('failed in') == 1, told.stdout + told.stderr
     assert sorted(p.name for p in (tmp_path/'out').iterdir()) == [
         'study-fold0.ipynb', 'study-fold1.ipynb', 'study-fold2.failed.ipynb']

@@ -75,7 +75,8 @@ def test_every_module_comes_from_a_chapter_of_its_room():
 
 
 def test_the_front_door():
-    code = 'import sys, time; t = time.perf_counter(); import ctlab; print(sorted(m for m in sys.modules if m.startswith("ctlab")), sorted(ctlab.__all__))'
+    code = ('import sys; import ctlab; '
+            'print(sorted(m for m in sys.modules if m.startswith("ctlab")), sorted(ctlab.__all__))')
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
     assert out.startswith("['ctlab'] "), 'nothing is loaded before it is wanted'
     import ctlab
@@ -105,3 +106,13 @@ def test_every_file_of_the_guide_is_there():
     text = (ROOT/'CONTRIBUTING.md').read_text()
     named = set(re.findall(r'`(nbs/lib/\w+/\d\w+\.ipynb)`', text))
     assert len(named) >= 10 and all((ROOT/n).is_file() for n in named)
+
+
+def test_lines_end_by_column_120():
+    "In notebooks, tests and benchmarks; modules are made from notebooks."
+    sources = {p: p.read_text() for folder in ('tests', 'benchmarks') for p in (ROOT/folder).glob('*.py')}
+    for path in (ROOT/'nbs').rglob('*.ipynb'):
+        cells = json.loads(path.read_text())['cells']
+        sources[path] = '\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'code')
+    long = [f'{p.name}: {line}' for p, text in sources.items() for line in text.split('\n') if len(line) > 120]
+    assert not long, '\n'.join(long)

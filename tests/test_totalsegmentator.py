@@ -1,7 +1,8 @@
 """TotalSegmentator itself, with a network of the right kind that fits in a test.
 
-The weights folder is laid out as the program expects (task 297, the 3 mm network, 118 outputs). The network is a real nnU-Net of two stages
-whose few weights are set by hand so that its answer is known: liver where the picture is brighter than its average, spleen elsewhere.
+The weights folder is laid out as the program expects (task 297, the 3 mm network, 118 outputs). The network is a real
+nnU-Net of two stages whose few weights are set by hand so that its answer is known: liver where the picture is
+brighter than its average, spleen elsewhere.
 """
 
 import json

@@ -104,7 +104,9 @@ class TotalSegmentator:
         number, folder = _TASKS[self.fast]
         place = weights_folder()
         if any(p.is_dir() and any(p.rglob('checkpoint_final.pth')) for p in place.glob(f'Dataset{number}_*')): return ''
-        return f'{place} holds no weights of task {number} ({folder}); on a machine with a network run `totalseg_download_weights -t total{"_fast" if self.fast else ""}`, copy the folder here, or point TOTALSEG_WEIGHTS_PATH at it'
+        return (f'{place} holds no weights of task {number} ({folder}); on a machine with a network run '
+                f'`totalseg_download_weights -t total{"_fast" if self.fast else ""}`, copy the folder here, or point '
+                f'TOTALSEG_WEIGHTS_PATH at it')
 
     def __call__(self, row: dict) -> Volume:
         "The masks of a series."

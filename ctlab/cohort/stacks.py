@@ -340,8 +340,9 @@ def prepare(
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #c57daab1
 INSTANCE = {
-    'patient_id': 'int64', 'series_id': 'int64', 'file': 'string', 'instance': 'Int64', 'position': 'float64', 'rows': 'Int32',
-    'columns': 'Int32', 'bytes': 'int64', 'series_uid': 'string', 'readable': 'bool', 'reason': 'string',
+    'patient_id': 'int64', 'series_id': 'int64', 'file': 'string', 'instance': 'Int64', 'position': 'float64',
+    'rows': 'Int32', 'columns': 'Int32', 'bytes': 'int64', 'series_uid': 'string', 'readable': 'bool',
+    'reason': 'string',
 }  # what is kept of every file, and of every frame of a file of many
 PART = 50  # series in one part of the catalogue
 
@@ -364,8 +365,11 @@ def _catalogue_one(row):
                         'position': h.position[2] if h.position else None, 'rows': h.rows, 'columns': h.columns,
                         'bytes': h.size, 'series_uid': h.series_uid, 'readable': True, 'reason': '; '.join(h.notes)}
                  for h in headers]
-    instances += [own | {'file': os.path.basename(path), 'bytes': 0, 'readable': False, 'reason': why} for path, why in bad]
-    return instances, own | {'files': len({i['file'] for i in instances}), 'unreadable': len(bad)} | _series_row(headers)
+    instances += [
+        own | {'file': os.path.basename(path), 'bytes': 0, 'readable': False, 'reason': why} for path, why in bad
+    ]
+    files = len({i['file'] for i in instances})
+    return instances, own | {'files': files, 'unreadable': len(bad)} | _series_row(headers)
 
 def _series_row(headers):
     "What the headers say of a series as a whole."

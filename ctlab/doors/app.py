@@ -264,10 +264,8 @@ class Page:
             if len(upload.value) > UPLOAD:
                 raise ValueError(f'{upload.filename}: larger than {UPLOAD >> 20} MiB; give its path instead')
             from ctlab.doors.workbench import safe_name
-            ending = next(
-                (e for e in ('.nii.gz', '.nii', '.tar.gz', '.tgz', '.zip', '.tar') if upload.filename.lower().endswith(e)),
-                '.dcm',
-            )
+            endings = ('.nii.gz', '.nii', '.tar.gz', '.tgz', '.zip', '.tar')
+            ending = next((e for e in endings if upload.filename.lower().endswith(e)), '.dcm')
             with tempfile.TemporaryDirectory(dir=self.work.folder) as t:
                 file = Path(t)/(safe_name(upload.filename) + ending)
                 file.write_bytes(upload.value)

@@ -140,7 +140,8 @@ def phantom(
                                            'repeated, with localisers, gaps or a changing spacing.')] = False,
     workers: Annotated[int, typer.Option(help='Processes; 0 for one per core.')] = 0,
 ):
-    """Draw a cohort of digital patients in the RSNA 2023 layout, or a set for segmentation. An interrupted one goes on where it stopped.
+    """Draw a cohort of digital patients in the RSNA 2023 layout, or a set for segmentation.
+    An interrupted one goes on where it stopped.
 
     Examples:
 
@@ -304,7 +305,8 @@ def report(
     data_root: Annotated[str, typer.Option(help='The cohort; the preset\'s phantoms when left out.')] = '',
     to: Annotated[Optional[Path], typer.Option(help='Folder for the tables; beside the runs when left out.')] = None,
 ):
-    """Gather the finished folds of a study into one table with intervals, beside the published one: the source's table for the trauma studies, with curves and a page of its own; Dice and its companions for masks.
+    """Gather the finished folds of a study into one table with intervals, beside the published one: the source's
+    table for the trauma studies, with curves and a page of its own; Dice and its companions for masks.
 
     Examples:
 
@@ -336,7 +338,8 @@ def report(
         f"{study}, preset {preset}: {len(configs)} of {configs[0]['n_folds']} folds, {held['patient_id'].nunique()} "
         f"{people} held out once each. Per cent, with 95 % intervals over patients; started from "
         f"{configs[0]['weights']} weights. "
-        f"{'Published values under the names that the audit found. ' if published else ''}{_made_by(study, preset, configs)}"
+        f"{'Published values under the names that the audit found. ' if published else ''}"
+        f'{_made_by(study, preset, configs)}'
     )
     place, graded = (to or settings.out/study/preset, f'{study}-{preset}', note), grade(labels)
     written = write_tables(table, *place) + keep_proof(predictions, *place, graded, published)
@@ -655,7 +658,8 @@ def arrange(
     workers: Annotated[int, typer.Option(help='Processes; 0 for one per core.')] = 0,
     json_: Annotated[bool, typer.Option('--json', help='Print the numbers as JSON.')] = False,
 ):
-    """Lay an export out as the studies expect it: train_images/<patient>/<series>/<slice>.dcm. The export is never written to.
+    """Lay an export out as the studies expect it: train_images/<patient>/<series>/<slice>.dcm. The export is never
+    written to.
 
     Examples:
 

@@ -421,7 +421,7 @@ class WorkFolder:
         return folder, pd.DataFrame(rows).assign(**{'claimed twice (voxels)': int(both.sum())})
 
     def pelvis(self, scan: Scan) -> int:  # a slice, counted from the feet
-        "A first guess at the upper end of the pelvis, for a person to move: a span above where two legs become one body."
+        "A first guess at the upper end of the pelvis, for a person to move: a span above where two legs meet."
         from scipy.ndimage import label
         from skimage.filters import threshold_otsu
         from ctlab.scans.volume import reorient

@@ -193,7 +193,7 @@ class VolumeNet(nn.Module):
 
 # %% ../../nbs/lib/learn/02_nets.ipynb #08771326
 class InflatedConv(nn.Module):
-    "A convolution in the plane, repeated over three neighbouring slices; the outermost slice stands in for those beyond."
+    "A convolution in the plane, repeated over three neighbouring slices; the outermost stands in for those beyond."
 
     def __init__(self,
         flat: nn.Conv2d,  # whose weights it begins with
@@ -216,7 +216,7 @@ class InflatedConv(nn.Module):
             'bias': torch.zeros_like(self.flat.bias)}), (x,))
 
 class InflatedNet(nn.Module):
-    "Approach 4 from ImageNet's weights: EfficientNet-Lite0 in three dimensions, five heads on the mean over the volume."
+    "Approach 4 from ImageNet's weights: EfficientNet-Lite0 in three dimensions, five heads on the volume's mean."
 
     def __init__(self,
         slices: int = 10,  # of the volume

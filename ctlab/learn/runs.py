@@ -4,7 +4,7 @@
 
 # %% ../../nbs/lib/learn/06_runs.ipynb #f5ce6fda
 from __future__ import annotations
-import json, platform
+import ast, json, platform
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -17,15 +17,20 @@ from ..core.settings import Settings
 __all__ = ['code_of', 'claim', 'environment', 'write_run', 'read_run', 'Job', 'Facts', 'keep_run', 'gather']
 
 # %% ../../nbs/lib/learn/06_runs.ipynb #5d0b1e09
+def _meaning(source):
+    "Code as the interpreter sees it: neither words for people nor the way lines are broken."
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant): node.value = ast.Constant(None)
+    return ast.unparse(tree)
+
 def code_of(
     *modules: str,  # rooms and their modules, such as core.anatomy; a plan tried in a notebook has none
-) -> str:  # a hash of their sources
+) -> str:  # a hash of what they do
     "Which code a result came from."
     import hashlib
-    here = Path(ctlab.__file__).parent
-    return hashlib.sha1(
-        b''.join(p.read_bytes() for n in modules if (p := here.joinpath(*n.split('.')).with_suffix('.py')).exists())
-    ).hexdigest()
+    files = [Path(ctlab.__file__).parent.joinpath(*n.split('.')).with_suffix('.py') for n in modules]
+    return hashlib.sha1(''.join(_meaning(p.read_text()) for p in files if p.exists()).encode()).hexdigest()
 
 def claim(
     folder: str | Path,

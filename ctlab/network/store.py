@@ -95,8 +95,8 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS patient (number INTEGER PRIMARY KEY, patient_id TEXT UNIQUE, attributes TEXT);
 CREATE TABLE IF NOT EXISTS study (uid TEXT PRIMARY KEY, patient INTEGER, attributes TEXT, changed REAL);
 CREATE TABLE IF NOT EXISTS series (number INTEGER PRIMARY KEY, uid TEXT UNIQUE, study TEXT, kind TEXT, attributes TEXT);
-CREATE TABLE IF NOT EXISTS instance (uid TEXT PRIMARY KEY, series INTEGER, path TEXT, syntax TEXT, size INTEGER, sha TEXT,
-    attributes TEXT);
+CREATE TABLE IF NOT EXISTS instance (uid TEXT PRIMARY KEY, series INTEGER, path TEXT, syntax TEXT, size INTEGER,
+    sha TEXT, attributes TEXT);
 CREATE TABLE IF NOT EXISTS refused (at REAL, peer TEXT, uid TEXT, reason TEXT);
 CREATE TABLE IF NOT EXISTS cleaned (attribute TEXT, done TEXT, times INTEGER, PRIMARY KEY (attribute, done));
 CREATE INDEX IF NOT EXISTS studies_of ON study (patient);

@@ -106,8 +106,9 @@ import sys, torch
 from nnunetv2.run.run_training import get_trainer_from_args
 if __name__ == '__main__':
     torch.set_num_threads(int(sys.argv[5]))
-    trainer = get_trainer_from_args(sys.argv[1], sys.argv[2], 0, 'nnUNetTrainer_1epoch', device=torch.device(sys.argv[3]))
-    trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = int(sys.argv[4]), max(1, int(sys.argv[4])//5)
+    device, batches = torch.device(sys.argv[3]), int(sys.argv[4])
+    trainer = get_trainer_from_args(sys.argv[1], sys.argv[2], 0, 'nnUNetTrainer_1epoch', device=device)
+    trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = batches, max(1, batches//5)
     trainer.run_training()
     if sys.argv[6] == 'plain': trainer.inference_allowed_mirroring_axes = None
     trainer.perform_actual_validation(False)

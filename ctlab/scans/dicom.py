@@ -719,7 +719,8 @@ def read_series(
     series_uid: str | None = None,  # which series, when the folder holds several
     spacing: str = 'regular',  # 'as stored' gives the parts of a series whose spacing changes on the way
     acquisition: int = 1,  # which one, where a series holds several of the same places
-    gaps: str = 'refuse',  # 'mark' reads a series of which more than a quarter is missing; `meta` says where it is empty
+    # 'mark' reads a series of which more than a quarter is missing; `meta` says where it is empty
+    gaps: str = 'refuse',
 ) -> Volume | list[Volume]:  # HU, geometry, and `meta` with what was noticed; a list of parts when asked for
     "Read one DICOM series into a volume."
     if spacing not in ('regular', 'as stored'):

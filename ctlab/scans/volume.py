@@ -48,7 +48,8 @@ class Volume:
 
     def __repr__(self):
         spacing = ' × '.join(f'{s:.3g}' for s in self.spacing)
-        return f'Volume({" × ".join(map(str, self.shape))} of {self.array.dtype}, spacing {spacing} mm (z, y, x), {orientation(self)})'
+        shape = ' × '.join(map(str, self.shape))
+        return f'Volume({shape} of {self.array.dtype}, spacing {spacing} mm (z, y, x), {orientation(self)})'
 
 # %% ../../nbs/lib/scans/00_volume.ipynb #2bd3bdae
 _LETTERS = ('RL', 'AP', 'IS')

@@ -126,7 +126,8 @@ def html_page(
     "A plain page."
     style = (
         'body{font:15px system-ui;margin:2em auto;max-width:60em;padding:0 1em}'
-        'table{border-collapse:collapse;font-size:13px}td,th{padding:.2em .8em;border-bottom:1px solid #ccc;text-align:left}img{max-width:100%}.wide{overflow-x:auto}'
+        'table{border-collapse:collapse;font-size:13px}img{max-width:100%}.wide{overflow-x:auto}'
+        'td,th{padding:.2em .8em;border-bottom:1px solid #ccc;text-align:left}'
     )
     head = f"<meta charset='utf-8'><title>{html.escape(title)}</title><style>{style}</style>"
     return f"<!doctype html><html lang='en'>{head}{''.join(parts)}</html>"

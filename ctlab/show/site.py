@@ -271,7 +271,8 @@ def _escaped(text, most):
 _CONF = '''
 project, author, copyright = 'ctlab', 'the ctlab authors', '2026, the ctlab authors'
 extensions = ['myst_nb', 'sphinx_design', 'sphinx-mathjax-offline']
-nb_execution_mode, nb_merge_streams, nb_render_text_lexer, nb_render_markdown_format = 'off', True, 'none', 'myst'  # which knows tables
+nb_execution_mode, nb_merge_streams, nb_render_text_lexer = 'off', True, 'none'
+nb_render_markdown_format = 'myst'  # which knows tables
 nb_mime_priority_overrides = [('html', 'application/vnd.jupyter.widget-view+json', None)]
 myst_enable_extensions = ['dollarmath', 'colon_fence', 'attrs_inline']
 myst_heading_anchors = 3
@@ -286,7 +287,9 @@ exclude_patterns = ['reports/**/*.md']
 suppress_warnings = ['mystnb.unknown_mime_type', 'myst.header', 'misc.highlighting_failure']
 pygments_style, pygments_dark_style = 'friendly', 'monokai'
 '''
-_ICON = '''<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><circle cx="16" cy="16" r="15" fill="#0a5a8c"/><ellipse cx="16" cy="16" rx="11" ry="8" fill="#cfe3ef"/><circle cx="16" cy="19" r="2.6" fill="#0a5a8c"/><ellipse cx="11.5" cy="14.5" rx="3.6" ry="2.8" fill="#d55e00"/></svg>'''
+_ICON = '''<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">
+<circle cx="16" cy="16" r="15" fill="#0a5a8c"/><ellipse cx="16" cy="16" rx="11" ry="8" fill="#cfe3ef"/>
+<circle cx="16" cy="19" r="2.6" fill="#0a5a8c"/><ellipse cx="11.5" cy="14.5" rx="3.6" ry="2.8" fill="#d55e00"/></svg>'''
 _CSS = '''
 .cell_output img { max-width: 100%; height: auto; background: white; border-radius: 4px; }
 body[data-theme="dark"] .cell_output img { filter: brightness(.92); }
@@ -297,15 +300,20 @@ body[data-theme="dark"] .cell_output img { filter: brightness(.92); }
 .cell_output table.docutils td, .cell_output table.docutils th { padding: .2em .5em; }
 .cell_output table.docutils td { white-space: nowrap; }
 .highlight-python pre, .highlight-bash pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-div.cell details.admonition.hide, div.cell details.admonition.hide > summary, div.cell details.hide > summary > p.admonition-title {
-  background: none !important; border: none !important; box-shadow: none !important; margin: 0 !important; padding: 0 !important; }
+div.cell details.admonition.hide, div.cell details.admonition.hide > summary,
+div.cell details.hide > summary > p.admonition-title {
+  background: none !important; border: none !important; box-shadow: none !important;
+  margin: 0 !important; padding: 0 !important; }
 div.cell details.hide > summary { font-size: .8em; color: var(--color-foreground-muted); cursor: pointer; }
 div.cell details.hide > summary > p.admonition-title { display: inline; font-weight: normal; color: inherit; }
 div.cell details.hide > summary > p.admonition-title::before { display: none !important; }
-.ctlab-all { float: right; font: inherit; font-size: .8em; padding: .2em .8em; cursor: pointer; border: 1px solid var(--color-background-border);
+.ctlab-all { float: right; font: inherit; font-size: .8em; padding: .2em .8em; cursor: pointer;
+  border: 1px solid var(--color-background-border);
   border-radius: 4px; background: var(--color-background-secondary); color: var(--color-foreground-primary); }
-@media (max-width: 1500px) { .toc-drawer { display: none; } .main > .content { width: 100%; max-width: 66em; padding: 0 1.5em; }
-  .cell_output table.docutils { font-size: .68em; } .cell_output table.docutils td, .cell_output table.docutils th { padding: .2em .35em; } }
+@media (max-width: 1500px) { .toc-drawer { display: none; }
+  .main > .content { width: 100%; max-width: 66em; padding: 0 1.5em; }
+  .cell_output table.docutils { font-size: .68em; }
+  .cell_output table.docutils td, .cell_output table.docutils th { padding: .2em .35em; } }
 '''
 
 _SCRIPT = '''document.addEventListener('DOMContentLoaded', () => {
@@ -314,7 +322,9 @@ _SCRIPT = '''document.addEventListener('DOMContentLoaded', () => {
   if (!cells.length || !title) return;
   const button = Object.assign(document.createElement('button'), { className: 'ctlab-all', type: 'button' });
   const label = () => { button.textContent = cells.every(c => c.open) ? 'Hide all code' : 'Show all code'; };
-  button.addEventListener('click', () => { const open = !cells.every(c => c.open); cells.forEach(c => { c.open = open; }); label(); });
+  button.addEventListener('click', () => {
+    const open = !cells.every(c => c.open);
+    cells.forEach(c => { c.open = open; }); label(); });
   cells.forEach(c => c.addEventListener('toggle', label));
   label();
   title.before(button);

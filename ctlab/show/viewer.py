@@ -263,12 +263,14 @@ def scan_page(
     script = _SCRIPT.read_text().replace('export default { render };', '').replace('export { pageModel };', '')
     return (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' "
-        f"content='width=device-width'><title>{html.escape(title)}</title><style>body{{margin:1em auto;max-width:1200px;padding:0 1em}}"
+        f"content='width=device-width'><title>{html.escape(title)}</title>"
+        '<style>body{margin:1em auto;max-width:1200px;padding:0 1em}'
         """@media (prefers-color-scheme:
         dark){body{background:#111;--jp-ui-font-color1:#ddd;--jp-ui-font-color2:#999}}</style>"""
         f"<body><div id='viewer'></div><script type='application/json' "
         f"id='data'>{json.dumps(data).replace('</', '<' + chr(92) + '/')}</script>"
-        f"<script type='module'>{script}\nrender({{ model: await pageModel(JSON.parse(document.getElementById('data').textContent)), el: document.getElementById('viewer') }});</script></body></html>"
+        f"<script type='module'>{script}\nconst data = JSON.parse(document.getElementById('data').textContent);\n"
+        "render({ model: await pageModel(data), el: document.getElementById('viewer') });</script></body></html>"
     )
 
 # %% ../../nbs/lib/show/01_viewer.ipynb #f6380aa3

@@ -81,7 +81,8 @@ def cut_fields(
     tasks = [({k: r[k] for k in ('patient_id', 'series_id', 'folder')}, data.stacks.place(r['series_id']),
               str(masks.folder/str(r['patient_id'])/f"{r['series_id']}.npy"),
               str(fields.path(r['patient_id'], r['series_id'])), size) for r in rows]
-    cut = parallel_map(_cut_one, tasks, settings.workers, 'cutting fields', few=16, there=lambda task: Path(task[3]).exists())
+    there = lambda task: Path(task[3]).exists()
+    cut = parallel_map(_cut_one, tasks, settings.workers, 'cutting fields', few=16, there=there)
     table = pd.DataFrame(cut, columns=['patient_id', 'series_id', 'reason'])
     bad = table[table['reason'] != '']
     kept = data.table[~data.table['series_id'].isin(bad['series_id'])].reset_index(drop=True)
@@ -121,7 +122,8 @@ def numbers(
         size = own.sum((1, 2, 3))*mL
         near = grown(own.float()[:, None], max(1, round(12/mm)))[:, 0] > 0
         dark = ((against < -15) & own).sum((1, 2, 3))*mL/size.clamp(min=1.)
-        found[name] = [torch.log1p(20*amount(wound, own)), 10*amount(wound, own)/size.clamp(min=1.), _most(wound, own, one),
+        torn = amount(wound, own)
+        found[name] = [torch.log1p(20*torn), 10*torn/size.clamp(min=1.), _most(wound, own, one),
                        torch.log1p(amount(blood, near)), 10*dark, torch.log1p(size)]
     return {name: torch.stack(v, 1) for name, v in found.items()}
 

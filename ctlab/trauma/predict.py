@@ -215,7 +215,9 @@ def pdf(
             _sheet(
                 figure, row, table[table['series_id'] == row['series_id']], lambda target: context['seen'](k, target)
             )
-            figure.text(.08, .05, f'{about}.\nResearch use only, not for diagnosis. Bars: the folds\' mean; lines: from the least to the most that a fold says.', fontsize=8)
+            words = (f"{about}.\nResearch use only, not for diagnosis. Bars: the folds' mean; "
+                     'lines: from the least to the most that a fold says.')
+            figure.text(.08, .05, words, fontsize=8)
             pages.savefig(figure)
             plt.close(figure)
     return buffer.getvalue()
@@ -231,7 +233,8 @@ def _sheet(figure, row, mine, seen):
     axis.barh(places, hurt['probability'], color=[TARGET_COLOURS[t] for t in hurt['target']], height=.6)
     axis.hlines(places, hurt['low'], hurt['high'], color='black', lw=1)
     for k, p in zip(places, hurt['probability']): axis.text(1.02, k, f'{p:.2f}', va='center', fontsize=9)
-    axis.set(yticks=places, yticklabels=[f'{r.target}, {r.grade}' for r in hurt.itertuples()], xlim=(0, 1), xlabel='probability')
+    axis.set(yticks=places, yticklabels=[f'{r.target}, {r.grade}' for r in hurt.itertuples()], xlim=(0, 1),
+             xlabel='probability')
     axis.invert_yaxis()
     pictures, heats = seen(likeliest)
     figure.text(.08, .51, f'What the verdict on {likeliest} injury rests on', fontsize=11)

@@ -64,7 +64,8 @@ MAPS = {
     'bowel': ('thick_wall', 'stranding', 'free_gas'),
     'extravasation': ('extravasation',),
 }
-RARE = {'wound': 6., 'blood': 6., 'bowel': 15., 'extravasation': 40.}  # what a cell of it counts; about the root of its rarity
+# what a cell of it counts; about the root of its rarity
+RARE = {'wound': 6., 'blood': 6., 'bowel': 15., 'extravasation': 40.}
 SOLID = ('liver', 'spleen', 'kidney_left', 'kidney_right')
 
 # %% ../../nbs/19_wounds.ipynb #eaad44b6
@@ -105,7 +106,8 @@ def _draw(task):
             canvas.detail, canvas.rng = body.detail.copy(), np.random.default_rng([seed, k, 11])
             bleeding = injure(canvas, grades)
             scan = replace(draw_scan(canvas.rng, PRESETS[preset]), feet_first=False, mirrored=False, fault='')
-            with whole(folder/f'{seed}-{k}.npy') as half: np.save(half, _lesson(*acquire(canvas, scan, seed*7 + k, bleeding), size))
+            lesson = _lesson(*acquire(canvas, scan, seed*7 + k, bleeding), size)
+            with whole(folder/f'{seed}-{k}.npy') as half: np.save(half, lesson)
 
 def _lesson(hu, structures, details, size):
     "A drawn scan's field, and under it its wounds: one bit a map."
@@ -118,7 +120,8 @@ def wound_bits(
     details: np.ndarray,  # numbers of `body.DETAILS`
 ) -> np.ndarray:  # uint8, one bit for each of `MAPS`
     "What the generator knows, as the maps that are to be learned."
-    return sum((np.isin(details, [DETAILS[n] for n in names]) << k).astype(np.uint8) for k, names in enumerate(MAPS.values()))
+    there = [np.isin(details, [DETAILS[n] for n in names]) for names in MAPS.values()]
+    return sum((found << k).astype(np.uint8) for k, found in enumerate(there))
 
 def teachers(
     settings: Settings,
@@ -133,7 +136,8 @@ def teachers(
     folder.mkdir(parents=True, exist_ok=True)
     grades = draw_grades(size.bodies*size.wounded, settings.seed + 1000, True).to_dict('records')
     first = (settings.seed + 1000)*1_000_003
-    tasks = [(first + b, [(k, grades[b*size.wounded + k]) for k in range(size.wounded)], folder, size, settings.preset) for b in range(size.bodies)]
+    rounds = lambda b: [(k, grades[b*size.wounded + k]) for k in range(size.wounded)]
+    tasks = [(first + b, rounds(b), folder, size, settings.preset) for b in range(size.bodies)]
     files = [[folder/f'{seed}-{k}.npy' for k, _ in rounds] for seed, rounds, *_ in tasks]
     parallel_map(_draw, tasks, settings.workers, 'drawing patients to learn from', few=3,
                  there=lambda task: all((folder/f'{task[0]}-{k}.npy').exists() for k, _ in task[1]))
@@ -148,7 +152,8 @@ class WoundNet(nn.Module):
         from monai.networks.nets import UNet
         self.net = UNet(3, 6, len(MAPS), widths, (2,)*(len(widths) - 1), num_res_units=1,
                         norm=('group', {'num_groups': 4}), act='relu')
-        nn.init.constant_([m for m in self.net.modules() if isinstance(m, nn.Conv3d)][-1].bias, -4.)  # it begins by seeing nothing
+        last = [m for m in self.net.modules() if isinstance(m, nn.Conv3d)][-1]
+        nn.init.constant_(last.bias, -4.)  # it begins by seeing nothing
 
     def forward(self, x):  # uint8, (n, 3, z, y, x)
         grey, against, organ = x[:, 0].float()*2 - 160, x[:, 1].float() - 128, x[:, 2]
@@ -209,7 +214,8 @@ class WoundLoss(nn.Module):
         super().__init__()
         from monai.losses import DiceLoss
         self.dice = DiceLoss(sigmoid=True, batch=True)
-        self.entropy = nn.BCEWithLogitsLoss(pos_weight=torch.tensor([RARE[m]**rarity for m in MAPS])[:, None, None, None])
+        weights = torch.tensor([RARE[m]**rarity for m in MAPS])
+        self.entropy = nn.BCEWithLogitsLoss(pos_weight=weights[:, None, None, None])
 
     def forward(self, outputs, batch):
         true = batch['wounds'].float()
@@ -233,7 +239,8 @@ def run(
     def train_on(learner, folder, resume):
         parts = []
         for k, course in enumerate(courses):
-            learner.loss, learner.rate, learner.schedule = WoundLoss(course.rarity), course.rate, fading(course.epochs, .1)
+            learner.loss, learner.rate = WoundLoss(course.rarity), course.rate
+            learner.schedule = fading(course.epochs, .1)
             parts.append(teach(learner, course, folder/f'course{k + 1}', resume))
         history, before = [p['history'] for p in parts], np.cumsum([0] + [c.epochs for c in courses])
         history = pd.concat([h.assign(epoch=h['epoch'] + e) for h, e in zip(history, before)], ignore_index=True)
@@ -267,7 +274,8 @@ def split(
     "Every eighth body is held out, with all that became of it."
     bodies = sorted({f.stem.partition('-')[0] for f in files})
     held = set(bodies[::8])
-    return [f for f in files if f.stem.partition('-')[0] not in held], [f for f in files if f.stem.partition('-')[0] in held]
+    apart = [f.stem.partition('-')[0] in held for f in files]
+    return [f for f, a in zip(files, apart) if not a], [f for f, a in zip(files, apart) if a]
 
 def wound_maps(
     net: nn.Module,
@@ -275,7 +283,8 @@ def wound_maps(
 ) -> np.ndarray:  # float16, (4, z, y, x), 0…1
     "What a network sees in a field."
     device = next(net.parameters()).device
-    with torch.inference_mode(): return net(torch.from_numpy(np.array(field[:3]))[None].to(device))[0].sigmoid().half().cpu().numpy()
+    seen = torch.from_numpy(np.array(field[:3]))[None].to(device)
+    with torch.inference_mode(): return net(seen)[0].sigmoid().half().cpu().numpy()
 
 def judge_maps(
     net: nn.Module,
@@ -290,10 +299,13 @@ def judge_maps(
         seen = wound_maps(net, whole_field).astype(np.float32)
         for k, name in enumerate(MAPS):
             true = whole_field[3] >> k & 1
-            rows.append((name, bool(true.any()), 2*float((seen[k] > .5)[true > 0].sum()), float((seen[k] > .5).sum() + true.sum()), float(seen[k].sum())))
+            said = seen[k] > .5
+            rows.append((name, bool(true.any()), 2*float(said[true > 0].sum()), float(said.sum() + true.sum()),
+                         float(seen[k].sum())))
     table = pd.DataFrame(rows, columns=['target', 'there', 'both', 'sum', 'volume'])
     found = []
     for name, part in table.groupby('target', sort=False):
         found.append((name, 'dice', part['both'].sum()/max(part['sum'].sum(), 1)))
-        found.append((name, 'auc_roc', roc_auc_score(part['there'], part['volume']) if part['there'].nunique() == 2 else np.nan))
+        both = part['there'].nunique() == 2
+        found.append((name, 'auc_roc', roc_auc_score(part['there'], part['volume']) if both else np.nan))
     return pd.DataFrame(found, columns=['target', 'metric', 'value'])

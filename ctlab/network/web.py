@@ -186,54 +186,43 @@ def _multipart(items, kind):
     return StreamingResponse(body(), media_type=f'multipart/related; type="{kind}"; boundary={boundary}')
 
 # %% ../../nbs/lib/network/03_web.ipynb #56f709f1
-def app(
-    store: Store,
-    token: str,  # that a client must show; empty for none
-    hosts: tuple = ('127.0.0.1', 'localhost'),  # names by which this server may be called
-    limits: Limits = Limits(),
-):  # an ASGI application
-    "DICOMweb over a store."
-    from starlette.applications import Starlette
-    from starlette.concurrency import run_in_threadpool
-    from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.responses import JSONResponse, Response
-    from starlette.routing import Route
-    kind = 'application/dicom+json'
+_DICOM_JSON = 'application/dicom+json'
+_UIDS = {'study': 'StudyInstanceUID', 'series': 'SeriesInstanceUID', 'instance': 'SOPInstanceUID'}  # in an address
 
-    def keys_of(request):
-        p, keys = request.path_params, {}
-        for name, key in (
-            ('study', 'StudyInstanceUID'),
-            ('series', 'SeriesInstanceUID'),
-            ('instance', 'SOPInstanceUID'),
-        ):
-            if name in p:
-                if not re.fullmatch(r'[0-9.]{1,64}', p[name]): raise BadBody(f'{p[name][:70]!r} is no UID')
-                keys[key] = p[name]
-        return keys
+def _keys_of(request):
+    "What an address asks for."
+    p = request.path_params
+    for name in _UIDS:
+        if name in p and not re.fullmatch(r'[0-9.]{1,64}', p[name]): raise BadBody(f'{p[name][:70]!r} is no UID')
+    return {key: p[name] for name, key in _UIDS.items() if name in p}
 
-    def address(request, found):
-        url = str(request.base_url).rstrip('/') + f"/studies/{found['StudyInstanceUID']}"
-        if 'SeriesInstanceUID' in found: url += f"/series/{found['SeriesInstanceUID']}"
-        return url + f"/instances/{found['SOPInstanceUID']}" if 'SOPInstanceUID' in found else url
+def _address(request, found):
+    "Where a study, a series or an object is had."
+    url = str(request.base_url).rstrip('/') + f"/studies/{found['StudyInstanceUID']}"
+    if 'SeriesInstanceUID' in found: url += f"/series/{found['SeriesInstanceUID']}"
+    return url + f"/instances/{found['SOPInstanceUID']}" if 'SOPInstanceUID' in found else url
 
-    def objects(request):
-        found = list(store.find('IMAGE', keys_of(request)))
-        if not found: raise KeyError('no such object here')
-        return found
+@dataclass(frozen=True)
+class _Desk:
+    "Answers to whoever asks a store."
+    store: Store
+    token: str
+    limits: Limits
 
-    def stranger(request):
+    def stranger(self, request):
         "The answer to somebody without the token; None for who has it."
+        from starlette.responses import JSONResponse
         given = request.headers.get('authorization', '')
-        if not token or hmac.compare_digest(given.encode(), f'Bearer {token}'.encode()): return None
+        if not self.token or hmac.compare_digest(given.encode(), f'Bearer {self.token}'.encode()): return None
         words = 'who are you? send Authorization: Bearer and the token'
         return JSONResponse({'error': words}, 401, {'WWW-Authenticate': 'Bearer'})
 
-    def guarded(work):
+    def guarded(self, work):
         "Answer in words whatever goes wrong; blocking work in a thread."
+        from starlette.concurrency import run_in_threadpool
+        from starlette.responses import JSONResponse
         async def answer(request):
-            if no := stranger(request): return no
+            if no := self.stranger(request): return no
             try: return await run_in_threadpool(work, request)
             except BadBody as error: return JSONResponse({'error': str(error)}, 400)
             except KeyError as error: return JSONResponse({'error': str(error).strip("'")}, 404)
@@ -242,105 +231,106 @@ def app(
                 return JSONResponse({'error': f'{type(error).__name__}'}, 500)
         return answer
 
-    def search(request):
+    def objects(self, request):
+        found = list(self.store.find('IMAGE', _keys_of(request)))
+        if not found: raise KeyError('no such object here')
+        return found
+
+    def search(self, request):
+        from starlette.responses import JSONResponse
         level = _LEVEL[request.url.path.rstrip('/').rpartition('/')[2]]
         keys, limit, offset = _query(request)
-        found = store.find(level, keys | keys_of(request), limit or limits.matches, offset, tuple(COUNTS))
-        return JSONResponse([_json(f, address(request, f)) for f in found], media_type=kind)
+        found = self.store.find(level, keys | _keys_of(request), limit or self.limits.matches, offset, tuple(COUNTS))
+        return JSONResponse([_json(f, _address(request, f)) for f in found], media_type=_DICOM_JSON)
 
-    def retrieve(request):
-        syntax, found = _wanted_syntax(request.headers.get('accept', '')), objects(request)
+    def retrieve(self, request):
+        syntax, found = _wanted_syntax(request.headers.get('accept', '')), self.objects(request)
         if syntax not in ('*', _PLAIN) and any(f['syntax'] != syntax for f in found):
             _object(found[0], syntax)  # says what there is
-        return _multipart(
-            (
-                (f'application/dicom; transfer-syntax={f["syntax"] if syntax == "*" else syntax}', _object(f, syntax))
-                for f in found
-            ),
-            'application/dicom',
-        )
+        kind = 'application/dicom'
+        given = lambda f: f'{kind}; transfer-syntax={f["syntax"] if syntax == "*" else syntax}'
+        return _multipart(((given(f), _object(f, syntax)) for f in found), kind)
 
-    def metadata(request):
-        return JSONResponse([_metadata(f['path'], address(request, f)) for f in objects(request)], media_type=kind)
+    def metadata(self, request):
+        from starlette.responses import JSONResponse
+        made = [_metadata(f['path'], _address(request, f)) for f in self.objects(request)]
+        return JSONResponse(made, media_type=_DICOM_JSON)
 
-    def frames(request):
+    def frames(self, request):
         text = request.path_params['frames']
         if not re.fullmatch(r'\d{1,6}(,\d{1,6})*', text): raise BadBody(f'frames {text[:50]!r}: expected numbers')
-        made = _frames(objects(request)[0], [int(n) for n in text.split(',')], request.headers.get('accept', ''))
+        numbers, accept = [int(n) for n in text.split(',')], request.headers.get('accept', '')
+        made = _frames(self.objects(request)[0], numbers, accept)
         return _multipart(made, made[0][0].partition(';')[0])
 
-    def bulkdata(request):
+    def bulkdata(self, request):
         import pydicom
-        tag = request.path_params['tag']
+        tag, kind = request.path_params['tag'], 'application/octet-stream'
         if not re.fullmatch(r'[0-9A-Fa-f]{8}', tag): raise BadBody(f'{tag[:20]!r} is no tag')
-        found = objects(request)[0]
-        if tag.upper() == '7FE00010': return _multipart(_frames(found, [1], ''), 'application/octet-stream')
+        found = self.objects(request)[0]
+        if tag.upper() == '7FE00010': return _multipart(_frames(found, [1], ''), kind)
         ds = pydicom.dcmread(found['path'])
         if int(tag, 16) not in ds: raise KeyError(f'no attribute {tag}')
         value = ds[int(tag, 16)].value
-        return _multipart(
-            [('application/octet-stream', value if isinstance(value, bytes) else str(value).encode())],
-            'application/octet-stream',
-        )
+        return _multipart([(kind, value if isinstance(value, bytes) else str(value).encode())], kind)
 
-    def rendered(request):
-        found = objects(request)
+    def rendered(self, request):
+        from starlette.responses import Response
+        found = self.objects(request)
         content, raw = _picture(found[len(found)//2], request.query_params, request.headers.get('accept', ''))
         return Response(raw, media_type=content)
 
-    async def keep(request):
-        if no := stranger(request): return no
+    async def keep(self, request):
+        "What a client brings."
+        from starlette.concurrency import run_in_threadpool
+        from starlette.responses import JSONResponse
+        if no := self.stranger(request): return no
         good, bad, peer = [], [], request.client.host if request.client else ''
         try:
-            study = keys_of(request).get('StudyInstanceUID', '')
-            async for content, raw in parts(
-                request.stream(), boundary_of(request.headers.get('content-type', '')), limits.object
-            ):
+            study = _keys_of(request).get('StudyInstanceUID', '')
+            boundary = boundary_of(request.headers.get('content-type', ''))
+            async for content, raw in parts(request.stream(), boundary, self.limits.object):
                 if content and not content.startswith('application/dicom'):
                     bad.append((content, 0xC000, 'expected application/dicom'))
                     continue
-                try:
-                    kept = await run_in_threadpool(_keep, raw, study, peer)
-                    good.append(kept)
+                try: good.append(await run_in_threadpool(self._keep, raw, study, peer))
                 except Refused as error: bad.append(('', error.status, str(error)))
         except BadBody as error: return JSONResponse({'error': str(error), 'kept': len(good)}, 400)
-        return JSONResponse(
-            _stored(
-                good,
-                bad,
-                lambda k: address(
-                    request,
-                    {'StudyInstanceUID': k.study_uid, 'SeriesInstanceUID': k.series_uid, 'SOPInstanceUID': k.uid},
-                ),
-                store,
-            ),
-            200 if not bad else 202 if good else 507 if all(s == NO_ROOM for _, s, _ in bad) else 409,
-            media_type=kind,
-        )
+        uids = lambda k: dict(zip(_UIDS.values(), (k.study_uid, k.series_uid, k.uid)))
+        status = 200 if not bad else 202 if good else 507 if all(s == NO_ROOM for _, s, _ in bad) else 409
+        made = _stored(good, bad, lambda k: _address(request, uids(k)), self.store)
+        return JSONResponse(made, status, media_type=_DICOM_JSON)
 
-    def _keep(raw, study, peer):
+    def _keep(self, raw, study, peer):
         from ctlab.network.store import NOT_OF_ITS_CLASS, described
-        if study and not store.names and described(raw)[0]['StudyInstanceUID'] != study:
+        if study and not self.store.names and described(raw)[0]['StudyInstanceUID'] != study:
             raise Refused(f'not of study {study}', NOT_OF_ITS_CLASS)
-        return store.add(raw, peer)
+        return self.store.add(raw, peer)
 
-    routes = []
-    for place in ('', '/studies/{study}', '/studies/{study}/series/{series}'):
-        for what in ('studies', 'series', 'instances')[place.count('{'):]:
-            routes.append(Route(f'{place}/{what}', guarded(search)))
-    for place in (
-        '/studies/{study}',
-        '/studies/{study}/series/{series}',
-        '/studies/{study}/series/{series}/instances/{instance}',
-    ):
-        routes += [
-            Route(place, guarded(retrieve)),
-            Route(f'{place}/metadata', guarded(metadata)),
-            Route(f'{place}/rendered', guarded(rendered)),
-        ]
-    one = '/studies/{study}/series/{series}/instances/{instance}'
-    routes += [Route(f'{one}/frames/{{frames}}', guarded(frames)), Route(f'{one}/bulkdata/{{tag}}', guarded(bulkdata)),
-               Route('/studies', keep, methods=['POST']), Route('/studies/{study}', keep, methods=['POST'])]
+def app(
+    store: Store,
+    token: str,  # that a client must show; empty for none
+    hosts: tuple = ('127.0.0.1', 'localhost'),  # names by which this server may be called
+    limits: Limits = Limits(),
+):  # an ASGI application
+    "DICOMweb over a store."
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.routing import Route
+    desk = _Desk(store, token, limits)
+    route = lambda place, work: Route(place, desk.guarded(work))
+    study = '/studies/{study}'
+    series = f'{study}/series/{{series}}'
+    one = f'{series}/instances/{{instance}}'
+    routes = [Route('/studies', desk.keep, methods=['POST']), Route(study, desk.keep, methods=['POST'])]
+    for place, levels in (('', ('studies', 'series', 'instances')), (study, ('series', 'instances')),
+                          (series, ('instances',))):
+        routes += [route(f'{place}/{level}', desk.search) for level in levels]
+    for place in (study, series, one):
+        routes += [route(place, desk.retrieve), route(f'{place}/metadata', desk.metadata),
+                   route(f'{place}/rendered', desk.rendered)]
+    routes += [route(f'{one}/frames/{{frames}}', desk.frames), route(f'{one}/bulkdata/{{tag}}', desk.bulkdata)]
     return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))])
 
 def _stored(good, bad, address, store):

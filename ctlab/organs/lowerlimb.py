@@ -89,6 +89,7 @@ def plan(
         context=context,
         augment=augmentation(15.0, (1,)),
         prior=settings.preset == 'demo',
+        half=True,
         patience=20,
         note={'options': {'model': model, 'size': size}},
     )

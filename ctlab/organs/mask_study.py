@@ -132,6 +132,7 @@ class MaskPlan:
     pieces: int = 0  # connected parts of the answer that are kept, the largest; 0 keeps all
     patience: int = 0
     watch: str = 'valid_dice'  # what decides which epoch is kept
+    half: bool = False  # train in 16-bit numbers where the processor has them
     note: dict | None = None  # more to store in config.json
 
 def train_masks(
@@ -161,7 +162,8 @@ def train_masks(
         draws, share = plan.draws or len(shown), plan.share if plan.draws else 0.
         return fit(learner, patch_loader(shown, plan.batch, draws, share, settings.seed),
                    patch_loader(judged, plan.batch),
-                   folder, epochs, settings.device, plan.patience, resume=resume, watch=plan.watch)
+                   folder, epochs, settings.device, plan.patience, resume=resume, watch=plan.watch,
+                   precision='half' if plan.half else 'auto')
 
     def judge(learner):
         sides = [score_cases(learner.net, [named[n] for n in split[side]], plan, device).assign(split=side)

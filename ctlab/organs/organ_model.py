@@ -19,10 +19,9 @@ from ..scans.volume import Volume, orientation, reorient, to_index, to_patient
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'SIZES', 'PLAUSIBLE', 'NOTHING', 'MANY', 'Size', 'organ_net', 'Drawn', 'VoxelLoss', 'half_precision',
-           'weights_version', 'run', 'overlaps', 'shipped', 'pack', 'coarse', 'class_probabilities', 'most_probable',
-           'main_part', 'no_crumbs', 'tidied', 'trunk', 'second_choice', 'doubts', 'find_organs', 'OrganModel',
-           'looked_at', 'on_the_patient']
+__all__ = ['log', 'SIZES', 'PLAUSIBLE', 'NOTHING', 'MANY', 'Size', 'organ_net', 'Drawn', 'VoxelLoss', 'weights_version', 'run',
+           'overlaps', 'shipped', 'pack', 'coarse', 'class_probabilities', 'most_probable', 'main_part', 'no_crumbs',
+           'tidied', 'trunk', 'second_choice', 'doubts', 'find_organs', 'OrganModel', 'looked_at', 'on_the_patient']
 
 # %% ../../nbs/17_patients.ipynb #6bb094ec
 @dataclass(frozen=True)
@@ -77,11 +76,6 @@ class VoxelLoss(torch.nn.Module):
         return {'total': entropy + dice, 'entropy': entropy, 'dice': dice}
 
 # %% ../../nbs/17_patients.ipynb #0a5348e4
-def half_precision() -> bool:
-    "Does this processor multiply in bfloat16? Where it does, a step takes half the time."
-    try: return bool(torch.cpu._is_avx512_bf16_supported())
-    except (AttributeError, RuntimeError): return False
-
 def _weights_file():
     import ctlab
     return Path(ctlab.__file__).parent/'organs'/'organ_model.safetensors'
@@ -130,10 +124,9 @@ def run(
         load = lambda data: torch.utils.data.DataLoader(
             data, 1, num_workers=2 if gpu else 1 if settings.preset != 'tiny' else 0
         )
-        precision = 'auto' if gpu else 'bf16-mixed' if half_precision() else '32-true'
         return fit(learner, load(Drawn(drawn, size.steps)), load(Drawn(judged, max(2, size.steps//10), True)), folder,
                    epochs,
-                   settings.device, resume=resume, watch='', precision=precision, average=.998)
+                   settings.device, resume=resume, watch='', precision='half', average=.998)
 
     def judge(learner):
         scores = pd.DataFrame(overlaps(learner.net, Drawn(makers()[1], 4 if settings.preset == 'tiny' else 24, True)))
@@ -230,6 +223,7 @@ def class_probabilities(
 ) -> torch.Tensor:  # (classes, z, y, x)
     "What the network thinks of every voxel."
     from monai.inferers import sliding_window_inference
+    from ctlab.learn.training import half_precision
     x, nothing = scaled(torch.from_numpy(picture.array))[None, None], float(scaled(torch.tensor(-1000.)))
     net, quick = net.to(device).eval(), device == 'cuda' or half_precision()
     with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=quick):

@@ -48,9 +48,7 @@ def ensure_cohort(
                 f'{root}: no such folder; data_root must hold train_images/ and train_2024.csv or train.csv'
             )
         return root
-    from ctlab.core.parallel import check_main
     from ctlab.phantoms.patients import make_cohort
-    check_main()
     with only_one(root): return make_cohort(root, settings.preset, workers=settings.workers)
 
 # %% ../../nbs/lib/cohort/01_layout.ipynb #136a893d

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['whole', 'no_room', 'short_hash', 'write_whole', 'only_one', 'sweep']
+__all__ = ['whole', 'no_room', 'short_hash', 'write_whole', 'check_main', 'only_one', 'sweep']
 
 # %% ../../nbs/lib/core/02_files.ipynb #1f9bfa21
 _HOST = platform.node() or 'here'
@@ -47,11 +47,19 @@ def write_whole(
     return Path(path)
 
 # %% ../../nbs/lib/core/02_files.ipynb #b0f405c0
+def check_main() -> None:
+    "Refuse to begin while a script is only being read again by a worker process."
+    import multiprocessing
+    if getattr(multiprocessing.current_process(), '_inheriting', False):
+        raise RuntimeError("this script starts work while its worker processes read it: put what it does under if "
+                           "__name__ == '__main__':")
+
 def only_one(
     path: str | Path,  # what is worked on
 ):  # a context
     "Hold a lock that belongs to a file or a folder; whoever comes second waits."
     from filelock import FileLock
+    check_main()  # a worker that reads its script again would wait for its own parent
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path.parent/f'.{path.name}.lock')

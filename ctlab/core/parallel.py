@@ -6,14 +6,14 @@
 from __future__ import annotations
 import os
 from dataclasses import dataclass
-from .files import no_room
+from .files import check_main, no_room
 
 def cores() -> int:  # that this process may use
     "How many cores there are for us (a container may have fewer than the machine)."
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 # %% auto #0
-__all__ = ['cores', 'progress_bar', 'check_main', 'parallel_map']
+__all__ = ['cores', 'progress_bar', 'parallel_map']
 
 # %% ../../nbs/lib/core/03_parallel.ipynb #bf0f87a1
 def progress_bar(
@@ -48,13 +48,6 @@ def progress_bar(
     return shown()
 
 # %% ../../nbs/lib/core/03_parallel.ipynb #a5383293
-def check_main() -> None:
-    "Refuse to begin while a script is only being read again by a worker process."
-    import multiprocessing
-    if getattr(multiprocessing.current_process(), '_inheriting', False):
-        raise RuntimeError("this script starts work while its worker processes read it: put what it does under if "
-                           "__name__ == '__main__':")
-
 def parallel_map(
     work,  # function of one item, importable from a module
     items: list,  # what to work on

@@ -18,7 +18,7 @@ from ..core.files import whole, write_whole
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'CHANNELS_LAST', 'Learner', 'MaskLearner', 'falling', 'fading', 'Waiting', 'Renewed', 'accelerator',
+__all__ = ['log', 'CHANNELS_LAST', 'Learner', 'MaskLearner', 'falling', 'fading', 'Waiting', 'Finite', 'Renewed', 'accelerator',
            'AtomicCheckpoints', 'half_precision', 'fit', 'checkpoint', 'History', 'own_state', 'save_weights',
            'load_weights']
 
@@ -137,6 +137,15 @@ class Waiting(Callback):
         return self.waited/max(1e-9, self.waited + self.worked)
 
 # %% ../../nbs/lib/learn/04_training.ipynb #f9f00ac3
+class Finite(Callback):
+    "Stops a training whose loss is no number any more: nothing can be learned from there on."
+
+    def on_train_batch_end(self, trainer, _, outputs, *__):
+        loss = outputs['loss'] if isinstance(outputs, dict) else outputs
+        if not bool(torch.isfinite(loss)):
+            raise FloatingPointError(f'the loss is {float(loss)} in epoch {trainer.current_epoch + 1}: the training '
+                                     f'diverged ({trainer.precision} numbers); try a lower rate, or 32 bits')
+
 class Renewed(Callback):
     "Gives every epoch the random numbers of its number."
 
@@ -219,7 +228,7 @@ def fit(
     folder, kind, mode = Path(folder), accelerator(device), 'max' if watch.endswith('dice') else 'min'
     best, last = (folder/'checkpoints'/f'{n}.ckpt' for n in ('best', 'last'))
     waiting, timer, history = Waiting(), Timer(), History(folder/'history.csv')
-    calls = [Renewed(train, torch.initial_seed()), waiting, timer, history] + (
+    calls = [Renewed(train, torch.initial_seed()), Finite(), waiting, timer, history] + (
         [EarlyStopping(watch, patience=patience, mode=mode)] if patience else []
     )
     if average: calls.append(WeightAveraging(multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(average)))

@@ -35,7 +35,7 @@ def thirds(
 # %% ../../nbs/09_liver3d.ipynb #711dd0e0
 SIZES = {
     'tiny': (32, 4, 2, 8, 2, 0),
-    'demo': (96, 8, 40, 400, 4, 48),
+    'demo': (96, 8, 20, 400, 4, 48),
     'full': (256, 32, 100, 800, 2, 0),
 }  # preset -> (pixels a side, width, epochs, blocks in an epoch, in a batch, pixels a side of a block)
 
@@ -55,7 +55,7 @@ def plan(
                     lambda: UNet3D(len(structures), 1, width),
                     lambda: MaskLoss(loss, weights if loss == 'cross_entropy' else None), epochs, draws, batch, 2e-3,
                     fading(epochs), 16, window=window, share=2/3, prior=settings.preset == 'demo', pieces=1,
-                    augment=augmentation(10., volume=True), empty=False, half=True,
+                    augment=augmentation(10., volume=True), empty=False,
                     note={'options': {'loss': loss, 'tumours': tumours}})
 
 def run(

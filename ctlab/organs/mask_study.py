@@ -33,9 +33,7 @@ def ensure_set(
                 f'{settings.data}: no such folder; data_root must hold a segmentation set (see the chapter on cases)'
             )
         return settings.data
-    from ctlab.core.parallel import check_main
     from ctlab.phantoms.case_sets import make_set
-    check_main()
     root = project_root()/'data'/'phantom'/'sets'/f'{kind}-{settings.preset}'
     with only_one(root): return make_set(kind, root, settings.preset, workers=settings.workers)
 

@@ -1,0 +1,51 @@
+"""A step of training in 32-bit numbers and in 16-bit ones (bfloat16), one thread: what `fit(…, precision='half')` saves.
+
+    python benchmarks/steps.py
+"""
+
+import os
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+import time
+import numpy as np
+import torch
+
+
+def kinds():
+    "name -> (network, loss, shape of a batch)"
+    from ctlab.core.settings import Settings
+    from ctlab.learn.losses import MaskLoss
+    from ctlab.learn.nets import UNet3D
+    from ctlab.organs import lowerlimb
+    from ctlab.organs.organ_model import VoxelLoss, organ_net
+    bones = lowerlimb.plan(Settings(preset='demo'), 'unet25')
+    pixels = bones.recipe.size
+    return {'liver in blocks, 3-D U-Net': (UNet3D(1, 1, 8), MaskLoss(), (4, 1, 16, 48, 48)),
+            'bones, 2.5-D U-Net': (bones.net(), bones.loss(), (bones.batch, 1 + 2*bones.context, pixels, pixels)),
+            'organ model, DynUNet': (organ_net(), VoxelLoss(), (1, 1, 64, 80, 96))}
+
+
+def seconds(net, loss, shape, half, steps=5):
+    "Median of a few steps."
+    rng, optimiser, times = torch.Generator().manual_seed(0), torch.optim.AdamW(net.train().parameters(), 1e-4), []
+    image, mask = torch.randn(shape, generator=rng), torch.randint(0, 2, (shape[0], *shape[2:]), generator=rng)
+    for _ in range(steps + 1):
+        start = time.perf_counter()
+        optimiser.zero_grad()
+        with torch.autocast('cpu', torch.bfloat16, enabled=half): total = loss(net(image), {'mask': mask})['total']
+        total.backward()
+        optimiser.step()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[1:]))
+
+
+def main():
+    from ctlab.learn.training import half_precision
+    torch.set_num_threads(1)
+    if not half_precision(): print('this processor does not multiply in bfloat16; training stays at 32 bits on it')
+    print(f'{"one step, one thread":<28}{"32 bits":>10}{"16 bits":>10}{"ratio":>8}')
+    for name, (net, loss, shape) in kinds().items():
+        full, half = (seconds(net, loss, shape, h) for h in (False, True))
+        print(f'{name:<28}{full:8.2f} s{half:8.2f} s{full/half:8.1f}')
+
+
+if __name__ == '__main__': main()

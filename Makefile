@@ -43,8 +43,10 @@ readme: install
 rooms: install
 	@$(BIN)/python -c "from pathlib import Path; from ctlab.show.site import draw_rooms; Path('reports/reference/rooms.svg').write_text(draw_rooms(Path('.')))"
 
+BENCHMARKS := loading prepare synthesis tidy steps keep_network network organ_model far viewer  # those of minutes
+
 bench: install
-	@for script in $(filter-out benchmarks/scans.py benchmarks/learnable.py benchmarks/real_ct.py benchmarks/licences.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for name in $(BENCHMARKS); do echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 lock:
 	@grep -v '^#' requirements.lock > requirements.lock.new  # what is pinned stays pinned

@@ -61,7 +61,7 @@ def plan(
 def run(
     settings: Settings,
     plan: MaskPlan,
-) -> dict:  # see `segmentation.run_study`
+) -> dict:  # see `mask_study.run_study`
     "Prepare, train and score the study's split."
     return run_study(settings, 'lits', plan, lambda names: thirds(names, settings.seed + settings.fold))
 

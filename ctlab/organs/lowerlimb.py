@@ -97,7 +97,7 @@ def plan(
 def run(
     settings: Settings,
     plan: MaskPlan,
-) -> dict:  # see `segmentation.run_study`
+) -> dict:  # see `mask_study.run_study`
     "Prepare, train and score with one patient (or one fold of patients) left out."
     return run_study(settings, 'limbs', plan)
 

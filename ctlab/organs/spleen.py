@@ -74,7 +74,7 @@ def plan(
 def run(
     settings: Settings,
     plan: MaskPlan,
-) -> dict:  # see `segmentation.run_study`
+) -> dict:  # see `mask_study.run_study`
     "Prepare, train and score one fold."
     return run_study(settings, 'spleen', plan)
 

@@ -1,4 +1,5 @@
-"""A step of training in 32-bit numbers and in 16-bit ones (bfloat16), one thread: what `fit(…, precision='half')` saves.
+"""A step of training in 32-bit numbers and in 16-bit ones (bfloat16), one thread: what
+`fit(…, precision='half')` saves.
 
     python benchmarks/steps.py
 """

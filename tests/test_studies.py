@@ -245,7 +245,8 @@ def test_a_run_on_the_real_layout_needs_no_truth_folder(ctlab, tiny, tmp_path):
 def test_a_script_without_its_guard_says_so(tmp_path):
     "Its workers read it again; they must not wait for the lock that their parent holds."
     script = tmp_path/'bare.py'
-    script.write_text('import sys\nfrom ctlab.core.files import only_one\nfrom ctlab.core.parallel import parallel_map\n'
+    script.write_text('import sys\nfrom ctlab.core.files import only_one\n'
+                      'from ctlab.core.parallel import parallel_map\n'
                       'with only_one(sys.argv[1]): print(parallel_map(abs, [1, 2, 3, 4], 2))\n')
     ended = subprocess.run([sys.executable, script, tmp_path/'place'], capture_output=True, text=True, timeout=120)
     assert ended.returncode and "under if __name__ == '__main__'" in ended.stderr

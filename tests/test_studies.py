@@ -250,3 +250,12 @@ def test_a_script_without_its_guard_says_so(tmp_path):
                       'with only_one(sys.argv[1]): print(parallel_map(abs, [1, 2, 3, 4], 2))\n')
     ended = subprocess.run([sys.executable, script, tmp_path/'place'], capture_output=True, text=True, timeout=120)
     assert ended.returncode and "under if __name__ == '__main__'" in ended.stderr
+
+
+def test_every_reference_follows_from_its_answers(root, ctlab):
+    "Each committed table of a study has its answers beside it, and they give it to the digit."
+    folder = root/'reports'/'reference'
+    tables = {p.stem for p in folder.glob('*-demo.md')}
+    assert len(tables) > 15 and not [t for t in tables if not (folder/f'{t}.parquet').exists()]
+    ended = ctlab('verify', folder)
+    assert ended.returncode == 0 and all(t in ended.stdout for t in tables), ended.stdout + ended.stderr

@@ -136,8 +136,8 @@ def teachers(
     folder.mkdir(parents=True, exist_ok=True)
     grades = draw_grades(size.bodies*size.wounded, settings.seed + 1000, True).to_dict('records')
     first = (settings.seed + 1000)*1_000_003
-    rounds = lambda b: [(k, grades[b*size.wounded + k]) for k in range(size.wounded)]
-    tasks = [(first + b, rounds(b), folder, size, settings.preset) for b in range(size.bodies)]
+    wounds_of = lambda b: [(k, grades[b*size.wounded + k]) for k in range(size.wounded)]
+    tasks = [(first + b, wounds_of(b), folder, size, settings.preset) for b in range(size.bodies)]
     files = [[folder/f'{seed}-{k}.npy' for k, _ in rounds] for seed, rounds, *_ in tasks]
     parallel_map(_draw, tasks, settings.workers, 'drawing patients to learn from', few=3,
                  there=lambda task: all((folder/f'{task[0]}-{k}.npy').exists() for k, _ in task[1]))

@@ -141,6 +141,7 @@ def phantom(
     workers: Annotated[int, typer.Option(help='Processes; 0 for one per core.')] = 0,
 ):
     """Draw a cohort of digital patients in the RSNA 2023 layout, or a set for segmentation.
+
     An interrupted one goes on where it stopped.
 
     Examples:
@@ -305,8 +306,9 @@ def report(
     data_root: Annotated[str, typer.Option(help='The cohort; the preset\'s phantoms when left out.')] = '',
     to: Annotated[Optional[Path], typer.Option(help='Folder for the tables; beside the runs when left out.')] = None,
 ):
-    """Gather the finished folds of a study into one table with intervals, beside the published one: the source's
-    table for the trauma studies, with curves and a page of its own; Dice and its companions for masks.
+    """Gather the finished folds of a study into one table with intervals, beside the published one.
+
+    Trauma studies get the source's table, with curves and a page of its own; masks get Dice and its companions.
 
     Examples:
 

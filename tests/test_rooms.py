@@ -1,5 +1,5 @@
 "The order of the rooms, and the front door."
-import ast, importlib, json, subprocess, sys
+import ast, importlib, json, re, subprocess, sys
 from pathlib import Path
 import pytest
 from conftest import ROOT
@@ -116,3 +116,13 @@ def test_lines_end_by_column_120():
         sources[path] = '\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'code')
     long = [f'{p.name}: {line}' for p, text in sources.items() for line in text.split('\n') if len(line) > 120]
     assert not long, '\n'.join(long)
+
+
+def test_links_between_chapters_lead_somewhere():
+    lost = []
+    for path in (ROOT/'nbs').rglob('*.ipynb'):
+        for cell in json.loads(path.read_text())['cells']:
+            if cell['cell_type'] != 'markdown': continue
+            for link in re.findall(r'\]\(([^)#\s]+\.ipynb)', ''.join(cell['source'])):
+                if not (path.parent/link).exists(): lost.append(f'{path.name}: {link}')
+    assert not lost, '\n'.join(lost)

@@ -3,7 +3,7 @@
   (a) trivial statistics of the whole scan and of its tags, in two classifiers,
   (b) a ruler: the share of an organ more than 15 HU below its own median, nothing trained,
   (c) approach 6, a small network per organ,
-  (d) approach 5 with a start from other phantoms, where its folds have been run,
+  (d) approach 5 from the start that its folds were given, where they have been run,
 
 all on the same patients and folds. Trains approach 6 where its folds are not finished yet (about an hour on two cores).
 

@@ -12,17 +12,16 @@ import torch
 
 
 def kinds():
-    "name -> (network, loss, shape of a batch)"
+    "name -> (network, loss, shape of a batch), as preset demo trains them"
     from ctlab.core.settings import Settings
-    from ctlab.learn.losses import MaskLoss
-    from ctlab.learn.nets import UNet3D
-    from ctlab.organs import lowerlimb
-    from ctlab.organs.organ_model import VoxelLoss, organ_net
-    bones = lowerlimb.plan(Settings(preset='demo'), 'unet25')
-    pixels = bones.recipe.size
-    return {'liver in blocks, 3-D U-Net': (UNet3D(1, 1, 8), MaskLoss(), (4, 1, 16, 48, 48)),
-            'bones, 2.5-D U-Net': (bones.net(), bones.loss(), (bones.batch, 1 + 2*bones.context, pixels, pixels)),
-            'organ model, DynUNet': (organ_net(), VoxelLoss(), (1, 1, 64, 80, 96))}
+    from ctlab.organs import liver3d, lowerlimb
+    from ctlab.organs.organ_model import SIZES, VoxelLoss, organ_net
+    blocks, bones = liver3d.plan(Settings(preset='demo')), lowerlimb.plan(Settings(preset='demo'), 'unet25')
+    block = blocks.batch, 1, blocks.depth, blocks.window, blocks.window
+    slices = bones.batch, 1 + 2*bones.context, bones.recipe.size, bones.recipe.size
+    return {'liver in blocks, 3-D U-Net': (blocks.net(), blocks.loss(), block),
+            'bones, 2.5-D U-Net': (bones.net(), bones.loss(), slices),
+            'organ model, DynUNet': (organ_net(), VoxelLoss(), (1, 1, *SIZES['demo'].shape))}
 
 
 def seconds(net, loss, shape, half, steps=5):

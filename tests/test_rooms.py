@@ -108,21 +108,23 @@ def test_every_file_of_the_guide_is_there():
     assert len(named) >= 10 and all((ROOT/n).is_file() for n in named)
 
 
+def cells(kind):
+    "(notebook, source) of all cells of a kind."
+    for path in (ROOT/'nbs').rglob('*.ipynb'):
+        if '.ipynb_checkpoints' in path.parts: continue
+        for cell in json.loads(path.read_text())['cells']:
+            if cell['cell_type'] == kind: yield path, ''.join(cell['source'])
+
+
 def test_lines_end_by_column_120():
     "In notebooks, tests and benchmarks; modules are made from notebooks."
-    sources = {p: p.read_text() for folder in ('tests', 'benchmarks') for p in (ROOT/folder).glob('*.py')}
-    for path in (ROOT/'nbs').rglob('*.ipynb'):
-        cells = json.loads(path.read_text())['cells']
-        sources[path] = '\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'code')
-    long = [f'{p.name}: {line}' for p, text in sources.items() for line in text.split('\n') if len(line) > 120]
+    scripts = [(p, p.read_text()) for folder in ('tests', 'benchmarks') for p in (ROOT/folder).glob('*.py')]
+    long = [f'{p.name}: {line}' for p, text in (*scripts, *cells('code'))
+            for line in text.split('\n') if len(line) > 120]
     assert not long, '\n'.join(long)
 
 
 def test_links_between_chapters_lead_somewhere():
-    lost = []
-    for path in (ROOT/'nbs').rglob('*.ipynb'):
-        for cell in json.loads(path.read_text())['cells']:
-            if cell['cell_type'] != 'markdown': continue
-            for link in re.findall(r'\]\(([^)#\s]+\.ipynb)', ''.join(cell['source'])):
-                if not (path.parent/link).exists(): lost.append(f'{path.name}: {link}')
+    lost = [f'{path.name}: {link}' for path, text in cells('markdown')
+            for link in re.findall(r'\]\(([^)#\s]+\.ipynb)', text) if not (path.parent/link).exists()]
     assert not lost, '\n'.join(lost)

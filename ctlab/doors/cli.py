@@ -377,10 +377,11 @@ def _further(settings, predictions, labels, configs, study, preset):
 def _made_by(study, preset, configs):
     "The command that makes a table again, and how long it trained."
     from ctlab.core.settings import Settings
-    more = ('' if configs[0]['n_folds'] == Settings.n_folds else f" -p n_folds {configs[0]['n_folds']}") + (
-        f" -p start {configs[0]['start']}" if configs[0].get('start') else ''
-    )
-    which = 'all' if len(configs) == configs[0]['n_folds'] else ','.join(str(c['fold']) for c in configs)
+    one = configs[0]
+    more = ''.join(f' -p {k} {one[k]}' for k in ('n_folds', 'seed', 'start') if one[k] != getattr(Settings, k))
+    options = one.get('plan', {}).get('note', {}).get('options', {})
+    if 'model' in options: more += f" -p models {options['model']}"  # one network of a study of several
+    which = 'all' if len(configs) == one['n_folds'] else ','.join(str(c['fold']) for c in configs)
     minutes = sum(c['seconds'] for c in configs)/60
     return (f"Made by `ctlab run {study.partition('_')[0]} --folds {which} -p preset {preset}{more}` "
             f'in {minutes:.0f} minutes of training.')

@@ -10,8 +10,13 @@ import numpy as np
 import panel as pn
 import param
 from panel.custom import JSComponent
+from panel.widgets import (
+    Button, Checkbox, FileDownload, FileInput, FloatSlider, IntInput, IntSlider, RadioButtonGroup, Select, Tabulator,
+    TextInput, Toggle,
+)
 import ctlab
 from ..core.anatomy import COLOURS
+from ..core.settings import PRESET_NAMES, Settings, project_root
 from .jobs import Jobs
 from .workbench import Imported, Painting, Scan, WorkFolder, in_window, shown_window
 from ..network.node import is_near
@@ -101,44 +106,12 @@ class Brush(JSComponent):
         else: self.at = changed[1]; self.show()
         self.tell(f'slice {changed[1]} as before' if undo else f'slice {changed[1]} as it was')
 
-# %% ../../nbs/lib/doors/03_app.ipynb #8a1fde94
-def _said(): return pn.pane.Alert('', alert_type='light', visible=False, max_width=1200)
+# %% ../../nbs/lib/doors/03_app.ipynb #ac9e0aef
+def _table(**options):
+    theme = 'midnight' if pn.config.theme == 'dark' else 'simple'
+    return Tabulator(None, theme=theme, show_index=False, disabled=True, sizing_mode='stretch_width', **options)
 
-def _table_theme(): return 'midnight' if pn.config.theme == 'dark' else 'simple'
-
-def _tell(place, text, kind='success'):
-    place.param.update(object=html.escape(str(text)).replace('\n', '<br>'), alert_type=kind, visible=True)
-
-def _nothing_unsent():
-    "Panel 1.9.4 leaves an update that comes while others are written unsent until the next one: send what is left."
-    from panel.io import document as panel
-    if hasattr(panel._dispatch_msgs, '__wrapped__'): return
-    @functools.wraps(dispatch := panel._dispatch_msgs)
-    async def all_sent(doc):
-        await dispatch(doc)
-        if doc in panel._WRITE_MSGS and doc not in panel._WRITE_BLOCK:
-            panel._WRITE_BLOCK[doc] = True
-            panel._dispatch_write_task(doc, all_sent, doc)
-    panel._dispatch_msgs = all_sent
-
-def _asked(place, busy=None):
-    "Let a button's work run in a thread, and its errors be words. The button is free again before anything is said."
-    def wrap(function):
-        @functools.wraps(function)
-        async def clicked(event=None):
-            place.visible = False
-            if busy is not None: busy.loading = True
-            try:
-                text = await function()
-                said = (text, 'warning' if getattr(text, 'bad', False) else 'success')
-            except Exception as error:  # whatever it is, it is said and the page goes on
-                if not isinstance(error, (ValueError, OSError, KeyError)): log.exception('on the page')
-                said = (str(error).strip("'") or type(error).__name__, 'danger')
-            finally:
-                if busy is not None: busy.loading = False
-            if said[0]: _tell(place, *said)
-        return clicked
-    return wrap
+def _rows(): return pn.pane.DataFrame(None, index=False, visible=False)
 
 def _frame(page, height, title):
     return pn.pane.HTML(
@@ -146,21 +119,631 @@ def _frame(page, height, title):
         sizing_mode='stretch_width',
     )
 
+class _Tab:
+    "A tab, or a part of one: its widgets, what their buttons do, and where it is said."
+
+    def __init__(self, page):
+        self.page, self.work = page, page.work
+        self.said = pn.pane.Alert('', alert_type='light', visible=False, max_width=1200)
+
+    def tell(self, text, kind='success'):
+        self.said.param.update(object=html.escape(str(text)).replace('\n', '<br>'), alert_type=kind, visible=True)
+
+    def on(self, button, work, busy=None):
+        "Let work follow a button, and its errors be words. The button is free again before anything is said."
+        busy = button if busy is None else busy
+        async def clicked(event):
+            self.said.visible, busy.loading = False, True
+            try:
+                text = await work()
+                kind = 'warning' if getattr(text, 'bad', False) else 'success'
+            except Exception as error:  # whatever it is, it is said and the page goes on
+                if not isinstance(error, (ValueError, OSError, KeyError)): log.exception('on the page')
+                text, kind = str(error).strip("'") or type(error).__name__, 'danger'
+            finally: busy.loading = False
+            if text: self.tell(text, kind)
+        button.on_click(clicked)
+
+    def versions(self):
+        "The masks of the chosen scan, by what they are called."
+        try: return {m.label: m.number for m in self.work.masks(self.page.scan)}
+        except (ValueError, KeyError): return {}
+
+    def mask(self, number):
+        "A version of the chosen scan's mask."
+        return next((m for m in self.work.masks(self.page.scan) if m.number == number), None)
+
+class _Folder(_Tab):
+    "What is in the work folder."
+
+    def __init__(self, page):
+        super().__init__(page)
+        self.table, self.again = _table(), Button(name='Look again')
+        self.again.on_click(lambda _: (self.renew(), page.renew()))
+        self.renew()
+
+    def renew(self): self.table.value = self.work.contents()
+
+    def show(self):
+        words = f'`{self.work.folder}`: every folder has a README; nothing in *masks* is ever written over.'
+        return pn.Column(pn.pane.Markdown(words), self.table, self.again)
+
+# %% ../../nbs/lib/doors/03_app.ipynb #ecb561dc
+class _Import(_Tab):
+    "An upload, a path on this machine, a peer."
+    ENDINGS = ('.nii.gz', '.nii', '.tar.gz', '.tgz', '.zip', '.tar')
+    STUDY = ('PatientID', 'PatientName', 'StudyDate', 'ModalitiesInStudy', 'StudyDescription', 'StudyInstanceUID')
+
+    def __init__(self, page):
+        super().__init__(page)
+        self.path = TextInput(name='File or folder on this machine', sizing_mode='stretch_width',
+                              placeholder='/media/cd/DICOM, scan.nii.gz, export.zip')
+        self.upload = FileInput(name='Upload', accept='.zip,.tar,.gz,.nii,.dcm', multiple=False)
+        self.clean = Checkbox(name='De-identify')
+        self.take, self.send = Button(name='Import', button_type='primary'), Button(name='Import the upload')
+        self.bar = pn.indicators.Progress(value=0, max=100, visible=False, sizing_mode='stretch_width')
+        self.peer = TextInput(name='Peer', placeholder='PACS@192.168.0.7:104')
+        self.patient = TextInput(name='Patient ID', placeholder='* for all')
+        self.find, self.fetch = Button(name='Find'), Button(name='Fetch')
+        self.studies = _table(selectable=1, visible=False)
+        self.glance, self.faults = pn.FlexBox(), _rows()
+        self.on(self.take, self.taken)
+        self.on(self.send, self.sent)
+        self.on(self.find, self.found)
+        self.on(self.fetch, self.fetched)
+
+    def show(self):
+        words = (
+            'A folder of DICOM, a zip or tar of one, a DICOM file, NIfTI. What is faulty is set aside with its reason.'
+        )
+        return pn.Column(
+            pn.pane.Markdown(words),
+            pn.FlexBox(self.path, self.take),
+            pn.FlexBox(self.upload, self.send),
+            self.clean,
+            pn.pane.Markdown('From an archive on the network (C-GET):'),
+            pn.FlexBox(self.peer, self.patient, self.find, self.fetch),
+            self.studies, self.bar, self.said, self.glance, self.faults,
+        )
+
+    def names(self):
+        "Pseudonyms, if they are wanted."
+        from ctlab.scans.deidentify import Pseudonyms, read_key
+        return Pseudonyms(read_key(self.work.folder/'deidentify.key')) if self.clean.value else None
+
+    def progress(self, done, total): self.bar.param.update(value=int(100*done/max(1, total)), visible=True)
+
+    async def taken(self):
+        return await self.told(await asyncio.to_thread(
+            lambda: self.work.take(self.work.within(self.path.value), self.names(), progress=self.progress)
+        ))
+
+    async def sent(self):
+        from ctlab.doors.workbench import safe_name
+        content, name = self.upload.value, self.upload.filename
+        if not content: raise ValueError('choose a file first')
+        if len(content) > UPLOAD: raise ValueError(f'{name}: larger than {UPLOAD >> 20} MiB; give its path instead')
+        ending = next((e for e in self.ENDINGS if name.lower().endswith(e)), '.dcm')
+        with tempfile.TemporaryDirectory(dir=self.work.folder) as t:
+            file = Path(t)/(safe_name(name) + ending)
+            file.write_bytes(content)
+            return await self.told(await asyncio.to_thread(self.work.take, file, self.names(), name))
+
+    async def told(self, found: Imported):
+        "Show what has come, and why the rest has not."
+        import pandas as pd
+        reason = 'why it could not be used'
+        why = pd.DataFrame(found.faults, columns=['file', reason])
+        why = why.groupby(reason, sort=False)['file'].agg(['size', 'first']).reset_index()
+        self.faults.param.update(
+            object=why.set_axis([reason, 'files', 'the first'], axis=1)[:100], visible=bool(found.faults)
+        )
+        self.bar.visible = False
+        self.page.renew()
+        self.glance.objects = await asyncio.to_thread(self.thumbnails, found.series)
+        scans = self.page.scans
+        if found.series and found.series[-1] in scans.options.values(): scans.value = found.series[-1]
+        return found
+
+    def thumbnails(self, series, most=24):
+        "A glance at what has come."
+        made = []
+        for id in series[:most]:
+            try:
+                scan = self.work.scan(id)
+                made.append(pn.Column(pn.pane.PNG(self.work.thumbnail(scan), alt_text=scan.label, height=128),
+                                      pn.pane.Str(scan.label, styles={'font-size': '11px', 'max-width': '160px'})))
+            except (ValueError, OSError, KeyError) as error: log.info('%s: no thumbnail: %s', id, error)
+        return made
+
+    async def found(self):
+        import pandas as pd
+        from ctlab.network.node import read_peer
+        from ctlab.network.peers import ask
+        keys = dict.fromkeys(self.STUDY, '') | {'PatientID': self.patient.value.strip() or '*'}
+        rows = await asyncio.to_thread(lambda: ask(read_peer(self.peer.value), 'STUDY', keys))
+        table = pd.DataFrame(rows[:500]).reindex(columns=self.STUDY).fillna('')
+        self.studies.param.update(value=table, selection=[], visible=bool(len(table)))
+        return f'{len(rows)} studies there; choose one and fetch it' if rows else 'no study there'
+
+    async def fetched(self):
+        from ctlab.network.node import read_peer
+        from ctlab.network.peers import fetch
+        from ctlab.network.store import Store
+        other, keys = read_peer(self.peer.value), {'PatientID': self.patient.value}
+        if self.studies.visible and self.studies.selection:
+            keys = {'StudyInstanceUID': self.studies.value['StudyInstanceUID'].iloc[self.studies.selection[0]]}
+        elif self.patient.value.strip() in ('', '*'):
+            raise ValueError('find first, and choose a study from the list')
+        done = await asyncio.to_thread(lambda: fetch(other, Store(self.work.folder/'scans', self.names()), keys))
+        self.page.renew()
+        return str(done)
+
+class _Look(_Tab):
+    "Three planes, with or without a mask."
+
+    def __init__(self, page):
+        super().__init__(page)
+        self.which, self.go = Select(name='Mask', options={'none': 0}), Button(name='Show', button_type='primary')
+        self.place = pn.Column(sizing_mode='stretch_width')
+        self.on(self.go, self.shown, self.place)
+        page.lists_of_masks.append(self.renew)
+
+    def renew(self): self.which.options = {'none': 0} | self.versions()
+
+    def show(self): return pn.Column(pn.FlexBox(self.which, self.go), self.said, self.place)
+
+    async def shown(self):
+        scan, mask = self.page.scan, self.mask(self.which.value)
+        page, warnings = await asyncio.to_thread(self.planes, scan, mask)
+        self.place.objects = [_frame(page, 620, 'scan')]
+        return '; '.join(warnings)
+
+    def planes(self, scan, mask):
+        "(a page, what is doubtful in the scan)"
+        from ctlab.scans import nifti
+        from ctlab.show.viewer import scan_page
+        volume, numbers = self.work.read(scan), nifti.read(mask.path) if mask else None
+        names = _names(mask) if mask else None
+        page = scan_page(volume, numbers, structures=names, title=scan.label, limit=256)
+        return page, volume.meta.get('warnings', [])
+
+def _names(mask): return tuple(sorted(mask.structures, key=mask.structures.get))
+
+# %% ../../nbs/lib/doors/03_app.ipynb #62dd87d9
+class _Masks(_Tab):
+    "Draw, measure, correct, compare, take away."
+
+    def __init__(self, page):
+        super().__init__(page)
+        self.model, self.draw = Select(name='Model'), Button(name='Draw', button_type='primary')
+        self.version, self.other = Select(name='Version', options={}), Select(name='Compare with', options={})
+        self.measure, self.compare, self.correct, self.solid = (
+            Button(name=n) for n in ('Measure', 'Compare', 'Correct by hand', 'Turn the surfaces')
+        )
+        self.kind = Select(name='Surfaces', options=['stl', 'ply', 'glb'], width=90)
+        self.away = FileDownload(callback=self.packed, filename='mask.zip', button_type='default',
+                                 label='Download (NIfTI, SEG, surfaces)')
+        self.file = TextInput(name='A mask from elsewhere (NIfTI)', sizing_mode='stretch_width')
+        self.adopt = Button(name='Add as a version')
+        self.numbers, self.place = _rows(), pn.Column(sizing_mode='stretch_width')
+        self.on(self.draw, self.drawn)
+        self.on(self.measure, self.measured)
+        self.on(self.compare, self.compared)
+        self.on(self.correct, self.corrected)
+        self.on(self.adopt, self.adopted)
+        self.on(self.solid, self.turned)
+        page.lists_of_runs.append(self.models)
+        page.lists_of_masks.append(self.renew)
+
+    def show(self):
+        return pn.Column(
+            pn.FlexBox(self.model, self.draw),
+            pn.FlexBox(self.version, self.measure, self.correct, self.solid),
+            pn.FlexBox(self.other, self.compare),
+            pn.FlexBox(self.kind, self.away),
+            pn.FlexBox(self.file, self.adopt),
+            self.said, self.numbers, self.place,
+        )
+
+    def models(self):
+        own = {name: str(run) for name, run in self.work.runs().items() if _draws(run)}
+        self.model.options = {'organ model (comes along)': '', 'TotalSegmentator': 'totalsegmentator'} | own
+
+    def renew(self):
+        found = self.versions()
+        self.version.param.update(options=found, value=max(found.values(), default=None))
+        self.other.param.update(options=found, value=min(found.values(), default=None))
+
+    def chosen(self, number=None):
+        mask = self.mask(number or self.version.value)
+        if mask is None: raise ValueError('no mask yet: draw one first')
+        return mask
+
+    def table(self, rows): self.numbers.param.update(object=rows, visible=True)
+
+    async def drawn(self):
+        scan = self.page.scan
+        mask = await asyncio.to_thread(self.work.draw, scan, self.model.value)
+        self.page.masks_changed()
+        self.table(self.work.measured(scan, mask))
+        doubts = json.loads(mask.path.with_name(f'{mask.number}.json').read_text()).get('warnings', [])
+        return f'version {mask.label}' + ''.join(f'\ndoubtful: {d}' for d in doubts)
+
+    async def adopted(self):
+        mask = await asyncio.to_thread(self.work.adopt, self.page.scan, self.file.value)
+        self.page.masks_changed()
+        return f'version {mask.label}'
+
+    async def measured(self): self.table(await asyncio.to_thread(self.work.measured, self.page.scan, self.chosen()))
+
+    async def compared(self):
+        self.table(await asyncio.to_thread(self.work.compared, self.chosen(), self.chosen(self.other.value)))
+
+    async def turned(self):
+        mask = self.chosen()
+        made = await asyncio.to_thread(self.surfaces, mask)
+        self.place.objects = [pn.pane.HTML(made, sizing_mode='stretch_width', height=440)]
+
+    def surfaces(self, mask):
+        from ctlab.scans import nifti
+        from ctlab.show.viewer import view3d
+        return view3d(nifti.read(mask.path), _names(mask))._repr_html_()
+
+    async def corrected(self):
+        scan, mask = self.page.scan, self.mask(self.version.value)
+        painting = await asyncio.to_thread(Painting, self.work, scan, mask)
+        self.place.objects = [_Painter(self.page, painting).show()]
+
+    def packed(self):
+        return io.BytesIO(self.work.as_objects(self.page.scan, self.chosen(), self.kind.value).read_bytes())
+
+def _draws(run):
+    "Does a run's network draw masks?"
+    from ctlab.organs.segment import STUDIES
+    return json.loads((run/'config.json').read_text()).get('study', '').partition('_')[0] in STUDIES
+
+class _Painter(_Tab):
+    "The brush with its tools."
+
+    def __init__(self, page, painting):
+        super().__init__(page)
+        self.painting = painting
+        self.brush = Brush(painting, lambda text: self.tell(text, 'light'), sizing_mode='stretch_width')
+        names = painting.structures
+        self.structure = RadioButtonGroup(name='Structure', options=names, value=next(iter(names.values())))
+        self.eraser = Toggle(name='Eraser')
+        self.radius = FloatSlider(name='Brush, mm', start=.5, end=50, value=5, step=.5)
+        self.at = IntSlider(name='Slice', start=0, end=len(painting.numbers) - 1, value=self.brush.at)
+        self.plane = RadioButtonGroup(name='Plane', options={'axial': 0, 'coronal': 1, 'sagittal': 2}, value=0)
+        self.undo, self.redo = Button(name='Undo'), Button(name='Redo')
+        self.save = Button(name='Save as a new version', button_type='primary')
+        self.wire()
+
+    def wire(self):
+        "Widgets follow the brush, and the brush them."
+        brush = self.brush
+        self.structure.param.watch(self.number, 'value'); self.eraser.param.watch(self.number, 'value'); self.number()
+        self.radius.link(brush, value='radius', bidirectional=True)
+        self.plane.param.watch(self.turned, 'value'); brush.param.watch(self.followed, ['at', 'axis'])
+        self.at.param.watch(lambda event: setattr(brush, 'at', event.new), 'value')
+        self.undo.on_click(lambda _: brush.back()); self.redo.on_click(lambda _: brush.back(False))
+        self.on(self.save, self.saved)
+
+    def show(self):
+        return pn.Column(
+            self.said,
+            pn.FlexBox(self.structure, self.eraser, self.undo, self.redo, self.save),
+            pn.FlexBox(self.plane, self.at, self.radius),
+            self.brush,
+            pn.pane.Markdown('Wheel or arrows: slice. `[` `]`: brush. Ctrl-Z: undo.'),
+        )
+
+    def number(self, *_): self.brush.number = 0 if self.eraser.value else self.structure.value
+
+    def turned(self, event):
+        if event.new != self.brush.axis: self.brush.turn(event.new)
+
+    def followed(self, *_):
+        "The slider and the plane follow the brush, also when an undo leads elsewhere."
+        self.plane.value = self.brush.axis
+        self.at.param.update(end=self.painting.slices(self.brush.axis) - 1, value=self.brush.at)
+
+    async def saved(self):
+        mask = await asyncio.to_thread(self.painting.save)
+        self.page.masks_changed()
+        return f'kept as version {mask.label}; the others are as they were'
+
+# %% ../../nbs/lib/doors/03_app.ipynb #ad747763
+class _Case(_Tab):
+    "Training data: a scan and its masks."
+    BONES = ('tibia', 'femur', 'fibula', 'pelvis')
+
+    def __init__(self, page):
+        super().__init__(page)
+        from ctlab.cohort.cases import RULES
+        wide = {'sizing_mode': 'stretch_width'}
+        self.name = TextInput(name='Name of the case', value=self.work.next_case())
+        self.together = TextInput(name='Folder of the masks (tibia, femur, fibula, pelvis by name)', **wide)
+        self.bones = {b: TextInput(name=f'Mask of the {b} (NIfTI)', **wide) for b in self.BONES}
+        self.rule = Select(name='Who gets what two masks claim', options=list(RULES))
+        self.pixels = Select(name='Pixels a side', options={'as scanned': 0, '256': 256, '512': 512})
+        self.region = Checkbox(name='Only the slices that hold a bone', value=True)
+        self.make, self.volumes = Button(name='Make a training case', button_type='primary'), _rows()
+        self.on(self.make, self.made)
+
+    def show(self):
+        one_by_one = pn.Card(*self.bones.values(), title='Or one file a bone', collapsed=True,
+                             sizing_mode='stretch_width')
+        return pn.Column(
+            pn.pane.Markdown('### Training data\nThe chosen scan and one mask a bone become one case.'),
+            self.name, self.together, one_by_one, pn.FlexBox(self.rule, self.pixels, self.region), self.make,
+            self.said, self.volumes,
+        )
+
+    async def made(self):
+        from ctlab.cohort.cases import find_cases
+        masks = self.work.masks_in(self.together.value, self.BONES) if self.together.value.strip() else {}
+        masks |= {b: w.value for b, w in self.bones.items() if w.value.strip()}
+        if not masks: raise ValueError('give the folder of the masks, or the mask of at least one bone')
+        case, rows = await asyncio.to_thread(self.work.case, self.name.value, self.page.scan, masks, self.rule.value,
+                                             self.region.value, self.pixels.value)
+        self.volumes.param.update(object=rows.round(1), visible=True)
+        self.page.masks_changed()
+        self.name.value = self.work.next_case()
+        n = len(find_cases(case.parent))
+        more = '' if n > 2 else f'; cases so far: {n}, and a study needs three: to learn, to choose, to judge'
+        return f'training/{case.name}: {len(masks)} bones; Runs reads it with {case.parent} as its data{more}'
+
+class _Unseen(_Tab):
+    "A scan without masks, cut above the pelvis."
+
+    def __init__(self, page):
+        super().__init__(page)
+        self.at = IntInput(name='Upper end of the pelvis (slice from the feet)', value=1, start=1)
+        self.suggest, self.cut = Button(name='Suggest'), Button(name='Cut the unseen scan', button_type='primary')
+        self.place = pn.Column(sizing_mode='stretch_width')
+        self.on(self.suggest, self.suggested)
+        self.on(self.cut, self.made)
+        self.at.param.watch(lambda _: self.picture() if self.place.objects else None, 'value')
+
+    def show(self):
+        words = '### Unseen data\nA scan without masks, cut above the pelvis.'
+        return pn.Column(pn.pane.Markdown(words), pn.FlexBox(self.at, self.suggest, self.cut), self.said, self.place)
+
+    def picture(self):
+        "From the front, with the cut."
+        import matplotlib.pyplot as plt
+        from ctlab.scans.volume import reorient
+        volume = reorient(self.work.read(self.page.scan))
+        figure, axis = plt.subplots(figsize=(4, 4))
+        axis.imshow(volume.array[::-1].max(1), cmap='gray', aspect=volume.spacing[0]/volume.spacing[2])
+        axis.axhline(len(volume.array) - 1 - self.at.value, color='#d55e00')
+        axis.set_axis_off()
+        self.place.objects = [pn.pane.Matplotlib(figure, tight=True, alt_text='from the front, with the cut')]
+        plt.close(figure)
+
+    async def suggested(self):
+        self.at.value = await asyncio.to_thread(self.work.pelvis, self.page.scan)
+        self.picture()
+
+    async def made(self):
+        part = await asyncio.to_thread(self.work.unseen, self.page.scan, self.at.value)
+        self.page.renew()
+        self.page.scans.value = part.id
+        return f'{part.label}: run a model on it under Masks'
+
+class _Bones(_Tab):
+    "Volumes of bones, and their Dice where a version is the truth."
+
+    def __init__(self, page):
+        super().__init__(page)
+        self.version = Select(name='Mask', options={})
+        self.truth = Select(name='Truth (another version), if there is one', options={})
+        self.go, self.numbers = Button(name='Bones'), _rows()
+        self.on(self.go, self.measured)
+        page.lists_of_masks.append(self.renew)
+
+    def renew(self):
+        here = self.versions()
+        self.version.param.update(options=here, value=max(here.values(), default=None))
+        self.truth.options = {'none': 0} | here
+
+    def show(self):
+        words = (
+            '### Result\nVolumes of the bones, and their Dice where a version is the truth. Surfaces and '
+            'correction: under Masks.'
+        )
+        return pn.Column(pn.pane.Markdown(words), pn.FlexBox(self.version, self.truth, self.go), self.said,
+                         self.numbers)
+
+    async def measured(self):
+        mask, truth = self.mask(self.version.value), self.mask(self.truth.value)
+        if mask is None: raise ValueError('no mask yet: draw one under Masks, with a trained run')
+        rows = await asyncio.to_thread(self.work.measured, self.page.scan, mask)
+        if truth is not None and truth.number != mask.number:
+            both = await asyncio.to_thread(self.work.compared, mask, truth)
+            rows = rows.merge(both[['structure', 'Dice']], on='structure', how='left')
+        self.numbers.param.update(object=rows.round(3), visible=True)
+
+# %% ../../nbs/lib/doors/03_app.ipynb #6d9e8f6d
+def _studies(work, wanted):
+    "Studies with their folders, where a name and a fold of it are wanted."
+    return {n.rpartition(' ')[0]: str(p.parent) for n, p in work.runs().items() if wanted(n, p)}
+
+class _Trauma(_Tab):
+    "Probabilities of injuries with what speaks for them."
+
+    def __init__(self, page):
+        super().__init__(page)
+        self.run = Select(name='Run (all its folds)', options={})
+        self.go, self.report = Button(name='Judge', button_type='primary'), None
+        self.away = FileDownload(callback=lambda: self.file('.html'), filename='report.html',
+                                 label='Download the page', visible=False)
+        self.sheet = FileDownload(callback=lambda: self.file('.pdf'), filename='report.pdf',
+                                  label='Download for printing (PDF)', visible=False)
+        self.table, self.place = _rows(), pn.Column(sizing_mode='stretch_width')
+        self.on(self.go, self.judged)
+        page.lists_of_runs.append(self.renew)
+
+    def renew(self): self.run.options = _studies(self.work, lambda name, run: name.startswith('approach'))
+
+    def file(self, ending): return io.BytesIO(self.report.with_suffix(ending).read_bytes())
+
+    def show(self):
+        return pn.Column(pn.FlexBox(self.run, self.go, self.away, self.sheet), self.said, self.table, self.place)
+
+    async def judged(self):
+        if not self.run.value: raise ValueError('no finished run of a trauma study: start one under Runs')
+        rows, self.report = await asyncio.to_thread(self.work.predict, self.page.scan, self.run.value)
+        told = rows[rows['grade'] != 'healthy'][['target', 'grade', 'probability', 'low', 'high']]
+        self.table.param.update(object=told.round(3), visible=True)
+        self.place.objects = [_frame(self.report.read_text(), 700, 'report')]
+        self.away.visible = self.sheet.visible = True
+        return 'Research use only, not for diagnosis.'
+
+class _Runs(_Tab):
+    "Start a study, watch it, stop it, go on."
+    KINDS = ('approach', 'spleen', 'lowerlimb', 'liver', 'start')
+
+    def __init__(self, page):
+        super().__init__(page)
+        self.jobs, self.seen = page.jobs, None
+        chapters = sorted(p.stem for p in (project_root()/'nbs').glob('[0-9]*.ipynb'))
+        self.study = Select(name='Study', options=[c for c in chapters if c[3:].startswith(self.KINDS)])
+        self.preset = Select(name='Preset', options=list(PRESET_NAMES))
+        self.folds = TextInput(name='Folds', value='0', width=90)
+        self.data = TextInput(name='Data (empty: phantoms)', placeholder=str(self.work.folder/'training'))
+        self.begin = Button(name='Start', button_type='primary')
+        self.stop, self.again = Button(name='Stop'), Button(name='Go on')
+        self.table = _table(selectable=1, layout='fit_columns', widths={'job': 70, 'state': 90, 'asked': 170})
+        self.log = pn.pane.Str('', styles={'white-space': 'pre-wrap', 'max-height': '260px', 'overflow': 'auto'})
+        self.curves = pn.Column()
+        self.on(self.begin, self.started)
+        self.on(self.stop, self.stopped)
+        self.on(self.again, self.resumed)
+
+    def show(self):
+        self.listed()
+        if pn.state.curdoc: pn.state.add_periodic_callback(self.listed, 2000)
+        return pn.Column(
+            pn.FlexBox(self.study, self.preset, self.folds, self.data, self.begin), self.said, self.table,
+            pn.FlexBox(self.stop, self.again), self.curves, self.log,
+        )
+
+    def listed(self):
+        "List the jobs anew, and show the log and the curves of the chosen one."
+        import pandas as pd
+        self.jobs.tick()
+        rows = [(j.name, j.state, 'ctlab ' + ' '.join(j.command), j.asked) for j in reversed(self.jobs.all())]
+        new = pd.DataFrame(rows, columns=['job', 'state', 'command', 'asked'])
+        if self.table.value is None or not new.equals(self.table.value):
+            kept = self.table.selection
+            self.table.value = new
+            self.table.selection = [k for k in kept if k < len(new)]
+            self.page.runs_changed()
+        if len(new):
+            job = self.chosen()
+            self.log.object = job.log[-4000:]
+            if job.state == 'running': self.grown()
+
+    def chosen(self):
+        if self.table.value is None or not len(self.table.value): raise ValueError('no job yet')
+        name = self.table.value.iloc[self.table.selection[0] if self.table.selection else 0]['job']
+        return next(j for j in self.jobs.all() if j.name == name)
+
+    def grown(self):
+        "The curves of the run that a job trains, as they grow."
+        import matplotlib.pyplot as plt
+        import pandas as pd
+        from ctlab.show.figures import training_curves
+        kept = sorted((self.work.folder/'runs').glob('*/*/fold*/history.csv'), key=lambda p: p.stat().st_mtime)
+        if not kept: return
+        history, name = pd.read_csv(kept[-1]), ' '.join(kept[-1].parts[-4:-1])
+        if not len(history) or 'train_total' not in history or (name, len(history)) == self.seen: return
+        self.seen = name, len(history)
+        figure = training_curves(history, None, not self.data.value.strip(), f'loss, {name}')
+        words = f'{name}: loss {history["train_total"].iloc[-1]:.3g} after {len(history)} epochs'
+        self.curves.objects = [pn.pane.Matplotlib(figure, tight=True, alt_text=words, width=520)]
+        plt.close(figure)
+
+    async def started(self):
+        folds, folder = self.folds.value, self.work.folder
+        if folds != 'all' and not all(f.strip().isdigit() for f in folds.split(',')):
+            raise ValueError('folds: all, or numbers such as 0,2')
+        command = ['run', self.study.value, '--folds', folds, '-p', 'preset', self.preset.value]
+        if self.data.value.strip(): command += ['-p', 'data_root', str(self.work.within(self.data.value))]
+        command += ['-p', 'out_dir', str(folder/'runs'), '--out', str(folder/'reports'/'notebooks')]
+        job = self.jobs.add(command)
+        self.listed()
+        return f'job {job.name} is {job.state}; it goes on when this page is closed'
+
+    async def stopped(self):
+        self.jobs.stop(self.chosen())
+        self.listed()
+        return 'stopped; what was finished stays'
+
+    async def resumed(self):
+        self.jobs.again(self.chosen())
+        self.listed()
+        return 'goes on where it stopped'
+
+class _Comparison(_Tab):
+    "Finished runs beside each other."
+
+    def __init__(self, page):
+        super().__init__(page)
+        self.one, self.other = Select(name='One', options=[]), Select(name='Other', options=[])
+        self.go, self.table = Button(name='Compare runs'), _rows()
+        self.on(self.go, self.compared)
+        page.lists_of_runs.append(self.renew)
+
+    def renew(self):
+        found = _studies(self.work, lambda name, run: name.startswith('approach') or _draws(run))
+        self.one.options = self.other.options = found
+
+    def show(self): return pn.Column(pn.FlexBox(self.one, self.other, self.go), self.said, self.table)
+
+    async def compared(self):
+        self.renew()
+        one, other = self.one.value, self.other.value
+        if not (one and other) or one == other: raise ValueError('choose two different runs')
+        self.table.param.update(object=(await asyncio.to_thread(self.beside, one, other)).round(3), visible=True)
+
+    @staticmethod
+    def beside(one, other):
+        from ctlab.cohort.labels import read_labels
+        from ctlab.judge.comparison import compare, compare_masks, held_out
+        if not Path(one).parent.name.startswith('approach'): return compare_masks(one, other)
+        return compare(held_out(one), held_out(other), read_labels(Settings(preset=Path(one).name).data))
+
+# %% ../../nbs/lib/doors/03_app.ipynb #98ea5156
+_TABS = {'Work folder': (_Folder,), 'Import': (_Import,), 'Look': (_Look,), 'Masks': (_Masks,),
+        'Legs': (_Case, _Unseen, _Bones), 'Trauma': (_Trauma,), 'Runs': (_Runs, _Comparison)}
+
 class Page:
     "One visitor's page."
 
     def __init__(self, work: WorkFolder, jobs: Jobs):
         self.work, self.jobs = work, jobs
-        self.masks_changed = self.versions_changed = lambda: None  # until their tabs exist
-        self.lists_of_runs = []  # what to list anew when a run has ended
-        self.scans = pn.widgets.Select(name='Scan', options={}, sizing_mode='stretch_width')
+        self.lists_of_masks, self.lists_of_runs = [], []  # what to list anew when there are others
+        self.scans = Select(name='Scan', options={}, sizing_mode='stretch_width')
         self.renew()
+        self.tabs = {name: [part(self) for part in parts] for name, parts in _TABS.items()}
+        self.masks_changed(); self.runs_changed()
+        self.scans.param.watch(lambda _: self.masks_changed(), 'value')
 
-    def renew(self, *_):
+    def renew(self):
         "List the scans anew."
         found = {s.label: s.id for s in self.work.scans()}
         value = self.scans.value if self.scans.value in found.values() else next(iter(found.values()), None)
         self.scans.param.update(options=found, value=value)
+
+    def masks_changed(self):
+        for renew in self.lists_of_masks: renew()
+
+    def runs_changed(self):
+        for renew in self.lists_of_runs: renew()
 
     @property
     def scan(self) -> Scan:
@@ -171,13 +754,8 @@ class Page:
     def show(self):
         "All of it."
         tabs = pn.Tabs(
-            ('Work folder', self.folder()),
-            ('Import', self.take()),
-            ('Look', self.look()),
-            ('Masks', self.masks()),
-            ('Legs', self.legs()),
-            ('Trauma', self.trauma()),
-            ('Runs', self.runs()),
+            *((name, pn.Column(*(part.show() for part in parts), sizing_mode='stretch_width'))
+              for name, parts in self.tabs.items()),
             dynamic=False,
             sizing_mode='stretch_width',
             stylesheets=['.bk-tab.bk-active{color:inherit!important}'],
@@ -190,640 +768,19 @@ class Page:
         )
         return pn.Column(head, self.scans, tabs, sizing_mode='stretch_width', max_width=1240, margin=(0, 12))
 
-    def folder(self):
-        table = pn.widgets.Tabulator(
-            self.work.contents(), theme=_table_theme(), show_index=False, disabled=True, sizing_mode='stretch_width'
-        )
-        again = pn.widgets.Button(name='Look again')
-        again.on_click(lambda _: (table.param.update(value=self.work.contents()), self.renew()))
-        return pn.Column(
-            pn.pane.Markdown(
-                f'`{self.work.folder}`: every folder has a README; nothing in *masks* is ever written over.'
-            ),
-            table,
-            again,
-        )
-
-    def take(self):
-        "Import: an upload, a path on this machine, a peer."
-        said, faults = _said(), pn.pane.DataFrame(None, visible=False, index=False)
-        path = pn.widgets.TextInput(
-            name='File or folder on this machine',
-            placeholder='/media/cd/DICOM, scan.nii.gz, export.zip',
-            sizing_mode='stretch_width',
-        )
-        upload = pn.widgets.FileInput(name='Upload', accept='.zip,.tar,.gz,.nii,.dcm', multiple=False)
-        clean = pn.widgets.Checkbox(name='De-identify')
-        go, send, bar = (
-            pn.widgets.Button(name='Import', button_type='primary'),
-            pn.widgets.Button(name='Import the upload'),
-            pn.indicators.Progress(value=0, max=100, visible=False, sizing_mode='stretch_width'),
-        )
-        peer, patient, find, fetch = (
-            pn.widgets.TextInput(name='Peer', placeholder='PACS@192.168.0.7:104'),
-            pn.widgets.TextInput(name='Patient ID', placeholder='* for all'),
-            pn.widgets.Button(name='Find'),
-            pn.widgets.Button(name='Fetch'),
-        )
-        studies = pn.widgets.Tabulator(None, theme=_table_theme(), show_index=False, disabled=True, selectable=1,
-                                       visible=False, sizing_mode='stretch_width')
-        glance = pn.FlexBox()
-
-        def names():
-            from ctlab.scans.deidentify import Pseudonyms, read_key
-            return Pseudonyms(read_key(self.work.folder/'deidentify.key')) if clean.value else None
-
-        async def told(found: Imported):
-            import pandas as pd
-            why = pd.DataFrame(found.faults, columns=['file', 'why it could not be used'])
-            why = why.groupby('why it could not be used', sort=False)['file'].agg(['size', 'first']).reset_index()
-            faults.param.update(object=why.set_axis(['why it could not be used', 'files', 'the first'], axis=1)[:100],
-                                visible=bool(found.faults))
-            bar.visible = False
-            self.renew()
-            glance.objects = await asyncio.to_thread(lambda: self._thumbnails(found.series))
-            if found.series:
-                self.scans.value = (
-                    found.series[-1] if found.series[-1] in self.scans.options.values() else self.scans.value
-                )
-            return found
-
-        def progress(done, total): bar.param.update(value=int(100*done/max(1, total)), visible=True)
-
-        @_asked(said, go)
-        async def take_path():
-            return await told(
-                await asyncio.to_thread(
-                    lambda: self.work.take(self.work.within(path.value), names(), progress=progress)
-                )
-            )
-
-        @_asked(said, send)
-        async def take_upload():
-            if not upload.value: raise ValueError('choose a file first')
-            if len(upload.value) > UPLOAD:
-                raise ValueError(f'{upload.filename}: larger than {UPLOAD >> 20} MiB; give its path instead')
-            from ctlab.doors.workbench import safe_name
-            endings = ('.nii.gz', '.nii', '.tar.gz', '.tgz', '.zip', '.tar')
-            ending = next((e for e in endings if upload.filename.lower().endswith(e)), '.dcm')
-            with tempfile.TemporaryDirectory(dir=self.work.folder) as t:
-                file = Path(t)/(safe_name(upload.filename) + ending)
-                file.write_bytes(upload.value)
-                return await told(await asyncio.to_thread(lambda: self.work.take(file, names(), upload.filename)))
-
-        @_asked(said, fetch)
-        async def from_peer():
-            from ctlab.network.node import read_peer
-            from ctlab.network.peers import fetch as get
-            from ctlab.network.store import Store
-            other, keys = read_peer(peer.value), {'PatientID': patient.value}
-            if studies.visible and studies.selection:
-                keys = {'StudyInstanceUID': studies.value['StudyInstanceUID'].iloc[studies.selection[0]]}
-            elif patient.value.strip() in ('', '*'): raise ValueError('find first, and choose a study from the list')
-            done = await asyncio.to_thread(lambda: get(other, Store(self.work.folder / 'scans', names()), keys))
-            self.renew()
-            return str(done)
-
-        @_asked(said, find)
-        async def found_there():
-            import pandas as pd
-            from ctlab.network.node import read_peer
-            from ctlab.network.peers import ask
-
-            wanted = (
-                'PatientID',
-                'PatientName',
-                'StudyDate',
-                'ModalitiesInStudy',
-                'StudyDescription',
-                'StudyInstanceUID',
-            )
-            keys = dict.fromkeys(wanted, '') | {'PatientID': patient.value.strip() or '*'}
-            rows = await asyncio.to_thread(lambda: ask(read_peer(peer.value), 'STUDY', keys))
-            table = pd.DataFrame(rows[:500]).reindex(columns=wanted).fillna('')
-            studies.param.update(value=table, selection=[], visible=bool(len(table)))
-            return f'{len(rows)} studies there; choose one and fetch it' if rows else 'no study there'
-
-        go.on_click(take_path); send.on_click(take_upload); fetch.on_click(from_peer); find.on_click(found_there)
-        return pn.Column(
-            pn.pane.Markdown(
-                'A folder of DICOM, a zip or tar of one, a DICOM file, NIfTI. What is faulty is set aside with its '
-                'reason.'
-            ),
-            pn.FlexBox(path, go),
-            pn.FlexBox(upload, send),
-            clean,
-            pn.pane.Markdown('From an archive on the network (C-GET):'),
-            pn.FlexBox(peer, patient, find, fetch),
-            studies,
-            bar,
-            said,
-            glance,
-            faults,
-        )
-
-    def _thumbnails(self, series, most=24):
-        "A glance at what has come."
-        made = []
-        for id in series[:most]:
-            try:
-                scan = self.work.scan(id)
-                made.append(pn.Column(pn.pane.PNG(self.work.thumbnail(scan), alt_text=scan.label, height=128),
-                                      pn.pane.Str(scan.label, styles={'font-size': '11px', 'max-width': '160px'})))
-            except (ValueError, OSError, KeyError) as error: log.info('%s: no thumbnail: %s', id, error)
-        return made
-
-    def look(self):
-        "Three planes, with or without a mask."
-        said, place, which, go = (
-            _said(),
-            pn.Column(sizing_mode='stretch_width'),
-            pn.widgets.Select(name='Mask', options={'none': 0}),
-            pn.widgets.Button(name='Show', button_type='primary'),
-        )
-
-        def masks(*_):
-            try: which.options = {'none': 0} | {m.label: m.number for m in self.work.masks(self.scan)}
-            except (ValueError, KeyError): which.options = {'none': 0}
-
-        @_asked(said, place)
-        async def show():
-            from ctlab.scans import nifti
-            from ctlab.show.viewer import scan_page
-            scan, masks_ = self.scan, self.work.masks(self.scan)
-            mask = next((m for m in masks_ if m.number == which.value), None)
-            def made():
-                volume = self.work.read(scan)
-                numbers = nifti.read(mask.path) if mask else None
-                return scan_page(
-                    volume,
-                    numbers,
-                    structures=tuple(sorted(mask.structures, key=mask.structures.get)) if mask else None,
-                    title=scan.label,
-                    limit=256,
-                ), volume.meta.get('warnings', [])
-            page, warnings = await asyncio.to_thread(made)
-            place.objects = [_frame(page, 620, 'scan')]
-            return '; '.join(warnings) or ''
-
-        self.scans.param.watch(masks, 'value'); masks()
-        go.on_click(show)
-        self.masks_changed = masks
-        return pn.Column(pn.FlexBox(which, go), said, place)
-
-    def masks(self):
-        "Draw, measure, correct, compare, take away."
-        said, place, numbers = (
-            _said(),
-            pn.Column(sizing_mode='stretch_width'),
-            pn.pane.DataFrame(None, index=False, visible=False),
-        )
-        model = pn.widgets.Select(name='Model')
-
-        def models():
-            model.options = {'organ model (comes along)': '', 'TotalSegmentator': 'totalsegmentator'} | {
-                n: str(p) for n, p in self.work.runs().items() if self._draws(p)
-            }
-        models(); self.lists_of_runs.append(models)
-        draw, version, other = (
-            pn.widgets.Button(name='Draw', button_type='primary'),
-            pn.widgets.Select(name='Version', options={}),
-            pn.widgets.Select(name='Compare with', options={}),
-        )
-        measure, compare, correct, solid = (
-            pn.widgets.Button(name=n) for n in ('Measure', 'Compare', 'Correct by hand', 'Turn the surfaces')
-        )
-        kind = pn.widgets.Select(name='Surfaces', options=['stl', 'ply', 'glb'], width=90)
-
-        def renew(*_):
-            try: found = {m.label: m.number for m in self.work.masks(self.scan)}
-            except (ValueError, KeyError): found = {}
-            last = max(found.values(), default=None)
-            version.param.update(options=found, value=last)
-            other.param.update(options=found, value=min(found.values(), default=None))
-            self.masks_changed()
-            self.versions_changed()
-
-        def chosen(widget=version):
-            mask = next((m for m in self.work.masks(self.scan) if m.number == widget.value), None)
-            if mask is None: raise ValueError('no mask yet: draw one first')
-            return mask
-
-        def table(rows): numbers.param.update(object=rows, visible=True)
-
-        @_asked(said, draw)
-        async def drawn():
-            scan = self.scan
-            mask = await asyncio.to_thread(lambda: self.work.draw(scan, model.value))
-            renew()
-            table(self.work.measured(scan, mask))
-            doubts = json.loads(mask.path.with_name(f'{mask.number}.json').read_text()).get('warnings', [])
-            return f'version {mask.label}' + ''.join(f'\ndoubtful: {d}' for d in doubts)
-
-        file, adopt = pn.widgets.TextInput(
-            name='A mask from elsewhere (NIfTI)', sizing_mode='stretch_width'
-        ), pn.widgets.Button(name='Add as a version')
-
-        @_asked(said, adopt)
-        async def adopted():
-            scan = self.scan
-            mask = await asyncio.to_thread(lambda: self.work.adopt(scan, file.value))
-            renew()
-            return f'version {mask.label}'
-
-        @_asked(said, measure)
-        async def measured(): table(await asyncio.to_thread(lambda: self.work.measured(self.scan, chosen())))
-
-        @_asked(said, compare)
-        async def compared(): table(await asyncio.to_thread(lambda: self.work.compared(chosen(), chosen(other))))
-
-        @_asked(said, solid)
-        async def turned():
-            from ctlab.scans import nifti
-            from ctlab.show.viewer import view3d
-            mask = chosen()
-            made = await asyncio.to_thread(
-                lambda: view3d(
-                    nifti.read(mask.path), tuple(sorted(mask.structures, key=mask.structures.get))
-                )._repr_html_()
-            )
-            place.objects = [pn.pane.HTML(made, sizing_mode='stretch_width', height=440)]
-
-        @_asked(said, correct)
-        async def corrected():
-            scan, mask = self.scan, next((m for m in self.work.masks(self.scan) if m.number == version.value), None)
-            painting = await asyncio.to_thread(lambda: Painting(self.work, scan, mask))
-            place.objects = [self._painter(painting, said, renew)]
-
-        def taken():
-            path = self.work.as_objects(self.scan, chosen(), kind.value)
-            return io.BytesIO(path.read_bytes())
-        away = pn.widgets.FileDownload(
-            callback=taken, filename='mask.zip', label='Download (NIfTI, SEG, surfaces)', button_type='default'
-        )
-        for button, work in (
-            (draw, drawn),
-            (measure, measured),
-            (compare, compared),
-            (correct, corrected),
-            (adopt, adopted),
-            (solid, turned),
-        ):
-            button.on_click(work)
-        self.scans.param.watch(renew, 'value'); renew()
-        return pn.Column(
-            pn.FlexBox(model, draw),
-            pn.FlexBox(version, measure, correct, solid),
-            pn.FlexBox(other, compare),
-            pn.FlexBox(kind, away),
-            pn.FlexBox(file, adopt),
-            said,
-            numbers,
-            place,
-        )
-
-    def _studies(self, wanted):
-        "Studies with their folders, where a name and a fold of it are wanted."
-        return {n.rpartition(' ')[0]: str(p.parent) for n, p in self.work.runs().items() if wanted(n, p)}
-
-    @staticmethod
-    def _draws(run):
-        from ctlab.organs.segment import STUDIES
-        return json.loads((run/'config.json').read_text()).get('study', '').partition('_')[0] in STUDIES
-
-    def _painter(self, painting, said, renew):
-        "The brush with its tools."
-        brush = Brush(painting, lambda text: _tell(said, text, 'light'), sizing_mode='stretch_width')
-        structure = pn.widgets.RadioButtonGroup(
-            name='Structure', options=painting.structures, value=next(iter(painting.structures.values()))
-        )
-        eraser, radius = pn.widgets.Toggle(name='Eraser'), pn.widgets.FloatSlider(
-            name='Brush, mm', start=0.5, end=50, value=5, step=0.5
-        )
-        at = pn.widgets.IntSlider(name='Slice', start=0, end=len(painting.numbers) - 1, value=brush.at)
-        plane = pn.widgets.RadioButtonGroup(name='Plane', options={'axial': 0, 'coronal': 1, 'sagittal': 2}, value=0)
-        undo, redo, save = (
-            pn.widgets.Button(name='Undo'),
-            pn.widgets.Button(name='Redo'),
-            pn.widgets.Button(name='Save as a new version', button_type='primary'),
-        )
-        def number(*_): brush.number = 0 if eraser.value else structure.value
-        structure.param.watch(number, 'value'); eraser.param.watch(number, 'value'); number()
-        radius.link(brush, value='radius', bidirectional=True)
-
-        def turned(event):
-            if event.new == brush.axis: return
-            brush.turn(event.new)
-        def followed(*_):
-            "The slider and the plane follow the brush, also when an undo leads elsewhere."
-            plane.value = brush.axis
-            at.param.update(end=painting.slices(brush.axis) - 1, value=brush.at)
-        plane.param.watch(turned, 'value'); brush.param.watch(followed, ['at', 'axis'])
-        at.param.watch(lambda event: setattr(brush, 'at', event.new), 'value')
-        undo.on_click(lambda _: brush.back()); redo.on_click(lambda _: brush.back(False))
-
-        @_asked(said, save)
-        async def saved():
-            mask = await asyncio.to_thread(painting.save)
-            renew()
-            return f'kept as version {mask.label}; the others are as they were'
-        save.on_click(saved)
-        words = pn.pane.Markdown('Wheel or arrows: slice. `[` `]`: brush. Ctrl-Z: undo.')
-        return pn.Column(
-            pn.FlexBox(structure, eraser, undo, redo, save), pn.FlexBox(plane, at, radius), brush, words
-        )
-
-    def legs(self):
-        "As the source's tool: training data, unseen data."
-        said, found, place = (
-            _said(),
-            pn.pane.DataFrame(None, index=False, visible=False),
-            pn.Column(sizing_mode='stretch_width'),
-        )
-        from ctlab.cohort.cases import RULES, find_cases
-        name = pn.widgets.TextInput(name='Name of the case', value=self.work.next_case())
-        rule, pixels, region = (
-            pn.widgets.Select(name='Who gets what two masks claim', options=list(RULES)),
-            pn.widgets.Select(name='Pixels a side', options={'as scanned': 0, '256': 256, '512': 512}),
-            pn.widgets.Checkbox(name='Only the slices that hold a bone', value=True),
-        )
-        together = pn.widgets.TextInput(name='Folder of the masks (tibia, femur, fibula, pelvis by name)',
-                                        sizing_mode='stretch_width')
-        bones = {
-            b: pn.widgets.TextInput(name=f'Mask of the {b} (NIfTI)', sizing_mode='stretch_width')
-            for b in ('tibia', 'femur', 'fibula', 'pelvis')
-        }
-        make, suggest, at, cut_ = (
-            pn.widgets.Button(name='Make a training case', button_type='primary'),
-            pn.widgets.Button(name='Suggest'),
-            pn.widgets.IntInput(name='Upper end of the pelvis (slice from the feet)', value=1, start=1),
-            pn.widgets.Button(name='Cut the unseen scan', button_type='primary'),
-        )
-
-        @_asked(said, make)
-        async def made():
-            masks = self.work.masks_in(together.value, tuple(bones)) if together.value.strip() else {}
-            masks |= {b: w.value for b, w in bones.items() if w.value.strip()}
-            if not masks: raise ValueError('give the folder of the masks, or the mask of at least one bone')
-            scan = self.scan
-            made_, rows = await asyncio.to_thread(
-                lambda: self.work.case(name.value, scan, masks, rule.value, region.value, pixels.value)
-            )
-            found.param.update(object=rows.round(1), visible=True)
-            self.masks_changed(); versions()
-            name.value = self.work.next_case()
-            n = len(find_cases(made_.parent))
-            more = '' if n > 2 else f'; cases so far: {n}, and a study needs three: to learn, to choose, to judge'
-            return f'training/{made_.name}: {len(masks)} bones; Runs reads it with {made_.parent} as its data{more}'
-
-        def shown(*_):
-            import matplotlib.pyplot as plt
-            from ctlab.scans.volume import reorient
-            volume = reorient(self.work.read(self.scan))
-            figure, axis = plt.subplots(figsize=(4, 4))
-            axis.imshow(volume.array[::-1].max(1), cmap='gray', aspect=volume.spacing[0]/volume.spacing[2])
-            axis.axhline(len(volume.array) - 1 - at.value, color='#d55e00')
-            axis.set_axis_off()
-            place.objects = [pn.pane.Matplotlib(figure, tight=True, alt_text='from the front, with the cut')]
-            plt.close(figure)
-
-        @_asked(said, suggest)
-        async def suggested():
-            scan = self.scan
-            at.value = await asyncio.to_thread(lambda: self.work.pelvis(scan))
-            shown()
-
-        @_asked(said, cut_)
-        async def unseen():
-            part = await asyncio.to_thread(lambda: self.work.unseen(self.scan, at.value))
-            self.renew()
-            self.scans.value = part.id
-            return f'{part.label}: run a model on it under Masks'
-        version, truth, result, numbers = (
-            pn.widgets.Select(name='Mask', options={}),
-            pn.widgets.Select(name='Truth (another version), if there is one', options={}),
-            pn.widgets.Button(name='Bones'),
-            pn.pane.DataFrame(None, index=False, visible=False),
-        )
-
-        def versions(*_):
-            try: here = {m.label: m.number for m in self.work.masks(self.scan)}
-            except (ValueError, KeyError): here = {}
-            version.param.update(options=here, value=max(here.values(), default=None))
-            truth.options = {'none': 0} | here
-
-        @_asked(said, result)
-        async def bones_of():
-            versions_ = {m.number: m for m in self.work.masks(self.scan)}
-            if not versions_: raise ValueError('no mask yet: draw one under Masks, with a trained run')
-            mask = versions_[version.value]
-            rows = await asyncio.to_thread(lambda: self.work.measured(self.scan, mask))
-            if truth.value and truth.value != mask.number:
-                both = await asyncio.to_thread(lambda: self.work.compared(mask, versions_[truth.value]))
-                rows = rows.merge(both[['structure', 'Dice']], on='structure', how='left')
-            numbers.param.update(object=rows.round(3), visible=True)
-        result.on_click(bones_of)
-        self.scans.param.watch(versions, 'value'); versions()
-        self.versions_changed = versions
-        make.on_click(made); suggest.on_click(suggested); cut_.on_click(unseen)
-        at.param.watch(lambda _: shown() if place.objects else None, 'value')
-        return pn.Column(
-            pn.pane.Markdown('### Training data\nThe chosen scan and one mask a bone become one case.'),
-            name,
-            together,
-            pn.Card(*bones.values(), title='Or one file a bone', collapsed=True, sizing_mode='stretch_width'),
-            pn.FlexBox(rule, pixels, region),
-            make,
-            found,
-            pn.pane.Markdown('### Unseen data\nA scan without masks, cut above the pelvis.'),
-            pn.FlexBox(at, suggest, cut_),
-            place,
-            pn.pane.Markdown(
-                '### Result\nVolumes of the bones, and their Dice where a version is the truth. Surfaces and '
-                'correction: under Masks.'
-            ),
-            pn.FlexBox(version, truth, result),
-            numbers,
-            said,
-        )
-
-    def trauma(self):
-        "Probabilities of injuries with what speaks for them."
-        said, table, place = (
-            _said(),
-            pn.pane.DataFrame(None, index=False, visible=False),
-            pn.Column(sizing_mode='stretch_width'),
-        )
-        found = lambda: self._studies(lambda name, run: name.startswith('approach'))
-        run, go = pn.widgets.Select(name='Run (all its folds)', options=found()), pn.widgets.Button(
-            name='Judge', button_type='primary'
-        )
-        page = {}
-        away = pn.widgets.FileDownload(
-            callback=lambda: io.BytesIO(page['path'].read_bytes()),
-            filename='report.html',
-            label='Download the page',
-            visible=False,
-        )
-        sheet = pn.widgets.FileDownload(
-            callback=lambda: io.BytesIO(page['path'].with_suffix('.pdf').read_bytes()),
-            filename='report.pdf',
-            label='Download for printing (PDF)',
-            visible=False,
-        )
-
-        @_asked(said, go)
-        async def judged():
-            if not run.value: raise ValueError('no finished run of a trauma study: start one under Runs')
-            rows, path = await asyncio.to_thread(lambda: self.work.predict(self.scan, run.value))
-            page['path'] = path
-            table.param.update(
-                object=rows[rows['grade'] != 'healthy'][['target', 'grade', 'probability', 'low', 'high']].round(3),
-                visible=True,
-            )
-            place.objects = [_frame(path.read_text(), 700, 'report')]
-            away.visible = sheet.visible = True
-            return 'Research use only, not for diagnosis.'
-        go.on_click(judged)
-        def renew(*_): run.options = found()
-        self.lists_of_runs.append(renew)
-        return pn.Column(pn.FlexBox(run, go, away, sheet), said, table, place)
-
-    def runs(self):
-        "Start a study, watch it, stop it, go on, compare."
-        from ctlab.core.settings import project_root
-        said, table, log_, curves = (
-            _said(),
-            pn.widgets.Tabulator(
-                None, theme=_table_theme(), show_index=False, disabled=True, selectable=1, sizing_mode='stretch_width'
-            ),
-            pn.pane.Str('', styles={'white-space': 'pre-wrap', 'max-height': '260px', 'overflow': 'auto'}),
-            pn.Column(),
-        )
-        studies = [
-            p.stem
-            for p in sorted((project_root() / 'nbs').glob('[0-9]*.ipynb'))
-            if p.stem[3:].startswith(('approach', 'spleen', 'lowerlimb', 'liver', 'start'))
-        ]
-        study, preset, folds = (
-            pn.widgets.Select(name='Study', options=studies),
-            pn.widgets.Select(name='Preset', options=['tiny', 'demo', 'full']),
-            pn.widgets.TextInput(name='Folds', value='0', width=90),
-        )
-        data, begin = pn.widgets.TextInput(
-            name='Data (empty: phantoms)', placeholder=str(self.work.folder / 'training')
-        ), pn.widgets.Button(name='Start', button_type='primary')
-        stop, again = pn.widgets.Button(name='Stop'), pn.widgets.Button(name='Go on')
-
-        def listed():
-            import pandas as pd
-            self.jobs.tick()
-            rows = [
-                {'job': j.name, 'state': j.state, 'command': 'ctlab ' + ' '.join(j.command), 'asked': j.asked}
-                for j in reversed(self.jobs.all())
-            ]
-            new = pd.DataFrame(rows, columns=['job', 'state', 'command', 'asked'])
-            if table.value is None or not new.equals(table.value):
-                kept = table.selection
-                table.value = new
-                table.selection = [k for k in kept if k < len(new)]
-                for renew in self.lists_of_runs: renew()
-            if (job := chosen(False)) is not None:
-                log_.object = job.log[-4000:]
-                drawn(job)
-
-        def chosen(must=True):
-            if table.value is not None and len(table.value):
-                name = table.value.iloc[table.selection[0] if table.selection else 0]['job']
-                return next(j for j in self.jobs.all() if j.name == name)
-            if must: raise ValueError('no job yet')
-
-        def drawn(job):
-            "The curves of the run that a job trains, as they grow."
-            import pandas as pd
-            kept = sorted((self.work.folder/'runs').glob('*/*/fold*/history.csv'), key=lambda p: p.stat().st_mtime)
-            if job.state != 'running' or not kept: return
-            history = pd.read_csv(kept[-1])
-            if not len(history) or 'train_total' not in history: return
-            name = ' '.join(kept[-1].parts[-4:-1])
-            if (name, len(history)) == drawn.last: return
-            drawn.last = name, len(history)
-            import matplotlib.pyplot as plt
-            from ctlab.show.figures import training_curves
-            figure = training_curves(history, None, not data.value.strip(), f'loss, {name}')
-            words = f'{name}: loss {history["train_total"].iloc[-1]:.3g} after {len(history)} epochs'
-            curves.objects = [pn.pane.Matplotlib(figure, tight=True, alt_text=words, width=520)]
-            plt.close(figure)
-        drawn.last = None
-
-        @_asked(said, begin)
-        async def started():
-            if not all(f.strip().isdigit() for f in folds.value.split(',')) and folds.value != 'all':
-                raise ValueError("folds: all, or numbers such as 0,2")
-            command = [
-                'run',
-                study.value,
-                '--folds',
-                folds.value,
-                '-p',
-                'preset',
-                preset.value,
-                '-p',
-                'out_dir',
-                str(self.work.folder / 'runs'),
-                '--out',
-                str(self.work.folder / 'reports' / 'notebooks'),
-            ]
-            if data.value.strip(): command += ['-p', 'data_root', str(self.work.within(data.value))]
-            job = self.jobs.add(command)
-            listed()
-            return f'job {job.name} is {job.state}; it goes on when this page is closed'
-
-        @_asked(said, stop)
-        async def stopped(): self.jobs.stop(chosen()); listed(); return 'stopped; what was finished stays'
-
-        @_asked(said, again)
-        async def resumed(): self.jobs.again(chosen()); listed(); return 'goes on where it stopped'
-        begin.on_click(started); stop.on_click(stopped); again.on_click(resumed)
-        compared = self._compared()
-        listed()
-        pn.state.add_periodic_callback(listed, 2000) if pn.state.curdoc else None
-        return pn.Column(
-            pn.FlexBox(study, preset, folds, data, begin), said, table, pn.FlexBox(stop, again), curves, log_, *compared
-        )
-
-    def _compared(self):
-        "Finished runs beside each other."
-        said, table = _said(), pn.pane.DataFrame(None, index=False, visible=False)
-        one, other, go = (
-            pn.widgets.Select(name='One', options=[]),
-            pn.widgets.Select(name='Other', options=[]),
-            pn.widgets.Button(name='Compare runs'),
-        )
-
-        def renew(*_):
-            found = self._studies(lambda name, run: name.startswith('approach') or self._draws(run))
-            one.options = other.options = found
-        self.lists_of_runs.append(renew)
-
-        @_asked(said, go)
-        async def compared():
-            from ctlab.cohort.labels import read_labels
-            from ctlab.core.settings import Settings
-            from ctlab.judge.comparison import compare, compare_masks, held_out
-            renew()
-            if not (one.value and other.value) or one.value == other.value:
-                raise ValueError('choose two different runs')
-            def made():
-                if not Path(one.value).parent.name.startswith('approach'): return compare_masks(one.value, other.value)
-                labels = read_labels(Settings(preset=Path(one.value).name).data)
-                return compare(held_out(one.value), held_out(other.value), labels)
-            table.param.update(object=(await asyncio.to_thread(made)).round(3), visible=True)
-        go.on_click(compared)
-        renew()
-        return pn.FlexBox(one, other, go), said, table
-
 # %% ../../nbs/lib/doors/03_app.ipynb #38b8acc6
+def _nothing_unsent():
+    "Panel 1.9.4 leaves an update that comes while others are written unsent until the next one: send what is left."
+    from panel.io import document as panel
+    if hasattr(panel._dispatch_msgs, '__wrapped__'): return
+    @functools.wraps(dispatch := panel._dispatch_msgs)
+    async def all_sent(doc):
+        await dispatch(doc)
+        if doc in panel._WRITE_MSGS and doc not in panel._WRITE_BLOCK:
+            panel._WRITE_BLOCK[doc] = True
+            panel._dispatch_write_task(doc, all_sent, doc)
+    panel._dispatch_msgs = all_sent
+
 def _keeper(token):
     "Who may come in: whoever has the token."
     import hmac

@@ -35,7 +35,7 @@ def thirds(
 # %% ../../nbs/09_liver3d.ipynb #711dd0e0
 SIZES = {
     'tiny': (32, 4, 2, 8, 2, 0),
-    'demo': (96, 8, 20, 400, 4, 48),
+    'demo': (128, 8, 20, 400, 4, 64),
     'full': (256, 32, 100, 800, 2, 0),
 }  # preset -> (pixels a side, width, epochs, blocks in an epoch, in a batch, pixels a side of a block)
 

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['log', 'SCORES', 'PUBLISHED', 'ensure_set', 'split_cases', 'score_case', 'summarise', 'MaskPlan', 'train_masks',
-           'run_study', 'segment_scan', 'score_cases', 'real_trial', 'tidy', 'mask_table']
+           'run_study', 'segment_scan', 'score_cases', 'grid_limit', 'real_trial', 'tidy', 'mask_table']
 
 # %% ../../nbs/lib/organs/00_mask_study.ipynb #8226ae48
 def ensure_set(
@@ -263,6 +263,18 @@ def score_cases(
             for r in score_case(finish(found) if finish else found, truth, plan.recipe.structures)
         ]
     return pd.DataFrame(rows)
+
+# %% ../../nbs/lib/organs/00_mask_study.ipynb #f6ddf5e1
+def grid_limit(
+    scan: Volume,  # LPS
+    truth: Volume,  # numbers on its voxels
+    recipe: CaseRecipe,
+) -> list[dict]:  # structure and the scores
+    "What a grid alone costs: the truth, brought to a recipe's voxels and back."
+    from ctlab.learn.inference import on_scan
+    _, seen = prepare_case(scan, recipe, truth)
+    sure = np.stack([seen.array == k for k in range(len(recipe.structures) + 1)])
+    return score_case(on_scan(sure, seen.affine, scan), truth, recipe.structures)
 
 # %% ../../nbs/lib/organs/00_mask_study.ipynb #3958dc96
 def real_trial(

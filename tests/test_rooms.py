@@ -128,3 +128,9 @@ def test_links_between_chapters_lead_somewhere():
     lost = [f'{path.name}: {link}' for path, text in cells('markdown')
             for link in re.findall(r'\]\(([^)#\s]+\.ipynb)', text) if not (path.parent/link).exists()]
     assert not lost, '\n'.join(lost)
+
+
+def test_the_index_names_every_chapter():
+    text = (ROOT/'nbs'/'index.ipynb').read_text()
+    lost = [p.name for p in (ROOT/'nbs').glob('[0-9]*.ipynb') if f']({p.name})' not in text]
+    assert not lost, '\n'.join(lost)

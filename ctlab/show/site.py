@@ -296,6 +296,9 @@ body[data-theme="dark"] .cell_output img { filter: brightness(.92); }
 .cell_output table, .cell_output .dataframe { font-size: .82em; display: block; overflow-x: auto; }
 .cell_output caption { text-align: left; font-style: italic; padding: .3em 0; white-space: nowrap; }
 .content table { font-size: .9em; margin-left: 0; }
+.cell_output table:not(.docutils) { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+.cell_output table:not(.docutils) td, .cell_output table:not(.docutils) th { padding: .25em .7em .25em 0;
+  border-bottom: 1px solid var(--color-background-border); text-align: left; }
 .cell_output table.docutils { font-size: .76em; }
 .cell_output table.docutils td, .cell_output table.docutils th { padding: .2em .5em; }
 .cell_output table.docutils td { white-space: nowrap; }

@@ -169,7 +169,8 @@ def _preview(scan, found, present, out, phantom):
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # works without a screen
     from ctlab.show.figures import save, three_planes
     upright, masks = reorient(scan), reorient(found).array
-    at = tuple(int(np.median(v)) for v in np.nonzero(masks)) if masks.any() else None
+    sums = [np.count_nonzero(masks, axis=axes).cumsum() for axes in ((1, 2), (0, 2), (0, 1))]
+    at = tuple(int(np.searchsorted(s, s[-1]/2)) for s in sums) if present else None
     low, high = (
         np.percentile(upright.array, (1, 99.5)) if upright.array.min() > -500 else (-150, 250)
     )  # MR has no negative values

@@ -19,31 +19,50 @@ def surface(
 ):  # trimesh.Trimesh, LPS mm
     "The closed surface of a mask in patient coordinates."
     import trimesh
-    from scipy.ndimage import gaussian_filter
     from skimage.measure import marching_cubes
     inside = mask.array > 0
     if not inside.any(): raise ValueError('the mask is empty: it has no surface')
-    room = 2 + int(np.ceil(3*smooth/min(mask.spacing)))
     low, high = bounding_box(inside)
-    box = np.pad(inside[tuple(map(slice, low, high))], room).astype(np.float32)
-    field = gaussian_filter(box, np.array(smooth)/mask.spacing) if smooth else box
-    low_level, high_level, level = (
-        np.array([0.02, 0.98, 0.5])*field.max()
-    )  # of a crumb that is thinner than the smoothing, less than 1 is left
-    for _ in range(14 if smooth else 1):  # the volume falls as the level rises
-        points, faces, _, _ = marching_cubes(field, level)
-        ratio = abs(_enclosed(points, faces))/inside.sum()
-        if abs(ratio - 1) < .004: break
-        low_level, high_level = (level, high_level) if ratio > 1 else (low_level, level)
-        level = (low_level + high_level)/2
+    inside = inside[tuple(map(slice, low, high))]
+    field, joined, room = _smoothed(inside, np.array(mask.spacing), smooth)
+    level, points, faces = _as_large(field, inside.sum()/joined.prod()) if smooth else (.5, None, None)
     # at an unlucky level two corners fall together, and the surface touches itself
     for nudge in (0, .001, -.001, .003, -.003, .01, -.01):
-        if nudge: points, faces, _, _ = marching_cubes(field, level + nudge)
-        places = (points + low - room)[:, ::-1] @ mask.affine[:3, :3].T + mask.affine[:3, 3]
-        made = trimesh.Trimesh(places, faces, process=True)
+        if nudge or points is None: points, faces, _, _ = marching_cubes(field, level + nudge)
+        voxels = points*joined + (joined - 1)/2 + low - room
+        made = trimesh.Trimesh(voxels[:, ::-1] @ mask.affine[:3, :3].T + mask.affine[:3, 3], faces, process=True)
         if made.is_watertight: break
     if made.volume < 0: made.invert()  # normals point outwards
     return made
+
+def _smoothed(inside, spacing, smooth):
+    "(how much of it is there, voxels joined along each axis, voxels of room around it)"
+    from scipy.ndimage import gaussian_filter
+    from skimage.measure import block_reduce
+    large = np.count_nonzero(inside) > 20_000  # a crumb needs every voxel
+    joined = np.maximum(1, (smooth/spacing).astype(int)) if large else np.ones(3, int)
+    room = joined*(2 + np.ceil(3*smooth/(spacing*joined)).astype(int))
+    box = np.pad(inside, [(n, n) for n in room])
+    field = (block_reduce(box, tuple(joined), np.mean) if joined.any() else box).astype(np.float32)
+    if not smooth: return field, joined, room
+    left = np.sqrt(smooth**2 - spacing**2*(joined**2 - 1)/12)  # joining has smoothed a little
+    return gaussian_filter(field, left/(spacing*joined)), joined, room
+
+def _as_large(field, volume):
+    "(level, points, faces) of the surface in a field that encloses a volume, in voxels of the field."
+    from skimage.measure import marching_cubes
+    low, high = np.array([.02, .98])*field.max()  # of a crumb that is thinner than the smoothing, little is left
+    values = np.sort(field[field > 0])[::-1]
+    level_of = lambda n: float(np.interp(n, np.arange(len(values)), values))  # above which lie n voxels
+    count, level = volume, np.clip(level_of(volume), low, high)
+    for _ in range(14):  # the volume falls as the level rises
+        points, faces, _, _ = marching_cubes(field, level)
+        ratio = abs(_enclosed(points, faces))/volume
+        if abs(ratio - 1) < .004: break
+        low, high = (level, high) if ratio > 1 else (low, level)
+        count /= max(ratio, .1)
+        if not low < (level := level_of(count)) < high: level = (low + high)/2
+    return level, points, faces
 
 def _enclosed(points, faces):
     "The volume inside a closed surface, in voxels."

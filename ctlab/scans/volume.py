@@ -157,8 +157,9 @@ def reorient(
     volume: Volume,  # any volume
     codes: str = 'LPS',  # where x, y and z shall run
 ) -> Volume:  # axes swapped and flipped, no value changed
-    "The same voxels with the axes in another order and direction, by SimpleITK."
+    "The same voxels with the axes in another order and direction, by SimpleITK; a copy where they run so already."
     import SimpleITK as sitk
+    if orientation(volume) == codes: return replace(volume, array=volume.array.copy())
     done = from_sitk(sitk.DICOMOrient(to_sitk(volume), codes), volume.meta)
     return replace(done, array=done.array.astype(volume.array.dtype))
 

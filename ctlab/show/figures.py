@@ -95,8 +95,8 @@ def show_plane(
     picture, ratio = plane_picture(volume, plane, index)
     axis.imshow(picture, cmap='gray', vmin=limits[0], vmax=limits[1], aspect=ratio, interpolation='bilinear')
     for name, mask in (masks or {}).items():
-        outline, _ = plane_picture(Volume(mask, volume.affine), plane, index)
-        if outline.any(): axis.contour(outline.astype(np.uint8), [.5], colors=[COLOURS.get(name, '#56b4e9')], linewidths=1.2)
+        outline = plane_picture(Volume(mask, volume.affine), plane, index)[0].astype(np.uint8)
+        if outline.any(): axis.contour(outline, [.5], colors=[COLOURS.get(name, '#56b4e9')], linewidths=1.2)
     axis.set_axis_off()
     if letters:
         left, right, top, bottom = _PLANES[plane][1:]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from ..core.anatomy import CODES, TARGETS
+from ..core.anatomy import CODES, INJURY_NAMES, TARGETS
 from ..core.files import short_hash, whole
 from ..core.parallel import parallel_map
 from ..core.settings import Settings
@@ -24,8 +24,9 @@ from .study import Plan, Samples, samples, train_fold, with_masks
 from .wounds import MAPS, SIZES, SOLID, WoundNet, field, wound_bits, wound_maps
 
 # %% auto #0
-__all__ = ['MASK_PIXELS', 'N_NUMBERS', 'Fields', 'cut_fields', 'load', 'numbers', 'Reader', 'FieldDataset', 'known_numbers',
-           'true_numbers', 'plan', 'weights_version', 'run', 'ceiling']
+__all__ = ['MASK_PIXELS', 'MARKED', 'N_NUMBERS', 'Fields', 'cut_fields', 'load', 'numbers', 'Reader', 'FieldDataset',
+           'known_numbers', 'true_maps', 'true_numbers', 'plan', 'weights_version', 'run', 'ceiling', 'marked_slices',
+           'taught_slices', 'run_marked']
 
 # %% ../../nbs/20_approach7.ipynb #c5779022
 MASK_PIXELS = {'tiny': 96, 'demo': 192, 'full': 256}  # of the prepared slices on which the masks lie
@@ -97,6 +98,7 @@ def load(
     return cut_fields(settings, *with_masks(settings, samples(settings, recipe), providers))
 
 # %% ../../nbs/20_approach7.ipynb #ee2ac69c
+MARKED = {'bowel': 2, 'extravasation': 3}  # injuries whose slices are marked, and their maps
 N_NUMBERS = {'bowel': 4, 'extravasation': 4, 'kidney': 6, 'liver': 6, 'spleen': 6}
 
 def _most(p, inside, n):
@@ -125,27 +127,41 @@ def numbers(
         torn = amount(wound, own)
         found[name] = [torch.log1p(20*torn), 10*torn/size.clamp(min=1.), _most(wound, own, one),
                        torch.log1p(amount(blood, near)), 10*dark, torch.log1p(size)]
-    return {name: torch.stack(v, 1) for name, v in found.items()}
+    found = {name: torch.stack(v, 1) for name, v in found.items()}
+    return found | {f'{t}_slices': _by_slice(maps[:, MARKED[t]], blood, mm) for t in MARKED}
+
+def _by_slice(p, blood, mm):
+    "How much of a map and of blood lies in each slice, and the map's square centimetre that is most suspicious."
+    mL, one = mm**3/1000, max(1, round(100/mm**2))
+    most = p.flatten(2).topk(min(one, p[0, 0].numel()), 2).values.mean(2)
+    by_slice = torch.stack([torch.log1p(20*mL*p.sum((2, 3))), most, torch.log1p(mL*blood.sum((2, 3)))], 1)
+    wide = 1 + 2*round(3/mm)  # a wound is seen on the neighbours as well
+    return nn.functional.avg_pool1d(by_slice, wide, 1, wide//2).movedim(1, 2)
 
 # %% ../../nbs/20_approach7.ipynb #f4369252
 class Reader(nn.Module):
     "Wounds are found by a network that stays as it is; heads learn how much of them is an injury."
 
-    def __init__(self, size):  # wounds.Size
+    def __init__(self,
+        size,  # wounds.Size
+        marked: bool = False,  # with heads that know from marked slices what a slice with an injury is like
+    ):
         super().__init__()
         self.mm, self.weights = size.mm, 'random'
         self.wounds = WoundNet(size.widths).requires_grad_(False)
-        self.scale = nn.ModuleDict({t: nn.BatchNorm1d(n, momentum=None, affine=False) for t, n in N_NUMBERS.items()})
-        self.heads = nn.ModuleDict(
-            {t: nn.Linear(N_NUMBERS[t], 1 if len(g) == 2 else len(g)) for t, g in TARGETS.items()}
-        )
+        inputs = {t: n + (marked and t in MARKED) for t, n in N_NUMBERS.items()}
+        self.scale = nn.ModuleDict({t: nn.BatchNorm1d(n, momentum=None, affine=False) for t, n in inputs.items()})
+        self.heads = nn.ModuleDict({t: nn.Linear(inputs[t], 1 if len(g) == 2 else len(g)) for t, g in TARGETS.items()})
+        self.slices = nn.ModuleDict({t: nn.Linear(3, 1).requires_grad_(False) for t in MARKED} if marked else {})
 
     def numbers(self, fields):  # uint8, (n, 3, z, y, x)
         "What the maps of some fields come to."
         with torch.no_grad(): return numbers(self.wounds(fields).sigmoid(), fields, self.mm)
 
     def forward(self, image):  # {'field': …} or {'numbers': {region: …}}
-        found = image['numbers'] if 'numbers' in image else self.numbers(image['field'])
+        found = dict(image['numbers'] if 'numbers' in image else self.numbers(image['field']))
+        for t, head in self.slices.items():  # the most suspicious slice
+            found[t] = torch.cat([found[t].float(), head(found[f'{t}_slices'].float()).amax(1)], 1)
         sides = lambda t: ('kidney_left', 'kidney_right') if t == 'kidney' else (t,)
         answers = {}
         for t in TARGETS:
@@ -181,7 +197,7 @@ def known_numbers(
     version: str,  # of the network's weights: numbers are kept by it
 ) -> dict:  # series -> region -> float32 numbers
     "The numbers of every scan, found once."
-    folder, known = fields.folder/f'numbers-{version}', {}
+    folder, known = fields.folder/f'known-{version}', {}
     folder.mkdir(parents=True, exist_ok=True)
     net.eval()
     for row in data.table.to_dict('records'):
@@ -194,21 +210,28 @@ def known_numbers(
         with np.load(path) as stored: known[row['series_id']] = dict(stored)
     return known
 
+def true_maps(
+    row: dict,  # patient_id, series_id
+    fields: Fields,
+    root: Path,  # of a phantom cohort
+) -> np.ndarray:  # uint8, (4, z, y, x)
+    "A scan's wounds as they were drawn."
+    from ctlab.scans import nifti
+    wounds = reorient(nifti.read(root/'truth'/'injuries'/f"{row['series_id']}.nii.gz"), 'LPS')
+    places = [o + d*np.arange(n) for o, d, n in zip(wounds.origin[::-1], wounds.spacing, wounds.shape)]
+    bits = wound_bits(nearest(wounds.array, places, fields.cells(row['patient_id'], row['series_id'])))
+    return np.stack([bits >> k & 1 for k in range(len(MAPS))])
+
 def true_numbers(
     data: Samples,
     fields: Fields,
     root: Path,  # of a phantom cohort
 ) -> dict:  # series -> region -> float32 numbers
     "What a reader would find that sees every wound as it was drawn."
-    from ctlab.scans import nifti
     known = {}
     for row in data.table.to_dict('records'):
-        wounds = reorient(nifti.read(root/'truth'/'injuries'/f"{row['series_id']}.nii.gz"), 'LPS')
-        places = [o + d*np.arange(n) for o, d, n in zip(wounds.origin[::-1], wounds.spacing, wounds.shape)]
-        bits = wound_bits(nearest(wounds.array, places, fields.cells(row['patient_id'], row['series_id'])))
-        maps = torch.from_numpy(np.stack([bits >> k & 1 for k in range(len(MAPS))]))[None]
         whole_field = torch.from_numpy(np.array(fields.load(row['patient_id'], row['series_id'])))[None]
-        found = numbers(maps, whole_field, fields.size.mm)
+        found = numbers(torch.from_numpy(true_maps(row, fields, root))[None], whole_field, fields.size.mm)
         known[row['series_id']] = {n: v[0].numpy().astype(np.float32) for n, v in found.items()}
     return known
 
@@ -220,6 +243,7 @@ def plan(
     known: dict | None = None,  # series -> numbers, from `known_numbers` or `true_numbers`
     version: str = '',  # of the reader's weights
     study: str = 'approach7',  # name of the run's folder
+    marked: dict | None = None,  # from `taught_slices`; of approach7_marked
 ) -> Plan:
     "Approach 7 as a plan."
     from ctlab.learn.losses import TraumaLoss
@@ -227,7 +251,8 @@ def plan(
     epochs = settings.epochs or (5 if settings.preset == 'tiny' else 60)
 
     def net(pretrained=False):
-        reader = Reader(fields.size)
+        reader = Reader(fields.size, study == 'approach7_marked')
+        if marked is not None: reader.slices.load_state_dict(marked)
         if taught is not None:
             reader.wounds.load_state_dict(taught.state_dict())
             reader.weights = 'taught by drawn patients (19_wounds)'
@@ -262,3 +287,62 @@ def ceiling(
     data, fields = data or load(settings)
     known = true_numbers(data, fields, settings.data)
     return train_fold(settings, data, plan(settings, data, fields, known=known, study='approach7_ceiling'))
+
+# %% ../../nbs/20_approach7.ipynb #0be079d5
+def marked_slices(
+    settings: Settings,
+    data: Samples,
+    fields: Fields,
+) -> dict:  # target -> series -> bool (slices of the field)
+    "On which of a field's slices an injury was marked."
+    from ctlab.core.far import place, read_table
+    path, marks = place(settings.data)/'image_level_labels.csv', {t: {} for t in MARKED}
+    if not path.exists(): raise FileNotFoundError(f'{path}: no slices are marked; approach 7 does without them')
+    table = read_table(path)
+    for row in data.table.to_dict('records'):
+        info, cells = data.stacks.info(row['series_id']), fields.cells(row['patient_id'], row['series_id'])[0]
+        instances, heights = np.array(info['instances'], float), np.array(info['origins'])[:, 2]
+        order, reach = np.argsort(instances), max(info['spacing'], abs(cells[1] - cells[0]))/2
+        own = table[table['series_id'] == row['series_id']]
+        for target in MARKED:
+            shown = own.loc[own['injury_name'] == INJURY_NAMES[target], 'instance_number']
+            at = np.interp(shown, instances[order], heights[order])
+            marks[target][row['series_id']] = (abs(cells[:, None] - at) <= reach + 1e-6).any(1)
+    return marks
+
+def taught_slices(
+    known: dict,  # from `known_numbers`
+    marks: dict,  # from `marked_slices`
+    rows: pd.DataFrame,  # patients to learn from: series_id and one column per target
+) -> dict:  # weights of `Reader.slices`
+    "What a marked slice is like; all slices of the healthy, and the unmarked of the injured, stand against it."
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+    weights = {}
+    for target in MARKED:
+        any_mark = np.array([marks[target][s].any() for s in rows['series_id']])
+        told = rows[(rows[target] == 0) | any_mark]  # of the injured without a mark nothing is known
+        x = np.concatenate([known[s][f'{target}_slices'] for s in told['series_id']])
+        y = np.concatenate([marks[target][s] for s in told['series_id']])
+        w, b = np.zeros(3), 0.
+        if y.any():
+            scaler = StandardScaler().fit(x)
+            learned = LogisticRegression().fit(scaler.transform(x), y)
+            w = learned.coef_[0]/scaler.scale_
+            b = learned.intercept_[0] - w @ scaler.mean_
+        weights |= {f'{target}.weight': torch.tensor(w[None]).float(), f'{target}.bias': torch.tensor([b]).float()}
+    return weights
+
+def run_marked(
+    settings: Settings,
+    data: tuple | None = None,  # from `load`; loaded when left out
+    taught: dict | None = None,  # from `wounds.run`
+) -> dict:
+    "Approach 7 with one more number a patient for torn bowel and for bleeding: how much the worst slice looks marked."
+    from ctlab.trauma import wounds
+    data, fields = data or load(settings)
+    taught = taught or wounds.run(settings)
+    net, version = taught['learner'].net, weights_version(taught)
+    known = known_numbers(data, fields, net, version)
+    weights = taught_slices(known, marked_slices(settings, data, fields), data.split(settings.fold)[0])
+    return train_fold(settings, data, plan(settings, data, fields, net, known, version, 'approach7_marked', weights))

@@ -86,10 +86,10 @@ def _plan(study, settings):
             settings, *with_masks(settings, _unlabelled(settings, Recipe(5.0, approach6.SIZES[settings.preset].pixels)))
         )
         return data, approach6.plan(settings, data, cubes)
-    if study == 'approach7':
+    if study in ('approach7', 'approach7_marked'):
         recipe = Recipe(5., approach7.MASK_PIXELS[settings.preset])
         data, fields = approach7.cut_fields(settings, *with_masks(settings, _unlabelled(settings, recipe)))
-        return data, approach7.plan(settings, data, fields)
+        return data, approach7.plan(settings, data, fields, study=study)
     module = {'approach2': approach2, 'approach3': approach3, 'approach4': approach4}.get(study.partition('_')[0])
     if module is None: raise ValueError(f'runs of {study!r} cannot be applied to new scans')
     data, masks = with_masks(

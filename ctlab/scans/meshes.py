@@ -43,7 +43,7 @@ def _smoothed(inside, spacing, smooth):
     joined = np.maximum(1, (smooth/spacing).astype(int)) if large else np.ones(3, int)
     room = joined*(2 + np.ceil(3*smooth/(spacing*joined)).astype(int))
     box = np.pad(inside, [(n, n) for n in room])
-    field = (block_reduce(box, tuple(joined), np.mean) if joined.any() else box).astype(np.float32)
+    field = (block_reduce(box, tuple(joined), np.mean) if joined.max() > 1 else box).astype(np.float32)
     if not smooth: return field, joined, room
     left = np.sqrt(smooth**2 - spacing**2*(joined**2 - 1)/12)  # joining has smoothed a little
     return gaussian_filter(field, left/(spacing*joined)), joined, room

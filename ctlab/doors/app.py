@@ -719,7 +719,7 @@ class _Comparison(_Tab):
 
 # %% ../../nbs/lib/doors/03_app.ipynb #98ea5156
 _TABS = {'Work folder': (_Folder,), 'Import': (_Import,), 'Look': (_Look,), 'Masks': (_Masks,),
-        'Legs': (_Case, _Unseen, _Bones), 'Trauma': (_Trauma,), 'Runs': (_Runs, _Comparison)}
+         'Legs': (_Case, _Unseen, _Bones), 'Trauma': (_Trauma,), 'Runs': (_Runs, _Comparison)}
 
 class Page:
     "One visitor's page."

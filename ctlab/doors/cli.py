@@ -378,7 +378,8 @@ def _made_by(study, preset, configs):
     "The command that makes a table again, and how long it trained."
     from ctlab.core.settings import Settings
     one = configs[0]
-    more = ''.join(f' -p {k} {one[k]}' for k in ('n_folds', 'seed', 'start') if one[k] != getattr(Settings, k))
+    usual = {k: getattr(Settings, k) for k in ('n_folds', 'seed', 'start')}
+    more = ''.join(f' -p {k} {one[k]}' for k in usual if one.get(k, usual[k]) != usual[k])
     options = one.get('plan', {}).get('note', {}).get('options', {})
     if 'model' in options: more += f" -p models {options['model']}"  # one network of a study of several
     which = 'all' if len(configs) == one['n_folds'] else ','.join(str(c['fold']) for c in configs)

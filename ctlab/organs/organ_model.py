@@ -14,7 +14,7 @@ from ..core.anatomy import CODES
 from ..core.files import short_hash
 from ..core.settings import Settings
 from ..phantoms.synthesis import CLASSES, ORGANS, Randomness, Synthesis, body_pool, labelled_pool, scaled
-from ..scans.volume import Volume, orientation, reorient, to_index, to_patient
+from ..scans.volume import Volume, by_plane, orientation, reorient, to_index, to_patient
 
 log = logging.getLogger(__name__)
 
@@ -382,7 +382,7 @@ def doubts(
         if organ not in boxes: words.append(f'{organ}: not found'); continue
         k, at = boxes[organ]
         mask = found.array[at] == k
-        counts = [np.count_nonzero(mask, axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
+        counts = by_plane(mask)
         ml, (low, high) = counts[0].sum()*voxel, PLAUSIBLE[organ]
         cut = found.array[[0, -1]] == k
         if ml > high or (ml < low and not cut.any()): words.append(f'{organ}: {ml:.0f} mL, expected {low} to {high}')

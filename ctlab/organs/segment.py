@@ -13,7 +13,7 @@ from ..core.anatomy import CODES, COLOURS
 from ..scans.reading import read
 from ..core.files import write_whole
 from ..core.settings import Settings
-from ..scans.volume import Volume, reorient
+from ..scans.volume import Volume, by_plane, reorient
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ def _preview(scan, found, present, out, phantom):
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # works without a screen
     from ctlab.show.figures import save, three_planes
     upright, masks = reorient(scan), reorient(found).array
-    sums = [np.count_nonzero(masks, axis=axes).cumsum() for axes in ((1, 2), (0, 2), (0, 1))]
+    sums = [counts.cumsum() for counts in by_plane(masks)]
     at = tuple(int(np.searchsorted(s, s[-1]/2)) for s in sums) if present else None
     low, high = (
         np.percentile(upright.array, (1, 99.5)) if upright.array.min() > -500 else (-150, 250)

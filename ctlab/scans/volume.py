@@ -9,7 +9,7 @@ import numpy as np
 
 # %% auto #0
 __all__ = ['Volume', 'orientation', 'volume_from', 'to_patient', 'to_index', 'to_sitk', 'from_sitk', 'resample', 'reorient',
-           'crop', 'bounding_box', 'plane', 'cells_around', 'averaged', 'nearest']
+           'crop', 'by_plane', 'bounding_box', 'plane', 'cells_around', 'averaged', 'nearest']
 
 # %% ../../nbs/lib/scans/00_volume.ipynb #60b2b33f
 @dataclass(frozen=True)
@@ -175,6 +175,12 @@ def crop(
     affine = volume.affine.copy()
     affine[:3, 3] = to_patient(volume, low)
     return Volume(volume.array[tuple(slice(a, b) for a, b in zip(low, high))], affine, volume.meta)
+
+def by_plane(
+    mask: np.ndarray,  # (z, y, x)
+) -> list[np.ndarray]:  # along z, y and x
+    "How many voxels of a mask lie in each plane."
+    return [np.count_nonzero(mask, axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
 
 def bounding_box(
     mask: np.ndarray,  # a mask of any dimensions

@@ -98,7 +98,7 @@ def load(
     return cut_fields(settings, *with_masks(settings, samples(settings, recipe), providers))
 
 # %% ../../nbs/20_approach7.ipynb #ee2ac69c
-MARKED = {'bowel': 2, 'extravasation': 3}  # injuries whose slices are marked, and their maps
+MARKED = {t: list(MAPS).index(t) for t in INJURY_NAMES}  # injuries whose slices are marked, and their maps
 N_NUMBERS = {'bowel': 4, 'extravasation': 4, 'kidney': 6, 'liver': 6, 'spleen': 6}
 
 def _most(p, inside, n):
@@ -271,12 +271,16 @@ def run(
     data: tuple | None = None,  # from `load`; loaded when left out
 ) -> dict:
     "Train and judge approach 7 on one fold."
+    data, fields, *seen = _seen(settings, data)
+    return train_fold(settings, data, plan(settings, data, fields, *seen))
+
+def _seen(settings, data, taught=None):
+    "(samples, fields, the reader of wounds, the numbers that it finds, its version)"
     from ctlab.trauma import wounds
     data, fields = data or load(settings)
-    taught = wounds.run(settings)
+    taught = taught or wounds.run(settings)
     net, version = taught['learner'].net, weights_version(taught)
-    known = known_numbers(data, fields, net, version)
-    return train_fold(settings, data, plan(settings, data, fields, net, known, version))
+    return data, fields, net, known_numbers(data, fields, net, version), version
 
 # %% ../../nbs/20_approach7.ipynb #3be6fbc6
 def ceiling(
@@ -339,10 +343,6 @@ def run_marked(
     taught: dict | None = None,  # from `wounds.run`
 ) -> dict:
     "Approach 7 with one more number a patient for torn bowel and for bleeding: how much the worst slice looks marked."
-    from ctlab.trauma import wounds
-    data, fields = data or load(settings)
-    taught = taught or wounds.run(settings)
-    net, version = taught['learner'].net, weights_version(taught)
-    known = known_numbers(data, fields, net, version)
+    data, fields, net, known, version = _seen(settings, data, taught)
     weights = taught_slices(known, marked_slices(settings, data, fields), data.split(settings.fold)[0])
     return train_fold(settings, data, plan(settings, data, fields, net, known, version, 'approach7_marked', weights))

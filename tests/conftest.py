@@ -49,6 +49,21 @@ def tiny():
 
 
 @pytest.fixture(scope='session')
+def finished_runs(tiny, ctlab, tmp_path_factory):
+    "Both folds of approach 1 at preset tiny, as `ctlab run` makes them, by whichever worker needs them first."
+    from filelock import FileLock
+    folder = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ: folder = folder.parent
+    with FileLock(folder/'finished.lock'):
+        if not (folder/'finished').exists():
+            ended = ctlab('run', 'approach1', '--folds', 'all', '--jobs', 2, '--out', folder/'notebooks',
+                          '-p', 'out_dir', folder/'runs', '-p', 'n_folds', 2, env={'OMP_NUM_THREADS': '1'})
+            assert ended.returncode == 0, ended.stdout + ended.stderr
+            (folder/'finished').touch()
+    return folder/'runs'
+
+
+@pytest.fixture(scope='session')
 def real():
     "Real test data, where it is at hand."
     if not REAL.is_dir(): pytest.skip(f'{REAL} is absent; set CTLAB_REAL_DATA to run against real scans')

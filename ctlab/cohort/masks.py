@@ -15,6 +15,7 @@ from ..core.parallel import parallel_map
 from ..core.far import near, place
 from ..core.files import whole, write_whole
 from .stacks import Stacks
+from ..scans.dicom import complete_class
 from ..scans.volume import Volume, reorient, to_index
 
 log = logging.getLogger(__name__)
@@ -405,7 +406,7 @@ def completed(
     for keyword in ('PatientName', 'PatientBirthDate', 'PatientSex', 'StudyDate', 'StudyTime', 'StudyID',
                     'AccessionNumber', 'ReferringPhysicianName', 'PatientID'):
         if keyword not in dataset: setattr(dataset, keyword, '')
-    if not dataset.get('SOPClassUID'):
+    if not complete_class(dataset).get('SOPClassUID'):
         dataset.SOPClassUID = MRImageStorage if dataset.get('Modality') == 'MR' else CTImageStorage
     for keyword in ('StudyInstanceUID', 'SeriesInstanceUID', 'FrameOfReferenceUID'):
         if not dataset.get(keyword):

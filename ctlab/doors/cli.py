@@ -138,6 +138,8 @@ def phantom(
     faults: Annotated[bool, typer.Option(help='Let some scans of a cohort have the faults of real archives.')] = True,
     oddities: Annotated[bool, typer.Option(help='And let some be as only some scanners write them: multi-frame, '
                                            'repeated, with localisers, gaps or a changing spacing.')] = False,
+    full_headers: Annotated[bool, typer.Option('--full-headers', help='Files as scanners write them, with modality '
+                                               'and class, in several syntaxes; else as in the download.')] = False,
     workers: Annotated[int, typer.Option(help='Processes; 0 for one per core.')] = 0,
 ):
     """Draw a cohort of digital patients in the RSNA 2023 layout, or a set for segmentation.
@@ -152,6 +154,7 @@ def phantom(
 
         ctlab phantom limbs data/limbs --preset demo
     """
+    from dataclasses import replace
     from ctlab.phantoms.patients import ODDITIES, PRESETS, RATES, make_cohort
     from ctlab.phantoms.case_sets import KINDS, make_set
     if what not in PRESETS and what not in KINDS:
@@ -159,7 +162,8 @@ def phantom(
     if preset not in PRESETS: _stop(f'there is no preset {preset!r}; choose from {", ".join(PRESETS)}', 2)
     try:
         if what in KINDS: _say(f'{KINDS[what]}: {make_set(what, out, preset, seed, workers)}'); return
-        root = make_cohort(out, what, seed, (RATES if faults else {}) | (ODDITIES if oddities else {}), workers)
+        sizes = replace(PRESETS[what], full_headers=full_headers)
+        root = make_cohort(out, sizes, seed, (RATES if faults else {}) | (ODDITIES if oddities else {}), workers)
     except FileExistsError as error:
         _stop(str(error))
     series = sum(1 for _ in (root/'train_images').glob('*/*'))

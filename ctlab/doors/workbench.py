@@ -12,6 +12,7 @@ import pandas as pd
 from ..core.files import only_one, write_whole
 from ..network.store import NoUid, Refused, Store
 from ..scans import nifti
+from ..scans.dicom import complete_class
 from ..scans.volume import Volume
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ def with_uids(
         ('SOPInstanceUID', ('object', hashlib.sha256(raw).hexdigest())),
     ):
         if not ds.get(key): setattr(ds, key, result_uid(*facts))
-    if not ds.get('SOPClassUID'):
+    if not complete_class(ds).get('SOPClassUID'):
         ds.SOPClassUID = {'MR': '1.2.840.10008.5.1.4.1.1.4'}.get(ds.get('Modality'), '1.2.840.10008.5.1.4.1.1.2')
     ds.file_meta.MediaStorageSOPInstanceUID, ds.file_meta.MediaStorageSOPClassUID = ds.SOPInstanceUID, ds.SOPClassUID
     try: ds.save_as(whole_ := io.BytesIO())

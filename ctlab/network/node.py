@@ -6,6 +6,7 @@
 from __future__ import annotations
 import contextlib, ipaddress, logging, socket, ssl, threading, time
 from dataclasses import dataclass, field
+from ..scans.dicom import complete_class
 from .store import LEVELS, NOT_UNDERSTOOD, Refused, Store
 
 log = logging.getLogger(__name__)
@@ -375,7 +376,7 @@ def packed_for(
 ):  # Dataset
     "An object as it is stored; unpacked where the other side does not know its packing."
     import pydicom
-    ds = pydicom.dcmread(found['path'])
+    ds = complete_class(pydicom.dcmread(found['path']))
     if found['syntax'] not in syntaxes and found['syntax'] not in _PLAIN and syntaxes & set(_PLAIN):
         try: ds.decompress(generate_instance_uid=False)
         except Exception as error: log.warning('%s: cannot be unpacked: %s', found['path'], error)

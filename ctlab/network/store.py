@@ -8,6 +8,7 @@ import contextlib, hashlib, io, json, logging, os, re, shutil, sqlite3, threadin
 from dataclasses import dataclass
 from pathlib import Path
 from ..core.files import only_one
+from ..scans.dicom import complete_class
 from ..scans.deidentify import NotClean, Pseudonyms, deidentified
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ def described(
     try: ds = pydicom.dcmread(io.BytesIO(raw), stop_before_pixels=True, specific_tags=list(_KEYS))
     except Exception as error: raise Refused(f'not readable as DICOM ({type(error).__name__})') from error
     found = {}
+    complete_class(ds)
     for key in _KEYS:
         try: value = ds.get(key)
         except Exception: value = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib, hmac, io, json, logging, re, secrets, threading, time
 from dataclasses import dataclass, field
 from pathlib import Path
+from ..scans.dicom import complete_class
 from .node import Limits, Tls, is_near
 from .store import LEVELS, NO_ROOM, Refused, Store, COUNTS
 
@@ -103,7 +104,7 @@ def _json(found, url):
 def _metadata(path, url):
     "All of an object but its large parts, which have addresses of their own."
     import pydicom
-    ds = pydicom.dcmread(path, defer_size=4096)
+    ds = complete_class(pydicom.dcmread(path, defer_size=4096))
     link = lambda element: f'{url}/bulkdata/{int(element.tag):08X}'
     made = {}
     for element in ds:

@@ -17,7 +17,7 @@ from .injury import draw_grades, injure
 from .acquisition import PHASES, Scan, acquire
 from ..scans.volume import Volume
 
-VERSION = 1  # of the generator: a change makes older cohorts stale
+VERSION = 2  # of the generator: a change makes older cohorts stale
 
 # %% auto #0
 __all__ = ['VERSION', 'FAULTS', 'RATES', 'ODDITIES', 'USELESS', 'ELSEWHERE', 'PRESETS', 'Slice', 'Hospital', 'Preset',
@@ -54,6 +54,10 @@ ODDITIES = {
     'gap': 0.01,
     'multiframe': 0.02,
 }  # as only some scanners write
+RSNA_ELEMENTS = frozenset("""BitsAllocated BitsStored Columns ContentDate ContentTime FrameOfReferenceUID HighBit
+ImageOrientationPatient ImagePositionPatient InstanceNumber KVP PatientID PatientPosition PhotometricInterpretation
+PixelData PixelRepresentation PixelSpacing RescaleIntercept RescaleSlope RescaleType Rows SOPInstanceUID SamplesPerPixel
+SeriesInstanceUID SeriesNumber SliceThickness StudyInstanceUID WindowCenter WindowWidth""".split())  # and no others
 USELESS = ('empty', 'wrong_part', 'gap')  # for patients who have another scan
 
 # %% ../../nbs/lib/phantoms/03_patients.ipynb #beb4c310
@@ -151,15 +155,16 @@ def _renumber(s, number):
     return s
 
 # %% ../../nbs/lib/phantoms/03_patients.ipynb #e2858b6e
-def _write_slices(slices, folder, scan, rng):
-    "Write a series' files; names are instance numbers, as in the real download."
+def _write_slices(slices, folder, scan, rng, full):
+    "Write a series' files; names are instance numbers, as in the real download, and so are the elements."
     folder.mkdir(parents=True)
     if scan.fault == 'multiframe': return _write_frames(slices, folder/'1.dcm')
-    writer = SliceWriter(scan.syntax)
+    full = full or scan.fault in ODDITIES  # which the real download does not have
+    writer = SliceWriter(scan.syntax, full)
     cut = _some(rng, len(slices), 0)[0] if scan.fault == 'truncated' else -1
     for k, s in enumerate(slices):
         path = folder/f'{s.instance}.dcm'
-        writer.write(path, s.stored, s.tags)
+        writer.write(path, s.stored, {t: v for t, v in s.tags.items() if full or t in RSNA_ELEMENTS})
         if k == cut: os.truncate(path, int(path.stat().st_size*.6))
 
 def _write_frames(slices, path):
@@ -274,13 +279,13 @@ def _incomplete(canvas, structures):
     voxel = np.prod(structures.spacing)/canvas.spacing**3
     return any((structures.array == CODES[o]).sum()*voxel < .93*(canvas.labels == CODES[o]).sum() for o in _SOLID)
 
-def _write_series(canvas, bleeding, scan, folder, patient, series, seed, grades, masks):
+def _write_series(canvas, bleeding, scan, folder, patient, series, seed, grades, masks, full):
     "Scan and store one series; returns its row of the cohort's tables."
     make = _tilt if scan.fault == 'tilt' else acquire
     hu, structures, details = (_flip(v, scan) for v in make(canvas, scan, seed, bleeding))
     rng = np.random.default_rng([seed, 9])
     slices = _spoil(_make_slices(hu, scan, patient, series), scan.fault, rng)
-    _write_slices(slices, folder/'train_images'/str(patient)/str(series), scan, rng)
+    _write_slices(slices, folder/'train_images'/str(patient)/str(series), scan, rng, full)
     aorta = (structures.array == CODES['aorta']) & (details.array == 0)
     row = {
         'patient_id': patient,
@@ -324,6 +329,7 @@ class Preset:
     masks: float = 1.  # share of series with masks on disk
     hospital: Hospital = Hospital()
     series: int = 0  # exactly so many; 0 for about one and a half a patient
+    full_headers: bool = False  # as scanners write them, in several syntaxes; else as in the RSNA 2023 download
 
 PRESETS = {
     'tiny': Preset(18, 128, 4.5, (5.0, 5.0, 5.0, 4.0), True, True),
@@ -344,10 +350,11 @@ def draw_scan(
     thick = float(np.clip(spacing*rng.choice(place.thicker), .5, max(5., spacing)))
     feet = bool(rng.random() < .12)
     start, stop = (float(np.clip(v, -30, 485)) for v in (rng.normal(30, 45), rng.normal(440, 28)))
-    return Scan(PHASES[rng.choice(3, p=place.phases)], start, stop, spacing, thick, preset.matrix,
+    scan = Scan(PHASES[rng.choice(3, p=place.phases)], start, stop, spacing, thick, preset.matrix,
                 float(rng.uniform(*place.view)), float(rng.uniform(*place.noise)),
                 float(rng.choice(place.streaks)), feet, feet and bool(rng.random() < .5), bool(rng.random() < .4),
                 str(rng.choice(['rle', 'plain', 'jpeg2000'], p=(.9, .05, .05))))
+    return scan if preset.full_headers else replace(scan, syntax='rle')
 
 def _spare(grades, share, seed):
     "Some of the injuries do not happen."
@@ -429,7 +436,7 @@ def make_patient(
         target = _couch(body) if scan.fault == 'empty' else body
         masks = np.random.default_rng(series).random() < preset.masks
         rows.append(_write_series(target, bleeding if scan.fault != 'empty' else None, scan, half, entry['patient'],
-                                  series, entry['seed']*7 + k, entry['grades'], masks))
+                                  series, entry['seed']*7 + k, entry['grades'], masks, preset.full_headers))
     _move(half, root)
     record = {'patient': entry['patient'], 'grades': entry['grades'], 'habitus': asdict(body.habitus), 'series': rows}
     write_whole(done, json.dumps(record))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from ..core.files import whole
+from .dicom import complete_class
 
 log = logging.getLogger(__name__)
 
@@ -226,7 +227,7 @@ def deidentified(
 ) -> Counter:  # (attribute, what was done) -> how often; no values
     "Take out of a dataset whose it is."
     from pydicom.dataset import Dataset, FileMetaDataset
-    if why := refusal(ds): raise NotClean(why)
+    if why := refusal(complete_class(ds)): raise NotClean(why)
     patient = str(ds.get('PatientID', '') or '').strip() or str(ds.get('StudyInstanceUID', ''))
     cleaner = _Cleaner(names, patient)
     cleaner.dataset(ds)

@@ -71,14 +71,14 @@ _TAGS = """PatientID StudyInstanceUID SeriesInstanceUID SOPInstanceUID InstanceN
 ImageOrientationPatient Rows Columns PixelSpacing SliceThickness SpacingBetweenSlices NumberOfFrames SamplesPerPixel
 BitsAllocated BitsStored HighBit PixelRepresentation PhotometricInterpretation RescaleSlope RescaleIntercept RescaleType
 WindowCenter WindowWidth WindowCenterWidthExplanation VOILUTFunction PixelPaddingValue PatientPosition
-AcquisitionNumber TemporalPositionIdentifier AcquisitionTime ImageType
+AcquisitionNumber TemporalPositionIdentifier AcquisitionTime ImageType MediaStorageSOPClassUID
 ModalityLUTSequence VOILUTSequence""".split()
 _KEYWORDS = dict(zip((0x00100020, 0x0020000d, 0x0020000e, 0x00080018, 0x00200013, 0x00080060, 0x00200032, 0x00200037,
                       0x00280010, 0x00280011, 0x00280030, 0x00180050,
                       0x00180088, 0x00280008, 0x00280002, 0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00280004,
                       0x00281053, 0x00281052, 0x00281054, 0x00281050,
                       0x00281051, 0x00281055, 0x00281056, 0x00280120, 0x00185100, 0x00200012, 0x00200100,
-                      0x00080032, 0x00080008), _TAGS))
+                      0x00080032, 0x00080008, 0x00020002), _TAGS))
 _EXPLICIT = frozenset(
     f'1.2.840.10008.1.2.{k}' for k in ('1', '5', '4.50', '4.51', '4.57', '4.70', '4.80', '4.81', '4.90', '4.91')
 )
@@ -95,6 +95,24 @@ def _numbers(value, n=None):
     )
     numbers = tuple(map(float, values))
     return numbers if all(map(math.isfinite, numbers)) and (n is None or len(numbers) == n) else None
+
+MODALITIES = {
+    '1.2.840.10008.5.1.4.1.1.2': 'CT',
+    '1.2.840.10008.5.1.4.1.1.2.1': 'CT',  # enhanced
+    '1.2.840.10008.5.1.4.1.1.4': 'MR',
+    '1.2.840.10008.5.1.4.1.1.4.1': 'MR',  # enhanced
+}  # of an object whose header does not say it, by its SOP class
+
+def complete_class(
+    dataset,  # a pydicom dataset, read from a file or received
+):  # the same dataset
+    "Add SOPClassUID and Modality where a dataset lacks them; the file meta information names the class."
+    meta = getattr(dataset, 'file_meta', None)
+    if not dataset.get('SOPClassUID') and meta is not None and meta.get('MediaStorageSOPClassUID'):
+        dataset.SOPClassUID = meta.MediaStorageSOPClassUID
+    if not dataset.get('Modality') and str(dataset.get('SOPClassUID', '')) in MODALITIES:
+        dataset.Modality = MODALITIES[str(dataset.SOPClassUID)]
+    return dataset
 
 class _Lenient:
     "Takes values out of a dataset; what cannot be parsed is noted and becomes the default."
@@ -254,7 +272,9 @@ def _read(path, repeats, begun=None):
             with warnings.catch_warnings(), far.opened(path) as file:
                 warnings.simplefilter('ignore')
                 dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
-                header = _header(path, dataset, size, str(getattr(dataset.file_meta, 'TransferSyntaxUID', '')))
+                meta = dataset.file_meta
+                if 'MediaStorageSOPClassUID' in meta: dataset.add(meta['MediaStorageSOPClassUID'])
+                header = _header(path, dataset, size, str(meta.get('TransferSyntaxUID', '')))
     except pydicom.errors.InvalidDicomError as error:
         raise DicomError(f'{path}: not a DICOM file (no DICM mark after the preamble)') from error
     except Exception as error:  # hostile bytes fail in any way they like
@@ -276,7 +296,8 @@ def _header(path, dataset, size, syntax, pixels_at=0):
     tables = [get(n, lambda sequence: _table(sequence, order)) for n in ('ModalityLUTSequence', 'VOILUTSequence')]
     return Header(
         path, get('PatientID', text, ''), get('StudyInstanceUID', text, ''), get('SeriesInstanceUID', text, ''),
-        get('SOPInstanceUID', text, ''), get('InstanceNumber', whole), get('Modality', text, ''),
+        get('SOPInstanceUID', text, ''), get('InstanceNumber', whole),
+        get('Modality', text, '') or MODALITIES.get(get('MediaStorageSOPClassUID', text, ''), ''),
         get('ImagePositionPatient', lambda v: _numbers(v, 3)), get('ImageOrientationPatient', lambda v: _numbers(v, 6)),
         get('Rows', whole, 0), get('Columns', whole, 0), get('PixelSpacing', lambda v: _numbers(v, 2)),
         get('SliceThickness', scalar), get('SpacingBetweenSlices', scalar), get('NumberOfFrames', whole, 1),
@@ -780,7 +801,7 @@ def _stack(series, notes, gaps='refuse'):
     filled = _fill(array, sorted({p - first for p in slices} | set(empty)))
     head = series[found.order[0]]
     start = np.array(head.position) + (found.normal*found.spacing + found.shear)*first
-    if np.any(found.shear): array = _upright(array, head, found)
+    if np.any(found.shear): array = _upright(array, np.arange(len(array)), head, found)
     meta = _facts(head, len(slices), notes + found.notes + failed) | {'filled': filled, 'gaps': empty}
     return Volume(array, _affine(head, found, start), meta)
 
@@ -802,17 +823,16 @@ def _affine(head, found, start):
 # %% ../../nbs/01_dicom.ipynb #484994f6
 def _changing(series, found, notes):
     "A series of several spacings on the finest of them."
-    folder = os.path.dirname(series[0].path)
-    if np.any(found.shear):
-        raise DicomError(
-            f'{folder}: the spacing changes within a tilted series; read it by parts, with spacing="as stored"'
-        )
     fine, at = found.spacing, found.positions - found.positions[0]
     wanted = np.arange(int(np.floor(at[-1]/fine + 1e-3)) + 1)*fine
     high = np.clip(np.searchsorted(at, wanted - .01*fine), 1, len(at) - 1)
     share = np.clip((wanted - at[high - 1])/(at[high] - at[high - 1]), 0, 1)
     share[share < .01], share[share > .99] = 0, 1
-    pixels = functools.lru_cache(maxsize=2)(lambda k: read_pixels(series[found.order[k]]))
+    head = series[found.order[0]]
+    if np.any(found.shear):
+        upright = _upright(np.stack([read_pixels(series[k]) for k in found.order]), at/fine, head, found)
+        pixels = upright.__getitem__
+    else: pixels = functools.lru_cache(maxsize=2)(lambda k: read_pixels(series[found.order[k]]))
     slices, sources = [], []
     for k, s in zip(high.tolist(), share.tolist()):
         sources.append((k - 1,) if s == 0 else (k,) if s == 1 else (k - 1, k))
@@ -820,7 +840,6 @@ def _changing(series, found, notes):
         mixed = (1 - s)*pixels(k - 1) + s*pixels(k)
         slices.append(np.round(mixed) if pixels(k).dtype.kind == 'i' else mixed)
     array = np.stack(slices).astype(np.result_type(*{pixels(k).dtype for k in (0, len(at) - 1)}))
-    head = series[found.order[0]]
     meta = _facts(head, len(found.order), notes + found.notes)
     meta |= {'sources': sources, 'interpolated': [k for k, s in enumerate(sources) if len(s) == 2]}
     return Volume(array, _affine(head, found, np.array(head.position)), meta)
@@ -839,15 +858,15 @@ def _fill(array, present):
         )
     return absent
 
-def _upright(array, head, found):
-    "Shift each slice back by its lean; air moves in at the edge."
+def _upright(array, steps, head, found):
+    "Shift each slice back by its lean, given how many spacings it lies above the first; air moves in at the edge."
     from scipy.ndimage import shift
     dy, dx = head.pixel_spacing or (1., 1.)
     per_slice = -np.array(
         [found.shear @ np.array(head.orientation[3:])/dy, found.shear @ np.array(head.orientation[:3])/dx]
     )
     outside = array.min()
-    return np.stack([shift(s, -k*per_slice, order=1, cval=outside) for k, s in enumerate(array)])
+    return np.stack([shift(s, -k*per_slice, order=1, cval=outside) for k, s in zip(steps, array)])
 
 # %% ../../nbs/01_dicom.ipynb #553ca5e2
 SYNTAXES = {'plain': '1.2.840.10008.1.2.1', 'rle': '1.2.840.10008.1.2.5', 'jpeg2000': '1.2.840.10008.1.2.4.90'}
@@ -857,11 +876,12 @@ class SliceWriter:
 
     def __init__(self,
         syntax: str = 'rle',  # plain, rle or jpeg2000
+        full: bool = True,  # False: SOPClassUID stays in the file meta and Modality away, as in the RSNA 2023 download
     ):
         from pydicom.dataset import Dataset, FileMetaDataset
         from pydicom.uid import UID, CTImageStorage
         self.syntax, self.now, ds = syntax, {}, Dataset()
-        ds.SOPClassUID, ds.Modality = CTImageStorage, 'CT'
+        if full: ds.SOPClassUID, ds.Modality = CTImageStorage, 'CT'
         ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, 'MONOCHROME2'
         ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
         ds.preamble, ds.file_meta = b'\0'*128, FileMetaDataset()
@@ -937,7 +957,7 @@ def slice_tags(
     position = volume.affine[:3, 3] + volume.affine[:3, 2]*k
     return {'SOPInstanceUID': f'{series_uid}.{instance}', 'SeriesInstanceUID': series_uid,
             'StudyInstanceUID': series_uid.rpartition('.')[0],
-            'FrameOfReferenceUID': f'{series_uid}.0', 'InstanceNumber': instance,
+            'FrameOfReferenceUID': f'{series_uid}.0', 'SeriesNumber': 1, 'InstanceNumber': instance,
             'ImagePositionPatient': text(position),
             'ImageOrientationPatient': text([*row, *column]), 'PixelSpacing': text(volume.spacing[1:]),
             'SliceThickness': text([volume.spacing[0]])[0],

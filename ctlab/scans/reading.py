@@ -20,20 +20,28 @@ __all__ = ['MAX_FILES', 'MAX_UNPACKED', 'MAX_RATIO', 'ArchiveError', 'read', 'na
 def read(
     # a NIfTI file; a folder or list of DICOM files, or a DICOMDIR; a zip or tar of these; a folder of `ctlab segment`
     source: str | Path | list,
-) -> Volume:  # HU for CT, numbers for masks
+    **options,  # for DICOM, as `read_series` takes them: series_uid, spacing, acquisition, gaps
+) -> Volume | list[Volume]:  # HU for CT, numbers for masks; a list of parts with spacing='as stored'
     "Read a scan or its masks."
-    if isinstance(source, (list, tuple)): return _series([Path(p) for p in source])
+    if strange := set(options) - {'series_uid', 'spacing', 'acquisition', 'gaps'}:
+        raise TypeError(f"read takes series_uid, spacing, acquisition and gaps, not {', '.join(sorted(strange))}")
+    if isinstance(source, (list, tuple)): return _series([Path(p) for p in source], options)
     source = Path(source)
     if not source.exists():
         raise FileNotFoundError(
             f'{source}: no such file or folder; expected NIfTI (.nii, .nii.gz) or a folder of DICOM files'
         )
-    if (source/'segmentation.nii.gz').is_file(): return nifti.read(source/'segmentation.nii.gz')
-    if source.is_file() and nifti.is_nifti(source): return nifti.read(source)
+    if (source/'segmentation.nii.gz').is_file(): return _nifti(source/'segmentation.nii.gz', options)
+    if source.is_file() and nifti.is_nifti(source): return _nifti(source, options)
     if source.is_file() and is_archive(source):
-        with unpacked(source) as folder: return _from_archive(source, folder)
-    if source.is_file() and source.name.upper() == 'DICOMDIR': return _series(named_by_dicomdir(source))
-    return _series(source if source.is_dir() else [source])
+        with unpacked(source) as folder: return _from_archive(source, folder, options)
+    if source.is_file() and source.name.upper() == 'DICOMDIR': return _series(named_by_dicomdir(source), options)
+    return _series(source if source.is_dir() else [source], options)
+
+def _nifti(path, options):
+    "A NIfTI file, which has no series, acquisitions or gaps to choose from."
+    if options: raise ValueError(f"{path}: {', '.join(options)} can be chosen for DICOM, and this is NIfTI")
+    return nifti.read(path)
 
 def named_by_dicomdir(
     path: str | Path,  # a DICOMDIR, as disks from a hospital have it
@@ -58,10 +66,10 @@ def named_by_dicomdir(
     if not found: raise FileNotFoundError(f'{path}: names no image that is there; give the folder instead')
     return found
 
-def _series(source):
+def _series(source, options):
     "A DICOM series; its reader is loaded when it is needed."
     from ctlab.scans.dicom import read_series
-    return read_series(source)
+    return read_series(source, **options)
 
 _DAMAGED = (
     zipfile.BadZipFile,
@@ -84,11 +92,11 @@ def is_archive(
     try: return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
     except _DAMAGED: return path.name.endswith(('.zip', '.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tar.xz'))
 
-def _from_archive(archive, folder):
+def _from_archive(archive, folder, options):
     "What an archive holds: the one NIfTI file, else the series."
     volumes = [p for p in folder.iterdir() if nifti.is_nifti(p)]
     if len(volumes) > 1: raise ArchiveError(f'{archive}: holds {len(volumes)} NIfTI files; unpack it and choose one')
-    return nifti.read(volumes[0]) if volumes else _series(folder)
+    return _nifti(volumes[0], options) if volumes else _series(folder, options)
 
 # %% ../../nbs/lib/scans/04_reading.ipynb #8fbeed8d
 MAX_FILES, MAX_UNPACKED, MAX_RATIO = 50_000, 8 << 30, 300  # of an archive; no CT packs tighter

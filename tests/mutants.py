@@ -1,0 +1,80 @@
+"""Would the tests notice if the code were wrong? `make mutants MODULE=judge.metrics` changes one thing at a time
+(mutmut) and runs the cells of the chapters and the tests that reach it. No module: all that must not be wrong."""
+import argparse, collections, json, os, shutil, subprocess, sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TESTS = {
+    'core.files': ['nbs/lib/core/02_files.ipynb'],
+    'scans.volume': ['nbs/lib/scans/00_volume.ipynb'],
+    'scans.nifti': ['nbs/lib/scans/01_nifti.ipynb'],
+    'scans.dicom': ['nbs/01_dicom.ipynb', 'tests/test_dicom.py'],
+    'scans.deidentify': ['nbs/lib/scans/05_deidentify.ipynb'],
+    'cohort.labels': ['nbs/lib/cohort/00_labels.ipynb'],
+    'cohort.cleaning': ['nbs/02_cleaning.ipynb'],
+    'judge.metrics': ['nbs/lib/judge/00_metrics.ipynb'],
+    'judge.audit': ['nbs/lib/judge/01_audit.ipynb'],
+    'judge.comparison': ['nbs/lib/judge/02_comparison.ipynb'],
+    'show.proof': ['nbs/lib/show/04_proof.ipynb'],
+    'network.store': ['nbs/lib/network/00_store.ipynb'],
+}  # module -> the chapters and tests that are to notice
+WORDS = (r'^\s+"[^"]*"$', r'^\s*log\.')  # docstrings and log lines are left alone
+CAUGHT = {1: 'killed', 3: 'killed', 36: 'timeout', 24: 'timeout', 152: 'timeout', 255: 'timeout', -24: 'timeout',
+          -11: 'crash', -9: 'crash', 0: 'survived', 5: 'untested', 33: 'untested', 34: 'skipped', 35: 'suspicious',
+          37: 'killed'}
+
+
+def laid_out(module, where):
+    "A copy of what the module's tests need, with mutmut's settings."
+    tests = [t for t in TESTS[module] if (ROOT/t).exists()]
+    (where/'mutants').mkdir(parents=True, exist_ok=True)
+    for name in ('ctlab', 'tests', 'nbs', 'data/published', 'settings.ini', 'requirements.lock', 'reports/reference'):
+        source, target = ROOT/name, where/name
+        if source.is_dir(): shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(
+            '__pycache__', '.ipynb_checkpoints'))
+        else: shutil.copy(source, target)
+    lines = lambda values: '\n' + '\n'.join(f'    {v}' for v in values)
+    (where/'setup.cfg').write_text(f"""[mutmut]
+source_paths = ctlab
+only_mutate = ctlab/{module.replace('.', '/')}.py
+also_copy ={lines(['nbs', 'data', 'settings.ini', 'reports'])}
+pytest_add_cli_args ={lines(['-p', 'chapters', '-p', 'no:randomly', '-p', 'no:cacheprovider', '-p', 'no:xdist'])}
+pytest_add_cli_args_test_selection ={lines(tests)}
+do_not_mutate_patterns ={lines(WORDS)}
+use_git_change_detection = false
+timeout_constant = 5
+""")
+
+
+def verdicts(module, where):
+    "name of a mutant -> what became of it."
+    meta = json.loads((where/'mutants'/'ctlab'/f"{module.replace('.', '/')}.py.meta").read_text())
+    return {name: CAUGHT.get(code, f'code {code}') for name, code in meta['exit_code_by_key'].items()}
+
+
+def main():
+    ask = argparse.ArgumentParser(description=__doc__)
+    ask.add_argument('module', nargs='*', help=', '.join(TESTS))
+    ask.add_argument('--jobs', type=int, default=2)
+    ask.add_argument('--show', action='store_true', help='print what the survivors changed')
+    asked = ask.parse_args()
+    for module in asked.module or TESTS:
+        where = ROOT/'work'/'mutants'/module
+        laid_out(module, where)
+        environment = os.environ | {'PYTHONPATH': f"{where/'mutants'}:{where/'tests'}", 'OMP_NUM_THREADS': '1',
+                                    'MPLBACKEND': 'Agg', 'PYTHONWARNINGS': 'ignore'}
+        mutmut = [str(Path(sys.executable).with_name('mutmut'))]
+        with open(where/'log.txt', 'w') as log:
+            subprocess.run([*mutmut, 'run', '--max-children', str(asked.jobs)], cwd=where, env=environment, stdout=log,
+                           stderr=subprocess.STDOUT)
+        found = verdicts(module, where)
+        counts = collections.Counter(found.values())
+        caught = sum(counts[k] for k in ('killed', 'timeout', 'crash'))
+        print(f'{module}: {caught} of {len(found)} noticed ({100*caught/max(1, len(found)):.0f} %)', dict(counts), flush=True)
+        if asked.show:
+            for name in (n for n, v in found.items() if v in ('survived', 'untested')):
+                print(subprocess.run([*mutmut, 'show', name], cwd=where, env=environment, capture_output=True,
+                                     text=True).stdout, flush=True)
+
+
+if __name__ == '__main__': main()

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['log', 'NoMask', 'from_rsna', 'OnDisk', 'keep_networks', 'forget_networks', 'TotalSegmentator', 'weights_folder',
-           'on_stack', 'upright', 'MaskStacks', 'mask_stacks', 'roi', 'write_seg', 'source_images', 'completed']
+           'on_stack', 'upright', 'MaskStacks', 'mask_stacks', 'roi', 'write_seg', 'on_slices', 'source_images',
+           'completed']
 
 # %% ../../nbs/lib/cohort/03_masks.ipynb #2429c89a
 class NoMask(LookupError):
@@ -335,24 +336,24 @@ _SNOMED = {'liver': '10200004', 'spleen': '78961009', 'kidney_left': '18639004',
            'aorta': '15825003', 'bowel': '113276009', 'stomach': '69695003'}
 
 def write_seg(
-    mask: Volume,  # numbers of `anatomy.CODES`, on the grid of the series
+    mask: Volume,  # numbers of `anatomy.CODES`, where the series lies: as read, its slices may have been moved or added
     series: str | Path,  # folder of the DICOM series
     path: str | Path,  # of the SEG file
     algorithm: str = 'ctlab',  # what drew the mask
     version: str = '1',
     numbers: dict = CODES,  # structure -> its number in the mask
     uids: tuple = (),  # (series, instance); new ones when left out
+    series_uid: str | None = None,  # which series, when the folder holds several
+    acquisition: int = 1,  # which one, where the series holds several of the same places
 ) -> list[str]:  # names of the segments written
     "Store a mask as a DICOM Segmentation of its series."
     import highdicom as hd
     import pydicom
     from pydicom.sr.coding import Code
     from ctlab.scans import dicom
-    headers, _ = dicom.choose_series(dicom.read_headers(dicom.list_files(series))[0])
+    headers, _ = dicom.find_series(series, series_uid, acquisition)
     order = dicom.geometry(headers).order
-    if mask.shape != (len(order), headers[0].rows, headers[0].columns):
-        raise ValueError(f'{series}: the series has {len(order)} slices of {headers[0].rows} × {headers[0].columns}, '
-                         f'the mask {mask.shape}; resample the mask to the series first')
+    mask = replace(mask, array=on_slices(mask, [headers[k] for k in order]))
     names = [n for n in _SNOMED if n in numbers and (mask.array == numbers[n]).any()]
     if not names: raise NoMask(f'the mask holds none of {", ".join(_SNOMED)}')
     identity = hd.AlgorithmIdentificationSequence(
@@ -383,11 +384,36 @@ def write_seg(
                 f'{headers[0].path}: {headers[0].frames} frames, of which {len(frames)} were read; a mask needs all'
             )
         pixels = pixels[np.argsort(frames)]
-    series_uid, uid = uids or (hd.UID(), hd.UID())
+    own_series, own = uids or (hd.UID(), hd.UID())
     made = hd.seg.Segmentation(source_images(headers, order), pixels, 'BINARY',
-                               described, series_uid, 1, uid, 1, 'ctlab', 'ctlab', version, '1')
+                               described, own_series, 1, own, 1, 'ctlab', 'ctlab', version, '1')
     with whole(path) as half: made.save_as(half)
     return names
+
+def on_slices(
+    mask: Volume,  # numbers
+    headers: list,  # of slices, in order
+) -> np.ndarray:  # numbers of the slices' own pixels
+    "A mask where the slices really lie: as they were stored, before a tilt was undone or slices were put between."
+    made = np.zeros((len(headers), headers[0].rows, headers[0].columns), mask.array.dtype)
+    if mask.shape[1:] != made.shape[1:]:
+        raise ValueError(f'{headers[0].path}: its series has slices of {headers[0].rows} × {headers[0].columns}, the '
+                         f'mask {mask.shape}; resample the mask to the series first')
+    rows, columns = np.arange(made.shape[1])[:, None], np.arange(made.shape[2])[None]
+    for k, head in enumerate(headers):
+        across, down = np.reshape(head.orientation, (2, 3))
+        dy, dx = head.pixel_spacing or (1., 1.)
+        start, below, beside = to_index(mask, head.position + np.array([0*down, down*dy, across*dx]))
+        below, beside = ((v - start).round(6) + 0. for v in (below, beside))  # index steps from row to row, column to column
+        at = [np.round(start[a] + (rows*below[a] if below[a] else 0) + (columns*beside[a] if beside[a] else 0)).astype(int)
+              for a in range(3)]
+        inside = [(i >= 0) & (i < n) for i, n in zip(at, mask.shape)]
+        here = inside[0] & inside[1] & inside[2]
+        if here.mean() < .5:
+            raise ValueError(f'{head.path}: lies outside the mask; resample the mask to the series first')
+        found = mask.array[tuple(np.clip(i, 0, n - 1) for i, n in zip(at, mask.shape))]
+        made[k] = np.where(here, found, 0)
+    return made
 
 def source_images(
     headers: list,  # of a series

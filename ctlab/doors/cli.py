@@ -608,6 +608,16 @@ def predict(
     for name in ('csv', 'html', 'pdf'): _say(str(out/f'predictions.{name}'))
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #f5e04204
+_SERIES = typer.Option(help='SeriesInstanceUID, where a folder holds several series.')
+_ACQUISITION = typer.Option(help='Which one, where a series holds several of the same places.', min=1)
+_GAPS = typer.Option(help="'mark' reads a series of which more than a quarter is missing.")
+
+def _dicom_options(series, acquisition, gaps):
+    "What is asked of a series beyond the usual, as `read` takes it."
+    asked = {'series_uid': series or None, 'acquisition': acquisition, 'gaps': gaps}
+    usual = {'series_uid': None, 'acquisition': 1, 'gaps': 'refuse'}
+    return {name: value for name, value in asked.items() if value != usual[name]}
+
 @app.command()
 def segment(
     source: Annotated[Path, typer.Argument(help='A NIfTI file, or a folder with one DICOM series.')],
@@ -622,6 +632,9 @@ def segment(
     device: Annotated[str, typer.Option(help='auto, cpu or cuda.')] = 'auto',
     mesh: Annotated[str, typer.Option(help='Surfaces as stl, ply, glb or none.')] = 'stl',
     votes: Annotated[int, typer.Option(help='Of the organ model: 3 looks in different sizes vote.', min=1, max=3)] = 1,
+    series: Annotated[str, _SERIES] = '',
+    acquisition: Annotated[int, _ACQUISITION] = 1,
+    gaps: Annotated[str, _GAPS] = 'refuse',
     json_: Annotated[bool, typer.Option('--json', help='Print the statistics as JSON.')] = False,
 ):
     """Draw the masks of a scan: NIfTI, DICOM SEG (for DICOM input), surfaces, statistics, and a picture.
@@ -639,7 +652,9 @@ def segment(
     from ctlab.organs.segment import segment as draw
     from ctlab.learn.training import accelerator
     if not source.exists(): _stop(f'{source}: no such file or folder')
-    try: facts = draw(source, out, model, fast, 'cuda' if accelerator(device) == 'gpu' else 'cpu', mesh, votes=votes)
+    try:
+        facts = draw(source, out, model, fast, 'cuda' if accelerator(device) == 'gpu' else 'cpu', mesh, votes=votes,
+                     **_dicom_options(series, acquisition, gaps))
     except (FileNotFoundError, ValueError, NoMask) as error: _stop(str(error))
     if json_: _say(json.dumps(facts, indent=1)); return
     for doubt in facts['warnings']: typer.echo(f'doubtful: {doubt}', err=True)
@@ -1033,6 +1048,9 @@ def view(
     ] = '',
     window: Annotated[str, typer.Option(help='soft_tissue, abdomen, liver, bone, lung, wide, or centre,width.')] = '',
     limit: Annotated[int, typer.Option(help='Cells a side at most; more make a larger page.', min=16, max=512)] = 192,
+    series: Annotated[str, _SERIES] = '',
+    acquisition: Annotated[int, _ACQUISITION] = 1,
+    gaps: Annotated[str, _GAPS] = 'refuse',
     json_: Annotated[bool, typer.Option('--json', help='Print what was written as JSON.')] = False,
 ):
     """Put a scan with its masks on a page that needs no server: three planes, window, HU under the pointer.
@@ -1054,7 +1072,7 @@ def view(
     try:
         chosen = tuple(float(v) for v in window.split(',')) if ',' in window else window or None
         text = scan_page(
-            read(source),
+            read(source, **_dicom_options(series, acquisition, gaps)),
             *(nifti.read(p) if p else None for p in (mask, prediction)),
             tuple(s.strip() for s in structures.split(',')) if structures else None,
             chosen,

@@ -233,9 +233,9 @@ class WorkFolder:
         return found
 
     def read(self, scan: Scan) -> Volume:
-        "The voxels of a scan."
+        "The voxels of a scan; where much of it is missing, `meta` says where, and it is shown all the same."
         from ctlab.scans.reading import read
-        return read(scan.path)
+        return read(scan.path) if scan.path.is_file() else read(scan.path, gaps='mark')
 
     def masks(self, scan: Scan) -> list[Mask]:
         "All versions of a scan's masks, the oldest first."

@@ -65,7 +65,7 @@ def write_report(
     from ctlab.cohort.masks import source_images
     from ctlab.scans import dicom
     if not findings: raise ValueError('a report without a finding')
-    headers, _ = dicom.choose_series(dicom.read_headers(dicom.list_files(series))[0])
+    headers, _ = dicom.find_series(series)
     slices = source_images(headers, dicom.geometry(headers).order, stop_before_pixels=True)
     device = hd.sr.DeviceObserverIdentifyingAttributes(
         uid=result_uid('ctlab', algorithm, version), name=f'ctlab: {algorithm}'

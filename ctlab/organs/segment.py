@@ -91,11 +91,12 @@ def segment(
     smooth: float = 1.5,  # mm, of the surfaces
     phantom: bool = False,  # say on the picture that this is a phantom
     votes: int = 1,  # of the organ model: 3 looks in different sizes, and their agreement
+    **options,  # for DICOM: series_uid, acquisition, gaps, as `read` takes them
 ) -> dict | Volume:  # what was written and measured; the masks where no folder is given
     "Segment a scan and write everything that is to be known."
     if mesh not in ('stl', 'ply', 'glb', 'none'):
         raise ValueError(f"surfaces are written as stl, ply, glb or none, not {mesh!r}")
-    scan = source if isinstance(source, Volume) else read(source)
+    scan = source if isinstance(source, Volume) else read(source, **options)
     found, numbers = _draw(scan, str(model), fast, device, votes)
     if out is None: return Volume(found.array, found.affine, found.meta | {'structures': tuple(numbers)})
     source, out = Path('a scan in memory' if isinstance(source, Volume) else source), Path(out)
@@ -120,6 +121,7 @@ def segment(
             out/'segmentation.dcm',
             'TotalSegmentator' if str(model) == 'totalsegmentator' else 'ctlab',
             numbers=present,
+            **{name: options[name] for name in ('series_uid', 'acquisition') if name in options},
         )
         facts['dicom'] = 'segmentation.dcm'
     _preview(scan, found, present, out, phantom)

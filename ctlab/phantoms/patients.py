@@ -20,8 +20,8 @@ from ..scans.volume import Volume
 VERSION = 2  # of the generator: a change makes older cohorts stale
 
 # %% auto #0
-__all__ = ['VERSION', 'FAULTS', 'RATES', 'ODDITIES', 'USELESS', 'ELSEWHERE', 'PRESETS', 'Slice', 'Hospital', 'Preset',
-           'draw_scan', 'plan_cohort', 'make_patient', 'make_cohort']
+__all__ = ['VERSION', 'FAULTS', 'RATES', 'ODDITIES', 'RSNA_ELEMENTS', 'USELESS', 'ELSEWHERE', 'PRESETS', 'Slice', 'Hospital',
+           'Preset', 'draw_scan', 'plan_cohort', 'make_patient', 'make_cohort']
 
 # %% ../../nbs/lib/phantoms/03_patients.ipynb #56552c65
 FAULTS = {

@@ -14,10 +14,11 @@ from .volume import Volume
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'MAX_SIDE', 'MAX_BYTES', 'MAX_FRAMES', 'SYNTAXES', 'DicomError', 'Header', 'read_header', 'stored_values',
-           'hounsfield', 'check_pixels', 'quiet_decoders', 'read_stored', 'read_pixels', 'list_files', 'frames_of',
-           'read_headers', 'group_series', 'Geometry', 'zones', 'acquisitions', 'geometry', 'is_localiser',
-           'choose_series', 'read_series', 'SliceWriter', 'write_series', 'slice_tags', 'displayed']
+__all__ = ['log', 'MAX_SIDE', 'MAX_BYTES', 'MODALITIES', 'MAX_FRAMES', 'SYNTAXES', 'DicomError', 'Header', 'complete_class',
+           'read_header', 'stored_values', 'hounsfield', 'check_pixels', 'quiet_decoders', 'read_stored', 'read_pixels',
+           'list_files', 'frames_of', 'read_headers', 'group_series', 'Geometry', 'zones', 'acquisitions', 'geometry',
+           'is_localiser', 'choose_series', 'find_series', 'read_series', 'SliceWriter', 'write_series', 'slice_tags',
+           'displayed']
 
 # %% ../../nbs/01_dicom.ipynb #2cd48ace
 class DicomError(ValueError):
@@ -647,7 +648,7 @@ def geometry(
     if others:
         notes.append(
             f'{len(takes)} acquisitions at the same places ({", ".join(str(len(t)) for t in takes)} slices); the '
-            f'first is read, acquisition=2 gives the next'
+            f'first is read; acquisition=2 (commands: --acquisition 2) gives the next'
         )
         usable = [usable[k] for k in sorted(takes[0])]
     row, column = (np.array(headers[usable[0]].orientation[i:i+3]) for i in (0, 3))
@@ -731,9 +732,30 @@ def choose_series(
         )
     if len(groups) > 1 and len(groups[1]) > max(2, .1*len(groups[0])):
         listing = '; '.join(f'{g[0].series_uid} ({len(g)} slices, {g[0].modality})' for g in groups[:6])
-        raise DicomError(f'{os.path.dirname(headers[0].path)}: several series, choose one by series_uid: {listing}')
+        raise DicomError(
+            f"{os.path.dirname(headers[0].path)}: several series; choose one with series_uid='…' (commands: --series …) "
+            f'from {listing}'
+        )
     strangers = sum(map(len, groups[1:]))
     return groups[0], scouts + ([f'{strangers} slices of another series left out'] if strangers else [])
+
+def find_series(
+    source: str | Path | list,  # a folder, or the files of one series
+    series_uid: str | None = None,  # which series, when the folder holds several
+    acquisition: int = 1,  # which one, where a series holds several of the same places
+) -> tuple[list[Header], list[str]]:  # (the headers of one series, notes)
+    "The headers of the series that a folder or a list of files holds."
+    listed = isinstance(source, (list, tuple))
+    if not listed and not far.place(source).is_dir(): raise FileNotFoundError(f'{source}: no such folder')
+    headers, bad = read_headers(source if listed else list_files(source))
+    if not headers:
+        raise DicomError(
+            f'{source if not listed else source[0] if len(source) == 1 else "file list"}: no readable DICOM image'
+            + (f' ({bad[0][1]})' if bad else '')
+        )
+    series, notes = choose_series(headers, series_uid)
+    notes += [f'{os.path.basename(p)}: {why}' for p, why in bad]
+    return series if acquisition == 1 else _acquisition(series, acquisition, notes), notes
 
 def read_series(
     source: str | Path | list,  # a folder, or the files of one series
@@ -747,17 +769,7 @@ def read_series(
     if spacing not in ('regular', 'as stored'):
         raise ValueError(f"spacing is 'regular' or 'as stored', not {spacing!r}")
     if gaps not in ('refuse', 'mark'): raise ValueError(f"gaps is 'refuse' or 'mark', not {gaps!r}")
-    listed = isinstance(source, (list, tuple))
-    if not listed and not far.place(source).is_dir(): raise FileNotFoundError(f'{source}: no such folder')
-    headers, bad = read_headers(source if listed else list_files(source))
-    if not headers:
-        raise DicomError(
-            f'{source if not listed else source[0] if len(source) == 1 else "file list"}: no readable DICOM image'
-            + (f' ({bad[0][1]})' if bad else '')
-        )
-    series, notes = choose_series(headers, series_uid)
-    notes += [f'{os.path.basename(p)}: {why}' for p, why in bad]
-    if acquisition != 1: series = _acquisition(series, acquisition, notes)
+    series, notes = find_series(source, series_uid, acquisition)
     if spacing == 'as stored':
         found = geometry(series)
         return [
@@ -783,7 +795,8 @@ def _stack(series, notes, gaps='refuse'):
     grid = np.round((found.positions - found.positions[0])/found.spacing).astype(int)
     off = np.abs(found.positions - found.positions[0] - grid*found.spacing).max() > 0.2*found.spacing
     if off or gaps == 'refuse' and len(found.missing) > 0.25*(grid[-1] + 1):
-        advice = 'give a list of files that do' if off else "gaps='mark' reads it all the same"
+        advice = ('give a list of files that do, or a folder with these alone' if off else
+                  "read it all the same with gaps='mark' (commands: --gaps mark)")
         raise DicomError(
             f'{os.path.dirname(series[0].path)}: the {len(grid)} slices do not lie on a regular grid '
             f'({len(found.missing)} missing, spacing about {found.spacing:.3g} mm); {advice}'

@@ -64,7 +64,7 @@ class Scene:
     ):
         if not isinstance(volume, Volume):
             raise TypeError(f'the viewer shows a Volume, got {type(volume).__name__}; read one with '
-                            f'ctlab.scans.dicom.read_series or ctlab.scans.nifti.read')
+                            f'ctlab.read')
         self.volume = reorient(volume, 'LPS')
         self.array, slope, intercept = _numbers(self.volume)
         self.mask, self.prediction = (

@@ -225,7 +225,8 @@ def _prepare_one(task):
     row, folder, recipe = task
     target = Path(folder)/str(row['patient_id'])/f"{row['series_id']}.npy"
     note, source = target.with_suffix('.json'), far.fingerprint(row['folder'])
-    if note.exists() and (kept := json.loads(note.read_text())).get('source') == source: return kept['summary']
+    kept = json.loads(note.read_text()) if note.exists() else {}
+    if kept.get('source') == source and (target.exists() or not kept['summary']['stack']): return kept['summary']
     summary, stack, info = _summary(row), None, {}
     try:
         with dicom.quiet_decoders(): stack, info = stack_series(row['folder'], recipe)

@@ -6,7 +6,7 @@ PRESET ?= tiny
 export PYTHONWARNINGS = ignore
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lab app site bench clean install lock licences audit readme rooms
+.PHONY: demo test lab app site bench mutants clean install lock licences audit readme rooms
 
 install: $(VENV)/.installed
 
@@ -16,7 +16,7 @@ $(VENV)/.installed: requirements.lock setup.py settings.ini
 	@echo "installing into $(VENV) (about 8 GB)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q "$$(grep -o "^uv==[0-9.]*" requirements.lock)"
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install -q --compile-bytecode -r requirements.lock || $(BIN)/python -m pip install -q -r requirements.lock
+	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(BIN)/uv pip install -q --compile-bytecode -r requirements.lock || $(BIN)/python -m pip install -q -r requirements.lock
 	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
 	@mkdir -p $(VENV)/share/jupyter/lab/settings
 	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' > $(VENV)/share/jupyter/lab/settings/overrides.json  # JupyterLab asks nothing outside, and nobody about it
@@ -47,6 +47,9 @@ BENCHMARKS := loading prepare synthesis tidy steps keep_network network organ_mo
 
 bench: install
 	@for name in $(BENCHMARKS); do echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+mutants: install  # would the tests notice? make mutants MODULE=judge.metrics; all when left out
+	@$(BIN)/python tests/mutants.py $(MODULE) --show
 
 lock:
 	@grep -v '^#' requirements.lock > requirements.lock.new  # what is pinned stays pinned

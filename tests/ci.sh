@@ -4,6 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH" PYTHONWARNINGS=ignore TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1  # two processes at a time, one thread each
 started=$SECONDS
+export HOME; HOME=$(mktemp -d)  # nobody's settings, and no need of a home that can be written
+trap 'rm -rf "$HOME"' EXIT
 step() { printf '\n== %s (%d s)\n' "$1" "$((SECONDS - started))"; }
 state() { git status --porcelain --untracked-files=all; git diff; }
 
@@ -36,4 +38,7 @@ wait "$built" || { cat "$log"; exit 1; }
 
 step 'commands, faults, studies, browser'
 pytest -q -n 3 --durations=12 tests  # three on two cores: some tests wait for servers and browsers
+step 'what was run has written nothing that git tracks'
+if [ "$before" != "$(state | sha1sum)" ]; then git --no-pager status --short; exit 1; fi
 step 'all good'
+cat reports/test/skipped.txt

@@ -1,9 +1,12 @@
 "What the tests share: the checkout, the tiny cohort, and the command in a process of its own."
-import os, shutil, socket, subprocess, sys, time
+import collections, os, shutil, socket, subprocess, sys, tempfile, time
 from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+if 'CTLAB_TEST_HOME' not in os.environ:  # tests see nobody's settings, and need no home that can be written
+    os.environ['CTLAB_TEST_HOME'] = os.environ['HOME'] = tempfile.mkdtemp(prefix='ctlab-home-')
+    for name in [n for n in os.environ if n.startswith('XDG_')]: del os.environ[name]
 REAL = Path(os.environ.get('CTLAB_REAL_DATA', ROOT.parent/'shared'/'real'))/'totalsegmentator'
 
 
@@ -36,6 +39,29 @@ def pytest_xdist_make_scheduler(config, log):
     return ByFile(config, log)
 
 
+def pytest_collection_modifyitems(items):
+    "What asks for real data is marked so: -m 'not real' leaves it out."
+    for item in items:
+        if 'real' in getattr(item, 'fixturenames', ()): item.add_marker('real')
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    "One line: what was skipped, why, and what would run it; kept for the last line of `make test`."
+    why = collections.Counter(
+        str(r.longrepr[2]).removeprefix('Skipped: ') for r in terminalreporter.stats.get('skipped', ())
+    )
+    line = '; '.join(f'{n} test{"s" if n > 1 else ""}: {reason}' for reason, n in why.most_common())
+    line = f'skipped: {line}' if line else 'nothing was skipped'
+    seed = getattr(config.option, 'randomly_seed', None)
+    terminalreporter.write_line(f'{line} (order by -p randomly, seed {seed})' if seed is not None else line)
+    (ROOT/'reports'/'test').mkdir(parents=True, exist_ok=True)
+    (ROOT/'reports'/'test'/'skipped.txt').write_text(line + '\n')
+
+
+def pytest_unconfigure(config):
+    if not hasattr(config, 'workerinput'): shutil.rmtree(os.environ['CTLAB_TEST_HOME'], ignore_errors=True)
+
+
 @pytest.fixture(scope='session')
 def root(): return ROOT
 
@@ -65,8 +91,10 @@ def finished_runs(tiny, ctlab, tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def real():
-    "Real test data, where it is at hand."
-    if not REAL.is_dir(): pytest.skip(f'{REAL} is absent; set CTLAB_REAL_DATA to run against real scans')
+    "Real test data, where it is at hand: an addition, no other test needs it."
+    if not REAL.is_dir():
+        pytest.skip("real scans are not beside the checkout; set CTLAB_REAL_DATA to a folder with TotalSegmentator's "
+                    'test files (totalsegmentator/) to run them')
     return REAL
 
 
@@ -84,6 +112,16 @@ def ctlab():
             **options,
         )
     return run
+
+
+@pytest.fixture(scope='session')
+def scanner_series(tmp_path_factory):
+    "Five slices of a CT series as a scanner wrote them, from pydicom's own test files (16 × 16 pixels)."
+    import pydicom.data
+    there = Path(pydicom.data.__file__).parent/'test_files'/'dicomdirtests'/'98892001'/'CT5N'
+    folder = tmp_path_factory.mktemp('scanner')/'CT5N'
+    shutil.copytree(there, folder)
+    return folder
 
 
 CHROMIUM = next((p for p in map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome')) if p), None)

@@ -52,6 +52,19 @@ def verdicts(module, where):
     return {name: CAUGHT.get(code, f'code {code}') for name, code in meta['exit_code_by_key'].items()}
 
 
+def show(where, names):
+    "What went unnoticed: the lines before and after, by function."
+    from mutmut.mutation.diff_apply import get_diff_for_mutant
+    here = os.getcwd()
+    os.chdir(where)
+    try:
+        for name in names:
+            print(name.rpartition('.')[2])
+            for line in get_diff_for_mutant(name).splitlines()[2:]:
+                if line[:1] in '+-': print('   ', line)
+    finally: os.chdir(here)
+
+
 def main():
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument('module', nargs='*', help=', '.join(TESTS))
@@ -71,10 +84,7 @@ def main():
         counts = collections.Counter(found.values())
         caught = sum(counts[k] for k in ('killed', 'timeout', 'crash'))
         print(f'{module}: {caught} of {len(found)} noticed ({100*caught/max(1, len(found)):.0f} %)', dict(counts), flush=True)
-        if asked.show:
-            for name in (n for n, v in found.items() if v in ('survived', 'untested')):
-                print(subprocess.run([*mutmut, 'show', name], cwd=where, env=environment, capture_output=True,
-                                     text=True).stdout, flush=True)
+        if asked.show: show(where, [n for n, v in found.items() if v not in ('killed', 'timeout', 'crash')])
 
 
 if __name__ == '__main__': main()

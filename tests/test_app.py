@@ -206,13 +206,25 @@ def test_a_study_is_found_at_a_peer_before_it_is_fetched(page, export, served, t
     finally: node.stop()
 
 
-def test_a_real_series_whose_uids_were_lost(browser, real, tmp_path, shots):
+@pytest.mark.parametrize('source', ['scanner_series', pytest.param('real', marks=pytest.mark.real)])
+def test_a_series_of_a_scanner_whose_uids_were_lost(browser, source, request, tmp_path, shots):
+    import pydicom
+    series = request.getfixturevalue(source)
+    if source == 'real': series = series/'example_ct_dicom'
+    else:
+        shutil.copytree(series, tmp_path/'lost')
+        series = tmp_path/'lost'
+        for path in series.iterdir():
+            slice_ = pydicom.dcmread(path)
+            for name in ('StudyInstanceUID', 'SeriesInstanceUID', 'SOPInstanceUID', 'SOPClassUID'):
+                setattr(slice_, name, '')
+            slice_.save_as(path)
     made = Served(tmp_path/'work')
     page = browser.new_page(viewport={'width': 1024, 'height': 768})  # a tablet
     try:
         opened(page, made)
         tab(page, 'Import')
-        imports(page, real/'example_ct_dicom', 'had lost their UIDs')
+        imports(page, series, 'had lost their UIDs')
         tab(page, 'Look')
         press(page, 'Show')
         page.frame_locator('iframe[title=scan]').locator('canvas').first.wait_for(timeout=60_000)

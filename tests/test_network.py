@@ -240,8 +240,17 @@ AETable END
     finally: server.terminate(); server.wait(10)
 
 
+@pytest.fixture
+def orthanc(running_orthanc):
+    "Orthanc with nothing in it."
+    import requests
+    for patient in requests.get(f'{running_orthanc[1]}/patients', timeout=20).json():
+        requests.delete(f'{running_orthanc[1]}/patients/{patient}', timeout=60).raise_for_status()
+    return running_orthanc
+
+
 @pytest.fixture(scope='module')
-def orthanc(tmp_path_factory):
+def running_orthanc(tmp_path_factory):
     root, dicom, http, ours = tmp_path_factory.mktemp('orthanc'), free_port(), free_port(), free_port()
     (root / 'config.json').write_text(
         json.dumps(

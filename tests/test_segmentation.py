@@ -64,10 +64,12 @@ def test_segment_says_what_is_missing(ctlab, tmp_path, model, words):
     assert ended.returncode == 1 and words in ended.stderr
 
 
-def test_a_real_series_is_segmented_with_its_dicom_object(ctlab, runs, real, tmp_path):
+@pytest.mark.parametrize('source', ['scanner_series', pytest.param('real', marks=pytest.mark.real)])
+def test_a_series_of_a_scanner_is_segmented_with_its_dicom_object(ctlab, runs, source, request, tmp_path):
     import pydicom
-    ended = ctlab('segment', real/'example_ct_dicom', tmp_path/'out', '--model', runs/'liver2d'/'tiny'/'fold0',
-                  '--mesh', 'none')
+    series = request.getfixturevalue(source)
+    if source == 'real': series = series/'example_ct_dicom'
+    ended = ctlab('segment', series, tmp_path/'out', '--model', runs/'liver2d'/'tiny'/'fold0', '--mesh', 'none')
     assert ended.returncode == 0, ended.stderr
     mask = nifti.read(tmp_path/'out'/'segmentation.nii.gz')
     if mask.array.any():

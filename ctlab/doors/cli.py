@@ -1180,8 +1180,9 @@ def demo(
             )
             if not error: mark.write_text(key)
     page = build_site()
-    _say(f'all in {time.perf_counter() - start:.0f} s; open the site:')
+    _say(f'all in {time.perf_counter() - start:.0f} s; the site, and what just ran:')
     _say(str(page))
+    _say(str(page.parent/'runs'/'index.html'))
     raise typer.Exit(1 if failed else 0)
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #7d461329

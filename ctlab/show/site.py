@@ -120,6 +120,43 @@ def own_run(
                                    for c in notebook['cells']]
     return notebook | {'cells': cells}
 
+def _ran(root, chapter):
+    "The executed notebooks of a chapter, one a fold."
+    folder = root/'reports'/'runs'/'notebooks'
+    return [p for p in (folder/f'{chapter}.ipynb', *sorted(folder.glob(f'{chapter}-fold*.ipynb'))) if p.is_file()]
+
+def run_facts(
+    notebook: dict,  # executed by papermill
+) -> dict:  # parameters, when (UTC, to the minute), seconds
+    "What was run, when, and how long it took."
+    told = notebook['metadata'].get('papermill', {})
+    given = dict(told.get('parameters', {}))
+    cell = next((c for c in notebook['cells'] if 'parameters' in c['metadata'].get('tags', [])), None)
+    for name in ('preset', 'fold') if cell else ():
+        found = re.search(rf'^{name}\s*=\s*[\'"]?([^\'"#\n]*?)[\'"]?\s*(?:#|$)', ''.join(cell['source']), re.M)
+        if found and found[1]: given.setdefault(name, found[1])
+    return {'parameters': given, 'when': str(told.get('start_time', ''))[:16].replace('T', ' '),
+            'seconds': float(told.get('duration') or 0)}
+
+def run_line(
+    facts: dict,  # from `run_facts`
+    page: str,  # of the run
+) -> str:  # Markdown
+    "A line that says what was run on this machine, and leads to it."
+    what = ', '.join(f'{k} {v}' for k, v in facts['parameters'].items() if k in ('preset', 'fold'))
+    return (f"*The figures and tables below are stored with the chapter. Run on this machine: {what or 'as it is'}, "
+            f"{facts['when']} UTC, in {facts['seconds']:.0f} s: [what that run gave]({page}).*")
+
+def with_runs(
+    page: dict,  # from `clean_page`
+    runs: list,  # of (facts, page)
+) -> dict:
+    "A chapter with a line under its title for each of its runs."
+    if not runs: return page
+    lines = '\n\n'.join(run_line(*run) for run in runs)
+    note = {'cell_type': 'markdown', 'id': 'what-ran', 'metadata': {}, 'source': lines.splitlines(True)}
+    return page | {'cells': [page['cells'][0], note, *page['cells'][1:]]}
+
 # %% ../../nbs/lib/show/03_site.ipynb #2eac3b14
 def _parameters(obj):
     "Rows (name, type, default, remark) of a function, and what it returns."
@@ -284,7 +321,7 @@ html_favicon = '_static/ctlab.svg'
 html_theme_options = {'light_css_variables': {'color-brand-primary': '#0a5a8c', 'color-brand-content': '#0a5a8c'},
                       'dark_css_variables': {'color-brand-primary': '#6cb8e6', 'color-brand-content': '#6cb8e6'}}
 exclude_patterns = ['reports/**/*.md']
-suppress_warnings = ['mystnb.unknown_mime_type', 'myst.header', 'misc.highlighting_failure']
+suppress_warnings = ['toc.not_included', 'mystnb.unknown_mime_type', 'myst.header', 'misc.highlighting_failure']
 pygments_style, pygments_dark_style = 'friendly', 'monokai'
 '''
 _ICON = '''<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">
@@ -337,14 +374,18 @@ _SCRIPT = '''document.addEventListener('DOMContentLoaded', () => {
 def _stage(root, source):
     "Write every page of the site under `source`."
     sections = chapters(root)
+    every = {}
     for name in ['index', *sum(sections.values(), [])]:
-        ran = root/'reports'/'runs'/'notebooks'/f'{Path(name).name}.ipynb'
-        notebook = json.loads((ran if ran.exists() else root/'nbs'/f'{name}.ipynb').read_text())
-        page = clean_page(own_run(notebook) if ran.exists() else notebook, fold=name != 'index' and '/' not in name)
+        page = clean_page(json.loads((root/'nbs'/f'{name}.ipynb').read_text()), fold=name != 'index' and '/' not in name)
+        if '/' not in name and name != 'index':
+            every[name] = _stage_runs(root, source, name)
+            page = with_runs(page, every[name])
         target = source/f'{name}.ipynb'
         target.parent.mkdir(parents=True, exist_ok=True)
         if name == 'index': page = _front(page, sections, root)
         target.write_text(json.dumps(page))
+    (source/'runs').mkdir(exist_ok=True)
+    (source/'runs'/'index.md').write_text(runs_page(root, every))
     (source/'contributing.md').write_text((root/'CONTRIBUTING.md').read_text())
     origin = _origins(root)
     (source/'api').mkdir()
@@ -359,6 +400,74 @@ def _stage(root, source):
     (source/'_extra').mkdir()
     (source/'_extra'/'phantom.html').write_text(_phantom())
     (source/'conf.py').write_text(_CONF)
+
+def _stage_runs(root, source, chapter):
+    "Write a page for each run of a chapter; returns (facts, page) of each."
+    made = []
+    for path in _ran(root, chapter):
+        ran = json.loads(path.read_text())
+        facts = run_facts(ran)
+        page = clean_page(own_run(ran), fold=True)
+        for cell in page['cells']:
+            if cell['cell_type'] == 'markdown':
+                cell['source'] = [re.sub(r'\]\((?!https?:|#|\.\./)([\w/.-]+\.ipynb)', r'](../\1', l) for l in cell['source']]
+        page['cells'][0]['source'] = ['# A run of ' + ''.join(page['cells'][0]['source']).lstrip('# ')]
+        (source/'runs').mkdir(exist_ok=True)
+        (source/'runs'/path.name).write_text(json.dumps(page))
+        made.append((facts, f'runs/{path.name}'))
+    return made
+
+def runs_page(
+    root: Path,  # the checkout
+    runs: dict,  # chapter -> (facts, page) of each run
+) -> str:  # Markdown
+    "What just ran: every chapter with its time, every study with its numbers beside the reference."
+    lines = ['# What just ran', '']
+    if not any(runs.values()): return '\n'.join([*lines, 'Nothing yet: `make demo` runs every study at preset tiny.', ''])
+    lines += [
+        'At preset `tiny` every study runs from raw files to its tables in seconds to minutes, on a handful of phantoms '
+        'and for an epoch or two. What a number of such a run **can** say: that each step works on this machine, and, '
+        'since seeds are fixed, that the same command gives the same number again. What it **cannot** say: how good an '
+        'approach is. A network that has seen twelve phantoms for one epoch answers like chance or finds nothing at '
+        'all (a Dice near 0, an AUC near 0.5), and its interval is as wide as that suggests. For that read the '
+        'reference beside it: preset `demo`, all folds, by the command that stands under its table in '
+        '[the results](../15_results.ipynb).', '', '## Numbers, beside the references', '',
+        '| run | preset, folds | measure, on held-out scans | this run [95 %] | reference |', '|---|---|---|---|---|']
+    lines += [f"| {' | '.join(row)} |" for row in _numbers_of_runs(root)]
+    lines += ['', '## Chapters', '', '| chapter | what ran | when (UTC) | seconds |', '|---|---|---|---|']
+    for chapter, made in runs.items():
+        for facts, page in made:
+            what = ', '.join(f'{k} {v}' for k, v in facts['parameters'].items() if k in ('preset', 'fold'))
+            lines.append(f"| [{chapter}](../{chapter}.ipynb) | [{what or 'as it is'}](../{page}) | {facts['when']} | "
+                         f"{facts['seconds']:.0f} |")
+    return '\n'.join([*lines, ''])
+
+def _numbers_of_runs(root):
+    "(run, preset and folds, measure, value, reference) of every finished run."
+    import pandas as pd
+    for folder in sorted((root/'reports'/'runs').glob('*/*')):
+        tables = [pd.read_csv(p) for p in sorted(folder.glob('fold*/metrics.csv'))]
+        if not tables: continue
+        table = pd.concat(tables, ignore_index=True)
+        held = table[table['split'] == ('test' if 'test' in set(table['split']) else 'valid')]
+        reference = root/'reports'/'reference'/f'{folder.parent.name}-demo.csv'
+        known = pd.read_csv(reference) if reference.is_file() else None
+        what = f"{folder.name}, {table['fold'].nunique()}"
+        measure = 'dice' if 'dice' in set(held['metric']) else 'auc_roc'
+        for target, rows in held[held['metric'] == measure].groupby('target', sort=False):
+            value = f"{rows['value'].mean():.3f}"
+            if len(rows) == 1: value += f" [{rows['low'].iloc[0]:.3f}, {rows['high'].iloc[0]:.3f}]"
+            named = f"{'Dice' if measure == 'dice' else 'AUC'}, {target.replace('_', ' ')}"
+            yield folder.parent.name, what, named, value, _reference_of(known, target, measure)
+
+def _reference_of(known, target, measure):
+    "What the reference table has of a target, as it is printed there."
+    from ..core.anatomy import LETTERS
+    if known is None: return ''
+    if measure == 'dice': rows, column = known[known.iloc[:, 0] == target], 'Dice'
+    else: rows, column = known[(known['target'] == LETTERS.get(target)) & (known['split'] == 'valid')], 'AUC-ROC'
+    if not len(rows) or column not in rows: return ''
+    return str(rows[column].iloc[0]) + (' %' if measure == 'auc_roc' else '')
 
 def _phantom():
     "A phantom in the viewer, as a page."
@@ -393,7 +502,7 @@ def _front(page, sections, root):
         f'```{{toctree}}\n:hidden:\n:caption: {caption}\n:maxdepth: 1\n\n' + '\n'.join(names) + '\n```'
         for caption, names in sections.items()
     ]
-    trees.append('```{toctree}\n:hidden:\n:caption: The house\n:maxdepth: 1\n\ncontributing\n```')
+    trees.append('```{toctree}\n:hidden:\n:caption: The house\n:maxdepth: 1\n\nruns/index\ncontributing\n```')
     trees.append(
         '```{toctree}\n:hidden:\n:caption: Reference\n:maxdepth: 1\n\n'
         + '\n'.join(f'api/{m}' for m in sorted(_origins(root), key=lambda m: (ROOMS.index(m.partition('.')[0]), m)))

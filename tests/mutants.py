@@ -5,16 +5,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = {
-    'core.files': ['nbs/lib/core/02_files.ipynb'],
-    'scans.volume': ['nbs/lib/scans/00_volume.ipynb'],
-    'scans.nifti': ['nbs/lib/scans/01_nifti.ipynb'],
+    'core.files': ['nbs/lib/core/02_files.ipynb', 'tests/test_files.py'],
+    'scans.volume': ['nbs/lib/scans/00_volume.ipynb', 'tests/test_volume.py'],
+    'scans.nifti': ['nbs/lib/scans/01_nifti.ipynb', 'tests/test_nifti.py'],
     'scans.dicom': ['nbs/01_dicom.ipynb', 'tests/test_dicom.py'],
     'scans.deidentify': ['nbs/lib/scans/05_deidentify.ipynb'],
-    'cohort.labels': ['nbs/lib/cohort/00_labels.ipynb'],
+    'cohort.labels': ['nbs/lib/cohort/00_labels.ipynb', 'tests/test_labels.py'],
     'cohort.cleaning': ['nbs/02_cleaning.ipynb'],
-    'judge.metrics': ['nbs/lib/judge/00_metrics.ipynb'],
-    'judge.audit': ['nbs/lib/judge/01_audit.ipynb'],
-    'judge.comparison': ['nbs/lib/judge/02_comparison.ipynb'],
+    'judge.metrics': ['nbs/lib/judge/00_metrics.ipynb', 'tests/test_metrics.py'],
+    'judge.audit': ['nbs/lib/judge/01_audit.ipynb', 'tests/test_audit.py'],
+    'judge.comparison': ['nbs/lib/judge/02_comparison.ipynb', 'tests/test_comparison.py'],
     'show.proof': ['nbs/lib/show/04_proof.ipynb'],
     'network.store': ['nbs/lib/network/00_store.ipynb'],
 }  # module -> the chapters and tests that are to notice

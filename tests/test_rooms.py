@@ -134,3 +134,25 @@ def test_the_index_names_every_chapter():
     text = (ROOT/'nbs'/'index.ipynb').read_text()
     lost = [p.name for p in (ROOT/'nbs').glob('[0-9]*.ipynb') if f']({p.name})' not in text]
     assert not lost, '\n'.join(lost)
+
+
+def test_no_picture_stands_twice_in_a_chapter():
+    "Neither as stored, nor when it is run: a figure that a cell ends with is shown by its value and by the back end."
+    figures = {node.name for path in MODULES for node in ast.parse(path.read_text()).body
+               if isinstance(node, ast.FunctionDef) and any(isinstance(r, ast.Return) and isinstance(r.value, ast.Name)
+                                                            and r.value.id == 'figure' for r in ast.walk(node))}
+    assert len(figures) > 5
+    for path in (ROOT/'nbs').rglob('*.ipynb'):
+        if '.ipynb_checkpoints' in path.parts: continue
+        seen = set()
+        for cell in json.loads(path.read_text())['cells']:
+            for output in cell.get('outputs', ()):
+                picture = ''.join(output.get('data', {}).get('image/png', ''))
+                assert not picture or picture not in seen, f'{path.name}: a picture is stored twice'
+                seen.add(picture)
+            code = ''.join(cell['source'])
+            if cell['cell_type'] != 'code' or code.lstrip().startswith(('%', '!')): continue
+            last = (ast.parse(re.sub(r'^[%!].*', '', code, flags=re.M)).body or [None])[-1]
+            if not (isinstance(last, ast.Expr) and isinstance(last.value, ast.Call)): continue
+            name = getattr(last.value.func, 'id', getattr(last.value.func, 'attr', ''))
+            assert name not in figures or code.rstrip().endswith(';'), f'{path.name}: {name}(…) needs a ; behind it'

@@ -96,7 +96,7 @@ def _values(df, columns):
     )
     if np.isnan(table).any(): raise ValueError('the table holds cells that are no numbers')
     scale = 100. if np.abs(table).max() > 1.5 else 1.
-    digits = next((d for d in range(8) if np.allclose(table, np.round(table, d), atol=1e-9)), 8)
+    digits = next((d for d in range(8) if np.allclose(table, np.round(table, d), rtol=0, atol=1e-9)), 8)
     return table/scale, max(10.**-digits/scale, 1e-7)
 
 # %% ../../nbs/lib/judge/01_audit.ipynb #26c3c92e

@@ -25,7 +25,7 @@ def from_nibabel(
     image,  # a nibabel image
 ) -> Volume:  # with the affine in LPS
     "A nibabel image as a volume."
-    slope, intercept = getattr(image.header, 'get_slope_inter', lambda: (None, None))()
+    slope, intercept = (getattr(image.dataobj, name, None) for name in ('slope', 'inter'))  # the header forgets them
     scaled = slope not in (None, 1.) or intercept not in (None, 0.)
     if len(image.shape) < 3 or math.prod(image.shape[3:]) != 1:
         raise NiftiError(f'expected a 3-D volume, found shape {image.shape}')

@@ -33,7 +33,7 @@ ctlab site >"$log" 2>&1 &
 built=$!
 wait "$fetched" || true
 if missing; then echo "$tools cannot all be installed here; the tests that need them will say that they were skipped"; fi
-PATH=${PATH#*:} .venv/bin/nbdev_test --n_workers 2 --do_print --timing  # as `make demo` runs them: not in an activated environment
+PATH=${PATH#*:} .venv/bin/python tests/notebooks.py  # as `make demo` runs them: not in an activated environment
 wait "$built" || { cat "$log"; exit 1; }
 
 step 'commands, faults, studies, browser'

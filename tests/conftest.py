@@ -36,13 +36,21 @@ def pytest_xdist_make_scheduler(config, log):
             file = nodeid.partition('::')[0]
             return nodeid if file.endswith('test_studies.py') else file
 
+    config.option.loadscopereorder = False  # the order is `pytest_collection_modifyitems`'s
     return ByFile(config, log)
 
 
+LONGEST = ('test_app', 'test_segmentation', 'test_network', 'test_viewer', 'test_totalsegmentator', 'test_readme',
+           'test_studies', 'test_hostile', 'test_advice')  # begun first, so that no worker is left with one of them
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    "What asks for real data is marked so: -m 'not real' leaves it out."
+    "What asks for real data is marked so (-m 'not real' leaves it out); long files come first, else any order holds."
     for item in items:
         if 'real' in getattr(item, 'fixturenames', ()): item.add_marker('real')
+    rank = {name: k for k, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -9,8 +9,8 @@ from pathlib import Path
 from ..core.settings import project_root
 
 # %% auto #0
-__all__ = ['ROOMS', 'chapters', 'clean_page', 'own_run', 'api_page', 'readme_text', 'room_imports', 'draw_rooms', 'build_site',
-           'refresh_notebooks', 'keep_outputs']
+__all__ = ['ROOMS', 'chapters', 'clean_page', 'own_run', 'run_facts', 'run_line', 'with_runs', 'api_page', 'readme_text',
+           'room_imports', 'draw_rooms', 'runs_page', 'build_site', 'refresh_notebooks', 'keep_outputs']
 
 # %% ../../nbs/lib/show/03_site.ipynb #5cd08cd4
 # in the order in which data flows
@@ -408,9 +408,11 @@ def _stage_runs(root, source, chapter):
         ran = json.loads(path.read_text())
         facts = run_facts(ran)
         page = clean_page(own_run(ran), fold=True)
+        up = lambda lines: [re.sub(r'\]\((?!https?:|#|\.\./)([\w/.-]+\.ipynb)', r'](../\1', line) for line in lines]
         for cell in page['cells']:
-            if cell['cell_type'] == 'markdown':
-                cell['source'] = [re.sub(r'\]\((?!https?:|#|\.\./)([\w/.-]+\.ipynb)', r'](../\1', l) for l in cell['source']]
+            if cell['cell_type'] == 'markdown': cell['source'] = up(cell['source'])
+            for data in (o.get('data', {}) for o in cell.get('outputs', ())):
+                if 'text/markdown' in data: data['text/markdown'] = up(data['text/markdown'])
         page['cells'][0]['source'] = ['# A run of ' + ''.join(page['cells'][0]['source']).lstrip('# ')]
         (source/'runs').mkdir(exist_ok=True)
         (source/'runs'/path.name).write_text(json.dumps(page))
@@ -432,7 +434,7 @@ def runs_page(
         'all (a Dice near 0, an AUC near 0.5), and its interval is as wide as that suggests. For that read the '
         'reference beside it: preset `demo`, all folds, by the command that stands under its table in '
         '[the results](../15_results.ipynb).', '', '## Numbers, beside the references', '',
-        '| run | preset, folds | measure, on held-out scans | this run [95 %] | reference |', '|---|---|---|---|---|']
+        '| run | preset, folds | measure, on held-out scans | this run | reference |', '|---|---|---|---|---|']
     lines += [f"| {' | '.join(row)} |" for row in _numbers_of_runs(root)]
     lines += ['', '## Chapters', '', '| chapter | what ran | when (UTC) | seconds |', '|---|---|---|---|']
     for chapter, made in runs.items():
@@ -443,31 +445,32 @@ def runs_page(
     return '\n'.join([*lines, ''])
 
 def _numbers_of_runs(root):
-    "(run, preset and folds, measure, value, reference) of every finished run."
+    "(run, preset and folds, measure, value, reference) of every finished run; numbers of its targets side by side."
     import pandas as pd
+    from ctlab.core.anatomy import LETTERS
     for folder in sorted((root/'reports'/'runs').glob('*/*')):
         tables = [pd.read_csv(p) for p in sorted(folder.glob('fold*/metrics.csv'))]
         if not tables: continue
         table = pd.concat(tables, ignore_index=True)
         held = table[table['split'] == ('test' if 'test' in set(table['split']) else 'valid')]
-        reference = root/'reports'/'reference'/f'{folder.parent.name}-demo.csv'
-        known = pd.read_csv(reference) if reference.is_file() else None
-        what = f"{folder.name}, {table['fold'].nunique()}"
         measure = 'dice' if 'dice' in set(held['metric']) else 'auc_roc'
-        for target, rows in held[held['metric'] == measure].groupby('target', sort=False):
-            value = f"{rows['value'].mean():.3f}"
-            if len(rows) == 1: value += f" [{rows['low'].iloc[0]:.3f}, {rows['high'].iloc[0]:.3f}]"
-            named = f"{'Dice' if measure == 'dice' else 'AUC'}, {target.replace('_', ' ')}"
-            yield folder.parent.name, what, named, value, _reference_of(known, target, measure)
+        means = held[held['metric'] == measure].groupby('target', sort=False)['value'].mean()
+        known = _reference(root, folder.parent.name, measure)
+        yield (folder.parent.name, f"{folder.name}, {table['fold'].nunique()}",
+               ('Dice: ' if measure == 'dice' else 'AUC: ') + ', '.join(t.replace('_', ' ') for t in means.index),
+               ' · '.join(f'{v:.2f}' for v in means), ' · '.join(known.get(t, known.get(LETTERS.get(t), '–')) for t in means.index) if known else 'none')
 
-def _reference_of(known, target, measure):
-    "What the reference table has of a target, as it is printed there."
-    from ..core.anatomy import LETTERS
-    if known is None: return ''
-    if measure == 'dice': rows, column = known[known.iloc[:, 0] == target], 'Dice'
-    else: rows, column = known[(known['target'] == LETTERS.get(target)) & (known['split'] == 'valid')], 'AUC-ROC'
-    if not len(rows) or column not in rows: return ''
-    return str(rows[column].iloc[0]) + (' %' if measure == 'auc_roc' else '')
+def _reference(root, study, measure):
+    "target, or its letter -> what the study's reference table has, to two digits."
+    import pandas as pd
+    path = root/'reports'/'reference'/f'{study}-demo.csv'
+    if not path.is_file(): return {}
+    table = pd.read_csv(path, dtype=str)
+    if 'split' in table: table = table[table['split'] == 'valid']
+    column, scale = ('Dice', 1) if measure == 'dice' else ('AUC-ROC', 100)
+    if column not in table: return {}
+    number = lambda cell: f"{float(str(cell).partition(' ')[0])/scale:.2f}"
+    return {row.iloc[0]: number(row[column]) for _, row in table.iterrows()}
 
 def _phantom():
     "A phantom in the viewer, as a page."

@@ -3,6 +3,7 @@
 A cell starts from the names that the cells above it left when they ran undisturbed, so a cell is run alone and again
 without the others: that is what makes mutation testing of notebooks a matter of minutes (`make mutants`).
 """
+
 import importlib, json, os, re
 import pytest
 
@@ -11,7 +12,8 @@ _SNAPSHOTS = {}  # notebook -> [(index, code, names before)]
 
 
 def pytest_collect_file(file_path, parent):
-    if file_path.suffix == '.ipynb': return Chapter.from_parent(parent, path=file_path)
+    if file_path.suffix == '.ipynb':
+        return Chapter.from_parent(parent, path=file_path)
 
 
 def _cells(path):
@@ -19,18 +21,25 @@ def _cells(path):
     notebook, module, cells = json.loads(path.read_text()), None, []
     for k, cell in enumerate(notebook['cells']):
         code = ''.join(cell['source'])
-        if cell['cell_type'] != 'code': continue
-        if found := re.search(r'#\|\s*default_exp\s+([\w.]+)', code): module = found[1]; continue
-        if re.search(r'#\|\s*(export|exporti|eval:\s*false)\b', code) or re.search(r'^\s*[%!]', code, re.M): continue
-        if 'nbdev_export' in code or not code.strip(): continue
+        if cell['cell_type'] != 'code':
+            continue
+        if found := re.search(r'#\|\s*default_exp\s+([\w.]+)', code):
+            module = found[1]
+            continue
+        if re.search(r'#\|\s*(export|exporti|eval:\s*false)\b', code) or re.search(r'^\s*[%!]', code, re.M):
+            continue
+        if 'nbdev_export' in code or not code.strip():
+            continue
         cells.append((k, code))
     return module, cells
 
 
 def _snapshots(path):
     "The names that each cell starts from; the chapter is run once a process, without any mutant."
-    if path in _SNAPSHOTS: return _SNAPSHOTS[path]
+    if path in _SNAPSHOTS:
+        return _SNAPSHOTS[path]
     import matplotlib
+
     matplotlib.use('Agg')
     active = os.environ.pop('MUTANT_UNDER_TEST', None)
     module, cells = _cells(path)
@@ -43,7 +52,8 @@ def _snapshots(path):
             made.append((k, code, dict(names)))
             exec(compile(code, f'{path.name}[{k}]', 'exec'), names)
     finally:
-        if active is not None: os.environ['MUTANT_UNDER_TEST'] = active
+        if active is not None:
+            os.environ['MUTANT_UNDER_TEST'] = active
     _SNAPSHOTS[path] = made
     return made
 
@@ -51,8 +61,10 @@ def _snapshots(path):
 class Chapter(pytest.File):
     def collect(self):
         cells = _snapshots(self.path)
-        if self.path.stem in WHOLE: cells = [(0, '\n'.join(code for _, code, _ in cells), cells[0][2])]
-        for k, code, names in cells: yield Cell.from_parent(self, name=f'cell{k}', code=code, names=names)
+        if self.path.stem in WHOLE:
+            cells = [(0, '\n'.join(code for _, code, _ in cells), cells[0][2])]
+        for k, code, names in cells:
+            yield Cell.from_parent(self, name=f'cell{k}', code=code, names=names)
 
 
 class Cell(pytest.Item):
@@ -62,7 +74,11 @@ class Cell(pytest.Item):
 
     def runtest(self):
         import matplotlib.pyplot as plt
-        try: exec(compile(self.code, f'{self.path.name}[{self.name}]', 'exec'), dict(self.names))
-        finally: plt.close('all')
 
-    def reportinfo(self): return self.path, 0, self.name
+        try:
+            exec(compile(self.code, f'{self.path.name}[{self.name}]', 'exec'), dict(self.names))
+        finally:
+            plt.close('all')
+
+    def reportinfo(self):
+        return self.path, 0, self.name

@@ -1,5 +1,6 @@
 """Would the tests notice if the code were wrong? `make mutants MODULE=judge.metrics` changes one thing at a time
 (mutmut) and runs the cells of the chapters and the tests that reach it. No module: all that must not be wrong."""
+
 import argparse, collections, json, os, shutil, subprocess, sys
 from pathlib import Path
 
@@ -19,22 +20,39 @@ TESTS = {
     'network.store': ['nbs/lib/network/00_store.ipynb'],
 }  # module -> the chapters and tests that are to notice
 WORDS = (r'^\s+"[^"]*"$', r'^\s*log\.')  # docstrings and log lines are left alone
-CAUGHT = {1: 'killed', 3: 'killed', 36: 'timeout', 24: 'timeout', 152: 'timeout', 255: 'timeout', -24: 'timeout',
-          -11: 'crash', -9: 'crash', 0: 'survived', 5: 'untested', 33: 'untested', 34: 'skipped', 35: 'suspicious',
-          37: 'killed'}
+CAUGHT = {
+    1: 'killed',
+    3: 'killed',
+    36: 'timeout',
+    24: 'timeout',
+    152: 'timeout',
+    255: 'timeout',
+    -24: 'timeout',
+    -11: 'crash',
+    -9: 'crash',
+    0: 'survived',
+    5: 'untested',
+    33: 'untested',
+    34: 'skipped',
+    35: 'suspicious',
+    37: 'killed',
+}
 
 
 def laid_out(module, where):
     "A copy of what the module's tests need, with mutmut's settings."
-    tests = [t for t in TESTS[module] if (ROOT/t).exists()]
-    (where/'mutants').mkdir(parents=True, exist_ok=True)
+    tests = [t for t in TESTS[module] if (ROOT / t).exists()]
+    (where / 'mutants').mkdir(parents=True, exist_ok=True)
     for name in ('ctlab', 'tests', 'nbs', 'data/published', 'settings.ini', 'requirements.lock', 'reports/reference'):
-        source, target = ROOT/name, where/name
-        if source.is_dir(): shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(
-            '__pycache__', '.ipynb_checkpoints'))
-        else: shutil.copy(source, target)
+        source, target = ROOT / name, where / name
+        if source.is_dir():
+            shutil.copytree(
+                source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints')
+            )
+        else:
+            shutil.copy(source, target)
     lines = lambda values: '\n' + '\n'.join(f'    {v}' for v in values)
-    (where/'setup.cfg').write_text(f"""[mutmut]
+    (where / 'setup.cfg').write_text(f"""[mutmut]
 source_paths = ctlab
 only_mutate = ctlab/{module.replace('.', '/')}.py
 also_copy ={lines(['nbs', 'data', 'settings.ini', 'reports'])}
@@ -48,21 +66,24 @@ timeout_constant = 5
 
 def verdicts(module, where):
     "name of a mutant -> what became of it."
-    meta = json.loads((where/'mutants'/'ctlab'/f"{module.replace('.', '/')}.py.meta").read_text())
+    meta = json.loads((where / 'mutants' / 'ctlab' / f"{module.replace('.', '/')}.py.meta").read_text())
     return {name: CAUGHT.get(code, f'code {code}') for name, code in meta['exit_code_by_key'].items()}
 
 
 def show(where, names):
     "What went unnoticed: the lines before and after, by function."
     from mutmut.mutation.diff_apply import get_diff_for_mutant
+
     here = os.getcwd()
     os.chdir(where)
     try:
         for name in names:
             print(name.rpartition('.')[2])
             for line in get_diff_for_mutant(name).splitlines()[2:]:
-                if line[:1] in '+-': print('   ', line)
-    finally: os.chdir(here)
+                if line[:1] in '+-':
+                    print('   ', line)
+    finally:
+        os.chdir(here)
 
 
 def main():
@@ -72,19 +93,34 @@ def main():
     ask.add_argument('--show', action='store_true', help='print what the survivors changed')
     asked = ask.parse_args()
     for module in asked.module or TESTS:
-        where = ROOT/'work'/'mutants'/module
+        where = ROOT / 'work' / 'mutants' / module
         laid_out(module, where)
-        environment = os.environ | {'PYTHONPATH': f"{where/'mutants'}:{where/'tests'}", 'OMP_NUM_THREADS': '1',
-                                    'MPLBACKEND': 'Agg', 'PYTHONWARNINGS': 'ignore'}
+        environment = os.environ | {
+            'PYTHONPATH': f"{where / 'mutants'}:{where / 'tests'}",
+            'OMP_NUM_THREADS': '1',
+            'MPLBACKEND': 'Agg',
+            'PYTHONWARNINGS': 'ignore',
+        }
         mutmut = [str(Path(sys.executable).with_name('mutmut'))]
-        with open(where/'log.txt', 'w') as log:
-            subprocess.run([*mutmut, 'run', '--max-children', str(asked.jobs)], cwd=where, env=environment, stdout=log,
-                           stderr=subprocess.STDOUT)
+        with open(where / 'log.txt', 'w') as log:
+            subprocess.run(
+                [*mutmut, 'run', '--max-children', str(asked.jobs)],
+                cwd=where,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
         found = verdicts(module, where)
         counts = collections.Counter(found.values())
         caught = sum(counts[k] for k in ('killed', 'timeout', 'crash'))
-        print(f'{module}: {caught} of {len(found)} noticed ({100*caught/max(1, len(found)):.0f} %)', dict(counts), flush=True)
-        if asked.show: show(where, [n for n, v in found.items() if v not in ('killed', 'timeout', 'crash')])
+        print(
+            f'{module}: {caught} of {len(found)} noticed ({100 * caught / max(1, len(found)):.0f} %)',
+            dict(counts),
+            flush=True,
+        )
+        if asked.show:
+            show(where, [n for n, v in found.items() if v not in ('killed', 'timeout', 'crash')])
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

@@ -1,5 +1,6 @@
 """nbdev_test over all notebooks with the longest first, so that no core waits for the last one.
 As nbdev_test: two processes, every cell that is not marked `eval: false`, and exit code 1 when one fails."""
+
 import sys
 from fastcore.parallel import parallel
 from fastcore.xtras import working_directory
@@ -7,8 +8,21 @@ from nbdev.config import get_config
 from nbdev.doclinks import nbglob
 from nbdev.test import test_nb
 
-LONGEST = ('05_gallery', '08_lowerlimb', '17_patients', '14_errata', '01_dicom', '05_reader', '18_network', '01_audit',
-           '04_case_sets', '00_eda', '01_segment', '03_approach1', '04_cases')
+LONGEST = (
+    '05_gallery',
+    '08_lowerlimb',
+    '17_patients',
+    '14_errata',
+    '01_dicom',
+    '05_reader',
+    '18_network',
+    '01_audit',
+    '04_case_sets',
+    '00_eda',
+    '01_segment',
+    '03_approach1',
+    '04_cases',
+)
 
 
 def main(workers=2):
@@ -16,8 +30,15 @@ def main(workers=2):
     config = get_config()
     with working_directory(config.nbs_path):
         files = sorted((p.absolute() for p in nbglob(as_path=True)), key=lambda p: (rank.get(p.stem, len(rank)), p))
-        ended = parallel(test_nb, files, n_workers=workers, basepath=config.config_path, pause=.01,
-                         skip_flags=config.tst_flags.split(), do_print=True)
+        ended = parallel(
+            test_nb,
+            files,
+            n_workers=workers,
+            basepath=config.config_path,
+            pause=0.01,
+            skip_flags=config.tst_flags.split(),
+            do_print=True,
+        )
     for path, (_, seconds) in sorted(zip(files, ended), key=lambda row: -row[1][1])[:12]:
         print(f'{seconds:6.0f} s  {path.stem}')
     failed = [p.name for p, (passed, _) in zip(files, ended) if not passed]
@@ -25,4 +46,5 @@ def main(workers=2):
     sys.exit(bool(failed))
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

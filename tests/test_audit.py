@@ -1,4 +1,5 @@
 "The auditor's arithmetic, rule by rule, and what it says, to the word."
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,16 +16,16 @@ def row(order=ROLES, **values):
 
 def binary(seed, n=400, skill=1.2, digits=4):
     rng = np.random.default_rng(seed)
-    truth = (rng.random(n) < .3).astype(int)
-    found = binary_metrics(truth, 1/(1 + np.exp(-(rng.normal(size=n) + skill*(truth - .6)))))
+    truth = (rng.random(n) < 0.3).astype(int)
+    found = binary_metrics(truth, 1 / (1 + np.exp(-(rng.normal(size=n) + skill * (truth - 0.6)))))
     return {k: round(found[k], digits) for k in ROLES}
 
 
 def many(seed, n=400, skill=1.2, digits=4):
     rng = np.random.default_rng(seed)
-    truth = rng.choice(3, n, p=(.7, .2, .1))
-    logits = rng.normal(size=(n, 3)) + skill*np.eye(3)[truth] + (1, 0, 0)
-    found = multiclass_metrics(truth, np.exp(logits)/np.exp(logits).sum(1, keepdims=True))
+    truth = rng.choice(3, n, p=(0.7, 0.2, 0.1))
+    logits = rng.normal(size=(n, 3)) + skill * np.eye(3)[truth] + (1, 0, 0)
+    found = multiclass_metrics(truth, np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
     return {k: round(found[k], digits) for k in ROLES}
 
 
@@ -34,52 +35,60 @@ def test_true_rows_break_no_rule_and_hold_their_identity(seed):
     assert audit._violations(row(**many(seed)), ROLES, False, STEP) == ((1, 1), (0, 0))
 
 
-@pytest.mark.parametrize('change, pooled, averaged', [
-    ({'accuracy': 1.2}, 1, 1), ({'auc_roc': -.1}, None, 1), ({'f1': .9}, 2, 1), ({'f1': .1}, 1, 0),
-])
+@pytest.mark.parametrize(
+    'change, pooled, averaged',
+    [
+        ({'accuracy': 1.2}, 1, 1),
+        ({'auc_roc': -0.1}, None, 1),
+        ({'f1': 0.9}, 2, 1),
+        ({'f1': 0.1}, 1, 0),
+    ],
+)
 def test_each_rule_that_a_row_of_two_classes_breaks_is_counted(change, pooled, averaged):
     "Precision .6 and recall .5 give an F1 of .545: .9 is above their mean, .1 is below their harmonic mean."
-    good = {'accuracy': .8, 'auc_roc': .75, 'f1': round(2*.6*.5/1.1, 4), 'precision': .6, 'recall': .5}
+    good = {'accuracy': 0.8, 'auc_roc': 0.75, 'f1': round(2 * 0.6 * 0.5 / 1.1, 4), 'precision': 0.6, 'recall': 0.5}
     held, broken = audit._violations(row(**good | change), ROLES, True, STEP)
     assert broken[1] == averaged and (pooled is None or broken[0] == pooled)
     assert held == ((0, 0) if 'f1' in change else (1, 0))
 
 
 def test_rows_of_many_classes_hold_recall_and_accuracy_equal():
-    good = {'accuracy': .8, 'auc_roc': .9, 'f1': .78, 'precision': .79, 'recall': .8}
+    good = {'accuracy': 0.8, 'auc_roc': 0.9, 'f1': 0.78, 'precision': 0.79, 'recall': 0.8}
     assert audit._violations(row(**good), ROLES, False, STEP) == ((1, 1), (0, 0))
-    assert audit._violations(row(**good | {'recall': .8001}), ROLES, False, STEP) == ((1, 1), (0, 0)), 'to rounding'
-    assert audit._violations(row(**good | {'recall': .8003}), ROLES, False, STEP) == ((0, 0), (1, 1))
-    assert audit._violations(row(**good | {'f1': .85, 'accuracy': 1.1}), ROLES, False, STEP) == ((0, 0), (3, 3))
+    assert audit._violations(row(**good | {'recall': 0.8001}), ROLES, False, STEP) == ((1, 1), (0, 0)), 'to rounding'
+    assert audit._violations(row(**good | {'recall': 0.8003}), ROLES, False, STEP) == ((0, 0), (1, 1))
+    assert audit._violations(row(**good | {'f1': 0.85, 'accuracy': 1.1}), ROLES, False, STEP) == ((0, 0), (3, 3))
 
 
 def test_what_is_missing_breaks_nothing():
     roles = ('accuracy', 'auc_roc')
-    assert audit._violations([.8, .9], roles, True, STEP) == ((0, 0), (0, 0))
-    assert audit._violations([.8, 1.9], roles, True, STEP) == ((0, 0), (1, 1))
-    assert audit._violations([0., 0., 0.], ('f1', 'precision', 'recall'), True, STEP) == ((0, 0), (0, 0)), 'nobody called'
-    assert audit._violations([.5, .5, .5], ('f1', 'precision', 'recall'), True, STEP) == ((1, 0), (0, 0))
-    assert audit._violations([.3, 0., .5], ('f1', 'precision', 'recall'), True, STEP) == ((0, 0), (2, 1))
+    assert audit._violations([0.8, 0.9], roles, True, STEP) == ((0, 0), (0, 0))
+    assert audit._violations([0.8, 1.9], roles, True, STEP) == ((0, 0), (1, 1))
+    assert audit._violations([0.0, 0.0, 0.0], ('f1', 'precision', 'recall'), True, STEP) == ((0, 0), (0, 0)), (
+        'nobody called'
+    )
+    assert audit._violations([0.5, 0.5, 0.5], ('f1', 'precision', 'recall'), True, STEP) == ((1, 0), (0, 0))
+    assert audit._violations([0.3, 0.0, 0.5], ('f1', 'precision', 'recall'), True, STEP) == ((0, 0), (2, 1))
 
 
-@pytest.mark.parametrize('share, recall, fpr', [(.1, .6, .2), (.3, .8, .1), (.5, .5, .4), (.05, .9, .02)])
+@pytest.mark.parametrize('share, recall, fpr', [(0.1, 0.6, 0.2), (0.3, 0.8, 0.1), (0.5, 0.5, 0.4), (0.05, 0.9, 0.02)])
 def test_areas_that_an_operating_point_allows(share, recall, fpr):
     "The curve through (fpr, recall) has at least the area under its two chords, and at most that of the best curve."
-    precision = share*recall/(share*recall + (1 - share)*fpr)
-    accuracy = share*recall + (1 - share)*(1 - fpr)
-    low, high = recall*(1 - fpr), 1 - fpr*(1 - recall)
+    precision = share * recall / (share * recall + (1 - share) * fpr)
+    accuracy = share * recall + (1 - share) * (1 - fpr)
+    low, high = recall * (1 - fpr), 1 - fpr * (1 - recall)
     possible = lambda area: audit._auc_possible(accuracy, area, precision, recall, 1e-6)
-    assert possible((low + high)/2) and possible(low + 1e-4) and possible(high - 1e-4)
-    assert not possible(low - .02) and not possible(high + .02)
+    assert possible((low + high) / 2) and possible(low + 1e-4) and possible(high - 1e-4)
+    assert not possible(low - 0.02) and not possible(high + 0.02)
 
 
 def test_operating_points_that_say_nothing_or_cannot_be():
-    assert audit._auc_possible(np.nan, .1, .5, .5, STEP) and audit._auc_possible(.8, np.nan, .5, .5, STEP)
-    assert audit._auc_possible(.8, .1, 2*STEP, .5, STEP) and audit._auc_possible(.8, .1, .5, 2*STEP, STEP)
-    assert audit._auc_possible(1 - 2*STEP, .1, .5, .5, STEP)
-    assert audit._auc_possible(.5, .3, 1., 1., STEP), 'no share can be worked out'
-    assert not audit._auc_possible(.1, .7, .5, .9, STEP), 'a prevalence of 0.9 with as many false alarms as hits'
-    assert not audit._auc_possible(.05, .6, .9, .2, STEP), 'a prevalence above one'
+    assert audit._auc_possible(np.nan, 0.1, 0.5, 0.5, STEP) and audit._auc_possible(0.8, np.nan, 0.5, 0.5, STEP)
+    assert audit._auc_possible(0.8, 0.1, 2 * STEP, 0.5, STEP) and audit._auc_possible(0.8, 0.1, 0.5, 2 * STEP, STEP)
+    assert audit._auc_possible(1 - 2 * STEP, 0.1, 0.5, 0.5, STEP)
+    assert audit._auc_possible(0.5, 0.3, 1.0, 1.0, STEP), 'no share can be worked out'
+    assert not audit._auc_possible(0.1, 0.7, 0.5, 0.9, STEP), 'a prevalence of 0.9 with as many false alarms as hits'
+    assert not audit._auc_possible(0.05, 0.6, 0.9, 0.2, STEP), 'a prevalence above one'
 
 
 def test_numbers_are_fractions_with_the_size_of_their_last_digit():
@@ -87,55 +96,83 @@ def test_numbers_are_fractions_with_the_size_of_their_last_digit():
     columns, roles = audit._columns(frame)
     assert (columns, roles) == (['AUC', ' F1 '], ['auc_roc', 'f1'])
     values, step = audit._values(frame, columns)
-    assert np.allclose(values, [[.815, .5], [.9025, .07]]) and step == pytest.approx(1e-4)
-    for cells, scale, step in ((['0.5', '0.123'], 1, 1e-3), (['1', '0'], 1, 1), (['50', '60'], 100, .01),
-                               (['1.5', '1.0'], 1, .1), (['1.6', '1.0'], 100, .001), (['0.123456789', '0'], 1, 1e-7), (['81.5234', '7'], 100, 1e-6)):
+    assert np.allclose(values, [[0.815, 0.5], [0.9025, 0.07]]) and step == pytest.approx(1e-4)
+    for cells, scale, step in (
+        (['0.5', '0.123'], 1, 1e-3),
+        (['1', '0'], 1, 1),
+        (['50', '60'], 100, 0.01),
+        (['1.5', '1.0'], 1, 0.1),
+        (['1.6', '1.0'], 100, 0.001),
+        (['0.123456789', '0'], 1, 1e-7),
+        (['81.5234', '7'], 100, 1e-6),
+    ):
         values, found = audit._values(pd.DataFrame({'AUC': cells, 'F1': cells}), ['AUC', 'F1'])
-        assert np.allclose(values[:, 0], np.array(cells, float)/scale) and found == pytest.approx(step)
-    with pytest.raises(ValueError) as error: audit._values(pd.DataFrame({'AUC': ['x', 1]}), ['AUC'])
+        assert np.allclose(values[:, 0], np.array(cells, float) / scale) and found == pytest.approx(step)
+    with pytest.raises(ValueError) as error:
+        audit._values(pd.DataFrame({'AUC': ['x', 1]}), ['AUC'])
     assert str(error.value) == 'the table holds cells that are no numbers'
 
 
 @pytest.mark.parametrize('names', [['a', 'b'], ['AUC'], ['AUC', 'auroc', 'F1'], ['acc', 'accuracy']])
 def test_columns_that_are_none(names):
-    frame = pd.DataFrame([[1]*len(names)], columns=names)
-    with pytest.raises(ValueError) as error: audit_table(frame)
-    assert str(error.value) == ('expected columns named accuracy, AUC, F1, precision, recall, each once; found '
-                                + ', '.join(names))
+    frame = pd.DataFrame([[1] * len(names)], columns=names)
+    with pytest.raises(ValueError) as error:
+        audit_table(frame)
+    assert str(error.value) == (
+        'expected columns named accuracy, AUC, F1, precision, recall, each once; found ' + ', '.join(names)
+    )
 
 
-@pytest.mark.parametrize('name, role', [('Acc', 'accuracy'), ('AUROC', 'auc_roc'), ('roc-auc', 'auc_roc'), ('PPV', 'precision'),
-                                        ('Sensitivity', 'recall'), ('F1-score', 'f1'), ('f1 score', 'f1')])
+@pytest.mark.parametrize(
+    'name, role',
+    [
+        ('Acc', 'accuracy'),
+        ('AUROC', 'auc_roc'),
+        ('roc-auc', 'auc_roc'),
+        ('PPV', 'precision'),
+        ('Sensitivity', 'recall'),
+        ('F1-score', 'f1'),
+        ('f1 score', 'f1'),
+    ],
+)
 def test_columns_by_other_names(name, role):
     assert audit._columns(pd.DataFrame(columns=[name, 'accuracy' if role != 'accuracy' else 'auc']))[1][0] == role
 
 
 def test_which_rows_are_of_two_classes():
-    values = np.array([[.8, .7, .6, .5, .4], [.8, .7, .6, .5, .8]])
-    for names, wanted in ((['B', 'L'], [True, False]), (['bowel', 'liver'], [True, False]), (['E', 'k'], [True, False]),
-                          (['extravasation ', 'SPLEEN'], [True, False]), (['x', 'y'], [True, False])):
+    values = np.array([[0.8, 0.7, 0.6, 0.5, 0.4], [0.8, 0.7, 0.6, 0.5, 0.8]])
+    for names, wanted in (
+        (['B', 'L'], [True, False]),
+        (['bowel', 'liver'], [True, False]),
+        (['E', 'k'], [True, False]),
+        (['extravasation ', 'SPLEEN'], [True, False]),
+        (['x', 'y'], [True, False]),
+    ):
         assert audit._is_binary(pd.DataFrame({'target': names}), values, STEP) == wanted
     assert audit._is_binary(pd.DataFrame(index=range(2)), values, STEP) == [True, False]
-    near = np.array([[.8, .7, .6, .5, .80015], [.8, .7, .6, .5, .8002]])
+    near = np.array([[0.8, 0.7, 0.6, 0.5, 0.80015], [0.8, 0.7, 0.6, 0.5, 0.8002]])
     assert audit._is_binary(pd.DataFrame(index=range(2)), near, STEP) == [False, True]
 
 
 def test_evidence_is_the_better_of_pooled_and_averaged():
     values = np.array([row(**binary(k)) for k in range(3)] + [row(**many(k)) for k in range(2)])
-    kinds = [True]*3 + [False]*2
+    kinds = [True] * 3 + [False] * 2
     score, broken = audit._evidence(values, ROLES, kinds, STEP)
-    assert score == pytest.approx(5*6) and broken.tolist() == [0]*5
+    assert score == pytest.approx(5 * 6) and broken.tolist() == [0] * 5
     values[0, 0] = 1.5
     score, broken = audit._evidence(values, ROLES, kinds, STEP)
-    assert score == pytest.approx(4*6) and broken.tolist() == [1, 0, 0, 0, 0]
-    values[:3, 2] = .01
+    assert score == pytest.approx(4 * 6) and broken.tolist() == [1, 0, 0, 0, 0]
+    values[:3, 2] = 0.01
     score, broken = audit._evidence(values, ROLES, kinds, STEP)
-    assert score == pytest.approx(2*6 - 6 - 2) and broken.tolist() == [1, 0, 0, 0, 0], 'averaged: F1 below is possible'
+    assert score == pytest.approx(2 * 6 - 6 - 2) and broken.tolist() == [1, 0, 0, 0, 0], (
+        'averaged: F1 below is possible'
+    )
 
 
 def table(order=ROLES, seeds=range(3)):
     lines = [{'target': 'B', 'split': 'valid'} | binary(k) for k in seeds] + [
-        {'target': 'L', 'split': 'valid'} | many(k) for k in seeds]
+        {'target': 'L', 'split': 'valid'} | many(k) for k in seeds
+    ]
     frame = pd.DataFrame(lines)
     return frame.rename(columns=dict(zip(ROLES, order)))
 
@@ -145,7 +182,10 @@ def test_a_sound_table():
     assert found.sound and found.columns == found.printed == list(ROLES) and found.evidence == 0 and not found.ties
     assert found.margin > 9 and (found.rows[['broken_as_printed', 'broken_as_found']] == 0).all(axis=None)
     assert list(found.rows.columns) == ['target', 'split', 'broken_as_printed', 'broken_as_found']
-    assert str(found).splitlines()[0] == 'The header is consistent with its rows (accuracy, auc_roc, f1, precision, recall).'
+    assert (
+        str(found).splitlines()[0]
+        == 'The header is consistent with its rows (accuracy, auc_roc, f1, precision, recall).'
+    )
 
 
 @pytest.mark.parametrize('a, b', [(0, 1), (0, 2), (1, 2), (2, 3), (2, 4), (1, 4)])
@@ -154,21 +194,29 @@ def test_two_columns_that_changed_places(a, b):
     order[a], order[b] = order[b], order[a]
     found = audit_table(table(order))
     assert not found.sound and found.printed == order and found.columns == list(ROLES)
-    home, _ = audit._evidence(*(lambda v, s: (v, order, [True]*3 + [False]*3, s))(*audit._values(table(order), order)))
-    best, _ = audit._evidence(*(lambda v, s: (v, list(ROLES), [True]*3 + [False]*3, s))(*audit._values(table(order), order)))
+    home, _ = audit._evidence(
+        *(lambda v, s: (v, order, [True] * 3 + [False] * 3, s))(*audit._values(table(order), order))
+    )
+    best, _ = audit._evidence(
+        *(lambda v, s: (v, list(ROLES), [True] * 3 + [False] * 3, s))(*audit._values(table(order), order))
+    )
     assert found.evidence == pytest.approx(best - home) and found.margin > 0
     said = str(found)
     broken = int((found.rows['broken_as_printed'] > 0).sum())
-    assert said.splitlines()[0] == f"The header is wrong. Printed: {', '.join(order)}. The rows say: {', '.join(ROLES)}."
-    assert said.splitlines()[1] == (f'{broken} of 6 rows contradict the printed header, 0 the found one; evidence '
-                                    f'{found.evidence:.0f} nats, {found.margin:.0f} ahead of the next order.')
+    assert (
+        said.splitlines()[0] == f"The header is wrong. Printed: {', '.join(order)}. The rows say: {', '.join(ROLES)}."
+    )
+    assert said.splitlines()[1] == (
+        f'{broken} of 6 rows contradict the printed header, 0 the found one; evidence '
+        f'{found.evidence:.0f} nats, {found.margin:.0f} ahead of the next order.'
+    )
 
 
 def test_what_the_rows_cannot_tell_apart_is_named_and_the_printed_order_has_the_doubt():
-    frame = pd.DataFrame([{'target': 'B', 'f1': .5, 'precision': .5, 'recall': .5}]*3)
+    frame = pd.DataFrame([{'target': 'B', 'f1': 0.5, 'precision': 0.5, 'recall': 0.5}] * 3)
     found = audit_table(frame)
     assert found.sound and found.ties == [] or found.columns == ['f1', 'precision', 'recall']
-    two = audit_table(pd.DataFrame({'accuracy': [.8, .7], 'auc': [.9, .8]}))
+    two = audit_table(pd.DataFrame({'accuracy': [0.8, 0.7], 'auc': [0.9, 0.8]}))
     assert two.sound and two.ties == [['auc_roc', 'accuracy']] and two.margin == pytest.approx(3)
     assert list(two.rows.columns) == ['broken_as_printed', 'broken_as_found']
 
@@ -179,35 +227,49 @@ def flags(rows, prevalence=None):
 
 
 def test_suspicions_in_words():
-    assert flags([{'target': 'B', 'split': 'valid', 'accuracy': .7, 'auc_roc': .8}]) == []
-    assert flags([{'accuracy': 1.1, 'auc_roc': .8}]) == ['a metric lies outside 0 … 1'] == flags([{'accuracy': -.1, 'auc_roc': .5}])
-    assert flags([{'accuracy': 1.00005, 'auc_roc': .8}]) == []
-    assert flags([{'target': 'x', 'split': 'Valid', 'accuracy': .7, 'auc_roc': .97}]) == [
-        'x valid: an AUC of 97.0% on held-out data; look for the same patient on both sides']
-    assert flags([{'target': 'x', 'split': 'train', 'accuracy': .7, 'auc_roc': .99}]) == []
-    assert flags([{'target': 'x', 'split': 'validation', 'accuracy': .7}]) == []
-    assert flags([{'target': 'x', 'split': 'test', 'accuracy': .75}], {'x': .76}) == [
-        'x test: accuracy 75.0% is what calling everyone healthy gives (76.0%)']
-    assert flags([{'target': 'x', 'split': 'test', 'accuracy': .74}], {'x': .76}) == []
+    assert flags([{'target': 'B', 'split': 'valid', 'accuracy': 0.7, 'auc_roc': 0.8}]) == []
+    assert (
+        flags([{'accuracy': 1.1, 'auc_roc': 0.8}])
+        == ['a metric lies outside 0 … 1']
+        == flags([{'accuracy': -0.1, 'auc_roc': 0.5}])
+    )
+    assert flags([{'accuracy': 1.00005, 'auc_roc': 0.8}]) == []
+    assert flags([{'target': 'x', 'split': 'Valid', 'accuracy': 0.7, 'auc_roc': 0.97}]) == [
+        'x valid: an AUC of 97.0% on held-out data; look for the same patient on both sides'
+    ]
+    assert flags([{'target': 'x', 'split': 'train', 'accuracy': 0.7, 'auc_roc': 0.99}]) == []
+    assert flags([{'target': 'x', 'split': 'validation', 'accuracy': 0.7}]) == []
+    assert flags([{'target': 'x', 'split': 'test', 'accuracy': 0.75}], {'x': 0.76}) == [
+        'x test: accuracy 75.0% is what calling everyone healthy gives (76.0%)'
+    ]
+    assert flags([{'target': 'x', 'split': 'test', 'accuracy': 0.74}], {'x': 0.76}) == []
     from ctlab.core.anatomy import LETTERS, PREVALENCE
+
     for name in ('bowel', 'spleen'):
         for called in (name, LETTERS[name]):
             assert len(flags([{'target': called, 'split': 'train', 'accuracy': PREVALENCE[name][0]}])) == 1
-    pair = lambda **better: [{'target': 'x', 'split': 'train', 'accuracy': .7, 'auc_roc': .7, 'f1': .7},
-                             {'target': 'x', 'split': 'valid', 'accuracy': .7, 'auc_roc': .7, 'f1': .7} | better]
-    assert flags(pair(accuracy=.73, f1=.9)) == ['x: validation beats training by more than 2 points in accuracy, f1']
-    assert flags(pair(accuracy=.9)) == [] and flags(pair(accuracy=.715, f1=.715)) == []
-    assert flags(pair(accuracy=.73, f1=.9)*2) == [], 'which belongs to which cannot be known'
+    pair = lambda **better: [
+        {'target': 'x', 'split': 'train', 'accuracy': 0.7, 'auc_roc': 0.7, 'f1': 0.7},
+        {'target': 'x', 'split': 'valid', 'accuracy': 0.7, 'auc_roc': 0.7, 'f1': 0.7} | better,
+    ]
+    assert flags(pair(accuracy=0.73, f1=0.9)) == [
+        'x: validation beats training by more than 2 points in accuracy, f1'
+    ]
+    assert flags(pair(accuracy=0.9)) == [] and flags(pair(accuracy=0.715, f1=0.715)) == []
+    assert flags(pair(accuracy=0.73, f1=0.9) * 2) == [], 'which belongs to which cannot be known'
 
 
 def test_tables_from_files(tmp_path):
-    with pytest.raises(FileNotFoundError) as error: read_table(tmp_path/'a.csv')
-    assert str(error.value) == (f"{tmp_path/'a.csv'}: no such file; expected a CSV with columns such as target, split, accuracy, "
-                                'AUC, F1, precision, recall')
+    with pytest.raises(FileNotFoundError) as error:
+        read_table(tmp_path / 'a.csv')
+    assert str(error.value) == (
+        f"{tmp_path / 'a.csv'}: no such file; expected a CSV with columns such as target, split, accuracy, "
+        'AUC, F1, precision, recall'
+    )
     order = ['recall', 'auc_roc', 'f1', 'precision', 'accuracy']
-    (100*table(order).set_index(['target', 'split'])).round(2).reset_index().to_csv(tmp_path/'a.csv', index=False)
-    read = read_table(str(tmp_path/'a.csv'))
-    assert read['target'].tolist() == ['B']*3 + ['L']*3 and read['f1'].map(type).eq(str).all()
+    (100 * table(order).set_index(['target', 'split'])).round(2).reset_index().to_csv(tmp_path / 'a.csv', index=False)
+    read = read_table(str(tmp_path / 'a.csv'))
+    assert read['target'].tolist() == ['B'] * 3 + ['L'] * 3 and read['f1'].map(type).eq(str).all()
     true = corrected(read)
     assert list(true.columns) == ['target', 'split', *ROLES]
     wanted = table()
@@ -218,5 +280,5 @@ def test_tables_from_files(tmp_path):
 
 
 def test_a_report_with_flags_lists_them():
-    made = AuditReport(['accuracy', 'f1'], ['accuracy', 'f1'], 0., 1., pd.DataFrame(), ['one', 'two'])
+    made = AuditReport(['accuracy', 'f1'], ['accuracy', 'f1'], 0.0, 1.0, pd.DataFrame(), ['one', 'two'])
     assert str(made) == 'The header is consistent with its rows (accuracy, f1).\n- one\n- two' and made.ties == []

@@ -175,7 +175,8 @@ def test_a_tilted_head_part_by_part_beside_simpleitk_and_dcm2niix(tmp_path):
         both[:, :12] = both[:, -12:] = False  # where air moves in
         assert both.mean() > .7 and np.abs(theirs - part.array)[both].max() <= 1, 'rounded, else the same'
         if not shutil.which('dcm2niix'): continue
-        subprocess.run(['dcm2niix', '-o', tmp_path, '-f', f'out{k}', '-z', 'n', folder], check=True, capture_output=True)
+        command = ['dcm2niix', '-o', tmp_path, '-f', f'out{k}', '-z', 'n', folder]
+        subprocess.run(command, check=True, capture_output=True)
         upright = ctlab.read(tmp_path/f'out{k}_Tilt_1.nii')
         there = resample(upright, like=part, antialias=False, outside=-5000).array
         both = there > -4000

@@ -1,4 +1,5 @@
 "The README's own commands in a checkout of one's own: they work, and `git status` is clean after each."
+
 import re, shutil, signal, subprocess, sys
 from pathlib import Path
 import pytest
@@ -13,7 +14,7 @@ ELSEWHERE = {
 
 def commands():
     "Every command of the README's blocks, without its remark."
-    blocks = re.findall(r'```bash\n(.*?)```', (ROOT/'README.md').read_text(), re.S)
+    blocks = re.findall(r'```bash\n(.*?)```', (ROOT / 'README.md').read_text(), re.S)
     lines = [line.partition('#')[0].strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line.startswith(('ctlab ', 'papermill '))]
 
@@ -21,44 +22,59 @@ def commands():
 @pytest.fixture(scope='module')
 def checkout(tmp_path_factory, tiny):
     "What git tracks, as somebody's new repository, with the phantoms that were drawn already."
-    root = tmp_path_factory.mktemp('stranger')/'ct lab'
-    listed = subprocess.run(['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], cwd=ROOT, text=True,
-                            capture_output=True, check=True).stdout
+    root = tmp_path_factory.mktemp('stranger') / 'ct lab'
+    listed = subprocess.run(
+        ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=True,
+    ).stdout
     for name in filter(None, listed.split('\0')):
-        if not (ROOT/name).is_file(): continue
-        (root/name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT/name, root/name)
+        if not (ROOT / name).is_file():
+            continue
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
     git = ('git', '-c', 'user.name=a', '-c', 'user.email=a@b', '-c', 'init.defaultBranch=main')
     for command in (('init', '-q'), ('add', '-A'), ('commit', '-q', '-m', 'as it is')):
         subprocess.run([*git, *command], cwd=root, check=True, capture_output=True)
-    shutil.copytree(tiny, root/'data'/'phantom'/'tiny')
+    shutil.copytree(tiny, root / 'data' / 'phantom' / 'tiny')
     return root
 
 
 def status(checkout):
-    return subprocess.run(['git', 'status', '--porcelain', '--untracked-files=all'], cwd=checkout, capture_output=True,
-                          text=True, check=True).stdout
+    return subprocess.run(
+        ['git', 'status', '--porcelain', '--untracked-files=all'],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
 
 
 def test_every_command_leaves_nothing_behind(ctlab, checkout, tmp_path):
     import ctlab as lab
     from ctlab.cohort.layout import list_series
-    series = list_series(checkout/'data'/'phantom'/'tiny')['folder'][0]
-    lab.write(lab.read(series), checkout/'scan.nii.gz')
-    (checkout/'.git'/'info'/'exclude').write_text('/scan.nii.gz\n')  # what the reader brings along
-    shutil.copytree(series, tmp_path/'export'/'disc')
-    own = {'/path/to/series': series, '/path/to/export': tmp_path/'export', '/data/ours': tmp_path/'ours'}
+
+    series = list_series(checkout / 'data' / 'phantom' / 'tiny')['folder'][0]
+    lab.write(lab.read(series), checkout / 'scan.nii.gz')
+    (checkout / '.git' / 'info' / 'exclude').write_text('/scan.nii.gz\n')  # what the reader brings along
+    shutil.copytree(series, tmp_path / 'export' / 'disc')
+    own = {'/path/to/series': series, '/path/to/export': tmp_path / 'export', '/data/ours': tmp_path / 'ours'}
     done, fails = [], {'audit': 1, 'doctor': None}  # approach 1's table is wrong, as the audit says
     for line in commands():
         words = [str(own.get(w, w)) for w in line.split()]
-        if line in ELSEWHERE or words[1] in ('app', 'node') or words[0] == 'papermill': continue
+        if line in ELSEWHERE or words[1] in ('app', 'node') or words[0] == 'papermill':
+            continue
         ended = ctlab(*words[1:], cwd=checkout)
         wanted = fails.get(words[1], 0)
         assert wanted is None or ended.returncode == wanted, (line, ended.stdout, ended.stderr)
         assert status(checkout) == '', line
         done.append(words[1])
-    assert {'doctor', 'run', 'report', 'clean', 'view', 'segment', 'arrange', 'audit', 'verify', 'predict'} <= set(done)
-    assert set(ELSEWHERE) <= set(commands()) and (checkout/'predictions'/'predictions.html').exists()
+    assert {'doctor', 'run', 'report', 'clean', 'view', 'segment', 'arrange', 'audit', 'verify', 'predict'} <= set(
+        done
+    )
+    assert set(ELSEWHERE) <= set(commands()) and (checkout / 'predictions' / 'predictions.html').exists()
 
 
 @pytest.mark.parametrize('line', [c for c in commands() if c.split()[1] in ('app', 'node')])
@@ -67,7 +83,8 @@ def test_what_listens_leaves_nothing_behind(checkout, line):
     more = ['--port', str(port)] + (['--no-browser'] if ' app' in line else [])
     command = [str(Path(sys.executable).with_name('ctlab')), *line.split()[1:], *more]
     process = subprocess.Popen(command, cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    try: wait_for(port, 120)
+    try:
+        wait_for(port, 120)
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
@@ -77,6 +94,7 @@ def test_what_listens_leaves_nothing_behind(checkout, line):
 def test_papermill_leaves_nothing_behind(checkout):
     line = next(c for c in commands() if c.startswith('papermill '))
     words = line.split()
-    ended = subprocess.run([str(Path(sys.executable).with_name('papermill')), *words[1:]], cwd=checkout,
-                           capture_output=True, text=True)
+    ended = subprocess.run(
+        [str(Path(sys.executable).with_name('papermill')), *words[1:]], cwd=checkout, capture_output=True, text=True
+    )
     assert ended.returncode == 0 and status(checkout) == '', ended.stderr[-2000:]

@@ -404,9 +404,9 @@ def on_slices(
         across, down = np.reshape(head.orientation, (2, 3))
         dy, dx = head.pixel_spacing or (1., 1.)
         start, below, beside = to_index(mask, head.position + np.array([0*down, down*dy, across*dx]))
-        below, beside = ((v - start).round(6) + 0. for v in (below, beside))  # index steps from row to row, column to column
-        at = [np.round(start[a] + (rows*below[a] if below[a] else 0) + (columns*beside[a] if beside[a] else 0)).astype(int)
-              for a in range(3)]
+        below, beside = ((v - start).round(6) + 0. for v in (below, beside))  # index steps to the next row and column
+        steps = [(rows*b if b else 0) + (columns*c if c else 0) for b, c in zip(below, beside)]
+        at = [np.round(s + step).astype(int) for s, step in zip(start, steps)]
         inside = [(i >= 0) & (i < n) for i, n in zip(at, mask.shape)]
         here = inside[0] & inside[1] & inside[2]
         if here.mean() < .5:

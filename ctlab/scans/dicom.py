@@ -733,8 +733,8 @@ def choose_series(
     if len(groups) > 1 and len(groups[1]) > max(2, .1*len(groups[0])):
         listing = '; '.join(f'{g[0].series_uid} ({len(g)} slices, {g[0].modality})' for g in groups[:6])
         raise DicomError(
-            f"{os.path.dirname(headers[0].path)}: several series; choose one with series_uid='…' (commands: --series …) "
-            f'from {listing}'
+            f"{os.path.dirname(headers[0].path)}: several series; choose one with series_uid='…' "
+            f'(commands: --series …) from {listing}'
         )
     strangers = sum(map(len, groups[1:]))
     return groups[0], scouts + ([f'{strangers} slices of another series left out'] if strangers else [])

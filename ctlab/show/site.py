@@ -376,8 +376,9 @@ def _stage(root, source):
     sections = chapters(root)
     every = {}
     for name in ['index', *sum(sections.values(), [])]:
-        page = clean_page(json.loads((root/'nbs'/f'{name}.ipynb').read_text()), fold=name != 'index' and '/' not in name)
-        if '/' not in name and name != 'index':
+        study = '/' not in name and name != 'index'
+        page = clean_page(json.loads((root/'nbs'/f'{name}.ipynb').read_text()), fold=study)
+        if study:
             every[name] = _stage_runs(root, source, name)
             page = with_runs(page, every[name])
         target = source/f'{name}.ipynb'
@@ -425,10 +426,11 @@ def runs_page(
 ) -> str:  # Markdown
     "What just ran: every chapter with its time, every study with its numbers beside the reference."
     lines = ['# What just ran', '']
-    if not any(runs.values()): return '\n'.join([*lines, 'Nothing yet: `make demo` runs every study at preset tiny.', ''])
+    if not any(runs.values()):
+        return '\n'.join([*lines, 'Nothing yet: `make demo` runs every study at preset tiny.', ''])
     lines += [
-        'At preset `tiny` every study runs from raw files to its tables in seconds to minutes, on a handful of phantoms '
-        'and for an epoch or two. What a number of such a run **can** say: that each step works on this machine, and, '
+        'At preset `tiny` every study runs from raw files to its tables in seconds to minutes, on a handful of '
+        'phantoms and for an epoch or two. What a number of such a run **can** say: that each step works on this machine, and, '
         'since seeds are fixed, that the same command gives the same number again. What it **cannot** say: how good an '
         'approach is. A network that has seen twelve phantoms for one epoch answers like chance or finds nothing at '
         'all (a Dice near 0, an AUC near 0.5), and its interval is as wide as that suggests. For that read the '
@@ -458,7 +460,8 @@ def _numbers_of_runs(root):
         known = _reference(root, folder.parent.name, measure)
         yield (folder.parent.name, f"{folder.name}, {table['fold'].nunique()}",
                ('Dice: ' if measure == 'dice' else 'AUC: ') + ', '.join(t.replace('_', ' ') for t in means.index),
-               ' · '.join(f'{v:.2f}' for v in means), ' · '.join(known.get(t, known.get(LETTERS.get(t), '–')) for t in means.index) if known else 'none')
+               ' · '.join(f'{v:.2f}' for v in means),
+               ' · '.join(known.get(t, known.get(LETTERS.get(t), '–')) for t in means.index) if known else 'none')
 
 def _reference(root, study, measure):
     "target, or its letter -> what the study's reference table has, to two digits."

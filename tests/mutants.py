@@ -10,14 +10,14 @@ TESTS = {
     'scans.volume': ['nbs/lib/scans/00_volume.ipynb', 'tests/test_volume.py'],
     'scans.nifti': ['nbs/lib/scans/01_nifti.ipynb', 'tests/test_nifti.py'],
     'scans.dicom': ['nbs/01_dicom.ipynb', 'tests/test_dicom.py'],
-    'scans.deidentify': ['nbs/lib/scans/05_deidentify.ipynb'],
+    'scans.deidentify': ['nbs/lib/scans/05_deidentify.ipynb', 'tests/test_deidentify.py'],
     'cohort.labels': ['nbs/lib/cohort/00_labels.ipynb', 'tests/test_labels.py'],
-    'cohort.cleaning': ['nbs/02_cleaning.ipynb'],
+    'cohort.cleaning': ['nbs/02_cleaning.ipynb', 'tests/test_cleaning.py'],
     'judge.metrics': ['nbs/lib/judge/00_metrics.ipynb', 'tests/test_metrics.py'],
     'judge.audit': ['nbs/lib/judge/01_audit.ipynb', 'tests/test_audit.py'],
     'judge.comparison': ['nbs/lib/judge/02_comparison.ipynb', 'tests/test_comparison.py'],
-    'show.proof': ['nbs/lib/show/04_proof.ipynb'],
-    'network.store': ['nbs/lib/network/00_store.ipynb'],
+    'show.proof': ['nbs/lib/show/04_proof.ipynb', 'tests/test_proof.py'],
+    'network.store': ['nbs/lib/network/00_store.ipynb', 'tests/test_store.py'],
 }  # module -> the chapters and tests that are to notice
 WORDS = (r'^\s+"[^"]*"$', r'^\s*log\.')  # docstrings and log lines are left alone
 CAUGHT = {

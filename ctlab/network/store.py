@@ -440,8 +440,7 @@ def _whose(found):
 
 def _vr(keyword):
     from pydicom.datadict import dictionary_VR
-    try: return dictionary_VR(keyword)
-    except KeyError: return 'LO'
+    return dictionary_VR(keyword)
 
 def _packed(found, level): return json.dumps({k: found[k] for k in LEVELS[level] if k in found}, ensure_ascii=False)
 

@@ -430,11 +430,11 @@ def runs_page(
         return '\n'.join([*lines, 'Nothing yet: `make demo` runs every study at preset tiny.', ''])
     lines += [
         'At preset `tiny` every study runs from raw files to its tables in seconds to minutes, on a handful of '
-        'phantoms and for an epoch or two. What a number of such a run **can** say: that each step works on this machine, and, '
-        'since seeds are fixed, that the same command gives the same number again. What it **cannot** say: how good an '
-        'approach is. A network that has seen twelve phantoms for one epoch answers like chance or finds nothing at '
-        'all (a Dice near 0, an AUC near 0.5), and its interval is as wide as that suggests. For that read the '
-        'reference beside it: preset `demo`, all folds, by the command that stands under its table in '
+        'phantoms and for an epoch or two. What a number of such a run **can** say: that each step works on this '
+        'machine, and, since seeds are fixed, that the same command gives the same number again. What it **cannot** '
+        'say: how good an approach is. A network that has seen twelve phantoms for one epoch answers like chance or '
+        'finds nothing at all (a Dice near 0, an AUC near 0.5), and its interval is as wide as that suggests. For '
+        'that read the reference beside it: preset `demo`, all folds, by the command that stands under its table in '
         '[the results](../15_results.ipynb).', '', '## Numbers, beside the references', '',
         '| run | preset, folds | measure, on held-out scans | this run | reference |', '|---|---|---|---|---|']
     lines += [f"| {' | '.join(row)} |" for row in _numbers_of_runs(root)]

@@ -1,0 +1,481 @@
+"The store of objects: what is kept, refused, found and mended, to the word; each with objects of a few bytes."
+
+import errno
+import hashlib
+import io
+import json
+import os
+import sqlite3
+import threading
+import time
+from pathlib import Path
+import pydicom
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from ctlab.network import store as module
+from ctlab.network.store import COUNTS, LEVELS, NoUid, Refused, Store, described, matches
+from ctlab.scans.deidentify import Pseudonyms
+
+CT, SR = '1.2.840.10008.5.1.4.1.1.2', '1.2.840.10008.5.1.4.1.1.88.34'
+PLAIN = '1.2.840.10008.1.2.1'
+
+
+def item(
+    patient='Jane', study='1.1', series='1.1.1', uid='1.1.1.1', sop=CT, syntax=PLAIN, pixels=b'\1\0\2\0', **more
+):
+    "A DICOM file of one by two pixels."
+    ds = Dataset()
+    ds.preamble = b'\0'*128
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID, ds.file_meta.MediaStorageSOPClassUID = syntax, sop
+    ds.file_meta.MediaStorageSOPInstanceUID = uid
+    ds.SOPClassUID, ds.PatientID, ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID = (
+        sop,
+        patient,
+        study,
+        series,
+        uid,
+    )
+    ds.Modality, ds.InstanceNumber, ds.PatientName = 'CT' if sop == CT else 'SR', uid.split('.')[-1], f'{patient}^Doe'
+    ds.StudyDate = '20261128'
+    if pixels:
+        ds.Rows, ds.Columns, ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 1, 2, 16, 16, 15, 0
+        ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PixelData = 1, 'MONOCHROME2', pixels
+        ds['PixelData'].VR = 'OW'
+    for name, value in more.items():
+        setattr(ds, name, value)
+    ds.save_as(raw := io.BytesIO())
+    return raw.getvalue()
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = Store(tmp_path / 'store', free=0)
+    yield made
+    made.close()
+
+
+def refused(work, words, status):
+    with pytest.raises(Refused) as error:
+        work()
+    assert str(error.value) == words and error.value.status == status
+    return error.value
+
+
+def test_what_the_index_knows_of_an_object():
+    found, syntax = described(
+        item(InstanceNumber='7', PatientBirthDate='19700101', SliceThickness='2.5', PatientSex=' F ')
+    )
+    assert syntax == PLAIN and found == {
+        'PatientID': 'Jane',
+        'PatientName': 'Jane^Doe',
+        'PatientBirthDate': '19700101',
+        'PatientSex': 'F',
+        'StudyInstanceUID': '1.1',
+        'StudyDate': '20261128',
+        'SeriesInstanceUID': '1.1.1',
+        'Modality': 'CT',
+        'SliceThickness': '2.5',
+        'SOPInstanceUID': '1.1.1.1',
+        'SOPClassUID': CT,
+        'InstanceNumber': '7',
+        'Rows': '1',
+        'Columns': '2',
+        'BitsAllocated': '16',
+    }
+    assert module._text(['a', 'b']) == module._text(('a', 'b')) == 'a\\b' and module._text(' x\0 ') == 'x'
+    assert module._text('y' * 2000) == 'y' * 1024 and module._text(7) == '7'
+    assert 'NumberOfFrames' not in found and described(item(PatientID=''))[0].get('PatientID') is None
+    many = pydicom.dcmread(io.BytesIO(item()))
+    many.StudyDescription, many.PatientName = 'a\\b', 'Jäne'
+    many.SpecificCharacterSet = 'ISO_IR 192'
+    many.save_as(raw := io.BytesIO())
+    assert described(raw.getvalue())[0]['PatientName'] == 'Jäne'
+
+
+@pytest.mark.parametrize('key', ['SOPInstanceUID', 'SOPClassUID', 'SeriesInstanceUID', 'StudyInstanceUID'])
+@pytest.mark.parametrize('value', ['', '../../etc', '1..2', '1.2.', 'x', '1.' * 31 + '100'])
+def test_an_object_has_an_identity(key, value):
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        ds = pydicom.dcmread(io.BytesIO(item()))
+        ds.add_new(key, 'UI', value)
+        if key == 'SOPClassUID':
+            ds.file_meta.MediaStorageSOPClassUID = value or '1'
+        if key == 'SOPClassUID' and not value:
+            del ds.file_meta.MediaStorageSOPClassUID
+        ds.save_as(raw := io.BytesIO(), enforce_file_format=False)
+        error = refused(lambda: described(raw.getvalue()), f'{key} {value[:70]!r} is no UID', 0xA900)
+    assert isinstance(error, NoUid)
+
+
+def test_a_long_uid_is_one():
+    assert described(item(uid='1.' + '2' * 62))[0]['SOPInstanceUID'] == '1.' + '2' * 62
+    refused(lambda: described(b'nothing'), 'not readable as DICOM (InvalidDicomError)', 0xC000)
+    assert Refused('x').status == 0xC000
+
+
+@pytest.mark.parametrize(
+    'value, wanted, vr, yes',
+    [
+        ('a', '', 'LO', True),
+        ('', '*', 'LO', True),
+        ('1.2', '1.2', 'UI', True),
+        ('1.2', '1.3\\1.2', 'UI', True),
+        ('1.2.3', '1.2', 'UI', False),
+        ('1.2', '1.*', 'UI', False),
+        ('20260101', '20260101-20260201', 'DA', True),
+        ('20251231', '20260101-', 'DA', False),
+        ('20260101', '20260101-', 'DA', True),
+        ('20260202', '-20260201', 'DA', False),
+        ('20260201', '-20260201', 'DA', True),
+        ('', '-20260201', 'DA', False),
+        ('101112.5', '1011-1012', 'TM', True),
+        ('101312', '1011-1012', 'TM', False),
+        ('101112', '1011', 'TM', True),
+        ('111112', '1011', 'TM', False),
+        ('20260101101112', '20260101-20260102', 'DT', True),
+        ('a-b', 'a-b', 'LO', True),
+        ('Doe^Jane', 'DOE^JANE', 'PN', True),
+        ('Doe^Jane', 'doe*', 'PN', True),
+        ('Doe^Jane', 'do?^*', 'PN', True),
+        ('Doe', 'doe', 'LO', False),
+        ('Doe', 'D?e', 'LO', True),
+        ('Doe', 'd*', 'LO', False),
+        ('CT\\SR', 'SR', 'CS', True),
+        ('CT\\SR', 'S*', 'CS', True),
+        ('CT\\SR', 'MR', 'CS', False),
+        ('a+b', 'a+*', 'LO', True),
+        ('aab', 'a+*', 'LO', False),
+        ('Doe^Jane^M', 'doe', 'PN', False),
+        ('abc', '?', 'LO', False),
+    ],
+)
+def test_queries_match_by_the_standard(value, wanted, vr, yes):
+    assert matches(value, wanted, vr) == yes
+
+
+def test_objects_lie_as_in_a_cohort_and_are_counted(store):
+    first = store.add(item(), 'A@b')
+    assert first == module.Kept('1.1.1.1', '1.1.1', '1.1', store.folder / 'train_images' / '1' / '1' / '1.dcm', True)
+    assert first.path.read_bytes() == item() and not list(store.incoming.iterdir())
+    store.add(item(uid='1.1.1.2'))
+    store.add(item(series='1.1.2', uid='1.1.2.1', sop=SR, pixels=b''))
+    store.add(item('Joan', '1.2', '1.2.1', '1.2.1.1', sop='1.2.840.10008.5.1.4.1.1.4'))
+    store.add(item('Joan', '1.3', '1.3.1', '1.3.1.1', sop=f'{CT}.1'))
+    assert [p.relative_to(store.folder).as_posix() for p in store.paths()] == [
+        'train_images/1/1/1.dcm',
+        'train_images/1/1/2.dcm',
+        'objects/1/2/1.dcm',
+        'train_images/2/3/1.dcm',
+        'train_images/2/4/1.dcm',
+    ]
+    total = store.totals()
+    assert total == {
+        'patient': 2,
+        'study': 3,
+        'series': 4,
+        'instance': 5,
+        'refused': 0,
+        'bytes': sum(p.stat().st_size for p in store.paths()),
+    }
+    assert store.folder_of('1.1.2') == store.folder / 'objects' / '1' / '2'
+    with pytest.raises(KeyError) as error:
+        store.folder_of('9')
+    assert error.value.args[0] == f'9: no such series in {store.folder}'
+    row = store.db.execute('SELECT * FROM instance WHERE uid = ?', ('1.1.1.1',)).fetchone()
+    assert row[:6] == ('1.1.1.1', 1, 'train_images/1/1/1.dcm', PLAIN, len(item()), hashlib.sha256(item()).hexdigest())
+    assert json.loads(row[6])['InstanceNumber'] == '1' and 'PatientName' not in row[6]
+
+
+def test_nobody_s_studies_are_not_one_person_s(store):
+    a, b = store.add(item('', '1.1')), store.add(item('', '1.2', '1.2.1', '1.2.1.1'))
+    assert (a.path.parts[-3], b.path.parts[-3]) == ('1', '2')
+    assert [r for (r,) in store.db.execute('SELECT patient_id FROM patient')] == ['study 1.1', 'study 1.2']
+
+
+def test_twice_is_once_and_another_content_is_refused(store):
+    first = store.add(item())
+    again = store.add(item())
+    assert not again.new and again.path == first.path and (again.series_uid, again.study_uid) == ('1.1.1', '1.1')
+    for change in ({'PatientSex': 'F'}, {'pixels': b'\1\0\3\0'}, {'pixels': b''}):
+        refused(lambda: store.add(item(**change), 'PEER@host'), '1.1.1.1 is here already, with other content', 0x0111)
+    assert store.totals()['instance'] == 1 and len(list(store.folder.rglob('*.dcm'))) == 1
+    at, peer, sha, words = store.db.execute('SELECT * FROM refused').fetchone()
+    assert (
+        abs(at - time.time()) < 60 and peer == 'PEER@host' and words == '1.1.1.1 is here already, with other content'
+    )
+    assert sha == hashlib.sha1(item(PatientSex='F')).hexdigest() and store.totals()['refused'] == 3
+    packed = pydicom.dcmread(io.BytesIO(item()))
+    packed.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
+    packed.save_as(raw := io.BytesIO())
+    assert raw.getvalue() != item() and not store.add(raw.getvalue()).new, 'the same pixels, packed otherwise'
+
+
+def test_studies_and_series_belong_to_one(store):
+    store.add(item())
+    refused(lambda: store.add(item('Joan', uid='1.1.1.9')), 'study 1.1 belongs to another patient here', 0xA900)
+    refused(lambda: store.add(item(study='1.7', uid='1.1.1.9')), 'series 1.1.1 belongs to another study here', 0xA900)
+    assert store.totals()['patient'] == store.totals()['study'] == 1, 'nothing of them stays'
+    assert len(list(store.folder.rglob('*.dcm'))) == 1 and not list(store.incoming.iterdir())
+
+
+def test_numbers_go_on(store):
+    for n in range(1, 12):
+        store.add(item(uid=f'1.1.1.{n}'))
+    assert sorted(int(p.stem) for p in store.paths()) == list(range(1, 12))
+    (store.folder / 'train_images' / '1' / '1' / '12.dcm').write_bytes(b'in the way')
+    assert store.add(item(uid='1.1.1.99')).path.name == '13.dcm'
+
+
+def test_queries_by_level(store):
+    store.add(item())
+    store.add(item(uid='1.1.1.2'))
+    store.add(item(series='1.1.2', uid='1.1.2.1', sop=SR, pixels=b''))
+    store.add(item('Joan', '1.2', '1.2.1', '1.2.1.1', StudyDate='20260101'))
+    find = lambda level, keys=None, **more: list(store.find(level, keys, **more))
+    assert [f['PatientID'] for f in find('PATIENT')] == ['Jane', 'Joan'] and set(find('PATIENT')[0]) == {
+        'PatientName',
+        'PatientID',
+    }
+    every = find('STUDY', counts=tuple(COUNTS))
+    assert [
+        (f['NumberOfPatientRelatedStudies'], f['NumberOfStudyRelatedSeries'], f['NumberOfStudyRelatedInstances'])
+        for f in every
+    ] == [('1', '2', '3'), ('1', '1', '1')] and 'NumberOfSeriesRelatedInstances' not in every[0]
+    assert set(every[0]['ModalitiesInStudy'].split('\\')) == {'CT', 'SR'}
+    assert [
+        f['NumberOfSeriesRelatedInstances'] for f in find('SERIES', counts=('NumberOfSeriesRelatedInstances',))
+    ] == ['2', '1', '1']
+    assert [f['StudyInstanceUID'] for f in find('STUDY', {'ModalitiesInStudy': 'SR'})] == ['1.1']
+    assert [f['StudyInstanceUID'] for f in find('STUDY', {'NumberOfStudyRelatedInstances': '1'})] == ['1.2']
+    image = find('IMAGE', {'SOPInstanceUID': '1.1.1.2'})[0]
+    assert image['path'] == str(store.folder / 'train_images' / '1' / '1' / '2.dcm') and image['syntax'] == PLAIN
+    assert image['StudyDate'] == '20261128' and 'path' not in find('SERIES')[0]
+    for keys, uids in (
+        ({'PatientID': 'Jane'}, 3),
+        ({'PatientID': 'Ja*'}, 3),
+        ({'PatientID': 'jane'}, 0),
+        ({'PatientName': 'jane*'}, 3),
+        ({'StudyInstanceUID': '1.2\\1.1'}, 4),
+        ({'SeriesInstanceUID': '1.1.2'}, 1),
+        ({'Modality': 'CT'}, 3),
+        ({'StudyDate': '20260101-20260601'}, 1),
+        ({'StudyInstanceUID': '1.1', 'Modality': 'SR'}, 1),
+        ({'StudyInstanceUID': ''}, 4),
+        ({'InstanceNumber': '1'}, 3),
+        ({'Rows': '1'}, 3),
+        ({'NoSuchThing': 'x'}, 4),
+        (None, 4),
+    ):
+        assert len(find('IMAGE', keys)) == uids, keys
+    assert len(find('STUDY', {'SeriesInstanceUID': '1.1.2'})) == 2, 'a key of a lower level asks nothing'
+    assert [f['SOPInstanceUID'] for f in find('IMAGE', limit=2, offset=1)] == ['1.1.1.2', '1.1.2.1']
+    assert len(find('IMAGE', offset=3)) == 1 and len(find('IMAGE', limit=1)) == 1 and find('IMAGE', offset=9) == []
+    assert [p.name for p in store.paths(StudyInstanceUID='1.1')] == ['1.dcm', '2.dcm', '1.dcm']
+
+
+def test_studies_that_have_gone_quiet(store):
+    store.add(item())
+    store.db.execute('UPDATE study SET changed = changed - 100')
+    store.add(item('Joan', '1.2', '1.2.1', '1.2.1.1'))
+    assert store.quiet(50) == ['1.1'] and store.quiet(200) == [] and store.quiet(-5) == ['1.1', '1.2']
+    store.add(item(uid='1.1.1.2'))
+    assert store.quiet(50) == [], 'something was added'
+
+
+def test_no_room(tmp_path):
+    full = Store(tmp_path / 'full', free=1 << 60)
+    refused(lambda: full.add(item()), f'less than {1 << 40} MiB of the disk are free', 0xA700)
+    assert not full.room() and full.totals()['instance'] == 0 and full.totals()['refused'] == 1
+    assert not list(full.folder.rglob('*.dcm')) and not list(full.incoming.iterdir())
+    assert Store(tmp_path / 'usual').free == 1 << 30 and Store(tmp_path / 'usual').room()
+
+
+def test_a_disk_that_fails_and_an_index_that_fails(store, monkeypatch):
+    def broken(self, target):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, 'replace', broken)
+        refused(lambda: store.add(item()), 'the store cannot write (No space left on device)', 0xA700)
+
+    def silent(self, target):
+        raise OSError('odd')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, 'replace', silent)
+        refused(lambda: store.add(item()), 'the store cannot write (odd)', 0xA700)
+
+    def locked(*a):
+        raise sqlite3.OperationalError('database is locked')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, '_enter', locked)
+        refused(lambda: store.add(item()), 'the index cannot be written (database is locked)', 0xA700)
+    assert (
+        not list(store.folder.rglob('*.dcm')) and not list(store.incoming.iterdir()) and store.totals()['study'] == 0
+    )
+    assert store.add(item()).new
+
+
+def test_what_is_acknowledged_was_flushed(store, monkeypatch):
+    flushed, fsync = [], os.fsync
+
+    def noted(number):
+        flushed.append(os.readlink(f'/proc/self/fd/{number}'))
+        fsync(number)
+
+    monkeypatch.setattr(os, 'fsync', noted)
+    kept = store.add(item())
+    assert any('.incoming' in f for f in flushed) and str(kept.path.parent) in flushed
+
+
+def test_without_its_owner(tmp_path):
+    private = Store(tmp_path / 'private', Pseudonyms(b'k' * 32), free=0)
+    kept = private.add(item())
+    assert kept.uid == Pseudonyms(b'k' * 32).uid('1.1.1.1') and b'Jane' not in kept.path.read_bytes()
+    private.add(item(uid='1.1.1.2'))
+    cleaned = private.cleaned()
+    assert ('PatientName', 'emptied', 2) in cleaned and cleaned == sorted(cleaned)
+    refused(
+        lambda: private.add(item(BurnedInAnnotation='YES')),
+        'not de-identified: annotation is burned into the picture',
+        0xA900,
+    )
+    refused(lambda: private.add(b'nothing'), 'not readable as DICOM (InvalidDicomError)', 0xC000)
+    assert not private.add(item()).new and private.cleaned() == cleaned
+
+
+def test_an_object_that_cannot_be_cleaned(tmp_path, monkeypatch):
+    private = Store(tmp_path / 'private', Pseudonyms(b'k' * 32), free=0)
+
+    def fails(ds, names):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(module, 'deidentified', fails)
+    refused(lambda: private.add(item()), 'not de-identified: ZeroDivisionError', 0xA900)
+
+
+def test_the_index_is_made_again_from_the_files(store):
+    for n in (1, 2, 10):
+        store.add(item(uid=f'1.1.1.{n}'))
+    store.add(item('Joan', '1.2', '1.2.1', '1.2.1.1'))
+    store.add(item('', '1.3', '1.3.1', '1.3.1.1', sop=SR, pixels=b''))
+    before = [(f['SOPInstanceUID'], f['path'], f.get('PatientID')) for f in store.find('IMAGE')]
+    store.close()
+    for path in store.folder.glob('index*'):
+        path.unlink()
+    (store.incoming / 'half').write_bytes(b'of an object')
+    again = Store(store.folder, free=0)
+    assert again.mend() == {'entered': 5, 'forgotten': 0, 'set aside': 0} and not list(again.incoming.iterdir())
+    assert sorted((f['SOPInstanceUID'], f['path'], f.get('PatientID')) for f in again.find('IMAGE')) == sorted(before)
+    assert again.mend() == {'entered': 0, 'forgotten': 0, 'set aside': 0}
+    assert again.add(item(uid='1.1.1.11')).path.name == '4.dcm' and not again.add(item()).new
+    row = again.db.execute('SELECT size, sha FROM instance WHERE uid = ?', ('1.1.1.1',)).fetchone()
+    assert row == (len(item()), hashlib.sha256(item()).hexdigest())
+    again.close()
+
+
+def test_what_is_gone_is_forgotten_with_all_that_hung_on_it(store):
+    gone = store.add(item()).path
+    store.add(item('Joan', '1.2', '1.2.1', '1.2.1.1'))
+    gone.unlink()
+    assert store.mend() == {'entered': 0, 'forgotten': 1, 'set aside': 0}
+    assert {k: v for k, v in store.totals().items() if k != 'bytes'} == dict(
+        patient=1, study=1, series=1, instance=1, refused=0
+    )
+    assert store.add(item()).new
+
+
+@pytest.mark.parametrize(
+    'content, place',
+    [
+        (b'nothing', 'train_images/1/1/9.dcm'),
+        (item('Joan', '1.2', '1.2.1', '1.2.1.1'), 'train_images/1/1/9.dcm'),  # another patient's
+        (item(series='1.1.2', uid='1.1.2.1'), 'train_images/1/1/9.dcm'),  # another series'
+        (item(uid='1.1.1.2'), 'train_images/1/7/9.dcm'),  # of a series that has another number
+        (item(uid='1.1.1.2'), 'train_images/7/1/9.dcm'),  # of a patient who has another number
+        (item(study='1.2', series='1.2.1', uid='1.1.1.1'), 'train_images/1/7/9.dcm'),  # an object that is there
+        (item('Joan', '1.1', '1.2.1', '1.2.1.1'), 'train_images/7/7/9.dcm'),  # of a study that is another patient's
+    ],
+)
+def test_what_does_not_belong_there_is_set_aside(store, content, place):
+    store.add(item())
+    path = store.folder / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    assert store.mend() == {'entered': 0, 'forgotten': 0, 'set aside': 1}
+    assert not path.exists() and [p.read_bytes() for p in (store.folder / 'set_aside').iterdir()] == [content]
+    assert store.totals()['instance'] == 1 and store.mend()['set aside'] == 0
+
+
+def test_a_file_that_belongs_there_is_entered(store):
+    store.add(item())
+    for content, place in (
+        (item(uid='1.1.1.2'), 'train_images/1/1/9.dcm'),
+        (item(series='1.1.2', uid='1.1.2.1'), 'objects/1/5/1.dcm'),
+        (item('Joan', '1.2', '1.2.1', '1.2.1.1'), 'train_images/6/8/3.dcm'),
+    ):
+        path = store.folder / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    assert store.mend() == {'entered': 3, 'forgotten': 0, 'set aside': 0}
+    assert (
+        store.folder_of('1.1.2') == store.folder / 'objects' / '1' / '5'
+        and store.folder_of('1.2.1').parent.name == '6'
+    )
+    assert store.quiet(50) == [] and len(store.quiet(-5)) == 2
+
+
+def test_a_transaction_that_fails_leaves_nothing(store):
+    with pytest.raises(KeyError):
+        with store.writing() as db:
+            db.execute('INSERT INTO patient VALUES (7, ?, ?)', ('x', '{}'))
+            raise KeyError
+    assert store.totals()['patient'] == 0
+    with store.writing() as db:
+        db.execute('INSERT INTO patient VALUES (7, ?, ?)', ('x', '{}'))
+    assert store.totals()['patient'] == 1
+
+
+def test_every_thread_has_its_own_connection(store):
+    seen = [store.db]
+    worker = threading.Thread(target=lambda: (seen.append(store.db), store.add(item()), store.close()))
+    worker.start()
+    worker.join()
+    assert seen[0] is store.db is not seen[1] and store.totals()['instance'] == 1
+    store.close()
+    assert store.db is not seen[0] and store.db.execute('PRAGMA journal_mode').fetchone()[0] == 'wal'
+    assert store.db.execute('PRAGMA synchronous').fetchone()[0] == 1
+    store.close()
+    store.close()
+
+
+def test_small_things():
+    assert module._vr('PatientName') == 'PN' and module._vr('StudyDate') == 'DA'
+    assert module._by_number('train_images/2/10/3.dcm') == [0, 2, 10, 3]
+    assert json.loads(module._packed({'PatientID': 'ä', 'Rows': '1'}, 'PATIENT')) == {'PatientID': 'ä'}
+    assert 'ä' in module._packed({'PatientID': 'ä'}, 'PATIENT') and set(LEVELS) == {
+        'PATIENT',
+        'STUDY',
+        'SERIES',
+        'IMAGE',
+    }
+
+
+def test_the_same_object(tmp_path):
+    (tmp_path / 'a.dcm').write_bytes(item())
+    (tmp_path / 'b.dcm').write_bytes(b'nothing')
+    same = lambda raw: module._same(tmp_path / 'a.dcm', raw)
+    assert (
+        same(item())
+        and not same(item(pixels=b'\1\0\3\0'))
+        and not same(item(pixels=b''))
+        and not same(item(PatientSex='F'))
+    )
+    assert not same(b'nothing') and not module._same(tmp_path / 'b.dcm', item())
+    (tmp_path / 'c.dcm').write_bytes(item(pixels=b''))
+    assert module._same(tmp_path / 'c.dcm', item(pixels=b'')) and not module._same(tmp_path / 'c.dcm', item())

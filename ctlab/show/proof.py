@@ -78,7 +78,7 @@ def verify(
     report = Path(report)
     if not report.exists(): raise FileNotFoundError(f'{report}: no such file or folder')
     names = sorted(report.glob('*.json')) if report.is_dir() else [report.with_suffix('.json')]
-    names = [n for n in names if n.with_suffix('.parquet').is_file()]
+    names = [n for n in names if n.is_file() and n.with_suffix('.parquet').is_file()]
     if not names:
         raise FileNotFoundError(
             f'{report}: no proof beside it (NAME.parquet and NAME.json); write the report with ctlab report'

@@ -177,7 +177,7 @@ def test_every_value_representation_where_the_table_speaks(vr):
     got = {}
     for name, tag in (('dummy', dummy), ('empty', empty), ('uid', uid)):
         ds = with_element(tag, vr, value)
-        getattr(clean, f'_{name}')(ds[tag], ds)
+        getattr(clean, f'_{name}')(ds[tag])
         got[name] = ds[tag].value
     assert (
         got['empty'] == (value if vr == 'TM' else b'' if vr in BYTES[:-1] else None)
@@ -354,6 +354,10 @@ def test_names_days_and_uids_follow_from_the_key():
         ('20200131101112.5', 1, '20200130101112.5'),
         ('20200301', 1, '20200229'),
         ('20201301', 1, ''),
+        ('20200131 Jane', 1, ''),
+        ('20200131Jane', 1, ''),
+        (' 20200131 ', 1, '20200130'),
+        ('20200131101112.123456+0100', 1, '20200130101112.123456+0100'),
         ('x', 1, ''),
         ('', 1, ''),
         ('00010101', 400, ''),
@@ -364,7 +368,7 @@ def test_dates_move_back(value, days, wanted):
 
 
 def test_keys(tmp_path):
-    path = tmp_path / 'deep' / 'key'
+    path = tmp_path / 'very' / 'deep' / 'key'
     key = read_key(path)
     assert len(key) == 32 and read_key(str(path)) == key and stat.S_IMODE(path.stat().st_mode) == 0o600
     assert read_key(tmp_path / 'other') != key
@@ -389,3 +393,49 @@ def test_a_key_that_somebody_else_makes_meanwhile(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, 'open', late)
     assert read_key(path) == b'y' * 32
+
+
+def test_sequences_that_the_table_does_not_name_are_searched():
+    item = Dataset()
+    item.PatientName, item.Rows, item.StudyDate = 'Jane^Doe', 7, '20200131'
+    ds = patient(CTExposureSequence=Sequence([item, Dataset()]))
+    assert action_for(int(Tag('CTExposureSequence'))) == 'keep'
+    changes = deidentified(ds, NAMES)
+    assert not item.PatientName and item.Rows == 7 and item.StudyDate == moved('20200131', DAYS)
+    assert changes['StudyDate', 'date moved'] == 1 and len(ds.CTExposureSequence) == 2
+
+
+def test_three_values():
+    found, _ = after(int(Tag('SOPInstanceUID')), 'UI', ['1.2', '1.3', '1.4'])
+    assert list(found.value) == [NAMES.uid(u) for u in ('1.2', '1.3', '1.4')]
+    found, _ = after(int(Tag('SOPInstanceUID')), 'UI', ['1.2', '1.3'])
+    assert list(found.value) == [NAMES.uid(u) for u in ('1.2', '1.3')]
+    found, _ = after(int(Tag('SOPInstanceUID')), 'UI', '1.2')
+    assert found.value == NAMES.uid('1.2') and isinstance(found.value, str)
+
+
+def test_what_a_dummy_does_to_dates_within():
+    item = Dataset()
+    item.ScheduledProcedureStepStartDateTime, item.StudyDate = '20200131101112', '20200131'
+    sequence = next(t for t in SEQUENCES if action_for(t) == 'dummy')
+    ds = with_element(sequence, 'SQ', Sequence([item]))
+    deidentified(ds, NAMES)
+    made = ds[sequence].value[0]
+    assert made.ScheduledProcedureStepStartDateTime == moved('20200131101112', DAYS) and made.StudyDate == moved(
+        '20200131', DAYS
+    )
+
+
+def test_a_file_that_cannot_be_written(tmp_path, monkeypatch):
+    ds = patient(SOPInstanceUID='1.2.3')
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID, ds.preamble = '1.2.840.10008.1.2.1', bytes(128)
+    ds.save_as(tmp_path / 'a.dcm')
+
+    def fails(self, *a, **k):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Dataset, 'save_as', fails)
+    with pytest.raises(NotClean) as error:
+        deidentify_file(tmp_path / 'a.dcm', tmp_path / 'b.dcm', NAMES)
+    assert str(error.value) == 'cannot be written again (ZeroDivisionError)'

@@ -123,14 +123,6 @@ def test_a_start_from_phantoms_is_asked_for_by_name(ctlab, tiny, tmp_path):
     with pytest.raises(ValueError, match='r3d_18'): VolumeNet(runs/'start'/'tiny'/'fold0'/'weights.safetensors')
 
 
-def test_plain_papermill_from_the_root(root, tiny, tmp_path):
-    command = [str(Path(sys.executable).with_name('papermill')), 'nbs/00_eda.ipynb', str(tmp_path/'out.ipynb'), '-p',
-               'fold', '2', '-p', 'work_dir', str(tmp_path/'work')]
-    ended = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    assert 'fold = 2' in (tmp_path/'out.ipynb').read_text()
-
-
 TRAUMA = """
 from ctlab.trauma.approach1 import load, plan
 from ctlab.core.settings import Settings

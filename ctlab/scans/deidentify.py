@@ -96,10 +96,10 @@ def moved(
     days: int,
 ) -> str:  # empty when it is no date
     "A date moved back."
-    found = re.match(r'(\d{4})\.?(\d{2})\.?(\d{2})', str(value))
-    try: day = datetime(*map(int, found.groups())) - timedelta(days)
+    found = re.fullmatch(r'(\d{4})\.?(\d{2})\.?(\d{2})([\d.+-]{0,18})', str(value).strip())  # a name behind it is none
+    try: day = datetime(*map(int, found.groups()[:3])) - timedelta(days)
     except (AttributeError, ValueError, OverflowError): return ''
-    return day.strftime('%Y%m%d') + str(value)[found.end():]
+    return day.strftime('%Y%m%d') + found[4]
 
 # %% ../../nbs/lib/scans/05_deidentify.ipynb #48d5106b
 def refusal(ds) -> str:  # empty when nothing speaks against it
@@ -176,7 +176,7 @@ class _Cleaner:
             if element.VR == 'SQ':
                 for item in element.value: self.dataset(item)
             return
-        getattr(self, f'_{action}')(element, ds)
+        getattr(self, f'_{action}')(element)
         self.note(
             tag, word, {'move': 'date moved', 'empty': 'emptied', 'dummy': 'replaced', 'uid': 'UID replaced'}[action]
         )
@@ -187,19 +187,19 @@ class _Cleaner:
         try: return dictionary_VR(tag) in ('DA', 'DT')
         except KeyError: return False
 
-    def _move(self, element, ds):
+    def _move(self, element):
         values = [moved(v, self.days) for v in _listed(element.value)]
         element.value = values if len(values) > 1 else values[0] if values else ''
 
-    def _empty(self, element, ds):
+    def _empty(self, element):
         if element.VR == 'SQ': element.value = []
         elif element.VR == 'TM' and int(element.tag) not in _BIRTH: pass  # dates move by whole days
         else: element.value = b'' if element.VR in ('OB', 'OW', 'OF', 'OD', 'OL', 'OV', 'UN') else None
 
-    def _dummy(self, element, ds):
+    def _dummy(self, element):
         if element.VR == 'SQ':
             for item in element.value: self._all_dummies(item)
-        elif element.VR == 'UI': self._uid(element, ds)
+        elif element.VR == 'UI': self._uid(element)
         elif element.VR == 'TM': pass
         elif element.VR in _DUMMY: element.value = _DUMMY[element.VR]
         elif element.VR in ('FD', 'FL', 'SS', 'US', 'SL', 'UL', 'SV', 'UV', 'AT'): element.value = 0
@@ -210,16 +210,16 @@ class _Cleaner:
             try: element = ds[tag]
             except Exception: del ds[tag]; continue
             if (int(tag) >> 16) & 1: del ds[tag]
-            elif element.VR in ('DA', 'DT'): self._move(element, ds)
-            else: self._dummy(element, ds)
+            elif element.VR in ('DA', 'DT'): self._move(element)
+            else: self._dummy(element)
 
-    def _uid(self, element, ds):
+    def _uid(self, element):
         if element.VR == 'SQ':
             for item in element.value: self.dataset(item)
         elif element.VR == 'UI':
             values = [self.names.uid(v) if v else '' for v in map(str, _listed(element.value))]
             element.value = values if len(values) > 1 else values[0] if values else ''
-        else: self._empty(element, ds)
+        else: self._empty(element)
 
 def deidentified(
     ds,  # a pydicom Dataset; changed in place

@@ -1,5 +1,5 @@
 "What the tests share: the checkout, the tiny cohort, and the command in a process of its own."
-import collections, os, shutil, socket, subprocess, sys, tempfile, time
+import collections, itertools, multiprocessing, os, shutil, socket, subprocess, sys, tempfile, time
 from pathlib import Path
 import pytest
 
@@ -106,19 +106,41 @@ def real():
     return REAL
 
 
+def run_command(*arguments, cwd=ROOT, env=None):
+    "The command as a shell starts it; returns the finished process."
+    command = [str(Path(sys.executable).with_name('ctlab')), *map(str, arguments)]
+    env = os.environ | {'COLUMNS': '200'} | (env or {})
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env)
+
+
+FORKS = multiprocessing.get_context('forkserver')
+FORKS.set_forkserver_preload(['ctlab.doors.cli', 'ctlab.learn.training', 'ctlab.organs.organ_model', 'ctlab.trauma.predict',
+                              'monai', 'papermill', 'pandas', 'highdicom'])  # what commands import again and again
+
+
+def _as_command(arguments, cwd, env, out, err):
+    "What the command does, in a process that has the heavy packages already."
+    for number, path in ((1, out), (2, err)): os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
+    sys.stdout, sys.stderr = (open(n, 'w', buffering=1, closefd=False) for n in (1, 2))
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv = ['ctlab', *arguments]
+    from ctlab.doors.cli import main
+    main()
+
+
 @pytest.fixture(scope='session')
-def ctlab():
-    "Run the command; returns the finished process."
-    def run(*arguments, **options):
-        command = [str(Path(sys.executable).with_name('ctlab')), *map(str, arguments)]
-        return subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            cwd=options.pop('cwd', ROOT),
-            env=os.environ | {'COLUMNS': '200'} | options.pop('env', {}),
-            **options,
-        )
+def ctlab(tmp_path_factory):
+    "Run the command in a process of its own, forked from one that has imported what takes long; returns how it ended."
+    folder, count = tmp_path_factory.mktemp('said'), itertools.count()
+    def run(*arguments, cwd=ROOT, env=None):
+        out, err = (folder/f'{next(count)}.{name}' for name in ('out', 'err'))
+        arguments, env = list(map(str, arguments)), dict(os.environ) | {'COLUMNS': '200'} | (env or {})
+        process = FORKS.Process(target=_as_command, args=(arguments, str(cwd), env, str(out), str(err)))
+        process.start()
+        process.join()
+        return subprocess.CompletedProcess(['ctlab', *arguments], process.exitcode, out.read_text(), err.read_text())
     return run
 
 

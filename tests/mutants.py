@@ -1,7 +1,7 @@
 """Would the tests notice if the code were wrong? `make mutants MODULE=judge.metrics` changes one thing at a time
 (mutmut) and runs the cells of the chapters and the tests that reach it. No module: all that must not be wrong."""
 
-import argparse, collections, json, os, shutil, subprocess, sys
+import argparse, json, os, re, shutil, subprocess, sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,20 +70,47 @@ def verdicts(module, where):
     return {name: CAUGHT.get(code, f'code {code}') for name, code in meta['exit_code_by_key'].items()}
 
 
-def show(where, names):
-    "What went unnoticed: the lines before and after, by function."
+SAME = (  # what a mutant changed, as its lines before and after; and why nobody could notice
+    (
+        lambda a, b: (
+            a.lower() == b.lower() and re.search(r"['\"](SELECT|INSERT|DELETE|UPDATE|BEGIN|ROLLBACK|CREATE)", a)
+        ),
+        'SQL knows no upper and lower case',
+    ),
+    (
+        lambda a, b: (
+            'str(' in a
+            and re.sub(r"\.get\(('\w+'), ''\)", r'.get(\1)', a)
+            == re.sub(r"\.get\(('\w+'), (None|'XXXX'|)\)", r'.get(\1)', b)
+        ),
+        'a default that is compared with other words',
+    ),
+    (
+        lambda a, b: re.sub(r', (float|int)\)', ')', a) == re.sub(r', (None)?\)', ')', b),
+        'numbers that are of that kind',
+    ),
+    (lambda a, b: 'log.' in a, 'the words of a log line'),
+)
+
+
+def diffs(where, names):
+    "name of a mutant -> its lines before and after."
     from mutmut.mutation.diff_apply import get_diff_for_mutant
 
-    here = os.getcwd()
+    here, found = os.getcwd(), {}
     os.chdir(where)
     try:
         for name in names:
-            print(name.rpartition('.')[2])
-            for line in get_diff_for_mutant(name).splitlines()[2:]:
-                if line[:1] in '+-':
-                    print('   ', line)
+            lines = get_diff_for_mutant(name).splitlines()[2:]
+            found[name] = [' '.join(line[1:].strip() for line in lines if line[:1] == sign) for sign in '-+']
     finally:
         os.chdir(here)
+    return found
+
+
+def why_the_same(before, after):
+    "Why a mutant changes nothing that anybody could notice; empty when somebody should."
+    return next((reason for rule, reason in SAME if rule(before, after)), '')
 
 
 def main():
@@ -111,15 +138,18 @@ def main():
                 stderr=subprocess.STDOUT,
             )
         found = verdicts(module, where)
-        counts = collections.Counter(found.values())
-        caught = sum(counts[k] for k in ('killed', 'timeout', 'crash'))
+        left = diffs(where, [n for n, v in found.items() if v not in ('killed', 'timeout', 'crash')])
+        reasons = {name: why_the_same(*lines) for name, lines in left.items()}
+        same = sum(bool(r) for r in reasons.values())
+        noticed, counted = len(found) - len(left), len(found) - same
         print(
-            f'{module}: {caught} of {len(found)} noticed ({100 * caught / max(1, len(found)):.0f} %)',
-            dict(counts),
+            f'| `{module}` | {len(found)} | {noticed} | {same} | {counted - noticed} | {100 * noticed / max(1, counted):.0f} % |',
             flush=True,
         )
         if asked.show:
-            show(where, [n for n, v in found.items() if v not in ('killed', 'timeout', 'crash')])
+            for name, (before, after) in left.items():
+                if not reasons[name]:
+                    print(f"    {name.rpartition('.')[2]}\n        - {before}\n        + {after}", flush=True)
 
 
 if __name__ == '__main__':

@@ -2,6 +2,13 @@
 import json, re
 import pandas as pd
 import pytest
+from conftest import run_command
+
+
+@pytest.fixture(scope='module')
+def ctlab():
+    "Here the command is started as a shell starts it."
+    return run_command
 
 
 def test_help_shows_every_command_and_examples(ctlab):

@@ -114,13 +114,14 @@ def run_command(*arguments, cwd=ROOT, env=None):
 
 
 FORKS = multiprocessing.get_context('forkserver')
-FORKS.set_forkserver_preload(['ctlab.doors.cli', 'ctlab.learn.training', 'ctlab.organs.organ_model', 'ctlab.trauma.predict',
-                              'monai', 'papermill', 'pandas', 'highdicom'])  # what commands import again and again
+FORKS.set_forkserver_preload(['ctlab.doors.cli', 'ctlab.learn.training', 'ctlab.organs.organ_model',
+                              'ctlab.trauma.predict', 'monai', 'papermill', 'pandas', 'highdicom'])  # slow to import
 
 
 def _as_command(arguments, cwd, env, out, err):
     "What the command does, in a process that has the heavy packages already."
-    for number, path in ((1, out), (2, err)): os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
+    for number, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
     sys.stdout, sys.stderr = (open(n, 'w', buffering=1, closefd=False) for n in (1, 2))
     os.chdir(cwd)
     os.environ.clear()

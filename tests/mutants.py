@@ -142,10 +142,9 @@ def main():
         reasons = {name: why_the_same(*lines) for name, lines in left.items()}
         same = sum(bool(r) for r in reasons.values())
         noticed, counted = len(found) - len(left), len(found) - same
-        print(
-            f'| `{module}` | {len(found)} | {noticed} | {same} | {counted - noticed} | {100 * noticed / max(1, counted):.0f} % |',
-            flush=True,
-        )
+        share = f'{100 * noticed / max(1, counted):.0f} %'
+        row = (f'`{module}`', len(found), noticed, same, counted - noticed, share)
+        print('|', ' | '.join(map(str, row)), '|', flush=True)
         if asked.show:
             for name, (before, after) in left.items():
                 if not reasons[name]:

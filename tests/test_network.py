@@ -542,7 +542,7 @@ def test_mutated_objects_get_an_answer(node, scans):
     context = contexts_for([(CT, '1.2.840.10008.1.2.1')])
     todo = list(range(300))
     while todo:
-        with associated('MUTANT', peer, context) as a:
+        with associated('MUTANT', peer, context, timeout=300.) as a:
             while todo and a.is_established:
                 k = todo.pop()
                 mutant = bytearray(raw[start:])
@@ -564,6 +564,7 @@ def test_mutated_objects_get_an_answer(node, scans):
                 a.dimse.send_msg(request, a.accepted_contexts[0].context_id)
                 _, answer = a.dimse.get_msg(block=True)
                 a._reactor_checkpoint.set()
+                while a.is_established and a._is_paused: time.sleep(.0001)  # it may not have heard yet
                 answered += answer is not None
     assert answered == 300, 'every one got an answer'
     assert echo(peer) < 5

@@ -112,7 +112,8 @@ def test_one_changed_character_is_found_in_every_file(report, ending):
     number = said[:at].count('\n')
     assert verify(report) == {
         'approach1-tiny': [
-            f'{path.name}, line {number + 1}: says {changed.splitlines()[number]!r}, the answers give {said.splitlines()[number]!r}'
+            f'{path.name}, line {number + 1}: says {changed.splitlines()[number]!r}, '
+            f'the answers give {said.splitlines()[number]!r}'
         ]
     }
     path.write_text(said + 'more\n')
@@ -228,7 +229,8 @@ def test_what_is_known_of_scans(tmp_path):
     ).to_csv(root / 'train_series_meta.csv', index=False)
     facts = scan_facts(str(root), [1, 2, 3, 4])
     assert list(facts.columns) == ['phase', 'field of view', 'slice thickness'] and list(facts.index) == [1, 2, 3, 4]
-    assert facts['phase'].tolist()[:2] == ['arterial (aorta ≥ 200 HU)', 'later or none'] and facts['phase'].isna().sum() == 2
+    assert facts['phase'].tolist()[:2] == ['arterial (aorta ≥ 200 HU)', 'later or none']
+    assert facts['phase'].isna().sum() == 2
     assert facts['field of view'].tolist()[:3] == ['complete', 'an organ is cut', 'complete'] and pd.isna(
         facts['field of view'][4]
     )

@@ -5,6 +5,10 @@ BIN    := $(VENV)/bin
 PRESET ?= tiny
 export PYTHONWARNINGS = ignore
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+ifneq ($(shell test -w "$$HOME" && echo yes),yes)
+export UV_NO_CACHE = 1
+export PIP_NO_CACHE_DIR = 1
+endif
 
 .PHONY: demo test lab app site bench mutants clean install lock licences audit readme rooms
 

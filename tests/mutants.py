@@ -95,10 +95,12 @@ SAME = (  # what a mutant changed, as its lines before and after; and why nobody
 
 def diffs(where, names):
     "name of a mutant -> its lines before and after."
+    from mutmut.configuration import reset_config
     from mutmut.mutation.diff_apply import get_diff_for_mutant
 
     here, found = os.getcwd(), {}
     os.chdir(where)
+    reset_config()  # it keeps the module before
     try:
         for name in names:
             lines = get_diff_for_mutant(name).splitlines()[2:]

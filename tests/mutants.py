@@ -19,29 +19,12 @@ TESTS = {
     'show.proof': ['nbs/lib/show/04_proof.ipynb', 'tests/test_proof.py'],
     'network.store': ['nbs/lib/network/00_store.ipynb', 'tests/test_store.py'],
 }  # module -> the chapters and tests that are to notice
-WORDS = (r'^\s+"[^"]*"$', r'^\s*log\.')  # docstrings and log lines are left alone
-CAUGHT = {
-    1: 'killed',
-    3: 'killed',
-    36: 'timeout',
-    24: 'timeout',
-    152: 'timeout',
-    255: 'timeout',
-    -24: 'timeout',
-    -11: 'crash',
-    -9: 'crash',
-    0: 'survived',
-    5: 'untested',
-    33: 'untested',
-    34: 'skipped',
-    35: 'suspicious',
-    37: 'killed',
-}
+WORDS = (r'^\s+"[^"]*"$', r'\blog\.')  # docstrings and log lines are left alone
+NOTICED = ('killed', 'timeout', 'segfault')  # in mutmut's words
 
 
 def laid_out(module, where):
     "A copy of what the module's tests need, with mutmut's settings."
-    tests = [t for t in TESTS[module] if (ROOT / t).exists()]
     (where / 'mutants').mkdir(parents=True, exist_ok=True)
     for name in ('ctlab', 'tests', 'nbs', 'data/published', 'settings.ini', 'requirements.lock', 'reports/reference'):
         source, target = ROOT / name, where / name
@@ -57,7 +40,7 @@ source_paths = ctlab
 only_mutate = ctlab/{module.replace('.', '/')}.py
 also_copy ={lines(['nbs', 'data', 'settings.ini', 'reports'])}
 pytest_add_cli_args ={lines(['-p', 'chapters', '-p', 'no:randomly', '-p', 'no:cacheprovider', '-p', 'no:xdist'])}
-pytest_add_cli_args_test_selection ={lines(tests)}
+pytest_add_cli_args_test_selection ={lines(TESTS[module])}
 do_not_mutate_patterns ={lines(WORDS)}
 use_git_change_detection = false
 timeout_constant = 5
@@ -66,8 +49,10 @@ timeout_constant = 5
 
 def verdicts(module, where):
     "name of a mutant -> what became of it."
+    from mutmut.stats import status_by_exit_code
+
     meta = json.loads((where / 'mutants' / 'ctlab' / f"{module.replace('.', '/')}.py.meta").read_text())
-    return {name: CAUGHT.get(code, f'code {code}') for name, code in meta['exit_code_by_key'].items()}
+    return {name: status_by_exit_code[code] for name, code in meta['exit_code_by_key'].items()}
 
 
 SAME = (  # what a mutant changed, as its lines before and after; and why nobody could notice
@@ -89,7 +74,6 @@ SAME = (  # what a mutant changed, as its lines before and after; and why nobody
         lambda a, b: re.sub(r', (float|int)\)', ')', a) == re.sub(r', (None)?\)', ')', b),
         'numbers that are of that kind',
     ),
-    (lambda a, b: 'log.' in a, 'the words of a log line'),
 )
 
 
@@ -130,17 +114,17 @@ def main():
             'MPLBACKEND': 'Agg',
             'PYTHONWARNINGS': 'ignore',
         }
-        mutmut = [str(Path(sys.executable).with_name('mutmut'))]
+        mutmut = str(Path(sys.executable).with_name('mutmut'))
         with open(where / 'log.txt', 'w') as log:
             subprocess.run(
-                [*mutmut, 'run', '--max-children', str(asked.jobs)],
+                [mutmut, 'run', '--max-children', str(asked.jobs)],
                 cwd=where,
                 env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
         found = verdicts(module, where)
-        left = diffs(where, [n for n, v in found.items() if v not in ('killed', 'timeout', 'crash')])
+        left = diffs(where, [n for n, v in found.items() if v not in NOTICED])
         reasons = {name: why_the_same(*lines) for name, lines in left.items()}
         same = sum(bool(r) for r in reasons.values())
         noticed, counted = len(found) - len(left), len(found) - same

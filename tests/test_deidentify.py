@@ -230,9 +230,7 @@ def test_private_numbers_that_name_nobody_stay(creator, group, element):
     def made(value, owner=creator, block=0x10):
         ds = patient()
         ds.add_new(group << 16 | block, 'LO', owner)
-        ds.add_new(group << 16 | block << 8 | element, 'DS', value) if not isinstance(
-            value, (str, list)
-        ) or value != 'Jane' else ds.add_new(group << 16 | block << 8 | element, 'LO', value)
+        ds.add_new(group << 16 | block << 8 | element, 'LO' if value == 'Jane' else 'DS', value)
         return ds, group << 16 | block << 8 | element, group << 16 | block
 
     for block in (0x10, 0xFF):

@@ -181,3 +181,32 @@ def test_a_tilted_head_part_by_part_beside_simpleitk_and_dcm2niix(tmp_path):
         there = resample(upright, like=part, antialias=False, outside=-5000).array
         both = there > -4000
         assert both.mean() > .8 and np.median(np.abs(there - part.array)[both]) < 3, 'in the same place'
+
+
+@pytest.mark.parametrize('change', ['nothing', 'a slice is missing'])
+def test_a_segmentation_of_a_tilted_head_lies_on_its_slices_as_they_were_stored(tmp_path, change):
+    "Each frame against the shape itself, at the places that the stored slice says its pixels have."
+    import ctlab
+    import highdicom as hd
+    from ctlab.cohort.masks import write_seg
+    from ctlab.core.anatomy import CODES
+    from ctlab.scans.volume import Volume, to_patient
+    head(tmp_path/'head', **({} if change == 'nothing' else {'steps': (4.,)*27}))
+    if change == 'a slice is missing': (tmp_path/'head'/'12.dcm').unlink()
+    ball = lambda p: (p[..., 0]/50)**2 + ((p[..., 1] - 5)/60)**2 + ((p[..., 2] - 45)/35)**2 < 1
+    volume = ctlab.read(tmp_path/'head')
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in volume.shape), indexing='ij'), -1)
+    mask = Volume((ball(to_patient(volume, index))*CODES['liver']).astype(np.uint8), volume.affine)
+    write_seg(mask, tmp_path/'head', tmp_path/'seg.dcm')
+    made = hd.seg.segread(tmp_path/'seg.dcm')
+    stored = {d.SOPInstanceUID: d for d in map(pydicom.dcmread, (tmp_path/'head').iterdir())}
+    agree, there = [], 0
+    for frame, pixels in zip(made.PerFrameFunctionalGroupsSequence, made.pixel_array):
+        source = stored[frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID]
+        row, column = np.reshape(source.ImageOrientationPatient, (2, 3)).astype(float)
+        r, c = np.mgrid[:source.Rows, :source.Columns]
+        dy, dx = source.PixelSpacing
+        wanted = ball(np.array(source.ImagePositionPatient, float) + r[..., None]*dy*column + c[..., None]*dx*row)
+        there += int(wanted.sum())
+        agree.append(2*(wanted & (pixels > 0)).sum()/max(1, wanted.sum() + (pixels > 0).sum()))
+    assert len(agree) >= 12 and there > 10_000 and np.median(agree) > .96 and np.mean(agree) > .93, agree

@@ -13,6 +13,7 @@ from ctlab.network.peers import ask, fetch, send
 from ctlab.network.store import Store
 from ctlab.network.web import Web
 from ctlab.scans.dicom import read_series
+from test_network import needs_dcmtk, run
 
 ELEMENTS = set(
     """BitsAllocated BitsStored Columns ContentDate ContentTime FrameOfReferenceUID HighBit
@@ -107,31 +108,15 @@ def test_dicomweb_says_what_an_object_is(series, tmp_path):
         assert stored.ReferencedSOPSequence[0].ReferencedSOPClassUID == CTImageStorage
 
 
-def test_dcmtk_and_orthanc_take_it_from_our_node(series, tmp_path):
-    "What C-GET and C-STORE hand on has its class, as the standard demands."
-    from test_network import DCMTK, run
-
-    if not all(DCMTK.values()):
-        pytest.skip("DCMTK is not installed; Debian's package dcmtk has it")
+@needs_dcmtk
+def test_dcmtk_takes_it_from_our_node(series, tmp_path):
+    "What C-GET hands on has its class, as the standard demands."
     with Node(Store(tmp_path / 'store', free=0), port=0) as node:
         assert send(Peer('CTLAB', '127.0.0.1', node.port), series).failed == []
         (tmp_path / 'got').mkdir()
         study = pydicom.dcmread(next(series.iterdir())).StudyInstanceUID
-        run(
-            'getscu',
-            '-S',
-            '+B',
-            '-aec',
-            'CTLAB',
-            '127.0.0.1',
-            node.port,
-            '-od',
-            tmp_path / 'got',
-            '-k',
-            'QueryRetrieveLevel=STUDY',
-            '-k',
-            f'StudyInstanceUID={study}',
-        )
+        query = ('-k', 'QueryRetrieveLevel=STUDY', '-k', f'StudyInstanceUID={study}')
+        run('getscu', '-S', '+B', '-aec', 'CTLAB', '127.0.0.1', node.port, '-od', tmp_path / 'got', *query)
     got = [pydicom.dcmread(p) for p in (tmp_path / 'got').iterdir()]
     assert len(got) == len(list(series.iterdir())) and {d.SOPClassUID for d in got} == {CTImageStorage}
 
@@ -159,7 +144,7 @@ def test_the_segmentation_refers_to_the_slices_by_their_class(ctlab, series, tmp
 
 
 def test_the_workbench_takes_it(series, tmp_path):
-    from ctlab.doors.workbench import WorkFolder
+    from ctlab.doors.workbench import WorkFolder, with_uids
 
     work = WorkFolder(tmp_path / 'work')
     found = work.take(series)
@@ -169,7 +154,5 @@ def test_the_workbench_takes_it(series, tmp_path):
     dataset = pydicom.dcmread(next(series.iterdir()))
     del dataset.StudyInstanceUID
     dataset.save_as(raw)
-    from ctlab.doors.workbench import with_uids
-
     store.add(with_uids(raw.getvalue(), 'here'))
     assert next(store.find('IMAGE'))['SOPClassUID'] == CTImageStorage

@@ -108,11 +108,16 @@ def test_every_file_of_the_guide_is_there():
     assert len(named) >= 10 and all((ROOT/n).is_file() for n in named)
 
 
+def notebooks():
+    "(path, cells) of all notebooks."
+    for path in (ROOT/'nbs').rglob('*.ipynb'):
+        if '.ipynb_checkpoints' not in path.parts: yield path, json.loads(path.read_text())['cells']
+
+
 def cells(kind):
     "(notebook, source) of all cells of a kind."
-    for path in (ROOT/'nbs').rglob('*.ipynb'):
-        if '.ipynb_checkpoints' in path.parts: continue
-        for cell in json.loads(path.read_text())['cells']:
+    for path, found in notebooks():
+        for cell in found:
             if cell['cell_type'] == kind: yield path, ''.join(cell['source'])
 
 
@@ -142,10 +147,9 @@ def test_no_picture_stands_twice_in_a_chapter():
                if isinstance(node, ast.FunctionDef) and any(isinstance(r, ast.Return) and isinstance(r.value, ast.Name)
                                                             and r.value.id == 'figure' for r in ast.walk(node))}
     assert len(figures) > 5
-    for path in (ROOT/'nbs').rglob('*.ipynb'):
-        if '.ipynb_checkpoints' in path.parts: continue
+    for path, found in notebooks():
         seen = set()
-        for cell in json.loads(path.read_text())['cells']:
+        for cell in found:
             for output in cell.get('outputs', ()):
                 picture = ''.join(output.get('data', {}).get('image/png', ''))
                 assert not picture or picture not in seen, f'{path.name}: a picture is stored twice'

@@ -353,8 +353,8 @@ def write_seg(
     from ctlab.scans import dicom
     headers, _ = dicom.find_series(series, series_uid, acquisition)
     order = dicom.geometry(headers).order
-    mask = replace(mask, array=on_slices(mask, [headers[k] for k in order]))
-    names = [n for n in _SNOMED if n in numbers and (mask.array == numbers[n]).any()]
+    drawn = on_slices(mask, [headers[k] for k in order])
+    names = [n for n in _SNOMED if n in numbers and (drawn == numbers[n]).any()]
     if not names: raise NoMask(f'the mask holds none of {", ".join(_SNOMED)}')
     identity = hd.AlgorithmIdentificationSequence(
         name=algorithm,
@@ -376,7 +376,7 @@ def write_seg(
         )
         for k, n in enumerate(names)
     ]
-    pixels = np.stack([mask.array == numbers[n] for n in names], -1).astype(np.uint8)
+    pixels = np.stack([drawn == numbers[n] for n in names], -1).astype(np.uint8)
     if headers[0].frame is not None:  # one file of many slices: masks go by its frames
         frames = [headers[k].frame for k in order]
         if sorted(frames) != list(range(headers[0].frames)):
@@ -428,12 +428,11 @@ def completed(
     dataset,  # of a slice
 ):  # the same
     "A source slice with the tags that anonymised files lack or leave empty."
-    from pydicom.uid import CTImageStorage, MRImageStorage, generate_uid
+    from pydicom.uid import generate_uid
     for keyword in ('PatientName', 'PatientBirthDate', 'PatientSex', 'StudyDate', 'StudyTime', 'StudyID',
                     'AccessionNumber', 'ReferringPhysicianName', 'PatientID'):
         if keyword not in dataset: setattr(dataset, keyword, '')
-    if not complete_class(dataset).get('SOPClassUID'):
-        dataset.SOPClassUID = MRImageStorage if dataset.get('Modality') == 'MR' else CTImageStorage
+    complete_class(dataset, guess=True)
     for keyword in ('StudyInstanceUID', 'SeriesInstanceUID', 'FrameOfReferenceUID'):
         if not dataset.get(keyword):
             setattr(

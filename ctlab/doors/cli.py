@@ -614,9 +614,8 @@ _GAPS = typer.Option(help="'mark' reads a series of which more than a quarter is
 
 def _dicom_options(series, acquisition, gaps):
     "What is asked of a series beyond the usual, as `read` takes it."
-    asked = {'series_uid': series or None, 'acquisition': acquisition, 'gaps': gaps}
-    usual = {'series_uid': None, 'acquisition': 1, 'gaps': 'refuse'}
-    return {name: value for name, value in asked.items() if value != usual[name]}
+    asked = {'series_uid': (series, ''), 'acquisition': (acquisition, 1), 'gaps': (gaps, 'refuse')}
+    return {name: value for name, (value, usual) in asked.items() if value != usual}
 
 @app.command()
 def segment(

@@ -82,8 +82,7 @@ def with_uids(
         ('SOPInstanceUID', ('object', hashlib.sha256(raw).hexdigest())),
     ):
         if not ds.get(key): setattr(ds, key, result_uid(*facts))
-    if not complete_class(ds).get('SOPClassUID'):
-        ds.SOPClassUID = {'MR': '1.2.840.10008.5.1.4.1.1.4'}.get(ds.get('Modality'), '1.2.840.10008.5.1.4.1.1.2')
+    complete_class(ds, guess=True)
     ds.file_meta.MediaStorageSOPInstanceUID, ds.file_meta.MediaStorageSOPClassUID = ds.SOPInstanceUID, ds.SOPClassUID
     try: ds.save_as(whole_ := io.BytesIO())
     except Exception as error: raise Refused(f'cannot be written again ({type(error).__name__})') from error

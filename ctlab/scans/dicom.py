@@ -106,6 +106,7 @@ MODALITIES = {
 
 def complete_class(
     dataset,  # a pydicom dataset, read from a file or received
+    guess: bool = False,  # where nothing names the class, take MR or CT Image Storage by the modality
 ):  # the same dataset
     "Add SOPClassUID and Modality where a dataset lacks them; the file meta information names the class."
     meta = getattr(dataset, 'file_meta', None)
@@ -113,6 +114,9 @@ def complete_class(
         dataset.SOPClassUID = meta.MediaStorageSOPClassUID
     if not dataset.get('Modality') and str(dataset.get('SOPClassUID', '')) in MODALITIES:
         dataset.Modality = MODALITIES[str(dataset.SOPClassUID)]
+    if guess and not dataset.get('SOPClassUID'):
+        from pydicom.uid import CTImageStorage, MRImageStorage
+        dataset.SOPClassUID = MRImageStorage if dataset.get('Modality') == 'MR' else CTImageStorage
     return dataset
 
 class _Lenient:

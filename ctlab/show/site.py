@@ -138,13 +138,17 @@ def run_facts(
     return {'parameters': given, 'when': str(told.get('start_time', ''))[:16].replace('T', ' '),
             'seconds': float(told.get('duration') or 0)}
 
+def _what_ran(facts):
+    "Preset and fold of a run, in words."
+    words = ', '.join(f'{k} {v}' for k, v in facts['parameters'].items() if k in ('preset', 'fold'))
+    return words or 'as it is'
+
 def run_line(
     facts: dict,  # from `run_facts`
     page: str,  # of the run
 ) -> str:  # Markdown
     "A line that says what was run on this machine, and leads to it."
-    what = ', '.join(f'{k} {v}' for k, v in facts['parameters'].items() if k in ('preset', 'fold'))
-    return (f"*The figures and tables below are stored with the chapter. Run on this machine: {what or 'as it is'}, "
+    return (f"*The figures and tables below are stored with the chapter. Run on this machine: {_what_ran(facts)}, "
             f"{facts['when']} UTC, in {facts['seconds']:.0f} s: [what that run gave]({page}).*")
 
 def with_runs(
@@ -375,6 +379,7 @@ def _stage(root, source):
     "Write every page of the site under `source`."
     sections = chapters(root)
     every = {}
+    (source/'runs').mkdir()
     for name in ['index', *sum(sections.values(), [])]:
         study = '/' not in name and name != 'index'
         page = clean_page(json.loads((root/'nbs'/f'{name}.ipynb').read_text()), fold=study)
@@ -385,7 +390,6 @@ def _stage(root, source):
         target.parent.mkdir(parents=True, exist_ok=True)
         if name == 'index': page = _front(page, sections, root)
         target.write_text(json.dumps(page))
-    (source/'runs').mkdir(exist_ok=True)
     (source/'runs'/'index.md').write_text(runs_page(root, every))
     (source/'contributing.md').write_text((root/'CONTRIBUTING.md').read_text())
     origin = _origins(root)
@@ -409,16 +413,18 @@ def _stage_runs(root, source, chapter):
         ran = json.loads(path.read_text())
         facts = run_facts(ran)
         page = clean_page(own_run(ran), fold=True)
-        up = lambda lines: [re.sub(r'\]\((?!https?:|#|\.\./)([\w/.-]+\.ipynb)', r'](../\1', line) for line in lines]
         for cell in page['cells']:
-            if cell['cell_type'] == 'markdown': cell['source'] = up(cell['source'])
+            if cell['cell_type'] == 'markdown': cell['source'] = _from_below(cell['source'])
             for data in (o.get('data', {}) for o in cell.get('outputs', ())):
-                if 'text/markdown' in data: data['text/markdown'] = up(data['text/markdown'])
+                if 'text/markdown' in data: data['text/markdown'] = _from_below(data['text/markdown'])
         page['cells'][0]['source'] = ['# A run of ' + ''.join(page['cells'][0]['source']).lstrip('# ')]
-        (source/'runs').mkdir(exist_ok=True)
         (source/'runs'/path.name).write_text(json.dumps(page))
         made.append((facts, f'runs/{path.name}'))
     return made
+
+def _from_below(lines):
+    "Links to chapters, from a page that lies one folder deeper than they do."
+    return [re.sub(r'\]\((?!https?:|#|\.\./)([\w/.-]+\.ipynb)', r'](../\1', line) for line in lines]
 
 def runs_page(
     root: Path,  # the checkout
@@ -441,8 +447,7 @@ def runs_page(
     lines += ['', '## Chapters', '', '| chapter | what ran | when (UTC) | seconds |', '|---|---|---|---|']
     for chapter, made in runs.items():
         for facts, page in made:
-            what = ', '.join(f'{k} {v}' for k, v in facts['parameters'].items() if k in ('preset', 'fold'))
-            lines.append(f"| [{chapter}](../{chapter}.ipynb) | [{what or 'as it is'}](../{page}) | {facts['when']} | "
+            lines.append(f"| [{chapter}](../{chapter}.ipynb) | [{_what_ran(facts)}](../{page}) | {facts['when']} | "
                          f"{facts['seconds']:.0f} |")
     return '\n'.join([*lines, ''])
 
@@ -472,8 +477,8 @@ def _reference(root, study, measure):
     if 'split' in table: table = table[table['split'] == 'valid']
     column, scale = ('Dice', 1) if measure == 'dice' else ('AUC-ROC', 100)
     if column not in table: return {}
-    number = lambda cell: f"{float(str(cell).partition(' ')[0])/scale:.2f}"
-    return {row.iloc[0]: number(row[column]) for _, row in table.iterrows()}
+    numbers = table[column].str.partition(' ')[0].astype(float)/scale
+    return {name: f'{v:.2f}' for name, v in zip(table.iloc[:, 0], numbers)}
 
 def _phantom():
     "A phantom in the viewer, as a page."

@@ -63,8 +63,7 @@ class Scene:
         title: str = '',
     ):
         if not isinstance(volume, Volume):
-            raise TypeError(f'the viewer shows a Volume, got {type(volume).__name__}; read one with '
-                            f'ctlab.read')
+            raise TypeError(f'the viewer shows a Volume, got {type(volume).__name__}; read one with ctlab.read')
         self.volume = reorient(volume, 'LPS')
         self.array, slope, intercept = _numbers(self.volume)
         self.mask, self.prediction = (

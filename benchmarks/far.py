@@ -2,13 +2,20 @@
 
 The store is moto's server on this machine; a wire in between counts the bytes that come back, with all that HTTP adds.
 """
-import csv, socket, subprocess, sys, tempfile, threading, time
-from contextlib import contextmanager
+
+import csv
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 class Line:
-    "A wire to a server on this machine that counts what comes back."
+    """A wire to a server on this machine that counts what comes back."""
 
     def __init__(self, server):
         self.bytes, self.lock = 0, threading.Lock()
@@ -18,8 +25,10 @@ class Line:
 
     def _accept(self):
         while True:
-            try: near, _ = self.listener.accept()
-            except OSError: return
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
             far = socket.create_connection(('127.0.0.1', self.server))
             for source, target, counted in ((near, far, False), (far, near, True)):
                 threading.Thread(target=self._carry, args=(source, target, counted), daemon=True).start()
@@ -28,46 +37,61 @@ class Line:
         try:
             while data := source.recv(1 << 16):
                 if counted:
-                    with self.lock: self.bytes += len(data)
+                    with self.lock:
+                        self.bytes += len(data)
                 target.sendall(data)
-        except OSError: pass
+        except OSError:
+            pass
         for end in (source, target):
-            try: end.shutdown(socket.SHUT_RDWR)
-            except OSError: pass
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
 def serving():
-    "A line to an empty S3 store, to which fsspec's s3:// leads meanwhile."
+    """A line to an empty S3 store, to which fsspec's s3:// leads meanwhile."""
     import fsspec
-    with socket.create_server(('127.0.0.1', 0)) as free: port = free.getsockname()[1]
-    process = subprocess.Popen([Path(sys.executable).with_name('moto_server'), '-H', '127.0.0.1', '-p', str(port)],
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    with socket.create_server(('127.0.0.1', 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name('moto_server'), '-H', '127.0.0.1', '-p', str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     before = fsspec.config.conf.get('s3')
     try:
         for _ in range(600):
-            try: socket.create_connection(('127.0.0.1', port), 1).close(); break
-            except OSError: time.sleep(.1)
+            try:
+                socket.create_connection(('127.0.0.1', port), 1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
         line = Line(port)
         fsspec.config.conf['s3'] = {'endpoint_url': f'http://127.0.0.1:{line.port}', 'key': 'x', 'secret': 'y'}
         yield line
         line.listener.close()
     finally:
         fsspec.config.conf.pop('s3')
-        if before is not None: fsspec.config.conf['s3'] = before
-        process.kill(); process.wait()
+        if before is not None:
+            fsspec.config.conf['s3'] = before
+        process.kill()
+        process.wait()
 
 
 def main():
     import fsspec
     from scans import best, series
+
     from ctlab.cohort.stacks import Recipe, stack_series
+
     folder, recipe = series(), Recipe()
     whole = sum(p.stat().st_size for p in folder.iterdir())
     with serving() as line:
         store = fsspec.filesystem('s3')
         store.mkdir('scans')
         store.put(str(folder), 'scans/', recursive=True)
+
         def plain():
             with tempfile.TemporaryDirectory() as here:
                 store.get(f'scans/{folder.name}', here, recursive=True)
@@ -77,15 +101,16 @@ def main():
             ('the whole series fetched, then read', plain),
             ('ctlab, by its URL', lambda: stack_series(f's3://scans/{folder.name}', recipe)),
         ]
-        print(f'{len(list(folder.iterdir()))} slices of 512 x 512, {whole/1e6:.1f} MB; 60 of them kept')
+        print(f'{len(list(folder.iterdir()))} slices of 512 x 512, {whole / 1e6:.1f} MB; 60 of them kept')
         print(f'{"":<38}{"seconds":>9}{"MB over the line":>18}{"of the whole":>14}')
         found = []
         for name, work in rows:
             line.bytes = 0
-            found.append((name, round(best(work, 1), 2), round(line.bytes/1e6, 1), round(line.bytes/whole, 3)))
+            found.append((name, round(best(work, 1), 2), round(line.bytes / 1e6, 1), round(line.bytes / whole, 3)))
             print(f'{name:<38}{found[-1][1]:9.2f}{found[-1][2]:18.1f}{found[-1][3]:14.0%}')
-    with (Path(__file__).parents[1]/'reports'/'reference'/'far.csv').open('w', newline='') as file:
+    with (Path(__file__).parents[1] / 'reports' / 'reference' / 'far.csv').open('w', newline='') as file:
         csv.writer(file).writerows([('way', 'seconds', 'MB over the line', 'of the whole'), *found])
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

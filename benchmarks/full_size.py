@@ -6,8 +6,15 @@
 Every size is a part of the same cohort: its first patients, linked. Each stage is a process of its own; its memory is
 that of the largest process in it. What is there already is not measured again.
 """
-import argparse, json, os, subprocess, sys, time
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
@@ -19,51 +26,64 @@ CODE = {
     'prepare': PREPARE,
     'prepare again': PREPARE,
     'folds and one epoch of approach 1': 'from ctlab.core.settings import Settings; '
-                                         'from ctlab.trauma.approach1 import run; '
-                                         'run(Settings(root, work, out, epochs=1), "cleaned")',
-    'predict': ['predict', '{root}', '--model', '{out}/approach1_cleaned/tiny', '--work', '{work}',
-                '--out', '{out}/predictions'],
+    'from ctlab.trauma.approach1 import run; '
+    'run(Settings(root, work, out, epochs=1), "cleaned")',
+    'predict': [
+        'predict',
+        '{root}',
+        '--model',
+        '{out}/approach1_cleaned/tiny',
+        '--work',
+        '{work}',
+        '--out',
+        '{out}/predictions',
+    ],
     'report': ['report', 'approach1_cleaned', '--out-dir', '{out}', '--data-root', '{root}'],
 }
 
 
 def part(cohort, series, folder):
-    "The first patients of a cohort, until they have so many series."
-    if (folder/'train_2024.csv').exists(): return folder
-    table = pd.read_csv(cohort/'train_series_meta.csv').sort_values('patient_id', kind='stable')
+    """The first patients of a cohort, until they have so many series."""
+    if (folder / 'train_2024.csv').exists():
+        return folder
+    table = pd.read_csv(cohort / 'train_series_meta.csv').sort_values('patient_id', kind='stable')
     kept = set(table['patient_id'].iloc[:series])
-    (folder/'train_images').mkdir(parents=True, exist_ok=True)
+    (folder / 'train_images').mkdir(parents=True, exist_ok=True)
     for patient in kept:
-        link = folder/'train_images'/str(patient)
-        if not link.exists(): link.symlink_to((cohort/'train_images'/str(patient)).resolve())
-    (folder/'phantoms.json').write_text('{}')
+        link = folder / 'train_images' / str(patient)
+        if not link.exists():
+            link.symlink_to((cohort / 'train_images' / str(patient)).resolve())
+    (folder / 'phantoms.json').write_text('{}')
     for name in ('train_series_meta.csv', 'image_level_labels.csv', 'train_2024.csv'):
-        rows = pd.read_csv(cohort/name)
-        rows[rows['patient_id'].isin(kept)].to_csv(folder/name, index=False)
+        rows = pd.read_csv(cohort / name)
+        rows[rows['patient_id'].isin(kept)].to_csv(folder / name, index=False)
     return folder
 
 
-def size_of(folder): return sum(p.lstat().st_size for p in folder.rglob('*') if p.is_file() and not p.is_symlink())
+def size_of(folder):
+    return sum(p.lstat().st_size for p in folder.rglob('*') if p.is_file() and not p.is_symlink())
 
 
 def measure(stage, places):
-    "(seconds, MB of the largest process, MB written) of one stage."
+    """(seconds, MB of the largest process, MB written) of one stage."""
     what, before = CODE[stage], size_of(places['work']) + size_of(places['out'])
     python = Path(sys.executable)
     if isinstance(what, str):
         named = [str(places[k]) for k in ('root', 'work', 'out')]
         start = f"if __name__ == '__main__':\n    root, work, out = {named}\n    {what}\n"
-        script = places['out']/'stage.py'
+        script = places['out'] / 'stage.py'
         script.write_text(start)
         command = [python, script]
-    else: command = [python.with_name('ctlab'), *(word.format(**places) for word in what)]
+    else:
+        command = [python.with_name('ctlab'), *(word.format(**places) for word in what)]
     began = time.perf_counter()
-    log = open(places['out']/'stage.log', 'w')
+    log = open(places['out'] / 'stage.log', 'w')
     process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     _, status, used = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - began
-    if status: sys.exit(f'{stage} failed:\n' + Path(log.name).read_text()[-2000:])
-    return seconds, used.ru_maxrss/1024, (size_of(places['work']) + size_of(places['out']) - before)/1e6
+    if status:
+        sys.exit(f'{stage} failed:\n' + Path(log.name).read_text()[-2000:])
+    return seconds, used.ru_maxrss / 1024, (size_of(places['work']) + size_of(places['out']) - before) / 1e6
 
 
 def main():
@@ -71,27 +91,35 @@ def main():
     options.add_argument('cohort', type=Path)
     options.add_argument('folder', type=Path, help='where parts, stacks and results go')
     options.add_argument('--sizes', type=int, nargs='+', default=[100, 400, 1600, 4711])
-    options.add_argument('--to', type=Path, default=Path(__file__).parents[1]/'reports'/'reference'/'full-size.csv')
+    options.add_argument(
+        '--to', type=Path, default=Path(__file__).parents[1] / 'reports' / 'reference' / 'full-size.csv'
+    )
     given = options.parse_args()
     rows = []
     for size in given.sizes:
-        places = {k: given.folder/str(size)/k for k in ('root', 'work', 'out')}
-        for place in places.values(): place.mkdir(parents=True, exist_ok=True)
+        places = {k: given.folder / str(size) / k for k in ('root', 'work', 'out')}
+        for place in places.values():
+            place.mkdir(parents=True, exist_ok=True)
         part(given.cohort, size, places['root'])
-        series = len(pd.read_csv(places['root']/'train_series_meta.csv'))
+        series = len(pd.read_csv(places['root'] / 'train_series_meta.csv'))
         for stage in CODE:
-            kept = places['out'].parent/f'{stage}.json'
-            if not kept.exists(): kept.write_text(json.dumps(measure(stage, places)))
+            kept = places['out'].parent / f'{stage}.json'
+            if not kept.exists():
+                kept.write_text(json.dumps(measure(stage, places)))
             rows.append((stage, series, *json.loads(kept.read_text())))
-            print(f'{series:5d} series  {stage:<34} {rows[-1][2]:8.1f} s {rows[-1][3]:7.0f} MB '
-                  f'{rows[-1][4]:8.1f} MB written', flush=True)
+            print(
+                f'{series:5d} series  {stage:<34} {rows[-1][2]:8.1f} s {rows[-1][3]:7.0f} MB '
+                f'{rows[-1][4]:8.1f} MB written',
+                flush=True,
+            )
     table = pd.DataFrame(rows, columns=['stage', 'series', 'seconds', 'memory MB', 'written MB'])
     table.round(2).to_csv(given.to, index=False)
     print(f'\n{"slope of log time over log series":<36}{"all sizes":>10}{"last step":>10}   {"memory, last/first":>10}')
     for stage, own in table.groupby('stage', sort=False):
         x, y = np.log(own['series'].to_numpy()), np.log(own['seconds'].to_numpy())
-        grown = own['memory MB'].iloc[-1]/own['memory MB'].iloc[0]
-        print(f'{stage:<36}{np.polyfit(x, y, 1)[0]:10.2f}{(y[-1] - y[-2])/(x[-1] - x[-2]):10.2f}   {grown:10.2f}')
+        grown = own['memory MB'].iloc[-1] / own['memory MB'].iloc[0]
+        print(f'{stage:<36}{np.polyfit(x, y, 1)[0]:10.2f}{(y[-1] - y[-2]) / (x[-1] - x[-2]):10.2f}   {grown:10.2f}')
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

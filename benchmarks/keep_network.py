@@ -6,37 +6,50 @@ as long as with real ones. The scans are small, so that what is measured is the 
 """
 
 import os
+
 os.environ.setdefault('OMP_NUM_THREADS', '1')
-import sys, tempfile, time
+import sys
+import tempfile
+import time
 from pathlib import Path
+
 import numpy as np
-sys.path.insert(0, str(Path(__file__).parents[1]/'tests'))
+
+sys.path.insert(0, str(Path(__file__).parents[1] / 'tests'))
 
 FEATURES, CASES = (32, 64, 128, 256, 320, 320), 3
 
 
 def main():
+    from totalseg_layout import network, write_weights
+
     from ctlab.cohort.masks import TotalSegmentator, forget_networks
     from ctlab.scans.volume import volume_from
-    from totalseg_layout import network, write_weights
-    scan = volume_from(np.random.default_rng(0).normal(0, 60, (20, 32, 32)).astype(np.int16), (3., 3., 3.))
+
+    scan = volume_from(np.random.default_rng(0).normal(0, 60, (20, 32, 32)).astype(np.int16), (3.0, 3.0, 3.0))
     with tempfile.TemporaryDirectory() as home:
         home = Path(home)
         net, labels = network(FEATURES)
         write_weights(home, net, labels, FEATURES)
-        os.environ |= {'TOTALSEG_HOME_DIR': str(home/'config'), 'TOTALSEG_WEIGHTS_PATH': str(home/'weights')}
+        os.environ |= {'TOTALSEG_HOME_DIR': str(home / 'config'), 'TOTALSEG_WEIGHTS_PATH': str(home / 'weights')}
         seconds = {}
         TotalSegmentator(fast=True).segment(scan)  # warms up what both ways share
         for keep in (True, False):
             forget_networks()
             start = time.perf_counter()
-            for _ in range(CASES): TotalSegmentator(fast=True, keep=keep).segment(scan)
-            seconds[keep] = (time.perf_counter() - start)/CASES
-    print(f'TotalSegmentator, {sum(p.numel() for p in net.parameters())/1e6:.0f} million random weights, {CASES} '
-          f'scans of 20 × 32 × 32 voxels, one thread')
+            for _ in range(CASES):
+                TotalSegmentator(fast=True, keep=keep).segment(scan)
+            seconds[keep] = (time.perf_counter() - start) / CASES
+    print(
+        f'TotalSegmentator, {sum(p.numel() for p in net.parameters()) / 1e6:.0f} million random weights, {CASES} '
+        f'scans of 20 × 32 × 32 voxels, one thread'
+    )
     print(f'network read once per worker (ctlab)  {seconds[True]:6.2f} s per scan')
-    print(f'network read for every scan           {seconds[False]:6.2f} s per scan, '
-          f'{seconds[False]/seconds[True]:.1f}×; {seconds[False] - seconds[True]:.2f} s per scan go into reading')
+    print(
+        f'network read for every scan           {seconds[False]:6.2f} s per scan, '
+        f'{seconds[False] / seconds[True]:.1f}×; {seconds[False] - seconds[True]:.2f} s per scan go into reading'
+    )
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

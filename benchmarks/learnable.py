@@ -1,4 +1,4 @@
-"""Can the phantoms be learned from, and not by a trick? Held-out AUC on the demo cohort of
+"""Can the phantoms be learned from, and not by a trick? Held-out AUC on the demo cohort of.
 
   (a) trivial statistics of the whole scan and of its tags, in two classifiers,
   (b) a ruler: the share of an organ more than 15 HU below its own median, nothing trained,
@@ -15,26 +15,44 @@ all on the same patients and folds. Trains approach 6 where its folds are not fi
 With few injured the best of ten areas is well above a half by chance alone. So (a) alone says how often, with the
 patients' answers dealt out anew, the best of the ten is at least as good as the best of the ten here.
 """
+
 import sys
 from dataclasses import replace
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 
 def trivial(row, stack, info, meta):
-    "What can be said of a scan without looking at an organ."
+    """What can be said of a scan without looking at an organ."""
     a = stack[::2, ::4, ::4].astype(float)
     size = sum(p.stat().st_size for p in Path(row['folder']).iterdir())
-    return [a.mean(), a.std(), a.min(), a.max(), *np.quantile(a, (.25, .5, .75, .9, .95, .99)), len(stack),
-            info['slices'], info['spacing'], info['thickness'] or 0, *info['pixel'], size/info['slices'], size,
-            info['positions'][0], info['positions'][-1], meta.get('aortic_hu', 0), meta.get('incomplete_organ', 0)]
+    return [
+        a.mean(),
+        a.std(),
+        a.min(),
+        a.max(),
+        *np.quantile(a, (0.25, 0.5, 0.75, 0.9, 0.95, 0.99)),
+        len(stack),
+        info['slices'],
+        info['spacing'],
+        info['thickness'] or 0,
+        *info['pixel'],
+        size / info['slices'],
+        size,
+        info['positions'][0],
+        info['positions'][-1],
+        meta.get('aortic_hu', 0),
+        meta.get('incomplete_organ', 0),
+    ]
 
 
 def statistics(settings, data):
-    "(trivial statistics by patient, the scans' rows)"
+    """(trivial statistics by patient, the scans' rows)."""
     from ctlab.cohort.layout import list_series
-    meta = pd.read_csv(settings.data/'train_series_meta.csv').set_index('series_id')
+
+    meta = pd.read_csv(settings.data / 'train_series_meta.csv').set_index('series_id')
     rows = data.table.merge(list_series(settings.data), on=['patient_id', 'series_id']).to_dict('records')
     numbers = [
         trivial(r, data.stacks.load(r['series_id']), data.stacks.info(r['series_id']), meta.loc[r['series_id']])
@@ -44,15 +62,18 @@ def statistics(settings, data):
 
 
 def guesses(y, fold, numbers):
-    "(name, answers) of two classifiers, each patient held out once."
+    """(name, answers) of two classifiers, each patient held out once."""
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    models = {'logistic regression': make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)),
-              'random forest': RandomForestClassifier(200, min_samples_leaf=5, random_state=0)}
+
+    models = {
+        'logistic regression': make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)),
+        'random forest': RandomForestClassifier(200, min_samples_leaf=5, random_state=0),
+    }
     for name, model in models.items():
-        p = pd.Series(0., index=y.index)
+        p = pd.Series(0.0, index=y.index)
         for k in sorted(fold.unique()):
             train, held = fold.index[fold != k], fold.index[fold == k]
             p[held] = model.fit(numbers.loc[train], y[train]).predict_proba(numbers.loc[held])[:, 1]
@@ -60,19 +81,22 @@ def guesses(y, fold, numbers):
 
 
 def judged(target, y, fold, numbers):
-    "What two classifiers make of trivial statistics."
+    """What two classifiers make of trivial statistics."""
     from ctlab.judge.metrics import bootstrap
+
     for name, p in guesses(y, fold, numbers):
         yield target, f'trivial statistics, {name}', *bootstrap('auc_roc', y.to_numpy(), p.to_numpy()), len(y)
 
 
 def dealt(numbers, patients, n=60):
-    "The best of ten areas when every patient has another's answers; one for each deal."
+    """The best of ten areas when every patient has another's answers; one for each deal."""
     from sklearn.metrics import roc_auc_score
+
     from ctlab.core.anatomy import TARGETS
+
     answers = (patients[list(TARGETS)] > 0).astype(int)
     for deal in range(n):
-        order, best = np.random.default_rng(deal).permutation(len(patients)), 0.
+        order, best = np.random.default_rng(deal).permutation(len(patients)), 0.0
         for target in TARGETS:
             y = pd.Series(answers[target].to_numpy()[order], patients.index)
             best = max(best, *(roc_auc_score(y, p) for _, p in guesses(y, patients['fold'], numbers)))
@@ -80,11 +104,12 @@ def dealt(numbers, patients, n=60):
 
 
 def alone(settings, to):
-    "Trivial statistics of a cohort, and what is chance in them."
-    from ctlab.core.anatomy import TARGETS
+    """Trivial statistics of a cohort, and what is chance in them."""
     from ctlab.cohort.stacks import Recipe
+    from ctlab.core.anatomy import TARGETS
     from ctlab.trauma.study import samples
-    data = samples(settings, Recipe(5., 192))
+
+    data = samples(settings, Recipe(5.0, 192))
     numbers, _ = statistics(settings, data)
     patients = data.table.drop_duplicates('patient_id').set_index('patient_id')
     table = [row for t in TARGETS for row in judged(t, (patients[t] > 0).astype(int), patients['fold'], numbers)]
@@ -93,45 +118,60 @@ def alone(settings, to):
     table['best of ten by chance'] = np.median(best)
     table['deals at least as good'] = [float((best >= a).mean()) for a in table['AUC']]
     print(table.round(3).to_string(index=False))
-    if to: table.round(3).to_csv(to, index=False)
+    if to:
+        table.round(3).to_csv(to, index=False)
 
 
 def cohort(name):
-    "Settings of a cohort that a chapter draws."
+    """Settings of a cohort that a chapter draws."""
     from ctlab.core.settings import Settings
     from ctlab.phantoms.patients import PRESETS, make_cohort
     from ctlab.trauma.curve import others
     from ctlab.trauma.together import another
+
     home = Settings(preset='demo')
-    if name == 'others': return others(home)
-    if name == 'elsewhere': return replace(home, data_root=str(another(home)))
+    if name == 'others':
+        return others(home)
+    if name == 'elsewhere':
+        return replace(home, data_root=str(another(home)))
     many = replace(PRESETS['elsewhere'], patients=400)
-    return replace(home, data_root=str(make_cohort(home.work/'cohorts'/'elsewhere400-demo', many, home.seed + 4)))
+    return replace(home, data_root=str(make_cohort(home.work / 'cohorts' / 'elsewhere400-demo', many, home.seed + 4)))
 
 
 def main():
     to = next((Path(a) for a in sys.argv[1:] if not a.startswith('--')), None)
     for name in ('elsewhere', 'others', 'elsewhere400'):
-        if f'--{name}' in sys.argv: return alone(cohort(name), to and to/f'learnable-{name}.csv')
-    from ctlab.trauma import approach6
+        if f'--{name}' in sys.argv:
+            return alone(cohort(name), to and to / f'learnable-{name}.csv')
     from ctlab.core.anatomy import TARGETS
-    from ctlab.judge.comparison import held_out
-    from ctlab.learn.inference import as_scores
-    from ctlab.judge.metrics import bootstrap
     from ctlab.core.settings import Settings
+    from ctlab.judge.comparison import held_out
+    from ctlab.judge.metrics import bootstrap
+    from ctlab.learn.inference import as_scores
+    from ctlab.trauma import approach6
 
     settings = Settings(preset='demo')
     data, cubes = approach6.load(settings)
-    runs = settings.out/'approach6'/'demo'
+    runs = settings.out / 'approach6' / 'demo'
     for fold in range(settings.n_folds):
-        if not (runs/f'fold{fold}'/'config.json').exists():
+        if not (runs / f'fold{fold}' / 'config.json').exists():
             approach6.run(Settings(preset='demo', fold=fold), (data, cubes))
-    learned, other = held_out(runs), settings.out/'approach5'/'demo'
+    learned, other = held_out(runs), settings.out / 'approach5' / 'demo'
     taught = held_out(other) if len(list(other.glob('fold*/config.json'))) == settings.n_folds else None
     numbers, rows = statistics(settings, data)
-    shares = pd.DataFrame([{'patient_id': r['patient_id'], **{n: approach6.dark_share(c) for n,
-                                                              c in cubes.load(r['patient_id'], r['series_id']).items()
-                                                              if n != 'trunk'}} for r in rows])
+    shares = pd.DataFrame(
+        [
+            {
+                'patient_id': r['patient_id'],
+                **{
+                    n: approach6.dark_share(c)
+                    for n, c in cubes.load(r['patient_id'], r['series_id']).items()
+                    if n != 'trunk'
+                },
+            }
+            for r in rows
+        ]
+    )
     shares['kidney'] = shares[['kidney_left', 'kidney_right']].max(axis=1)
     shares = shares.groupby('patient_id').max()
     patients = data.table.drop_duplicates('patient_id').set_index('patient_id')
@@ -165,17 +205,22 @@ def main():
     print('injured or not, held-out phantoms of preset demo, 95 % intervals over patients\n')
     print(table.to_string(index=False))
     from ctlab.judge.metrics import RSNA_WEIGHTS, rsna_score
+
     answer = {}
     for target, grades in TARGETS.items():  # the one answer for everybody that costs least
-        counts = np.array([data.labels[f'{target}_{g}'].loc[learned.index].sum() for g in grades])*np.array(
+        counts = np.array([data.labels[f'{target}_{g}'].loc[learned.index].sum() for g in grades]) * np.array(
             RSNA_WEIGHTS[target]
         )
-        answer |= {f'{target}_{g}': c/counts.sum() for g, c in zip(grades, counts)}
+        answer |= {f'{target}_{g}': c / counts.sum() for g, c in zip(grades, counts)}
     labels = data.labels.loc[learned.index]
-    print(f"\ncompetition metric (less is better): "
-          f"{rsna_score(labels, pd.DataFrame([answer]*len(labels), index=labels.index)):.3f} for the best single "
-          f"answer to everybody, {rsna_score(labels, learned):.3f} for approach 6")
-    if to: table.to_csv(to/'learnable.csv', index=False)
+    print(
+        f'\ncompetition metric (less is better): '
+        f'{rsna_score(labels, pd.DataFrame([answer] * len(labels), index=labels.index)):.3f} for the best single '
+        f'answer to everybody, {rsna_score(labels, learned):.3f} for approach 6'
+    )
+    if to:
+        table.to_csv(to / 'learnable.csv', index=False)
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

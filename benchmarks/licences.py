@@ -17,24 +17,31 @@ WEIGHTS = (
 
 
 def licence(name):
-    "What a package says of its licence."
-    try: facts = metadata.metadata(name)
-    except metadata.PackageNotFoundError: return 'not installed here'
-    if said := facts.get('License-Expression'): return said
+    """What a package says of its licence."""
+    try:
+        facts = metadata.metadata(name)
+    except metadata.PackageNotFoundError:
+        return 'not installed here'
+    if said := facts.get('License-Expression'):
+        return said
     kinds = [c.rpartition(' :: ')[2] for c in facts.get_all('Classifier') or () if c.startswith('License ::')]
     text = (facts.get('License') or '').strip().splitlines()
     return ', '.join(kinds) or (text[0][:80] if text else 'says nothing in its metadata')
 
 
 def main():
-    names = re.findall(r'^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==', (ROOT/'requirements.lock').read_text(), re.M)
+    names = re.findall(r'^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==', (ROOT / 'requirements.lock').read_text(), re.M)
     print('# What the lab stands on\n\n| weights | terms |\n|---|---|')
-    for name, terms in WEIGHTS: print(f'| {name} | {terms} |')
+    for name, terms in WEIGHTS:
+        print(f'| {name} | {terms} |')
     print('\n| package | version | licence |\n|---|---|---|')
     for name in sorted(names, key=str.lower):
-        try: version = metadata.version(name)
-        except metadata.PackageNotFoundError: version = ''
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            version = ''
         print(f'| {name} | {version} | {licence(name).replace("|", "/")} |')
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

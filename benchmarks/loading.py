@@ -1,58 +1,73 @@
 """Ten random slices of random series: ours, slices out of one array file, against one JPEG per slice, zarr and
-blosc2, one run, one table."""
+blosc2, one run, one table.
+"""
 
 import os
+
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import shutil
+
 import numpy as np
 from scans import HOME, best, series
 
 
 def main(n_series=40, reads=400):
-    from ctlab.cohort.stacks import Recipe, read_slices, stack_series
+    import blosc2
+    import zarr
     from PIL import Image
-    import blosc2, zarr
+
+    from ctlab.cohort.stacks import Recipe, read_slices, stack_series
+
     stack, _ = stack_series(series(), Recipe())
-    home = HOME/'loading'
+    home = HOME / 'loading'
     shutil.rmtree(home, ignore_errors=True)
     rng, stores = np.random.default_rng(0), {'npy': [], 'zarr': [], 'blosc2': [], 'jpeg': []}
     for k in range(n_series):
         mine = np.roll(stack, k, axis=0)
-        for kind in stores: (home/kind).mkdir(parents=True, exist_ok=True)
-        np.save(home/'npy'/f'{k}.npy', mine)
+        for kind in stores:
+            (home / kind).mkdir(parents=True, exist_ok=True)
+        np.save(home / 'npy' / f'{k}.npy', mine)
         array = zarr.create_array(
-            store=str(home/'zarr'/f'{k}.zarr'), shape=mine.shape, chunks=(1, 256, 256), dtype='u1'
+            store=str(home / 'zarr' / f'{k}.zarr'), shape=mine.shape, chunks=(1, 256, 256), dtype='u1'
         )
         array[:] = mine
         blosc2.asarray(
-            mine, chunks=(1, 256, 256), blocks=(1, 256, 256), urlpath=str(home/'blosc2'/f'{k}.b2nd'), mode='w'
+            mine, chunks=(1, 256, 256), blocks=(1, 256, 256), urlpath=str(home / 'blosc2' / f'{k}.b2nd'), mode='w'
         )
-        (home/'jpeg'/str(k)).mkdir()
-        for i, picture in enumerate(mine): Image.fromarray(picture).save(home/'jpeg'/str(k)/f'{i}.jpg')
+        (home / 'jpeg' / str(k)).mkdir()
+        for i, picture in enumerate(mine):
+            Image.fromarray(picture).save(home / 'jpeg' / str(k) / f'{i}.jpg')
     picks = [(int(rng.integers(n_series)), np.sort(rng.choice(len(stack), 10, replace=False))) for _ in range(reads)]
     readers = {
-        'slices of one .npy (ctlab)': ('npy', lambda k, at: read_slices(home/'npy'/f'{k}.npy', at)),
+        'slices of one .npy (ctlab)': ('npy', lambda k, at: read_slices(home / 'npy' / f'{k}.npy', at)),
         'zarr v3, one chunk per slice': (
             'zarr',
-            lambda k, at: zarr.open_array(str(home/'zarr'/f'{k}.zarr'), mode='r').oindex[at],
+            lambda k, at: zarr.open_array(str(home / 'zarr' / f'{k}.zarr'), mode='r').oindex[at],
         ),
         'blosc2, one chunk per slice': (
             'blosc2',
-            lambda k, at: np.stack([blosc2.open(str(home/'blosc2'/f'{k}.b2nd'), mode='r')[int(i)] for i in at]),
+            lambda k, at: np.stack([blosc2.open(str(home / 'blosc2' / f'{k}.b2nd'), mode='r')[int(i)] for i in at]),
         ),
         'one JPEG per slice': (
             'jpeg',
-            lambda k, at: np.stack([np.asarray(Image.open(home/'jpeg'/str(k)/f'{i}.jpg')) for i in at]),
+            lambda k, at: np.stack([np.asarray(Image.open(home / 'jpeg' / str(k) / f'{i}.jpg')) for i in at]),
         ),
     }
-    size = lambda kind: sum(p.stat().st_size for p in (home/kind).rglob('*') if p.is_file())/n_series/1e6
+
+    def size(kind):
+        return sum(p.stat().st_size for p in (home / kind).rglob('*') if p.is_file()) / n_series / 1e6
+
     def all_picks(read):
-        for k, at in picks: assert read(k, at).shape == (10, 256, 256)
-    rows = {name: (best(lambda: all_picks(read))/reads*1e3, size(kind)) for name, (kind, read) in readers.items()}
+        for k, at in picks:
+            assert read(k, at).shape == (10, 256, 256)
+
+    rows = {name: (best(lambda: all_picks(read)) / reads * 1e3, size(kind)) for name, (kind, read) in readers.items()}
     ours = rows['slices of one .npy (ctlab)'][0]
     print(f'ten random slices of one of {n_series} stacks of {len(stack)} × 256²; files in the page cache, one core')
     print(f'{"":<32}{"ms per read":>12}{"against ours":>14}{"MB per stack":>14}')
-    for name, (ms, mb) in rows.items(): print(f'{name:<32}{ms:12.3f}{ms/ours:13.1f}×{mb:14.1f}')
+    for name, (ms, mb) in rows.items():
+        print(f'{name:<32}{ms:12.3f}{ms / ours:13.1f}×{mb:14.1f}')
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

@@ -4,17 +4,31 @@
     python benchmarks/network.py [slices]
 """
 
-import json, os, shutil, socket, subprocess, sys, tempfile, threading, time
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
 from pathlib import Path
+
 import numpy as np
 
 os.environ['TCP_NODELAY'] = '1'  # or DCMTK waits 40 ms for TCP's delayed word with every object
 ELSEWHERE = os.pathsep.join(d for d in os.environ['PATH'].split(os.pathsep) if Path(d) != Path(sys.executable).parent)
-TOOL = lambda name: shutil.which(name, path=ELSEWHERE + ':/usr/sbin')
-OURS = '''import sys, time, threading
+
+
+def TOOL(name):
+    return shutil.which(name, path=ELSEWHERE + ':/usr/sbin')
+
+
+OURS = """import sys, time, threading
 from ctlab.network.node import Limits, Node
 from ctlab.network.store import Store
-Node(Store(sys.argv[1], free=0), port=int(sys.argv[2])).start(); time.sleep(3600)'''
+Node(Store(sys.argv[1], free=0), port=int(sys.argv[2])).start(); time.sleep(3600)"""
 
 
 def free_port():
@@ -25,8 +39,11 @@ def free_port():
 
 def wait_for(port):
     for _ in range(300):
-        try: socket.create_connection(('127.0.0.1', port), 1).close(); return
-        except OSError: time.sleep(.1)
+        try:
+            socket.create_connection(('127.0.0.1', port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
     raise TimeoutError(port)
 
 
@@ -42,9 +59,10 @@ def memory(process):
 
 
 def servers(root):
-    "name -> command, for a port."
+    """Name -> command, for a port."""
+
     def orthanc(port):
-        config = root/'orthanc.json'
+        config = root / 'orthanc.json'
         config.write_text(
             json.dumps(
                 {
@@ -58,7 +76,8 @@ def servers(root):
             )
         )
         return [TOOL('Orthanc'), str(config)]
-    (root/'scp').mkdir()
+
+    (root / 'scp').mkdir()
     return {
         'storescp (keeps files, no index)': lambda port: [TOOL('storescp'), '-od', str(root / 'scp'), str(port)],
         'Orthanc (files and index)': orthanc,
@@ -69,6 +88,7 @@ def servers(root):
 def main(n=1000):
     from ctlab.scans.dicom import write_series
     from ctlab.scans.volume import volume_from
+
     if not all(map(TOOL, ('storescu', 'storescp', 'Orthanc'))):
         raise SystemExit("needs Debian's packages dcmtk and orthanc")
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as t:
@@ -82,7 +102,7 @@ def main(n=1000):
             'plain',
             {'StudyInstanceUID': '1.2.3'},
         )
-        print(f'{n} slices of 512 x 512, {sum(f.stat().st_size for f in files)/1e6:.0f} MB, sent by one storescu\n')
+        print(f'{n} slices of 512 x 512, {sum(f.stat().st_size for f in files) / 1e6:.0f} MB, sent by one storescu\n')
         seconds = {}
         for name, command in servers(root).items():
             port = free_port()
@@ -108,14 +128,17 @@ def main(n=1000):
                 )
                 seconds[name] = time.perf_counter() - start
                 print(
-                    f'{name:<36} {seconds[name]:6.1f} s   {n/seconds[name]:5.0f} a second   '
+                    f'{name:<36} {seconds[name]:6.1f} s   {n / seconds[name]:5.0f} a second   '
                     f'memory {before:.0f} -> {memory(server):.0f} MB'
                 )
-            finally: server.terminate(); server.wait(30)
+            finally:
+                server.terminate()
+                server.wait(30)
         ours = seconds['ctlab node (files flushed, index)']
-        for name, s in seconds.items(): print(f'    ctlab / {name}: {ours/s:.1f}')
+        for name, s in seconds.items():
+            print(f'    ctlab / {name}: {ours / s:.1f}')
         port = free_port()
-        server = subprocess.Popen([sys.executable, '-c', OURS, str(root/'many'), str(port)])
+        server = subprocess.Popen([sys.executable, '-c', OURS, str(root / 'many'), str(port)])
         try:
             wait_for(port)
             print(f'\n16 senders at a time, a sixteenth each, {n} in all')
@@ -136,25 +159,31 @@ def main(n=1000):
                     )
                     for p in parts
                 ]
-                for th in threads: th.start()
-                for th in threads: th.join()
+                for th in threads:
+                    th.start()
+                for th in threads:
+                    th.join()
                 took = time.perf_counter() - start
-                print(f'    round {round_ + 1}: {took:5.1f} s, {n/took:.0f} a second, memory {memory(server):.0f} MB')
-        finally: server.kill(); server.wait()
+                print(f'    round {round_ + 1}: {took:5.1f} s, {n / took:.0f} a second, memory {memory(server):.0f} MB')
+        finally:
+            server.kill()
+            server.wait()
 
 
 def fresh(files, folder, root_uid):
-    "The same slices as objects of their own."
+    """The same slices as objects of their own."""
     import pydicom
+
     folder.mkdir()
     made = []
     for f in files:
         ds = pydicom.dcmread(f)
         ds.StudyInstanceUID, ds.SeriesInstanceUID = root_uid, f'{root_uid}.1'
         ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f'{root_uid}.{ds.InstanceNumber}'
-        ds.save_as(folder/f.name)
-        made.append(folder/f.name)
+        ds.save_as(folder / f.name)
+        made.append(folder / f.name)
     return made
 
 
-if __name__ == '__main__': main(*map(int, sys.argv[1:]))
+if __name__ == '__main__':
+    main(*map(int, sys.argv[1:]))

@@ -5,41 +5,63 @@ so that memory is each one's own.
     python benchmarks/organ_model.py [slices]
 """
 
-import os, resource, subprocess, sys, time
+import os
+import resource
+import subprocess
+import sys
+import time
 from pathlib import Path
 
-SIZE = {'organ model': None, '--fast (3 mm)': 3., '1.5 mm, one of its five parts': 1.5}
+SIZE = {'organ model': None, '--fast (3 mm)': 3.0, '1.5 mm, one of its five parts': 1.5}
 
 
 def volume(slices):
-    "A phantom on a scanner's matrix."
+    """A phantom on a scanner's matrix."""
     import numpy as np
+
     from ctlab.phantoms.acquisition import Scan, acquire
     from ctlab.phantoms.body import draw_body
     from ctlab.scans.volume import resample
+
     hu, *_ = acquire(
         draw_body(4, 3.0), Scan(spacing=3.0, thickness=3.0, start=20, stop=420, matrix=128, field_of_view=380), 4
     )
-    step = hu.shape[0]*hu.spacing[0]/slices
-    fine = resample(hu, (step, 380/512, 380/512), antialias=False)
+    step = hu.shape[0] * hu.spacing[0] / slices
+    fine = resample(hu, (step, 380 / 512, 380 / 512), antialias=False)
     return type(fine)(np.round(fine.array).astype(np.int16), fine.affine)
 
 
 def organ_model(scan):
     from ctlab.organs.organ_model import find_organs
+
     return find_organs(scan)
 
 
 def totalsegmentator(scan, spacing):
-    "The arithmetic of TotalSegmentator: its preprocessing spacing, its network, its sliding window, its way back."
-    import numpy as np, torch
+    """The arithmetic of TotalSegmentator: its preprocessing spacing, its network, its sliding window, its way back."""
+    import numpy as np
+    import torch
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
     from monai.inferers import sliding_window_inference
+
     from ctlab.scans.volume import Volume, resample
-    net = PlainConvUNet(1, 6, [32, 64, 128, 256, 320, 320], torch.nn.Conv3d, 3, [1] + [2]*5, 2, 118 if spacing > 2
-                        else 25, 2, conv_bias=True,
-                        norm_op=torch.nn.InstanceNorm3d, norm_op_kwargs={'affine': True}, nonlin=torch.nn.LeakyReLU,
-                        nonlin_kwargs={'inplace': True}).eval()
+
+    net = PlainConvUNet(
+        1,
+        6,
+        [32, 64, 128, 256, 320, 320],
+        torch.nn.Conv3d,
+        3,
+        [1] + [2] * 5,
+        2,
+        118 if spacing > 2 else 25,
+        2,
+        conv_bias=True,
+        norm_op=torch.nn.InstanceNorm3d,
+        norm_op_kwargs={'affine': True},
+        nonlin=torch.nn.LeakyReLU,
+        nonlin_kwargs={'inplace': True},
+    ).eval()
     small = resample(scan, spacing)
     with torch.inference_mode():
         logits = sliding_window_inference(
@@ -50,14 +72,18 @@ def totalsegmentator(scan, spacing):
 
 def one(name, slices):
     import torch
+
     torch.set_num_threads(2)
     scan = volume(slices)
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     spacing = SIZE[name]
     organ_model(scan) if spacing is None else totalsegmentator(scan, spacing)
-    print(f'{name:<32} {time.perf_counter() - start:8.1f} s   '
-          f'{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**20:6.2f} GB peak'
-          f'   ({before/2**20:.2f} GB before)', flush=True)
+    print(
+        f'{name:<32} {time.perf_counter() - start:8.1f} s   '
+        f'{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:6.2f} GB peak'
+        f'   ({before / 2**20:.2f} GB before)',
+        flush=True,
+    )
 
 
 def main():
@@ -69,4 +95,5 @@ def main():
         )
 
 
-if __name__ == '__main__': one(sys.argv[2], int(sys.argv[1])) if len(sys.argv) > 2 else main()
+if __name__ == '__main__':
+    one(sys.argv[2], int(sys.argv[1])) if len(sys.argv) > 2 else main()

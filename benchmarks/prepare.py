@@ -6,10 +6,15 @@
 (d) the floor: decode the 60 kept slices with the fastest decoder, nothing else
 (e) ours: headers, geometry, choice, decode, HU, window, resize
 """
+
 import os
+
 os.environ.setdefault('OMP_NUM_THREADS', '1')
-import shutil, tempfile, warnings
+import shutil
+import tempfile
+import warnings
 from pathlib import Path
+
 warnings.simplefilter('ignore')
 import numpy as np
 from scans import HOME, best, cohort, series
@@ -18,46 +23,68 @@ from scans import HOME, best, cohort, series
 def published(folder, out):
     import pydicom
     from PIL import Image
+
     for path in sorted(folder.iterdir()):
         ds = pydicom.dcmread(path)
-        hu = ds.pixel_array*float(ds.RescaleSlope) + float(ds.RescaleIntercept)
-        low, high = float(ds.WindowCenter) - float(ds.WindowWidth)/2, float(ds.WindowCenter) + float(ds.WindowWidth)/2
+        hu = ds.pixel_array * float(ds.RescaleSlope) + float(ds.RescaleIntercept)
+        low, high = (
+            float(ds.WindowCenter) - float(ds.WindowWidth) / 2,
+            float(ds.WindowCenter) + float(ds.WindowWidth) / 2,
+        )
         hu = np.clip(hu, low, high)
-        grey = (hu - hu.min())/max(1e-6, hu.max() - hu.min())*255
+        grey = (hu - hu.min()) / max(1e-6, hu.max() - hu.min()) * 255
         Image.fromarray(grey.astype(np.uint8)).resize((256, 256), Image.Resampling.BILINEAR).save(
-            out/f'{path.stem}.jpg'
+            out / f'{path.stem}.jpg'
         )
 
 
 def itk(folder):
     import SimpleITK as sitk
+
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
     image = reader.Execute()
     size, spacing = image.GetSize(), image.GetSpacing()
-    n = int(size[2]*spacing[2]/5)
-    return sitk.Resample(image, (256, 256, n), sitk.Transform(), sitk.sitkLinear, image.GetOrigin(),
-                         (spacing[0]*size[0]/256, spacing[1]*size[1]/256, 5.), image.GetDirection())
+    n = int(size[2] * spacing[2] / 5)
+    return sitk.Resample(
+        image,
+        (256, 256, n),
+        sitk.Transform(),
+        sitk.sitkLinear,
+        image.GetOrigin(),
+        (spacing[0] * size[0] / 256, spacing[1] * size[1] / 256, 5.0),
+        image.GetDirection(),
+    )
 
 
 def monai(folder):
     from monai.transforms import Compose, EnsureChannelFirst, LoadImage, Resize, ScaleIntensityRange, Spacing
-    return Compose([LoadImage(reader='PydicomReader', image_only=True), EnsureChannelFirst(), Spacing((-1, -1, 5.)),
-                    Resize((256, 256, -1)), ScaleIntensityRange(-150, 250, 0, 1, clip=True)])(str(folder))
+
+    return Compose(
+        [
+            LoadImage(reader='PydicomReader', image_only=True),
+            EnsureChannelFirst(),
+            Spacing((-1, -1, 5.0)),
+            Resize((256, 256, -1)),
+            ScaleIntensityRange(-150, 250, 0, 1, clip=True),
+        ]
+    )(str(folder))
 
 
 def floor(headers):
     import dicomsdl
+
     return [dicomsdl.open(h.path).pixelData(storedvalue=True) for h in headers]
 
 
 def main():
-    from ctlab.scans import dicom
     from ctlab.cohort.stacks import Recipe, nearest_slices, prepare, stack_series
+    from ctlab.scans import dicom
+
     folder = series()
     headers, _ = dicom.read_headers(dicom.list_files(folder))
     found = dicom.geometry(headers)
-    kept = [headers[found.order[k]] for k in nearest_slices(found.positions, 5.)]
+    kept = [headers[found.order[k]] for k in nearest_slices(found.positions, 5.0)]
     with tempfile.TemporaryDirectory() as out:
         seconds = {
             '(a) published: pydicom, one JPEG per slice': best(lambda: published(folder, Path(out))),
@@ -67,18 +94,24 @@ def main():
             '(e) ctlab': best(lambda: stack_series(folder, Recipe()), 5),
         }
     ours = seconds['(e) ctlab']
-    print(f'one series of 300 slices, {sum(p.stat().st_size for p in folder.iterdir())/1e6:.0f} MB, one core, best of '
-          f'a few runs')
+    print(
+        f'one series of 300 slices, {sum(p.stat().st_size for p in folder.iterdir()) / 1e6:.0f} MB, one core, best of '
+        f'a few runs'
+    )
     print(f'{"":<48}{"seconds":>9}{"against ours":>14}')
-    for name, value in seconds.items(): print(f'{name:<48}{value:9.3f}{value/ours:13.1f}×')
-    root, work = cohort(40), HOME/'stacks'
+    for name, value in seconds.items():
+        print(f'{name:<48}{value:9.3f}{value / ours:13.1f}×')
+    root, work = cohort(40), HOME / 'stacks'
+
     def all40():
         shutil.rmtree(work, ignore_errors=True)
         prepare(root, work, Recipe(), workers=2, progress=False)
+
     total = best(all40, 2)
     print(
-        f'40 such series, 2 workers: {total:.1f} s, {total/40:.3f} s per series, {40*300/total:.0f} slices per second'
+        f'40 such series, 2 workers: {total:.1f} s, {total / 40:.3f} s per series, {40 * 300 / total:.0f} slices per second'
     )
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

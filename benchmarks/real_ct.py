@@ -6,25 +6,30 @@ of the public TotalSegmentator tests (30 slices; the masks beside it are that pr
 
 import sys
 from pathlib import Path
+
 import pandas as pd
 
 
 def main():
-    from ctlab.organs.segment import load_run
-    from ctlab.organs.mask_study import real_trial
     from ctlab.core.settings import Settings, real_data
+    from ctlab.organs.mask_study import real_trial
+    from ctlab.organs.segment import load_run
+
     if real_data() is None:
         raise SystemExit('no real scan at hand; set CTLAB_REAL_DATA to a folder that holds totalsegmentator/')
     rows = []
     for study, structure in (('spleen', 'spleen'), ('liver2d', 'liver'), ('liver3d', 'liver')):
-        for folder in sorted((Settings().out/study/'demo').glob('fold*')):
-            if not (folder/'config.json').exists(): continue
+        for folder in sorted((Settings().out / study / 'demo').glob('fold*')):
+            if not (folder / 'config.json').exists():
+                continue
             net, plan, *_ = load_run(folder)
             rows.append(real_trial(net, plan, structure)['scores'].assign(study=study, fold=folder.name))
     table = pd.concat(rows).round(3)[['study', 'fold', *rows[0].columns[:-2]]]
     print('trained on phantoms, applied to a real CT\n')
     print(table.to_string(index=False))
-    if len(sys.argv) > 1: table.to_csv(Path(sys.argv[1])/'real-ct.csv', index=False)
+    if len(sys.argv) > 1:
+        table.to_csv(Path(sys.argv[1]) / 'real-ct.csv', index=False)
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

@@ -1,22 +1,26 @@
-"Scans that the benchmarks share: a 512² phantom series of 1 mm slices, RLE lossless, drawn once."
+"""Scans that the benchmarks share: a 512² phantom series of 1 mm slices, RLE lossless, drawn once."""
+
 import os
 from pathlib import Path
+
 import numpy as np
 
-HOME = Path(os.environ.get('CTLAB_BENCH', Path(__file__).resolve().parents[1]/'work'/'bench'))
+HOME = Path(os.environ.get('CTLAB_BENCH', Path(__file__).resolve().parents[1] / 'work' / 'bench'))
 
 
 def series(slices=300, syntax='rle'):
-    "A folder with one series."
-    folder = HOME/f'{syntax}{slices}'/'train_images'/'1'/'1'
-    if folder.exists() and len(list(folder.glob('*.dcm'))) == slices: return folder
+    """A folder with one series."""
+    folder = HOME / f'{syntax}{slices}' / 'train_images' / '1' / '1'
+    if folder.exists() and len(list(folder.glob('*.dcm'))) == slices:
+        return folder
+    from ctlab.phantoms.acquisition import Scan, acquire
     from ctlab.phantoms.body import draw_body
     from ctlab.scans.dicom import write_series
-    from ctlab.phantoms.acquisition import Scan, acquire
     from ctlab.scans.volume import Volume
+
     hu, _, _ = acquire(
         draw_body(1, 2.5),
-        Scan(start=60, stop=60 + 1.4*slices, spacing=1.0, thickness=1.0, matrix=512, field_of_view=400, noise=10),
+        Scan(start=60, stop=60 + 1.4 * slices, spacing=1.0, thickness=1.0, matrix=512, field_of_view=400, noise=10),
         1,
     )
     write_series(Volume(np.ascontiguousarray(hu.array[:slices]), hu.affine), folder, 'bench', syntax=syntax)
@@ -24,19 +28,22 @@ def series(slices=300, syntax='rle'):
 
 
 def cohort(n=40):
-    "n series that share the files of one by hard links."
-    source, root = series(), HOME/f'cohort{n}'
+    """N series that share the files of one by hard links."""
+    source, root = series(), HOME / f'cohort{n}'
     for k in range(n):
-        folder = root/'train_images'/str(100 + k)/str(1000 + k)
-        if folder.exists(): continue
+        folder = root / 'train_images' / str(100 + k) / str(1000 + k)
+        if folder.exists():
+            continue
         folder.mkdir(parents=True)
-        for path in source.iterdir(): os.link(path, folder/path.name)
+        for path in source.iterdir():
+            os.link(path, folder / path.name)
     return root
 
 
 def best(work, times=3):
-    "The shortest of a few runs, seconds; the first also warms the caches."
+    """The shortest of a few runs, seconds; the first also warms the caches."""
     import time
+
     seconds = []
     for _ in range(times):
         start = time.perf_counter()

@@ -5,33 +5,39 @@
 """
 
 import os
+
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import time
+
 import numpy as np
 import torch
 
 
 def kinds():
-    "name -> (network, loss, shape of a batch), as preset demo trains them"
+    """Name -> (network, loss, shape of a batch), as preset demo trains them."""
     from ctlab.core.settings import Settings
     from ctlab.organs import liver3d, lowerlimb
     from ctlab.organs.organ_model import SIZES, VoxelLoss, organ_net
+
     blocks, bones = liver3d.plan(Settings(preset='demo')), lowerlimb.plan(Settings(preset='demo'), 'unet25')
     block = blocks.batch, 1, blocks.depth, blocks.window, blocks.window
-    slices = bones.batch, 1 + 2*bones.context, bones.recipe.size, bones.recipe.size
-    return {'liver in blocks, 3-D U-Net': (blocks.net(), blocks.loss(), block),
-            'bones, 2.5-D U-Net': (bones.net(), bones.loss(), slices),
-            'organ model, DynUNet': (organ_net(), VoxelLoss(), (1, 1, *SIZES['demo'].shape))}
+    slices = bones.batch, 1 + 2 * bones.context, bones.recipe.size, bones.recipe.size
+    return {
+        'liver in blocks, 3-D U-Net': (blocks.net(), blocks.loss(), block),
+        'bones, 2.5-D U-Net': (bones.net(), bones.loss(), slices),
+        'organ model, DynUNet': (organ_net(), VoxelLoss(), (1, 1, *SIZES['demo'].shape)),
+    }
 
 
 def seconds(net, loss, shape, half, steps=5):
-    "Median of a few steps."
+    """Median of a few steps."""
     rng, optimiser, times = torch.Generator().manual_seed(0), torch.optim.AdamW(net.train().parameters(), 1e-4), []
     image, mask = torch.randn(shape, generator=rng), torch.randint(0, 2, (shape[0], *shape[2:]), generator=rng)
     for _ in range(steps + 1):
         start = time.perf_counter()
         optimiser.zero_grad()
-        with torch.autocast('cpu', torch.bfloat16, enabled=half): total = loss(net(image), {'mask': mask})['total']
+        with torch.autocast('cpu', torch.bfloat16, enabled=half):
+            total = loss(net(image), {'mask': mask})['total']
         total.backward()
         optimiser.step()
         times.append(time.perf_counter() - start)
@@ -40,12 +46,15 @@ def seconds(net, loss, shape, half, steps=5):
 
 def main():
     from ctlab.learn.training import half_precision
+
     torch.set_num_threads(1)
-    if not half_precision(): print('this processor does not multiply in bfloat16; training stays at 32 bits on it')
+    if not half_precision():
+        print('this processor does not multiply in bfloat16; training stays at 32 bits on it')
     print(f'{"one step, one thread":<28}{"32 bits":>10}{"16 bits":>10}{"ratio":>8}')
     for name, (net, loss, shape) in kinds().items():
         full, half = (seconds(net, loss, shape, h) for h in (False, True))
-        print(f'{name:<28}{full:8.2f} s{half:8.2f} s{full/half:8.1f}')
+        print(f'{name:<28}{full:8.2f} s{half:8.2f} s{full / half:8.1f}')
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

@@ -1,22 +1,25 @@
-"Filling holes and removing crumbs in every slice: one labelling of the volume beside the loop over slices."
+"""Filling holes and removing crumbs in every slice: one labelling of the volume beside the loop over slices."""
+
 import time
+
 import numpy as np
 from scipy.ndimage import binary_dilation, binary_fill_holes
 from skimage.measure import label, regionprops
+
 from ctlab.organs.mask_study import tidy
 from ctlab.phantoms.case_sets import Sizes, limb_case
 from ctlab.scans.volume import volume_from
 
 
 def by_slices(array, least):
-    "The published way: every slice of every bone by itself."
+    """The published way: every slice of every bone by itself."""
     answer = np.zeros_like(array)
     for k in range(1, int(array.max()) + 1):
         for z in range(len(array)):
             filled = binary_fill_holes(array[z] == k)
             parts, total = label(filled, connectivity=1), filled.sum()
             for part in regionprops(parts):
-                if part.area >= least*total:
+                if part.area >= least * total:
                     rows, columns = part.coords.T
                     free = answer[z, rows, columns] == 0
                     answer[z, rows[free], columns[free]] = k
@@ -26,9 +29,10 @@ def by_slices(array, least):
 def main():
     _, bones = limb_case(1, Sizes(1, 0, 0, 0, 256, 2.32, 1))
     mask = np.zeros(bones['tibia'].shape, np.uint8)
-    for k, bone in enumerate(bones.values(), 1): mask[bone.array > 0] = k
+    for k, bone in enumerate(bones.values(), 1):
+        mask[bone.array > 0] = k
     rng = np.random.default_rng(0)
-    near = binary_dilation(mask > 0, np.ones((1, 5, 5))) & (rng.random(mask.shape) < .02)
+    near = binary_dilation(mask > 0, np.ones((1, 5, 5))) & (rng.random(mask.shape) < 0.02)
     mask[near] = rng.integers(0, 5, int(near.sum()))  # holes and crumbs
     volume = volume_from(mask)
     times = {}
@@ -41,10 +45,14 @@ def main():
         times[name] = time.perf_counter() - start, result
     (slow, a), (fast, b) = times.values()
     assert np.array_equal(a, b), 'both give the same mask'
-    print(f'holes and crumbs in the bones of two legs, {mask.shape[0]} slices of {mask.shape[1]} × {mask.shape[2]}, '
-          f'four structures; equal results')
-    for name, (seconds, _) in times.items(): print(f'{name:<26} {seconds:8.2f} s')
-    print(f'ratio                      {slow/fast:8.1f}')
+    print(
+        f'holes and crumbs in the bones of two legs, {mask.shape[0]} slices of {mask.shape[1]} × {mask.shape[2]}, '
+        f'four structures; equal results'
+    )
+    for name, (seconds, _) in times.items():
+        print(f'{name:<26} {seconds:8.2f} s')
+    print(f'ratio                      {slow / fast:8.1f}')
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

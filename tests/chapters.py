@@ -4,7 +4,11 @@ A cell starts from the names that the cells above it left when they ran undistur
 without the others: that is what makes mutation testing of notebooks a matter of minutes (`make mutants`).
 """
 
-import importlib, json, os, re
+import importlib
+import json
+import os
+import re
+
 import pytest
 
 WHOLE = ('00_store',)  # whose cells hand a folder on to each other: one test each
@@ -17,7 +21,7 @@ def pytest_collect_file(file_path, parent):
 
 
 def _cells(path):
-    "(module, [(index, code)]) of a chapter: what is run and not exported."
+    """(module, [(index, code)]) of a chapter: what is run and not exported."""
     notebook, module, cells = json.loads(path.read_text()), None, []
     for k, cell in enumerate(notebook['cells']):
         code = ''.join(cell['source'])
@@ -35,7 +39,7 @@ def _cells(path):
 
 
 def _snapshots(path):
-    "The names that each cell starts from; the chapter is run once a process, without any mutant."
+    """The names that each cell starts from; the chapter is run once a process, without any mutant."""
     if path in _SNAPSHOTS:
         return _SNAPSHOTS[path]
     import matplotlib

@@ -1,7 +1,14 @@
 """Would the tests notice if the code were wrong? `make mutants MODULE=judge.metrics` changes one thing at a time
-(mutmut) and runs the cells of the chapters and the tests that reach it. No module: all that must not be wrong."""
+(mutmut) and runs the cells of the chapters and the tests that reach it. No module: all that must not be wrong.
+"""
 
-import argparse, json, os, re, shutil, subprocess, sys
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,7 +31,7 @@ NOTICED = ('killed', 'timeout', 'segfault')  # in mutmut's words
 
 
 def laid_out(module, where):
-    "A copy of what the module's tests need, with mutmut's settings."
+    """A copy of what the module's tests need, with mutmut's settings."""
     (where / 'mutants').mkdir(parents=True, exist_ok=True)
     for name in ('ctlab', 'tests', 'nbs', 'data/published', 'settings.ini', 'requirements.lock', 'reports/reference'):
         source, target = ROOT / name, where / name
@@ -34,7 +41,10 @@ def laid_out(module, where):
             )
         else:
             shutil.copy(source, target)
-    lines = lambda values: '\n' + '\n'.join(f'    {v}' for v in values)
+
+    def lines(values):
+        return '\n' + '\n'.join(f'    {v}' for v in values)
+
     (where / 'setup.cfg').write_text(f"""[mutmut]
 source_paths = ctlab
 only_mutate = ctlab/{module.replace('.', '/')}.py
@@ -48,10 +58,10 @@ timeout_constant = 5
 
 
 def verdicts(module, where):
-    "name of a mutant -> what became of it."
+    """Name of a mutant -> what became of it."""
     from mutmut.stats import status_by_exit_code
 
-    meta = json.loads((where / 'mutants' / 'ctlab' / f"{module.replace('.', '/')}.py.meta").read_text())
+    meta = json.loads((where / 'mutants' / 'ctlab' / f'{module.replace(".", "/")}.py.meta').read_text())
     return {name: status_by_exit_code[code] for name, code in meta['exit_code_by_key'].items()}
 
 
@@ -78,7 +88,7 @@ SAME = (  # what a mutant changed, as its lines before and after; and why nobody
 
 
 def diffs(where, names):
-    "name of a mutant -> its lines before and after."
+    """Name of a mutant -> its lines before and after."""
     from mutmut.configuration import reset_config
     from mutmut.mutation.diff_apply import get_diff_for_mutant
 
@@ -95,7 +105,7 @@ def diffs(where, names):
 
 
 def why_the_same(before, after):
-    "Why a mutant changes nothing that anybody could notice; empty when somebody should."
+    """Why a mutant changes nothing that anybody could notice; empty when somebody should."""
     return next((reason for rule, reason in SAME if rule(before, after)), '')
 
 
@@ -109,7 +119,7 @@ def main():
         where = ROOT / 'work' / 'mutants' / module
         laid_out(module, where)
         environment = os.environ | {
-            'PYTHONPATH': f"{where / 'mutants'}:{where / 'tests'}",
+            'PYTHONPATH': f'{where / "mutants"}:{where / "tests"}',
             'OMP_NUM_THREADS': '1',
             'MPLBACKEND': 'Agg',
             'PYTHONWARNINGS': 'ignore',
@@ -134,7 +144,7 @@ def main():
         if asked.show:
             for name, (before, after) in left.items():
                 if not reasons[name]:
-                    print(f"    {name.rpartition('.')[2]}\n        - {before}\n        + {after}", flush=True)
+                    print(f'    {name.rpartition(".")[2]}\n        - {before}\n        + {after}', flush=True)
 
 
 if __name__ == '__main__':

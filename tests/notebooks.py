@@ -1,7 +1,9 @@
 """nbdev_test over all notebooks with the longest first, so that no core waits for the last one.
-As nbdev_test: two processes, every cell that is not marked `eval: false`, and exit code 1 when one fails."""
+As nbdev_test: two processes, every cell that is not marked `eval: false`, and exit code 1 when one fails.
+"""
 
 import sys
+
 from fastcore.parallel import parallel
 from fastcore.xtras import working_directory
 from nbdev.config import get_config
@@ -42,7 +44,7 @@ def main(workers=2):
     for path, (_, seconds) in sorted(zip(files, ended), key=lambda row: -row[1][1])[:12]:
         print(f'{seconds:6.0f} s  {path.stem}')
     failed = [p.name for p, (passed, _) in zip(files, ended) if not passed]
-    print(f'{len(files)} notebooks: ' + (f"FAILED {', '.join(failed)}" if failed else 'all passed'))
+    print(f'{len(files)} notebooks: ' + (f'FAILED {", ".join(failed)}' if failed else 'all passed'))
     sys.exit(bool(failed))
 
 

@@ -1,9 +1,12 @@
-"What an error advises works, through the door at which a person meets the error."
+"""What an error advises works, through the door at which a person meets the error."""
 
-import shutil, zipfile
+import shutil
+import zipfile
 from pathlib import Path
+
 import numpy as np
 import pytest
+
 import ctlab as lab
 from ctlab.scans.dicom import DicomError, write_series
 from ctlab.scans.volume import Volume, volume_from
@@ -16,7 +19,7 @@ def scan(n=24, seed=0):
 
 @pytest.fixture
 def page(ctlab, tmp_path):
-    "Look at something by the command."
+    """Look at something by the command."""
     return lambda source, *options: ctlab('view', source, tmp_path / 'page.html', *options)
 
 
@@ -127,6 +130,7 @@ def test_numbers_that_are_none_are_written_in_their_place(tmp_path):
 
 def test_labels_are_filled_in(ctlab, tmp_path):
     import pandas as pd
+
     from ctlab.cohort.labels import read_labels
 
     write_series(scan(), tmp_path / 'export')
@@ -187,6 +191,7 @@ def test_derived_data_goes_elsewhere_and_is_made_again(tiny, tmp_path):
 
 def test_packages_that_an_extra_brings(root):
     import configparser
+
     from ctlab.doors.cli import _EXTRAS
 
     settings = configparser.ConfigParser(delimiters=['='], interpolation=None)

@@ -1,18 +1,30 @@
-"The workbench as a person uses it: a real page, from an empty folder; and what it refuses."
-import contextlib, json, os, re, shutil, signal, socket, subprocess, sys, time, urllib.request, zipfile
+"""The workbench as a person uses it: a real page, from an empty folder; and what it refuses."""
+
+import contextlib
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
 import numpy as np
 import pytest
 from conftest import free_port, wait_for
+
 from ctlab.cohort.layout import list_series
 from ctlab.scans import nifti
-from ctlab.scans.dicom import read_series, write_series
 from ctlab.scans.volume import Volume, volume_from
 
 
 class Served:
-    "The workbench in a process of its own."
+    """The workbench in a process of its own."""
 
     def __init__(self, folder, *options):
         self.folder, self.port, self.options = folder, free_port(), options
@@ -31,7 +43,8 @@ class Served:
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         )
-        try: wait_for(self.port, 60)
+        try:
+            wait_for(self.port, 60)
         except TimeoutError as error:
             self.kill()
             raise TimeoutError(self.process.stdout.read()) from error
@@ -41,39 +54,46 @@ class Served:
         self.process.wait()
 
     @property
-    def url(self): return f'http://127.0.0.1:{self.port}/'
+    def url(self):
+        return f'http://127.0.0.1:{self.port}/'
 
 
 @pytest.fixture(scope='module')
 def export(tmp_path_factory, tiny):
-    "What a hospital hands over: a series, rubbish, a zip, NIfTI, masks of bones, and things that mean no good."
+    """What a hospital hands over: a series, rubbish, a zip, NIfTI, masks of bones, and things that mean no good."""
     root = tmp_path_factory.mktemp('export')
     series = Path(list_series(tiny)['folder'][0])
-    (root/'disk'/'A').mkdir(parents=True)
-    for f in series.iterdir(): (root/'disk'/'A'/f.name).write_bytes(f.read_bytes())
-    (root/'disk'/'viewer.exe').write_bytes(b'MZ rubbish')
-    with zipfile.ZipFile(root/'disk.zip', 'w', zipfile.ZIP_DEFLATED) as z:
-        for f in (root/'disk'/'A').iterdir(): z.write(f, f.name)
-    scan = volume_from(np.random.default_rng(0).integers(0, 900, (30, 40, 40)).astype(np.int16), (4., 2., 2.))
-    nifti.write(scan, root/'legs.nii.gz')
+    (root / 'disk' / 'A').mkdir(parents=True)
+    for f in series.iterdir():
+        (root / 'disk' / 'A' / f.name).write_bytes(f.read_bytes())
+    (root / 'disk' / 'viewer.exe').write_bytes(b'MZ rubbish')
+    with zipfile.ZipFile(root / 'disk.zip', 'w', zipfile.ZIP_DEFLATED) as z:
+        for f in (root / 'disk' / 'A').iterdir():
+            z.write(f, f.name)
+    scan = volume_from(np.random.default_rng(0).integers(0, 900, (30, 40, 40)).astype(np.int16), (4.0, 2.0, 2.0))
+    nifti.write(scan, root / 'legs.nii.gz')
     for k, bone in enumerate(('tibia', 'femur')):
         mask = np.zeros(scan.shape, np.uint8)
-        mask[3 + 8*k:14 + 8*k, 10:20, 10:20] = 1
-        nifti.write(Volume(mask, scan.affine), root/f'{bone}.nii.gz')
-    with zipfile.ZipFile(root/'bomb.zip', 'w', zipfile.ZIP_DEFLATED) as z: z.writestr('big', b'\0'*(400 << 20))
-    with zipfile.ZipFile(root/'climbs.zip', 'w') as z:
-        for f in list((root/'disk'/'A').iterdir())[:3]: z.write(f, f'../../../climbed-{f.name}')
-    (root/'hostile.nii').write_bytes(b'\x5c\x01\0\0' + b'\xff'*400)
+        mask[3 + 8 * k : 14 + 8 * k, 10:20, 10:20] = 1
+        nifti.write(Volume(mask, scan.affine), root / f'{bone}.nii.gz')
+    with zipfile.ZipFile(root / 'bomb.zip', 'w', zipfile.ZIP_DEFLATED) as z:
+        z.writestr('big', b'\0' * (400 << 20))
+    with zipfile.ZipFile(root / 'climbs.zip', 'w') as z:
+        for f in list((root / 'disk' / 'A').iterdir())[:3]:
+            z.write(f, f'../../../climbed-{f.name}')
+    (root / 'hostile.nii').write_bytes(b'\x5c\x01\0\0' + b'\xff' * 400)
     return root
 
 
 @pytest.fixture(scope='module')
 def served(export, tmp_path_factory):
-    "A workbench that has a CT scan and the legs already."
+    """A workbench that has a CT scan and the legs already."""
     from ctlab.doors.workbench import WorkFolder
-    folder = tmp_path_factory.mktemp('workbench')/'work'
+
+    folder = tmp_path_factory.mktemp('workbench') / 'work'
     work = WorkFolder(folder)
-    for source in (export/'disk', export/'legs.nii.gz'): work.take(source)
+    for source in (export / 'disk', export / 'legs.nii.gz'):
+        work.take(source)
     made = Served(folder, '--root', str(export), '--jobs', '1')
     yield made
     made.kill()
@@ -81,7 +101,7 @@ def served(export, tmp_path_factory):
 
 @contextlib.contextmanager
 def watched(browser, served):
-    "A page of its own, from which nothing leaves the machine and on which no script fails."
+    """A page of its own, from which nothing leaves the machine and on which no script fails."""
     page, outside, wrong = browser.new_page(viewport={'width': 1280, 'height': 900}), [], []
     near = (served.url, 'data:', 'blob:', 'about:')
     page.on('request', lambda r: outside.append(r.url) if not r.url.startswith(near) else None)
@@ -94,7 +114,8 @@ def watched(browser, served):
 
 @pytest.fixture
 def page(served, browser):
-    with watched(browser, served) as made: yield made
+    with watched(browser, served) as made:
+        yield made
 
 
 def opened(page, served):
@@ -105,9 +126,14 @@ def opened(page, served):
 
 def test_an_update_that_comes_while_others_are_written_is_sent():
     import asyncio
+
     from panel.io import document as panel
+
     from ctlab.doors.app import _nothing_unsent
-    class Thing: pass
+
+    class Thing:
+        pass
+
     doc, conn, sent = Thing(), Thing(), []
     conn._socket = Thing()
 
@@ -117,25 +143,36 @@ def test_an_update_that_comes_while_others_are_written_is_sent():
         panel._dispatch_write_task(doc, panel._dispatch_msgs, doc)
 
     def written(conn, msg):
-        done = asyncio.ensure_future(asyncio.sleep(.01))
+        done = asyncio.ensure_future(asyncio.sleep(0.01))
         done.add_done_callback(lambda _: sent.append(msg))
-        if msg == 'first': done.add_done_callback(lambda _: scheduled('second'))  # before its writer has gone
+        if msg == 'first':
+            done.add_done_callback(lambda _: scheduled('second'))  # before its writer has gone
         return [done]
 
     async def race():
         scheduled('first')
-        await asyncio.sleep(.2)
+        await asyncio.sleep(0.2)
+
     _nothing_unsent()
     panel.extra_socket_handlers[Thing] = written
     try:
-        with ThreadPoolExecutor(1) as apart: apart.submit(asyncio.run, race()).result()  # a browser's loop may run here
-    finally: del panel.extra_socket_handlers[Thing]
+        with ThreadPoolExecutor(1) as apart:
+            apart.submit(asyncio.run, race()).result()  # a browser's loop may run here
+    finally:
+        del panel.extra_socket_handlers[Thing]
     assert sent == ['first', 'second']
 
 
-def tab(page, name): page.locator('.bk-tab', has_text=re.compile(f'^{name}$')).click()
-def press(page, name): page.get_by_role('button', name=name, exact=True).locator('visible=true').click()
-def hears(page, text, seconds=60): page.get_by_text(text).locator('visible=true').first.wait_for(timeout=1000*seconds)
+def tab(page, name):
+    page.locator('.bk-tab', has_text=re.compile(f'^{name}$')).click()
+
+
+def press(page, name):
+    page.get_by_role('button', name=name, exact=True).locator('visible=true').click()
+
+
+def hears(page, text, seconds=60):
+    page.get_by_text(text).locator('visible=true').first.wait_for(timeout=1000 * seconds)
 
 
 def imports(page, path, heard, seconds=60):
@@ -145,26 +182,28 @@ def imports(page, path, heard, seconds=60):
 
 
 def test_import(browser, export, tmp_path, shots):
-    served = Served(tmp_path/'work', '--root', str(export))
+    served = Served(tmp_path / 'work', '--root', str(export))
     try:
-        with watched(browser, served) as page: import_into_nothing(page, export, served, shots)
-    finally: served.kill()
+        with watched(browser, served) as page:
+            import_into_nothing(page, export, served, shots)
+    finally:
+        served.kill()
 
 
 def import_into_nothing(page, export, served, shots):
     tab(page, 'Import')
-    n = len(list((export/'disk'/'A').iterdir()))
-    imports(page, export/'disk', f'{n} files of 1 scans; 0 were there already; 1 could not be used')
+    n = len(list((export / 'disk' / 'A').iterdir()))
+    imports(page, export / 'disk', f'{n} files of 1 scans; 0 were there already; 1 could not be used')
     hears(page, 'viewer.exe')
     glance = page.locator('img[src^="data:image/png"]').locator('visible=true').first
     glance.wait_for(timeout=30_000)
     assert glance.evaluate('i => Math.max(i.naturalWidth, i.naturalHeight)') == 128, 'a glance at what has come'
-    imports(page, export/'disk.zip', f'0 files of 1 scans; {n} were there already')
-    page.get_by_label('Upload').set_input_files(str(export/'legs.nii.gz'))
+    imports(page, export / 'disk.zip', f'0 files of 1 scans; {n} were there already')
+    page.get_by_label('Upload').set_input_files(str(export / 'legs.nii.gz'))
     page.wait_for_timeout(500)
     press(page, 'Import the upload')
     hears(page, '1 files of 1 scans')
-    page.screenshot(path=shots/'workbench-import.png')
+    page.screenshot(path=shots / 'workbench-import.png')
     for path, heard in (
         ('/etc/passwd', 'passwd: lies outside'),
         (f'{export}/../../etc', 'etc: lies outside'),
@@ -173,18 +212,21 @@ def import_into_nothing(page, export, served, shots):
         (export / 'bomb.zip', 'unpacks to more than'),
     ):
         imports(page, path, heard)
-    imports(page, export/'hostile.nii', '1 could not be used')
-    imports(page, export/'climbs.zip', '3 were there already')
+    imports(page, export / 'hostile.nii', '1 could not be used')
+    imports(page, export / 'climbs.zip', '3 were there already')
     assert not list(export.parent.rglob('climbed*')) and not list(served.folder.rglob('climbed*'))
-    assert [p.name for p in (served.folder/'volumes').glob('*.nii.gz')] == ['legs.nii.gz']
+    assert [p.name for p in (served.folder / 'volumes').glob('*.nii.gz')] == ['legs.nii.gz']
 
 
 def test_a_study_is_found_at_a_peer_before_it_is_fetched(page, export, served, tmp_path, shots):
     from playwright.sync_api import TimeoutError as TooLate
+
     from ctlab.network.node import Node
     from ctlab.network.store import Store
-    store = Store(tmp_path/'there', free=0)
-    for f in sorted((export/'disk'/'A').iterdir()): store.add(f.read_bytes())
+
+    store = Store(tmp_path / 'there', free=0)
+    for f in sorted((export / 'disk' / 'A').iterdir()):
+        store.add(f.read_bytes())
     node = Node(store, 'PACS', '127.0.0.1', free_port()).start()
     try:
         tab(page, 'Import')
@@ -198,30 +240,36 @@ def test_a_study_is_found_at_a_peer_before_it_is_fetched(page, export, served, t
         for seconds in (10, 20, 60):  # on a busy machine the server may not know the choice yet
             page.wait_for_timeout(3000)
             press(page, 'Fetch')
-            try: hears(page, f"{len(list((export/'disk'/'A').iterdir()))} were there already", seconds); break
+            try:
+                hears(page, f'{len(list((export / "disk" / "A").iterdir()))} were there already', seconds)
+                break
             except TooLate:
-                if seconds == 60: raise
-        page.screenshot(path=shots/'workbench-peer.png')
+                if seconds == 60:
+                    raise
+        page.screenshot(path=shots / 'workbench-peer.png')
         page.get_by_label('Peer').fill('not a peer')
         press(page, 'Find')
         hears(page, 'TITLE@host:port')
-    finally: node.stop()
+    finally:
+        node.stop()
 
 
 @pytest.mark.parametrize('source', ['scanner_series', pytest.param('real', marks=pytest.mark.real)])
 def test_a_series_of_a_scanner_whose_uids_were_lost(browser, source, request, tmp_path, shots):
     import pydicom
+
     series = request.getfixturevalue(source)
-    if source == 'real': series = series/'example_ct_dicom'
+    if source == 'real':
+        series = series / 'example_ct_dicom'
     else:
-        shutil.copytree(series, tmp_path/'lost')
-        series = tmp_path/'lost'
+        shutil.copytree(series, tmp_path / 'lost')
+        series = tmp_path / 'lost'
         for path in series.iterdir():
             slice_ = pydicom.dcmread(path)
             for name in ('StudyInstanceUID', 'SeriesInstanceUID', 'SOPInstanceUID', 'SOPClassUID'):
                 setattr(slice_, name, '')
             slice_.save_as(path)
-    made = Served(tmp_path/'work')
+    made = Served(tmp_path / 'work')
     page = browser.new_page(viewport={'width': 1024, 'height': 768})  # a tablet
     try:
         opened(page, made)
@@ -231,9 +279,11 @@ def test_a_series_of_a_scanner_whose_uids_were_lost(browser, source, request, tm
         press(page, 'Show')
         page.frame_locator('iframe[title=scan]').locator('canvas').first.wait_for(timeout=60_000)
         page.wait_for_timeout(800)
-        page.screenshot(path=shots/'workbench-real.png')
+        page.screenshot(path=shots / 'workbench-real.png')
         assert page.evaluate('document.documentElement.scrollWidth') <= 1024
-    finally: page.close(); made.kill()
+    finally:
+        page.close()
+        made.kill()
 
 
 def choose(page, label, words):
@@ -251,12 +301,15 @@ def test_look(page, shots):
     frame.locator('canvas').first.wait_for(timeout=60_000)
     page.wait_for_timeout(500)
     slider = frame.get_by_label('axial slice')
-    shown = lambda: frame.locator('canvas[data-plane=axial]').evaluate('c => c.toDataURL()')
+
+    def shown():
+        return frame.locator('canvas[data-plane=axial]').evaluate('c => c.toDataURL()')
+
     before = shown()
     slider.fill('5')
     page.wait_for_timeout(300)
     assert shown() != before, 'another slice'
-    page.screenshot(path=shots/'workbench-look.png')
+    page.screenshot(path=shots / 'workbench-look.png')
 
 
 def test_masks(page, served, shots):
@@ -269,7 +322,10 @@ def test_masks(page, served, shots):
     canvas = page.get_by_role('img', name='slice under the brush')
     canvas.wait_for(timeout=60_000)
     canvas.scroll_into_view_if_needed()
-    painted = lambda: int(canvas.get_attribute('data-painted'))
+
+    def painted():
+        return int(canvas.get_attribute('data-painted'))
+
     before, box = painted(), canvas.bounding_box()
     page.mouse.move(box['x'] + 40, box['y'] + 40)
     page.mouse.down()
@@ -279,22 +335,30 @@ def test_masks(page, served, shots):
     page.wait_for_timeout(500)
     after = painted()
     assert after > before
-    press(page, 'Undo'); page.wait_for_timeout(600)
+    press(page, 'Undo')
+    page.wait_for_timeout(600)
     assert painted() == before
-    press(page, 'Redo'); page.wait_for_timeout(600)
+    press(page, 'Redo')
+    page.wait_for_timeout(600)
     assert painted() == after
-    page.screenshot(path=shots/'workbench-brush.png')
-    press(page, 'coronal'); page.wait_for_timeout(800)
+    page.screenshot(path=shots / 'workbench-brush.png')
+    press(page, 'coronal')
+    page.wait_for_timeout(800)
     box, tall = canvas.bounding_box(), painted()
-    page.screenshot(path=shots/'workbench-coronal.png')
+    page.screenshot(path=shots / 'workbench-coronal.png')
     page.mouse.move(box['x'] + 12, box['y'] + 12)
-    page.mouse.down(); page.mouse.move(box['x'] + 50, box['y'] + 30, steps=5); page.mouse.up()
+    page.mouse.down()
+    page.mouse.move(box['x'] + 50, box['y'] + 30, steps=5)
+    page.mouse.up()
     page.wait_for_timeout(800)
     assert painted() > tall, 'a stroke across the patient'
-    press(page, 'axial'); page.wait_for_timeout(600)
-    press(page, 'Undo'); page.wait_for_timeout(800)
+    press(page, 'axial')
+    page.wait_for_timeout(600)
+    press(page, 'Undo')
+    page.wait_for_timeout(800)
     assert painted() == tall and canvas.get_attribute('data-slice') != '0', 'undone in the plane where it was drawn'
-    press(page, 'axial'); page.wait_for_timeout(600)
+    press(page, 'axial')
+    page.wait_for_timeout(600)
     press(page, 'Save as a new version')
     hears(page, 'kept as version 2')
     press(page, 'Compare')
@@ -302,7 +366,7 @@ def test_masks(page, served, shots):
     page.get_by_label('A mask from elsewhere (NIfTI)').fill('/etc/passwd')
     press(page, 'Add as a version')
     hears(page, 'lies outside')
-    page.get_by_label('A mask from elsewhere (NIfTI)').fill(str(served.folder/'masks'/'s1'/'1.nii.gz'))
+    page.get_by_label('A mask from elsewhere (NIfTI)').fill(str(served.folder / 'masks' / 's1' / '1.nii.gz'))
     press(page, 'Add as a version')
     hears(page, 'version 3: from 1')
     press(page, 'Turn the surfaces')
@@ -311,7 +375,7 @@ def test_masks(page, served, shots):
         page.get_by_text('Download (NIfTI, SEG, surfaces)').locator('visible=true').first.click()
     names = zipfile.ZipFile(download.value.path()).namelist()
     assert {'mask.nii.gz', 'mask.dcm'} <= set(names) and any(n.startswith('meshes/') for n in names)
-    versions = sorted((served.folder/'masks'/'s1').glob('*.nii.gz'))
+    versions = sorted((served.folder / 'masks' / 's1').glob('*.nii.gz'))
     assert [p.name for p in versions] == ['1.nii.gz', '2.nii.gz', '3.nii.gz']
     first, second, third = (nifti.read(p).array for p in versions)
     assert not np.array_equal(first, second) and np.array_equal(first, third), 'none is written over'
@@ -324,34 +388,34 @@ def test_masks(page, served, shots):
 def test_legs(page, export, served, shots):
     choose(page, 'Scan', 'legs')
     tab(page, 'Legs')
-    page.get_by_label('Folder of the masks').fill(str(export/'disk'))
+    page.get_by_label('Folder of the masks').fill(str(export / 'disk'))
     press(page, 'Make a training case')
     hears(page, 'no mask whose name holds')
     page.get_by_label('Folder of the masks').fill('')
     page.get_by_text('Or one file a bone').click()
-    page.get_by_label('Mask of the tibia').fill(str(export/'tibia.nii.gz'))
+    page.get_by_label('Mask of the tibia').fill(str(export / 'tibia.nii.gz'))
     page.get_by_label('Mask of the femur').fill('/etc/passwd')
     press(page, 'Make a training case')
     hears(page, 'lies outside')
-    page.get_by_label('Mask of the femur').fill(str(export/'femur.nii.gz'))
+    page.get_by_label('Mask of the femur').fill(str(export / 'femur.nii.gz'))
     press(page, 'Make a training case')
     hears(page, 'cases so far: 1, and a study needs three')
-    assert (served.folder/'training'/'msk-001'/'masks'/'femur.nii.gz').exists()
+    assert (served.folder / 'training' / 'msk-001' / 'masks' / 'femur.nii.gz').exists()
     assert page.get_by_label('Name of the case').input_value() == 'msk-002'
     press(page, 'Suggest')
     page.get_by_role('img', name='from the front, with the cut').wait_for(timeout=30_000)
     page.get_by_label('Upper end of the pelvis').fill('20')
     page.keyboard.press('Enter')
     page.wait_for_timeout(800)
-    page.screenshot(path=shots/'workbench-legs.png')
+    page.screenshot(path=shots / 'workbench-legs.png')
     press(page, 'Cut the unseen scan')
     hears(page, 'run a model on it under Masks')
-    assert nifti.read(next((served.folder/'unseen').glob('*.nii.gz'))).shape[0] == 21
+    assert nifti.read(next((served.folder / 'unseen').glob('*.nii.gz'))).shape[0] == 21
     page.get_by_label('Scan', exact=True).locator('visible=true').first.select_option(label='legs')
     page.wait_for_timeout(500)
     tab(page, 'Masks')
     for bone in ('tibia', 'femur'):
-        page.get_by_label('A mask from elsewhere (NIfTI)').fill(str(export/f'{bone}.nii.gz'))
+        page.get_by_label('A mask from elsewhere (NIfTI)').fill(str(export / f'{bone}.nii.gz'))
         press(page, 'Add as a version')
         hears(page, f': from {bone}')
     tab(page, 'Legs')
@@ -363,7 +427,8 @@ def test_legs(page, export, served, shots):
 
 def test_runs_outlive_page_and_server(page, served, shots):
     from ctlab.doors.jobs import Jobs
-    jobs = Jobs(served.folder/'jobs', 1)
+
+    jobs = Jobs(served.folder / 'jobs', 1)
     tab(page, 'Runs')
     choose(page, 'Study', '03_approach1')
     press(page, 'Start')
@@ -372,7 +437,7 @@ def test_runs_outlive_page_and_server(page, served, shots):
     page.wait_for_timeout(2500)
     states = [j.state for j in jobs.all()]
     assert states == ['running', 'waiting'], states
-    pid = json.loads((jobs.all()[0].folder/'begun.json').read_text())['pid']
+    pid = json.loads((jobs.all()[0].folder / 'begun.json').read_text())['pid']
     opened(page, served)
     tab(page, 'Runs')
     hears(page, 'running')
@@ -383,20 +448,22 @@ def test_runs_outlive_page_and_server(page, served, shots):
     opened(page, served)
     tab(page, 'Runs')
     until = time.monotonic() + 240
-    while jobs.all()[0].state == 'running' and time.monotonic() < until: time.sleep(.5)
+    while jobs.all()[0].state == 'running' and time.monotonic() < until:
+        time.sleep(0.5)
     assert jobs.all()[0].state == 'done', jobs.all()[0].log[-2000:]
     hears(page, 'done', 20)
     until = time.monotonic() + 30
-    while jobs.all()[1].state == 'waiting' and time.monotonic() < until: time.sleep(.5)
+    while jobs.all()[1].state == 'waiting' and time.monotonic() < until:
+        time.sleep(0.5)
     assert jobs.all()[1].state in ('running', 'done'), 'the next one has begun'
-    page.screenshot(path=shots/'workbench-runs.png')
+    page.screenshot(path=shots / 'workbench-runs.png')
     press(page, 'Stop')
     hears(page, 'what was finished stays')
-    assert list((served.folder/'runs'/'approach1'/'tiny').glob('fold0/weights.safetensors'))
+    assert list((served.folder / 'runs' / 'approach1' / 'tiny').glob('fold0/weights.safetensors'))
 
 
 def test_trauma(page, served, finished_runs, shots):
-    shutil.copytree(finished_runs/'approach1', served.folder/'runs'/'approach1', dirs_exist_ok=True)
+    shutil.copytree(finished_runs / 'approach1', served.folder / 'runs' / 'approach1', dirs_exist_ok=True)
     opened(page, served)
     choose(page, 'Scan', ' CT ')
     tab(page, 'Trauma')
@@ -404,20 +471,21 @@ def test_trauma(page, served, finished_runs, shots):
     press(page, 'Judge')
     hears(page, 'extravasation', 180)
     page.frame_locator('iframe[title=report]').get_by_text('For research only').wait_for(timeout=30_000)
-    page.screenshot(path=shots/'workbench-trauma.png')
+    page.screenshot(path=shots / 'workbench-trauma.png')
     with page.expect_download(timeout=60_000) as download:
         page.get_by_text('Download for printing (PDF)').locator('visible=true').first.click()
     assert Path(download.value.path()).read_bytes().startswith(b'%PDF-')
 
 
 def test_a_second_user_without_the_token(tmp_path, browser):
-    made = Served(tmp_path/'work', '--token', 'only-mine')
+    made = Served(tmp_path / 'work', '--token', 'only-mine')
     try:
         for path in ('', 'ws', 'static/js/bokeh.min.js'):
             try:
                 with urllib.request.urlopen(made.url + path, timeout=10) as answer:
                     text, status = answer.read().decode(), answer.status
-            except urllib.error.HTTPError as error: text, status = error.read().decode(), error.code
+            except urllib.error.HTTPError as error:
+                text, status = error.read().decode(), error.code
             if path != 'static/js/bokeh.min.js':
                 assert status in (400, 401, 403) and 'workbench</h1>' not in text, (path, status)
         context = browser.new_context()
@@ -427,7 +495,8 @@ def test_a_second_user_without_the_token(tmp_path, browser):
         cookie = context.cookies()[0]
         assert cookie['httpOnly'] and cookie['sameSite'] == 'Strict'
         context.close()
-    finally: made.kill()
+    finally:
+        made.kill()
 
 
 def test_a_page_from_elsewhere_gets_no_websocket(served):

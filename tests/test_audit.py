@@ -1,8 +1,9 @@
-"The auditor's arithmetic, rule by rule, and what it says, to the word."
+"""The auditor's arithmetic, rule by rule, and what it says, to the word."""
 
 import numpy as np
 import pandas as pd
 import pytest
+
 from ctlab.judge import audit
 from ctlab.judge.audit import ROLES, AuditReport, audit_table, corrected, read_table
 from ctlab.judge.metrics import binary_metrics, multiclass_metrics
@@ -45,7 +46,7 @@ def test_true_rows_break_no_rule_and_hold_their_identity(seed):
     ],
 )
 def test_each_rule_that_a_row_of_two_classes_breaks_is_counted(change, pooled, averaged):
-    "Precision .6 and recall .5 give an F1 of .545: .9 is above their mean, .1 is below their harmonic mean."
+    """Precision .6 and recall .5 give an F1 of .545: .9 is above their mean, .1 is below their harmonic mean."""
     good = {'accuracy': 0.8, 'auc_roc': 0.75, 'f1': round(2 * 0.6 * 0.5 / 1.1, 4), 'precision': 0.6, 'recall': 0.5}
     held, broken = audit._violations(row(**good | change), ROLES, True, STEP)
     assert broken[1] == averaged and (pooled is None or broken[0] == pooled)
@@ -73,11 +74,14 @@ def test_what_is_missing_breaks_nothing():
 
 @pytest.mark.parametrize('share, recall, fpr', [(0.1, 0.6, 0.2), (0.3, 0.8, 0.1), (0.5, 0.5, 0.4), (0.05, 0.9, 0.02)])
 def test_areas_that_an_operating_point_allows(share, recall, fpr):
-    "The curve through (fpr, recall) has at least the area under its two chords, and at most that of the best curve."
+    """The curve through (fpr, recall) has at least the area under its two chords, and at most that of the best curve."""
     precision = share * recall / (share * recall + (1 - share) * fpr)
     accuracy = share * recall + (1 - share) * (1 - fpr)
     low, high = recall * (1 - fpr), 1 - fpr * (1 - recall)
-    possible = lambda area: audit._auc_possible(accuracy, area, precision, recall, 1e-6)
+
+    def possible(area):
+        return audit._auc_possible(accuracy, area, precision, recall, 1e-6)
+
     assert possible((low + high) / 2) and possible(low + 1e-4) and possible(high - 1e-4)
     assert not possible(low - 0.02) and not possible(high + 0.02)
 
@@ -204,7 +208,7 @@ def test_two_columns_that_changed_places(a, b):
     said = str(found)
     broken = int((found.rows['broken_as_printed'] > 0).sum())
     assert (
-        said.splitlines()[0] == f"The header is wrong. Printed: {', '.join(order)}. The rows say: {', '.join(ROLES)}."
+        said.splitlines()[0] == f'The header is wrong. Printed: {", ".join(order)}. The rows say: {", ".join(ROLES)}.'
     )
     assert said.splitlines()[1] == (
         f'{broken} of 6 rows contradict the printed header, 0 the found one; evidence '
@@ -248,13 +252,14 @@ def test_suspicions_in_words():
     for name in ('bowel', 'spleen'):
         for called in (name, LETTERS[name]):
             assert len(flags([{'target': called, 'split': 'train', 'accuracy': PREVALENCE[name][0]}])) == 1
-    pair = lambda **better: [
-        {'target': 'x', 'split': 'train', 'accuracy': 0.7, 'auc_roc': 0.7, 'f1': 0.7},
-        {'target': 'x', 'split': 'valid', 'accuracy': 0.7, 'auc_roc': 0.7, 'f1': 0.7} | better,
-    ]
-    assert flags(pair(accuracy=0.73, f1=0.9)) == [
-        'x: validation beats training by more than 2 points in accuracy, f1'
-    ]
+
+    def pair(**better):
+        return [
+            {'target': 'x', 'split': 'train', 'accuracy': 0.7, 'auc_roc': 0.7, 'f1': 0.7},
+            {'target': 'x', 'split': 'valid', 'accuracy': 0.7, 'auc_roc': 0.7, 'f1': 0.7} | better,
+        ]
+
+    assert flags(pair(accuracy=0.73, f1=0.9)) == ['x: validation beats training by more than 2 points in accuracy, f1']
     assert flags(pair(accuracy=0.9)) == [] and flags(pair(accuracy=0.715, f1=0.715)) == []
     assert flags(pair(accuracy=0.73, f1=0.9) * 2) == [], 'which belongs to which cannot be known'
 
@@ -263,7 +268,7 @@ def test_tables_from_files(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         read_table(tmp_path / 'a.csv')
     assert str(error.value) == (
-        f"{tmp_path / 'a.csv'}: no such file; expected a CSV with columns such as target, split, accuracy, "
+        f'{tmp_path / "a.csv"}: no such file; expected a CSV with columns such as target, split, accuracy, '
         'AUC, F1, precision, recall'
     )
     order = ['recall', 'auc_roc', 'f1', 'precision', 'accuracy']

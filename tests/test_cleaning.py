@@ -1,10 +1,12 @@
-"Cleaning, fact by fact: series of a known fault each, every threshold from both sides, every decision to the word."
+"""Cleaning, fact by fact: series of a known fault each, every threshold from both sides, every decision to the word."""
 
 import json
+
 import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+
 from ctlab.cohort import cleaning
 from ctlab.cohort.cleaning import (
     CAUSES,
@@ -51,18 +53,16 @@ SOUND = {
 
 
 def body(n=12, size=48, seed=0):
-    "A round body of water in air, with noise."
+    """A round body of water in air, with noise."""
     y, x = np.mgrid[:size, :size] - (size - 1) / 2
     inside = x**2 + y**2 < (0.35 * size) ** 2
     noise = np.random.default_rng(seed).integers(-20, 20, (n, size, size))
-    return volume_from(
-        np.where(inside, 40, -1000).astype(np.int16) + noise.astype(np.int16) * inside, (3.0, 2.0, 2.0)
-    )
+    return volume_from(np.where(inside, 40, -1000).astype(np.int16) + noise.astype(np.int16) * inside, (3.0, 2.0, 2.0))
 
 
 @pytest.fixture
 def series(tmp_path):
-    "Write a series, let something happen to its files, examine it."
+    """Write a series, let something happen to its files, examine it."""
 
     def make(change=None, volume=None, **options):
         folder = tmp_path / 'series'
@@ -414,7 +414,7 @@ def test_a_sound_series_is_as_read_and_an_empty_one_refused(tmp_path):
     write_series(volume_from(np.zeros((4, 8, 8), np.int16)), tmp_path / 'b')
     with pytest.raises(DicomError) as error:
         recover(tmp_path / 'b')
-    assert str(error.value) == f"{tmp_path / 'b'}: every slice holds a single value"
+    assert str(error.value) == f'{tmp_path / "b"}: every slice holds a single value'
 
     def gone(k):
         return (tmp_path / 'a' / f'{k}.dcm').unlink()

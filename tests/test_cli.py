@@ -1,5 +1,8 @@
-"The command: what it says, and how it ends."
-import json, re
+"""The command: what it says, and how it ends."""
+
+import json
+import re
+
 import pandas as pd
 import pytest
 from conftest import run_command
@@ -7,7 +10,7 @@ from conftest import run_command
 
 @pytest.fixture(scope='module')
 def ctlab():
-    "Here the command is started as a shell starts it."
+    """Here the command is started as a shell starts it."""
     return run_command
 
 
@@ -22,10 +25,14 @@ def test_help_shows_every_command_and_examples(ctlab):
 
 
 def test_import_is_light():
-    import subprocess, sys
-    code = ('import ctlab, ctlab.doors.cli, sys; '
-            'heavy = "torch", "monai", "SimpleITK", "matplotlib", "pandas", "numpy"; '
-            'print([m for m in heavy if m in sys.modules])')
+    import subprocess
+    import sys
+
+    code = (
+        'import ctlab, ctlab.doors.cli, sys; '
+        'heavy = "torch", "monai", "SimpleITK", "matplotlib", "pandas", "numpy"; '
+        'print([m for m in heavy if m in sys.modules])'
+    )
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'
 
 
@@ -37,21 +44,25 @@ def test_doctor_finds_a_sound_environment(ctlab):
 
 
 def test_doctor_advises_when_something_is_missing(ctlab, tmp_path):
-    (tmp_path/'settings.ini').write_text('')
-    (tmp_path/'nbs').mkdir()
-    (tmp_path/'requirements.lock').write_text('torch==0.0.1\nno-such-package==1.0\n')
+    (tmp_path / 'settings.ini').write_text('')
+    (tmp_path / 'nbs').mkdir()
+    (tmp_path / 'requirements.lock').write_text('torch==0.0.1\nno-such-package==1.0\n')
     ended = ctlab('doctor', cwd=tmp_path)
     assert ended.returncode == 1
     assert 'no-such-package is not installed' in ended.stdout and '0.0.1' in ended.stdout
 
 
-@pytest.mark.parametrize('arguments, expected', [
-    (('run', 'nosuch'), 'no study is called'),
-    (('run', '03_approach1', '-p', 'foo', '3'), 'has no parameter foo'),
-    (('run', '03_approach1', '--folds', 'some'), "--folds is 'all' or numbers"),
-    (('phantom', 'huge', 'anywhere'), 'there is no cohort or set'),
-    (('audit', 'no/such.csv'), 'no/such.csv'),
-    (('report', 'nosuch'), 'nosuch')])
+@pytest.mark.parametrize(
+    'arguments, expected',
+    [
+        (('run', 'nosuch'), 'no study is called'),
+        (('run', '03_approach1', '-p', 'foo', '3'), 'has no parameter foo'),
+        (('run', '03_approach1', '--folds', 'some'), "--folds is 'all' or numbers"),
+        (('phantom', 'huge', 'anywhere'), 'there is no cohort or set'),
+        (('audit', 'no/such.csv'), 'no/such.csv'),
+        (('report', 'nosuch'), 'nosuch'),
+    ],
+)
 def test_mistakes_are_named_and_end_in_failure(ctlab, arguments, expected):
     ended = ctlab(*arguments)
     assert ended.returncode in (1, 2) and expected in ended.stderr, ended
@@ -59,7 +70,7 @@ def test_mistakes_are_named_and_end_in_failure(ctlab, arguments, expected):
 
 
 def test_phantom_does_not_write_into_a_strange_folder(ctlab, tmp_path):
-    (tmp_path/'mine.txt').write_text('precious')
+    (tmp_path / 'mine.txt').write_text('precious')
     ended = ctlab('phantom', 'tiny', tmp_path)
     assert ended.returncode == 1 and 'not empty' in ended.stderr
     assert [p.name for p in tmp_path.iterdir()] == ['mine.txt']
@@ -70,76 +81,86 @@ def test_audit_of_the_published_tables(ctlab, root):
         'approach1': 'accuracy, f1, precision, recall, auc_roc',
         'approach1_cleaned': 'accuracy, f1, precision, recall, auc_roc',
     }
-    for path in sorted((root/'data'/'published').glob('approach*.csv')):
+    for path in sorted((root / 'data' / 'published').glob('approach*.csv')):
         ended = ctlab('audit', path, '--json')
         found = json.loads(ended.stdout)
         assert ended.returncode == (0 if path.stem == 'approach3' else 1)
-        if path.stem in wrong: assert ', '.join(found['columns']) == wrong[path.stem]
+        if path.stem in wrong:
+            assert ', '.join(found['columns']) == wrong[path.stem]
         if path.stem in ('approach2', 'approach4'):
             swap = {'precision': 'recall', 'recall': 'precision'}
             assert found['columns'] == [swap.get(c, c) for c in found['printed']]
 
 
 def test_audit_of_something_else(ctlab, tmp_path):
-    path = tmp_path/'table.csv'
+    path = tmp_path / 'table.csv'
     pd.DataFrame({'a': [1], 'b': ['x']}).to_csv(path, index=False)
     ended = ctlab('audit', path)
     assert ended.returncode == 2 and 'table.csv' in ended.stderr and 'Traceback' not in ended.stderr
 
 
 def test_every_module_imports():
-    import importlib, pkgutil
+    import importlib
+    import pkgutil
+
     import ctlab as package
+
     found = [m.name for m in pkgutil.walk_packages(package.__path__, 'ctlab.')]
     assert len(found) > 50
-    for name in found: importlib.import_module(name)
+    for name in found:
+        importlib.import_module(name)
 
 
 def test_prepare_and_clean_tell_scripts_what_they_found(ctlab, tiny, tmp_path):
     ended = ctlab('prepare', tiny, tmp_path, '--size', 24, '--json')
     found = json.loads(ended.stdout)
     assert ended.returncode == 0 and found['series'] == found['prepared'] == 27 and found['slices'] > 1000
-    assert (tmp_path/'catalogue'/'tiny'/'series.parquet').exists()
+    assert (tmp_path / 'catalogue' / 'tiny' / 'series.parquet').exists()
     ended = ctlab('clean', tiny, tmp_path, '--json')
     found = json.loads(ended.stdout)
     assert ended.returncode == 0 and found['set aside'] == 2 and found['causes']['sign'] == 1
-    assert ctlab('prepare', tmp_path/'nowhere', tmp_path).returncode == 1
+    assert ctlab('prepare', tmp_path / 'nowhere', tmp_path).returncode == 1
     assert ctlab('prepare', tiny, tmp_path, '--window', 'pink').returncode == 1
 
 
 def test_segmentation_sets_are_drawn(ctlab, tmp_path):
-    ended = ctlab('phantom', 'ircad', tmp_path/'ircad')
+    ended = ctlab('phantom', 'ircad', tmp_path / 'ircad')
     assert ended.returncode == 0, ended.stderr
     assert (
-        len(list((tmp_path/'ircad').glob('*_orig.nii.gz')))
-        == len(list((tmp_path/'ircad').glob('*_liver.nii.gz')))
+        len(list((tmp_path / 'ircad').glob('*_orig.nii.gz')))
+        == len(list((tmp_path / 'ircad').glob('*_liver.nii.gz')))
         == 6
     )
 
 
 def test_arrange_makes_a_cohort_and_says_what_it_left(ctlab, tiny, tmp_path):
-    import json, shutil
+    import json
+    import shutil
+
     from ctlab.cohort.labels import read_labels
-    series = next(p for p in sorted((tiny/'train_images').glob('*/*')) if len(list(p.iterdir())) > 30)
-    export = tmp_path/'export'/'disc'
+
+    series = next(p for p in sorted((tiny / 'train_images').glob('*/*')) if len(list(p.iterdir())) > 30)
+    export = tmp_path / 'export' / 'disc'
     shutil.copytree(series, export)
-    (export/'README').write_text('no image')
-    done = ctlab('arrange', tmp_path/'export', tmp_path/'ours', '--json')
+    (export / 'README').write_text('no image')
+    done = ctlab('arrange', tmp_path / 'export', tmp_path / 'ours', '--json')
     facts = json.loads(done.stdout)
     assert done.returncode == 0 and facts['series'] == 1 and facts['set_aside'] >= 1
-    assert (tmp_path/'ours'/'train_images'/'1'/'1'/'1.dcm').exists() and 'README' in (
-        tmp_path/'ours'/'set_aside.csv'
+    assert (tmp_path / 'ours' / 'train_images' / '1' / '1' / '1.dcm').exists() and 'README' in (
+        tmp_path / 'ours' / 'set_aside.csv'
     ).read_text()
-    with pytest.raises(FileNotFoundError, match='fill in labels_to_fill.csv'): read_labels(tmp_path/'ours')
-    again = ctlab('arrange', tmp_path/'export', tmp_path/'ours')
+    with pytest.raises(FileNotFoundError, match='fill in labels_to_fill.csv'):
+        read_labels(tmp_path / 'ours')
+    again = ctlab('arrange', tmp_path / 'export', tmp_path / 'ours')
     assert again.returncode == 1 and 'not empty' in again.stderr and 'Traceback' not in again.stderr
 
 
 def test_the_demo_runs_a_chapter_again_when_the_package_changes(tmp_path, monkeypatch):
     from ctlab.doors.cli import _fingerprint
+
     monkeypatch.setattr('ctlab.core.settings.project_root', lambda: tmp_path)
-    (tmp_path/'ctlab'/'room').mkdir(parents=True)
-    notebook, module = tmp_path/'one.ipynb', tmp_path/'ctlab'/'room'/'module.py'
+    (tmp_path / 'ctlab' / 'room').mkdir(parents=True)
+    notebook, module = tmp_path / 'one.ipynb', tmp_path / 'ctlab' / 'room' / 'module.py'
     notebook.write_text('{"cells": [{"cell_type": "code", "source": ["1"]}]}')
     module.write_text('a = 1')
     before = _fingerprint(notebook, 'tiny')

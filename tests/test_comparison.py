@@ -1,9 +1,11 @@
-"Comparisons of studies beside numpy and scikit-learn: pairs, weights, intervals, and what is told of nothing."
+"""Comparisons of studies beside numpy and scikit-learn: pairs, weights, intervals, and what is told of nothing."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
+from test_labels import labels
+
 from ctlab.core.anatomy import LABEL_COLUMNS, TARGETS
 from ctlab.judge.comparison import (
     COMPARED,
@@ -17,11 +19,10 @@ from ctlab.judge.comparison import (
     leakage,
 )
 from ctlab.judge.metrics import RSNA_WEIGHTS, patient_weights
-from test_labels import labels
 
 
 def answers(frame, skill, seed, name='valid'):
-    "Probabilities of a reader of some skill, one row a patient."
+    """Probabilities of a reader of some skill, one row a patient."""
     rng, made = np.random.default_rng(seed), {}
     for target, grades in TARGETS.items():
         columns = [f'{target}_{g}' for g in grades]
@@ -51,7 +52,7 @@ def test_held_out_answers_are_gathered(tmp_path):
     for folds in ((7,), ()):
         with pytest.raises(FileNotFoundError) as error:
             held_out(tmp_path if folds else tmp_path / 'x', folds)
-        assert str(error.value) == f"{tmp_path if folds else tmp_path / 'x'}: no finished fold; run the study first"
+        assert str(error.value) == f'{tmp_path if folds else tmp_path / "x"}: no finished fold; run the study first'
 
 
 def test_areas_and_the_competition_s_metric_beside_scikit_learn():
@@ -107,9 +108,7 @@ def test_two_studies_on_the_patients_of_both():
     assert (last['low'], last['high']) == pytest.approx(tuple(np.quantile(gap, [0.025, 0.975])))
     assert last['one'] == pytest.approx(competition_scores(both, good.loc[both.index], np.ones((1, 70)))[0])
     same = compare(good, good, frame, n=50)
-    assert (
-        (same['difference'] == 0).all() and same['p'].iloc[-1] == 1.0 and (same[['low', 'high']].iloc[-1] == 0).all()
-    )
+    assert (same['difference'] == 0).all() and same['p'].iloc[-1] == 1.0 and (same[['low', 'high']].iloc[-1] == 0).all()
     again, other = compare(good, poor, frame, n=99), compare(good, poor, frame, n=99, seed=1)
     assert again.equals(compare(good, poor, frame, n=99)) and not again.iloc[-1].equals(other.iloc[-1])
     turned = compare(poor, good, frame, n=99)
@@ -138,12 +137,9 @@ def test_a_study_beside_others(tmp_path, capsys):
     assert not len(none) and list(none.columns) == ['against', *COMPARED]
     page = as_page(table, 'Beside others').to_html()
     assert (
-        'Beside others' in page
-        and f"{table['difference'].iloc[0]:.3f}" in page
-        and '>two<' in page
-        and '>40<' in page
+        'Beside others' in page and f'{table["difference"].iloc[0]:.3f}' in page and '>two<' in page and '>40<' in page
     )
-    assert [c for c in as_page(wanted, 'x').data.columns] == COMPARED and 'level0_row0' not in page
+    assert list(as_page(wanted, 'x').data.columns) == COMPARED and 'level0_row0' not in page
 
 
 def masks(folder, scores, fold=0, split='test'):
@@ -187,7 +183,7 @@ def test_two_mask_studies_in_pairs(tmp_path):
     stored(tmp_path / 'trauma', answers(labels(n=4), 1.0, 0), 0)
     with pytest.raises(ValueError) as error:
         compare_masks(tmp_path / 'trauma', tmp_path / 'a')
-    assert str(error.value) == f"{tmp_path / 'trauma'}: not a study of masks"
+    assert str(error.value) == f'{tmp_path / "trauma"}: not a study of masks'
 
 
 def test_what_leakage_is_worth():

@@ -1,13 +1,20 @@
-"De-identification attribute by attribute: every row of PS3.15's table, every value representation, every refusal."
+"""De-identification attribute by attribute: every row of PS3.15's table, every value representation, every refusal."""
 
-import hashlib, hmac, base64, os, stat, uuid
+import base64
+import hashlib
+import hmac
+import os
+import stat
+import uuid
 from collections import Counter
+
 import pydicom
 import pytest
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
+
 from ctlab.scans import deidentify as d
 from ctlab.scans.deidentify import NotClean, Pseudonyms, action_for, deidentified, deidentify_file, moved, read_key
 
@@ -60,7 +67,7 @@ def with_element(tag, vr, value):
 
 
 def after(tag, vr, value):
-    "An element after de-identification, None where it is gone; and what was noted of it."
+    """An element after de-identification, None where it is gone; and what was noted of it."""
     ds = with_element(tag, vr, value)
     changes = deidentified(ds, NAMES)
     return ds.get(tag), changes
@@ -75,9 +82,7 @@ def representation(tag):
 
 TABLE = {t: representation(t) for t in d.profile()[0] if representation(t)}
 PLAIN = [t for t, vr in TABLE.items() if vr != 'SQ' and t not in (0x00100010, 0x00100020)]
-SEQUENCES = [
-    t for t, vr in TABLE.items() if vr == 'SQ' and keyword_for_tag(t) != 'ContentSequence'
-]  # that is a report
+SEQUENCES = [t for t, vr in TABLE.items() if vr == 'SQ' and keyword_for_tag(t) != 'ContentSequence']  # that is a report
 
 
 def test_the_table_is_read_by_its_letters():
@@ -104,7 +109,7 @@ def test_the_table_is_read_by_its_letters():
 
 @pytest.mark.parametrize('tag', PLAIN, ids=keyword_for_tag)
 def test_every_row_of_the_table(tag):
-    "What the table says is what happens, by value representation; and it is noted once."
+    """What the table says is what happens, by value representation; and it is noted once."""
     vr, word, action, birth = TABLE[tag], keyword_for_tag(tag), action_for(tag), tag in d._BIRTH
     value = SAMPLES.get(vr, 'Jane')
     found, changes = after(tag, vr, value)
@@ -169,7 +174,7 @@ def test_every_sequence_of_the_table(tag):
 
 @pytest.mark.parametrize('vr', sorted(set(SAMPLES) - {'UN'}) + ['LO', 'SH', 'LT', 'ST', 'UT', 'UC', 'CS', 'AE'])
 def test_every_value_representation_where_the_table_speaks(vr):
-    "An attribute of the table with another representation than it should have."
+    """An attribute of the table with another representation than it should have."""
     value = SAMPLES.get(vr, 'Jane')
     dummy, empty, uid = (int(Tag(k)) for k in ('InstitutionName', 'AccessionNumber', 'SOPInstanceUID'))
     assert (action_for(dummy), action_for(empty), action_for(uid)) == ('dummy', 'empty', 'uid')
@@ -295,9 +300,7 @@ def test_what_is_said_in_the_end():
     assert isinstance(changes, Counter) and ds.PatientID == ds.PatientName == NAMES.name('Jane')
     assert (ds.PatientIdentityRemoved, ds.LongitudinalTemporalInformationModified) == ('YES', 'MODIFIED')
     assert ds.DeidentificationMethod == f'ctlab, PS3.15 {d.EDITION}'
-    assert [
-        (c.CodeValue, c.CodingSchemeDesignator, c.CodeMeaning) for c in ds.DeidentificationMethodCodeSequence
-    ] == [
+    assert [(c.CodeValue, c.CodingSchemeDesignator, c.CodeMeaning) for c in ds.DeidentificationMethodCodeSequence] == [
         ('113100', 'DCM', 'Basic Application Confidentiality Profile'),
         ('113107', 'DCM', 'Retain Longitudinal Temporal Information Modified Dates Option'),
     ]
@@ -335,9 +338,11 @@ def test_files_and_their_meta(tmp_path):
 
 
 def test_names_days_and_uids_follow_from_the_key():
-    digest = lambda kind, value: hmac.new(b'k' * 32, f'{kind}\0{value}'.encode(), hashlib.sha256).digest()
+    def digest(kind, value):
+        return hmac.new(b'k' * 32, f'{kind}\0{value}'.encode(), hashlib.sha256).digest()
+
     assert NAMES.name('Jane') == 'P-' + base64.b32encode(digest('patient', 'Jane')).decode()[:10]
-    assert NAMES.uid('1.2') == f"2.25.{uuid.UUID(bytes=digest('uid', '1.2')[:16], version=4).int}"
+    assert NAMES.uid('1.2') == f'2.25.{uuid.UUID(bytes=digest("uid", "1.2")[:16], version=4).int}'
     assert NAMES.days('Jane') == 1 + int.from_bytes(digest('days', 'Jane')[:8], 'big') % 3650
     many = {NAMES.days(f'p{k}') for k in range(4000)}
     assert 1 <= min(many) < 20 and 3630 < max(many) <= 3650 and len(NAMES.uid('x')) <= 64
@@ -377,7 +382,7 @@ def test_keys(tmp_path):
             continue
         with pytest.raises(ValueError) as error:
             read_key(tmp_path / 'short')
-        assert str(error.value) == f"{tmp_path / 'short'}: a key has at least 16 bytes, this one 15"
+        assert str(error.value) == f'{tmp_path / "short"}: a key has at least 16 bytes, this one 15'
 
 
 def test_a_key_that_somebody_else_makes_meanwhile(tmp_path, monkeypatch):

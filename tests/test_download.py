@@ -1,25 +1,56 @@
-"A file in the very form of the RSNA 2023 download, through every door: no Modality, and SOPClassUID in the meta only."
+"""A file in the very form of the RSNA 2023 download, through every door: no Modality, and SOPClassUID in the meta only."""
 
-import io, json, shutil
+import io
+import json
+import shutil
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pydicom
 import pytest
 from pydicom.uid import CTImageStorage, RLELossless
+from test_network import needs_dcmtk, run
+
 from ctlab.cohort.layout import list_series
 from ctlab.network.node import Node, Peer
 from ctlab.network.peers import ask, fetch, send
 from ctlab.network.store import Store
 from ctlab.network.web import Web
 from ctlab.scans.dicom import read_series
-from test_network import needs_dcmtk, run
 
 ELEMENTS = set(
-    """BitsAllocated BitsStored Columns ContentDate ContentTime FrameOfReferenceUID HighBit
-ImageOrientationPatient ImagePositionPatient InstanceNumber KVP PatientID PatientPosition PhotometricInterpretation
-PixelData PixelRepresentation PixelSpacing RescaleIntercept RescaleSlope RescaleType Rows SOPInstanceUID SamplesPerPixel
-SeriesInstanceUID SeriesNumber SliceThickness StudyInstanceUID WindowCenter WindowWidth""".split()
+    [
+        'BitsAllocated',
+        'BitsStored',
+        'Columns',
+        'ContentDate',
+        'ContentTime',
+        'FrameOfReferenceUID',
+        'HighBit',
+        'ImageOrientationPatient',
+        'ImagePositionPatient',
+        'InstanceNumber',
+        'KVP',
+        'PatientID',
+        'PatientPosition',
+        'PhotometricInterpretation',
+        'PixelData',
+        'PixelRepresentation',
+        'PixelSpacing',
+        'RescaleIntercept',
+        'RescaleSlope',
+        'RescaleType',
+        'Rows',
+        'SOPInstanceUID',
+        'SamplesPerPixel',
+        'SeriesInstanceUID',
+        'SeriesNumber',
+        'SliceThickness',
+        'StudyInstanceUID',
+        'WindowCenter',
+        'WindowWidth',
+    ]
 )
 
 
@@ -29,7 +60,7 @@ def elements(path):
 
 @pytest.fixture(scope='module')
 def series(tiny):
-    "A faultless series of the tiny cohort."
+    """A faultless series of the tiny cohort."""
     faults = pd.read_csv(tiny / 'truth' / 'faults.csv', keep_default_na=False).set_index('series_id')['fault']
     return next(Path(r.folder) for r in list_series(tiny).itertuples() if not faults[r.series_id])
 
@@ -45,6 +76,7 @@ def test_every_file_of_a_cohort_has_these_elements_and_no_others(tiny):
 
 def test_the_fuller_form_is_an_option(ctlab, tmp_path):
     from dataclasses import replace
+
     from ctlab.phantoms.patients import PRESETS, make_cohort
 
     small = replace(PRESETS['tiny'], patients=1, grid=9.0, matrix=32, every_fault=False, full_headers=True)
@@ -77,9 +109,10 @@ def test_the_node_knows_its_class_keeps_it_and_gives_it(ctlab, series, tmp_path)
         back = Store(tmp_path / 'back', free=0)
         assert fetch(peer, back, {'PatientID': '*'}).moved == len(files)
     kept = {p.read_bytes() for p in node.store.paths()}
-    values = lambda paths: {
-        pydicom.dcmread(p).SOPInstanceUID: pydicom.dcmread(p).pixel_array.tobytes() for p in paths
-    }
+
+    def values(paths):
+        return {pydicom.dcmread(p).SOPInstanceUID: pydicom.dcmread(p).pixel_array.tobytes() for p in paths}
+
     assert values(node.store.paths()) == values(files) == values(back.paths()) and len(kept) == len(files)
     assert all(f['SOPClassUID'] == CTImageStorage for f in back.find('IMAGE'))
 
@@ -110,7 +143,7 @@ def test_dicomweb_says_what_an_object_is(series, tmp_path):
 
 @needs_dcmtk
 def test_dcmtk_takes_it_from_our_node(series, tmp_path):
-    "What C-GET hands on has its class, as the standard demands."
+    """What C-GET hands on has its class, as the standard demands."""
     with Node(Store(tmp_path / 'store', free=0), port=0) as node:
         assert send(Peer('CTLAB', '127.0.0.1', node.port), series).failed == []
         (tmp_path / 'got').mkdir()
@@ -123,6 +156,7 @@ def test_dcmtk_takes_it_from_our_node(series, tmp_path):
 
 def test_the_segmentation_refers_to_the_slices_by_their_class(ctlab, series, tmp_path):
     from highdicom.seg import segread
+
     from ctlab.cohort.masks import write_seg
     from ctlab.core.anatomy import CODES
     from ctlab.scans.volume import Volume

@@ -1,8 +1,15 @@
-"Whole files, locks and the halves of dead processes."
+"""Whole files, locks and the halves of dead processes."""
 
-import errno, multiprocessing, os, subprocess, sys, threading, time
-from pathlib import Path
+import errno
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+
 import pytest
+
 from ctlab.core import files
 from ctlab.core.files import check_main, no_room, only_one, short_hash, sweep, whole, write_whole
 
@@ -14,10 +21,9 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         half.write_text('one')
         assert not path.exists()
     assert path.read_text() == 'one' and [p.name for p in path.parent.iterdir()] == ['a.txt']
-    with pytest.raises(KeyError):
-        with whole(path) as half:
-            half.write_text('two')
-            raise KeyError
+    with pytest.raises(KeyError), whole(path) as half:
+        half.write_text('two')
+        raise KeyError
     assert path.read_text() == 'one' and [p.name for p in path.parent.iterdir()] == ['a.txt']
     assert write_whole(str(tmp_path / 'b' / 't.txt'), 'ä') == tmp_path / 'b' / 't.txt'
     assert (
@@ -48,8 +54,7 @@ def test_work_does_not_begin_while_a_worker_reads_its_script(monkeypatch):
     with pytest.raises(RuntimeError) as error:
         check_main()
     assert str(error.value) == (
-        "this script starts work while its worker processes read it: put what it does under if "
-        "__name__ == '__main__':"
+        "this script starts work while its worker processes read it: put what it does under if __name__ == '__main__':"
     )
     with pytest.raises(RuntimeError):
         only_one('x')
@@ -77,7 +82,10 @@ def test_the_second_waits(tmp_path):
 def test_halves_of_the_dead_are_swept_and_those_of_the_living_stay(tmp_path):
     dead = subprocess.Popen([sys.executable, '-c', ''])
     dead.wait()
-    name = lambda number, rest='a-b.txt': f'.{files._HOST}-{number}-{rest}'
+
+    def name(number, rest='a-b.txt'):
+        return f'.{files._HOST}-{number}-{rest}'
+
     (tmp_path / 'deep').mkdir()
     gone = [tmp_path / name(dead.pid), tmp_path / 'deep' / name(dead.pid)]
     stay = [

@@ -1,12 +1,21 @@
 """Damaged files of every kind that is read: an answer in words within five seconds and a gigabyte, and nothing outside.
-CTLAB_HOSTILE=5000 makes it a long night."""
-import json, os, random, shutil, subprocess, sys, tarfile, zipfile
-from pathlib import Path
+CTLAB_HOSTILE=5000 makes it a long night.
+"""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+
 import numpy as np
 import pytest
 
 COUNT = int(os.environ.get('CTLAB_HOSTILE', 160))  # of each kind
-READ = '''
+READ = """
 import json, logging, sys, time, warnings
 warnings.simplefilter('ignore'); logging.disable(logging.CRITICAL)
 import ctlab
@@ -26,34 +35,45 @@ for line in open(sys.argv[1]):
 peak = next(l for l in open('/proc/self/status') if l.startswith('VmHWM'))  # of this program, not of who started it
 told['megabytes'] = int(peak.split()[1])/1024
 print(json.dumps(told))
-'''
+"""
 
 
 def damaged(data, rng, head=4096):
-    "A file with bytes changed, cut out, repeated, or cut off; mostly where its header is."
+    """A file with bytes changed, cut out, repeated, or cut off; mostly where its header is."""
     data, span = bytearray(data), min(len(data), head)
     for _ in range(rng.choice((1, 1, 2, 4, 12))):
-        at, how = rng.randrange(span if rng.random() < .8 else len(data)), rng.random()
-        if how < .5: data[at] = rng.randrange(256)
-        elif how < .65: data[at:at + 4] = rng.choice((b'\xff'*4, b'\0'*4, b'\x7f\xff\xff\xff', b'\xff\xff\xff\x7f'))
-        elif how < .78: del data[at:at + rng.randint(1, 64)]
-        elif how < .9: data[at:at] = data[at:at + rng.randint(1, 64)]
-        else: del data[at:]
-        if len(data) < 8: break
+        at, how = rng.randrange(span if rng.random() < 0.8 else len(data)), rng.random()
+        if how < 0.5:
+            data[at] = rng.randrange(256)
+        elif how < 0.65:
+            data[at : at + 4] = rng.choice((b'\xff' * 4, b'\0' * 4, b'\x7f\xff\xff\xff', b'\xff\xff\xff\x7f'))
+        elif how < 0.78:
+            del data[at : at + rng.randint(1, 64)]
+        elif how < 0.9:
+            data[at:at] = data[at : at + rng.randint(1, 64)]
+        else:
+            del data[at:]
+        if len(data) < 8:
+            break
         span = min(len(data), head)
     return bytes(data)
 
 
 @pytest.fixture(scope='module')
 def sources(tmp_path_factory):
-    "One sound file of each kind, with how it is called when it is damaged."
-    import highdicom, pydicom, warnings
-    import ctlab
+    """One sound file of each kind, with how it is called when it is damaged."""
+    import warnings
+
+    import highdicom
+    import pydicom
     from pydicom.fileset import FileSet
+
+    import ctlab
     from ctlab.scans.dicom import write_series
     from ctlab.scans.volume import volume_from
+
     root = tmp_path_factory.mktemp('sources')
-    scan = volume_from(np.random.default_rng(0).integers(-900, 900, (9, 24, 20)).astype(np.int16), (2., 1., 1.))
+    scan = volume_from(np.random.default_rng(0).integers(-900, 900, (9, 24, 20)).astype(np.int16), (2.0, 1.0, 1.0))
     tags = {
         'StudyInstanceUID': '1.2.3',
         'FrameOfReferenceUID': '1.2.3.9',
@@ -68,21 +88,25 @@ def sources(tmp_path_factory):
         'AcquisitionNumber': '1',
         'ReferringPhysicianName': '',
     }
-    slices = write_series(scan, root/'in', syntax='plain', tags=tags)
+    slices = write_series(scan, root / 'in', syntax='plain', tags=tags)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         frames = highdicom.legacy.LegacyConvertedEnhancedCTImage(
             [pydicom.dcmread(f) for f in slices], '1.2.5', 1, '1.2.5.1', 1
         )
-        frames.save_as(root/'frames.dcm')
+        frames.save_as(root / 'frames.dcm')
     disk = FileSet()
-    for f in slices: disk.add(f)
-    disk.write(root/'disk')
-    for name in ('scan.nii', 'scan.nii.gz'): ctlab.write(scan, root/name)
-    with zipfile.ZipFile(root/'scan.zip', 'w', zipfile.ZIP_DEFLATED) as z:
-        for f in slices: z.write(f, f.name)
-    with tarfile.open(root/'scan.tar.gz', 'w:gz') as t:
-        for f in slices: t.add(f, f.name)
+    for f in slices:
+        disk.add(f)
+    disk.write(root / 'disk')
+    for name in ('scan.nii', 'scan.nii.gz'):
+        ctlab.write(scan, root / name)
+    with zipfile.ZipFile(root / 'scan.zip', 'w', zipfile.ZIP_DEFLATED) as z:
+        for f in slices:
+            z.write(f, f.name)
+    with tarfile.open(root / 'scan.tar.gz', 'w:gz') as t:
+        for f in slices:
+            t.add(f, f.name)
     return {
         'frames': (root / 'frames.dcm', 8192),
         'DICOMDIR': (root / 'disk' / 'DICOMDIR', 1 << 20),
@@ -96,21 +120,22 @@ def sources(tmp_path_factory):
 @pytest.mark.parametrize('kind', ('frames', 'DICOMDIR', 'nii', 'nii.gz', 'zip', 'tar.gz'))
 def test_damaged_files_get_an_answer(sources, tmp_path, kind):
     import gzip
+
     source, head = sources[kind]
     rng, raw, paths = random.Random(kind), source.read_bytes(), []
     for k in range(COUNT):
-        folder = tmp_path/'in'/str(k)
+        folder = tmp_path / 'in' / str(k)
         folder.mkdir(parents=True)
-        inner = kind == 'nii.gz' and rng.random() < .7  # what is in it, rather than its packing
+        inner = kind == 'nii.gz' and rng.random() < 0.7  # what is in it, rather than its packing
         data = gzip.compress(damaged(gzip.decompress(raw), rng, 400)) if inner else damaged(raw, rng, head)
-        path = folder/{'frames': 'one.dcm', 'DICOMDIR': 'DICOMDIR'}.get(kind, f'scan.{kind}')
+        path = folder / {'frames': 'one.dcm', 'DICOMDIR': 'DICOMDIR'}.get(kind, f'scan.{kind}')
         path.write_bytes(data)
         if kind == 'DICOMDIR':  # with the files that it names beside it
-            shutil.copytree(source.parent/'PT000000', folder/'PT000000', copy_function=os.link)
+            shutil.copytree(source.parent / 'PT000000', folder / 'PT000000', copy_function=os.link)
         paths.append(folder if kind == 'frames' else path)
-    (tmp_path/'list').write_text('\n'.join(map(str, paths)))
-    before = {p for p in tmp_path.rglob('*')}
-    scratch = tmp_path.parent/f'{tmp_path.name}-scratch'
+    (tmp_path / 'list').write_text('\n'.join(map(str, paths)))
+    before = set(tmp_path.rglob('*'))
+    scratch = tmp_path.parent / f'{tmp_path.name}-scratch'
     scratch.mkdir()
     sound = source.parent if kind == 'frames' else source
     done = subprocess.run(
@@ -123,33 +148,33 @@ def test_damaged_files_get_an_answer(sources, tmp_path, kind):
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert not told['wrong'], told['wrong'][:5]
-    assert told['read'] + told['refused'] == COUNT and told['refused'] > COUNT/20, told
+    assert told['read'] + told['refused'] == COUNT and told['refused'] > COUNT / 20, told
     assert told['slowest'] < 5 and told['megabytes'] < 1000, told
-    assert {p for p in tmp_path.rglob('*')} == before and not list(scratch.iterdir()), 'nothing outside, nothing left'
+    assert set(tmp_path.rglob('*')) == before and not list(scratch.iterdir()), 'nothing outside, nothing left'
 
 
 def test_a_folder_of_damaged_files_through_the_commands(ctlab, sources, tmp_path):
-    "Series with damaged slices, a damaged multi-frame file and rubbish, cleaned, arranged and segmented."
-    rng, export = random.Random(0), tmp_path/'export'
-    slices = sorted((sources['frames'][0].parent/'in').iterdir())
-    for k in range(max(6, COUNT//30)):
-        (export/str(k)).mkdir(parents=True)
+    """Series with damaged slices, a damaged multi-frame file and rubbish, cleaned, arranged and segmented."""
+    rng, export = random.Random(0), tmp_path / 'export'
+    slices = sorted((sources['frames'][0].parent / 'in').iterdir())
+    for k in range(max(6, COUNT // 30)):
+        (export / str(k)).mkdir(parents=True)
         for f in slices:
             (export / str(k) / f.name).write_bytes(
                 f.read_bytes() if rng.random() < 0.5 else damaged(f.read_bytes(), rng, 1500)
             )
-        (export/str(k)/'frames').write_bytes(damaged(sources['frames'][0].read_bytes(), rng, 8192))
-        (export/str(k)/'notes').write_bytes(rng.randbytes(3000))
-    done = ctlab('arrange', export, tmp_path/'out', '--least', '3', '--modality', '', '--json')
+        (export / str(k) / 'frames').write_bytes(damaged(sources['frames'][0].read_bytes(), rng, 8192))
+        (export / str(k) / 'notes').write_bytes(rng.randbytes(3000))
+    done = ctlab('arrange', export, tmp_path / 'out', '--least', '3', '--modality', '', '--json')
     assert done.returncode == 0 and 'Traceback' not in done.stderr, done.stderr[-2000:]
     facts = json.loads(done.stdout)
     assert facts['set_aside'] > 0
     if facts['series']:
-        done = ctlab('clean', tmp_path/'out', tmp_path/'work')
+        done = ctlab('clean', tmp_path / 'out', tmp_path / 'work')
         assert 'Traceback' not in done.stderr + done.stdout, done.stderr[-2000:]
     for folder in sorted(export.iterdir())[:4]:
-        done = ctlab('segment', folder, tmp_path/'masks'/folder.name, '--mesh', 'none')
+        done = ctlab('segment', folder, tmp_path / 'masks' / folder.name, '--mesh', 'none')
         assert 'Traceback' not in done.stderr, done.stderr[-2000:]
         assert done.returncode in (0, 1)
-    done = ctlab('segment', export/'0'/'notes', tmp_path/'masks'/'notes')
+    done = ctlab('segment', export / '0' / 'notes', tmp_path / 'masks' / 'notes')
     assert done.returncode == 1 and 'notes' in done.stderr and 'Traceback' not in done.stderr

@@ -1,15 +1,16 @@
-"Labels and folds of a cohort: every contradiction is seen and named, every patient has one place."
+"""Labels and folds of a cohort: every contradiction is seen and named, every patient has one place."""
 
 import numpy as np
 import pandas as pd
 import pytest
+
 from ctlab.cohort.labels import check_folds, check_labels, grade, make_folds, read_labels, stored_folds
 from ctlab.core.anatomy import LABEL_COLUMNS, TARGETS
 from ctlab.core.settings import Settings
 
 
 def table(n=40, seed=0):
-    "Patients with random answers, none of which contradicts another."
+    """Patients with random answers, none of which contradicts another."""
     rng, rows = np.random.default_rng(seed), []
     for k in range(n):
         row = {'patient_id': 1000 + 7 * k} | dict.fromkeys(LABEL_COLUMNS, 0)
@@ -32,9 +33,7 @@ def refused(frame, words):
 def test_a_sound_table_passes_and_each_contradiction_is_named():
     sound = labels()
     check_labels(sound)
-    refused(
-        sound.drop(columns=['liver_low', 'any_injury']), 'the label table lacks the columns liver_low, any_injury'
-    )
+    refused(sound.drop(columns=['liver_low', 'any_injury']), 'the label table lacks the columns liver_low, any_injury')
     refused(pd.concat([sound, sound.iloc[[2, 4]]]), 'more than one row for 2 patients, first: 1014, 1028')
     for value in (2, -1, 0.5, np.nan):
         wrong = sound.astype(float)
@@ -83,12 +82,12 @@ def test_tables_are_found_by_their_names(tmp_path):
         read_labels(tmp_path / 'other.csv')
     assert (
         str(error.value)
-        == f"{tmp_path / 'other.csv'}: no column patient_id; found patient, {', '.join(LABEL_COLUMNS[:7])}"
+        == f'{tmp_path / "other.csv"}: no column patient_id; found patient, {", ".join(LABEL_COLUMNS[:7])}'
     )
     table(n=5).drop(columns='any_injury').to_csv(tmp_path / 'wrong.csv', index=False)
     with pytest.raises(ValueError) as error:
         read_labels(tmp_path / 'wrong.csv')
-    assert str(error.value) == f"{tmp_path / 'wrong.csv'}: the label table lacks the columns any_injury"
+    assert str(error.value) == f'{tmp_path / "wrong.csv"}: the label table lacks the columns any_injury'
 
 
 def test_folds_are_even_stratified_and_the_same_again():

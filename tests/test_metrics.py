@@ -1,4 +1,4 @@
-"Every metric beside scikit-learn, scipy or SimpleITK on random answers, with weights; and every refusal, to the word."
+"""Every metric beside scikit-learn, scipy or SimpleITK on random answers, with weights; and every refusal, to the word."""
 
 import numpy as np
 import pandas as pd
@@ -7,10 +7,11 @@ import SimpleITK as sitk
 from scipy import stats
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve as sk_calibration
-from ctlab.core.anatomy import LABEL_COLUMNS, TARGETS
-from ctlab.judge import metrics as m
 from test_comparison import answers
 from test_labels import labels
+
+from ctlab.core.anatomy import LABEL_COLUMNS, TARGETS
+from ctlab.judge import metrics as m
 
 
 def binary(n=60, seed=0, ties=True):
@@ -100,9 +101,7 @@ def test_binary_metrics(threshold):
 
 def test_binary_metrics_at_the_ends():
     got = m.binary_metrics([0, 1, 1], [0.0, 1.0, 0.0])
-    assert (
-        got['log_loss'] == pytest.approx(-np.log(1e-15) / 3, rel=1e-3) and got['likelihood_ratio_positive'] == np.inf
-    )
+    assert got['log_loss'] == pytest.approx(-np.log(1e-15) / 3, rel=1e-3) and got['likelihood_ratio_positive'] == np.inf
     got = m.binary_metrics([0, 0], [0.1, 0.9])
     assert (got['precision'], got['recall'], got['f1'], got['specificity']) == (0, 0, 0, 0.5) and np.isnan(
         got['auc_roc']
@@ -126,7 +125,10 @@ def test_metrics_of_many_classes(weighted):
     area = [sk.roc_auc_score(truth == c, p[:, c], sample_weight=w) for c in range(3)]
     share = np.bincount(truth, w, 3) / np.bincount(truth, w, 3).sum()
     specificity = [sk.recall_score(truth != c, called != c, sample_weight=w) for c in range(3)]
-    mean = lambda metric, average: metric(truth, called, average=average, sample_weight=w, zero_division=0)
+
+    def mean(metric, average):
+        return metric(truth, called, average=average, sample_weight=w, zero_division=0)
+
     wanted = {
         'accuracy': sk.accuracy_score(truth, called, sample_weight=w),
         'auc_roc': np.dot(area, share),
@@ -179,10 +181,7 @@ def test_resampling_is_by_patient():
     groups = np.array(['b', 'a', 'b', 'c', 'a', 'b'])
     w = m.patient_weights(groups, 500, 3)
     assert (
-        w.shape == (500, 6)
-        and (w[:, 0] == w[:, 2]).all()
-        and (w[:, 0] == w[:, 5]).all()
-        and (w[:, 1] == w[:, 4]).all()
+        w.shape == (500, 6) and (w[:, 0] == w[:, 2]).all() and (w[:, 0] == w[:, 5]).all() and (w[:, 1] == w[:, 4]).all()
     )
     assert (w[:, [0, 1, 3]].sum(1) == 3).all() and abs(w[:, 0].mean() - 1) < 0.1
     assert np.array_equal(w, m.patient_weights(groups, 500, 3)) and not np.array_equal(
@@ -212,9 +211,7 @@ def test_intervals():
         and own[2] == pytest.approx(high, abs=0.03)
     )
     rng, rows = np.random.default_rng(2), np.arange(200).reshape(100, 2)
-    drawn = [
-        sk.roc_auc_score(truth[t], p[t]) for t in (rows[rng.integers(100, size=100)].ravel() for _ in range(400))
-    ]
+    drawn = [sk.roc_auc_score(truth[t], p[t]) for t in (rows[rng.integers(100, size=100)].ravel() for _ in range(400))]
     assert own[1:] == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
     t3, p3 = three()
     assert m.bootstrap('f1_macro', t3, p3, n=50)[0] == pytest.approx(sk.f1_score(t3, p3.argmax(1), average='macro'))
@@ -249,9 +246,7 @@ def test_the_table_of_a_study():
         pd.DataFrame({'bowel': truth2, 'liver': t3}), {'bowel': p2, 'liver': p3}, groups, n=200, seed=4
     )
     assert list(table.columns) == ['target', 'metric', 'value', 'low', 'high', 'n'] and set(table['n']) == {45}
-    assert list(zip(table['target'], table['metric'])) == [
-        (t, k) for t in ('bowel', 'liver') for k in m.TABLE_METRICS
-    ]
+    assert list(zip(table['target'], table['metric'])) == [(t, k) for t in ('bowel', 'liver') for k in m.TABLE_METRICS]
     w = m.patient_weights(groups, 200, 4)
     for row in table.itertuples():
         kind, t, p = (m.binary_metrics, truth2, p2) if row.target == 'bowel' else (m.multiclass_metrics, t3, p3)
@@ -259,9 +254,7 @@ def test_the_table_of_a_study():
         assert (row.low, row.high) == pytest.approx(
             tuple(np.nanquantile(kind(t, p, weight=w)[row.metric], [0.025, 0.975]))
         )
-    one = m.metrics_table(
-        pd.DataFrame({'bowel': truth2 * 0}), {'bowel': p2}, list(groups), ('auc_roc', 'brier'), n=30
-    )
+    one = m.metrics_table(pd.DataFrame({'bowel': truth2 * 0}), {'bowel': p2}, list(groups), ('auc_roc', 'brier'), n=30)
     assert list(one['metric']) == ['auc_roc', 'brier'] and np.isnan(one[['low', 'high']].iloc[0]).all()
     default = m.metrics_table(pd.DataFrame({'bowel': truth2}), {'bowel': p2}, groups)
     assert default.equals(
@@ -343,7 +336,10 @@ def test_decision_curves():
 def test_thresholds():
     truth, p = binary(80, 10)
     scores = {t: m.binary_metrics(truth, p, t) for t in np.unique(p)}
-    best = lambda value: next(t for t, v in scores.items() if value(v) == max(map(value, scores.values())))
+
+    def best(value):
+        return next(t for t, v in scores.items() if value(v) == max(map(value, scores.values())))
+
     assert (
         m.choose_threshold(truth, p)
         == best(lambda v: v['recall'] + v['specificity'])
@@ -443,9 +439,7 @@ def test_overlaps_are_simpleitk_s(seed):
     assert m.jaccard(pred, true) == pytest.approx(measure.GetJaccardCoefficient())
     assert m.mask_sensitivity(pred, true) == pytest.approx(sk.recall_score(true.ravel(), pred.ravel()))
     assert m.mask_specificity(pred, true) == pytest.approx(sk.recall_score(~true.ravel(), ~pred.ravel()))
-    assert m.volume_error(pred, true, (3.0, 2.0, 1.5)) == pytest.approx(
-        (int(pred.sum()) - int(true.sum())) * 9 / 1000
-    )
+    assert m.volume_error(pred, true, (3.0, 2.0, 1.5)) == pytest.approx((int(pred.sum()) - int(true.sum())) * 9 / 1000)
     assert m.volume_error(pred, true) == pytest.approx((int(pred.sum()) - int(true.sum())) / 1000)
     assert m.dice(pred * 7, true * 3) == m.dice(pred, true), 'any number is inside'
 
@@ -457,7 +451,10 @@ def test_distances_are_those_between_surface_voxels(seed, spacing):
     from scipy.spatial.distance import cdist
 
     pred, true = blobs(seed)
-    edge = lambda mask: np.argwhere(mask & ~binary_erosion(mask)) * np.broadcast_to(spacing, 3)
+
+    def edge(mask):
+        return np.argwhere(mask & ~binary_erosion(mask)) * np.broadcast_to(spacing, 3)
+
     all_ = cdist(edge(pred), edge(true))
     a, b = all_.min(1), all_.min(0)
     assert m.hausdorff(pred, true, spacing) == pytest.approx(max(a.max(), b.max()))
@@ -466,8 +463,8 @@ def test_distances_are_those_between_surface_voxels(seed, spacing):
     for tolerance in (0.0, 1.0, 2.0):
         assert m.surface_dice(pred, true, spacing, tolerance) == pytest.approx((np.r_[a, b] <= tolerance).mean())
     assert m.surface_dice(pred, true, spacing) == m.surface_dice(pred, true, spacing, 2.0)
-    from monai.metrics import compute_hausdorff_distance
     import torch
+    from monai.metrics import compute_hausdorff_distance
 
     pair = (torch.from_numpy(x[None, None]) for x in (pred, true))
     assert m.hausdorff95(pred, true, spacing) == pytest.approx(
@@ -491,9 +488,7 @@ def test_empty_masks():
         m.dice(none, none) == m.jaccard(none, none) == m.surface_dice(none, none) == 1
         and m.hausdorff95(none, none) == 0
     )
-    assert (
-        m.dice(some, none) == m.jaccard(none, some) == m.surface_dice(some, none) == m.surface_dice(none, some) == 0
-    )
+    assert m.dice(some, none) == m.jaccard(none, some) == m.surface_dice(some, none) == m.surface_dice(none, some) == 0
     for metric in (m.hausdorff, m.hausdorff95, m.surface_distance):
         assert np.isnan(metric(none, some)) and np.isnan(metric(some, none)) and metric(none, none) == 0
     assert np.isnan(m.mask_sensitivity(some, none)) and np.isnan(m.mask_specificity(none, some))

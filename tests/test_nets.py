@@ -1,4 +1,5 @@
-"Every network learns two scans by heart; one that cannot will not learn a hundred."
+"""Every network learns two scans by heart; one that cannot will not learn a hundred."""
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +9,7 @@ from ctlab.learn.losses import MaskLoss, TraumaLoss
 
 
 def by_heart(net, image, loss, batch, steps, rate):
-    "(first loss, last loss) of a fixed batch."
+    """(first loss, last loss) of a fixed batch."""
     torch.manual_seed(0)
     optimiser, values = torch.optim.Adam(net.parameters(), rate), []
     for _ in range(steps):
@@ -21,8 +22,9 @@ def by_heart(net, image, loss, batch, steps, rate):
 
 
 def trauma():
-    from ctlab.trauma.approach6 import OrganNet, regions
     from ctlab.learn.nets import SliceNet, VolumeNet
+    from ctlab.trauma.approach6 import OrganNet, regions
+
     g = torch.Generator().manual_seed(1)
     cubes = {
         n: torch.stack(
@@ -44,12 +46,13 @@ def test_trauma_networks(name):
     make, image, rate = trauma()[name]
     batch = {t: torch.tensor([0, len(g) - 1]) for t, g in TARGETS.items()}
     first, last = by_heart(make(), image, TraumaLoss(), batch, 25, rate)
-    assert last < .35*first, (first, last)
+    assert last < 0.35 * first, (first, last)
 
 
 @pytest.mark.parametrize('name', ['unet', 'resnet', 'unet3d'])
 def test_mask_networks(name):
     from ctlab.learn.nets import ResNetUNet, UNet3D, unet_2d
+
     torch.manual_seed(0)
     net = {'unet': lambda: unet_2d(1, 8), 'resnet': lambda: ResNetUNet(1, False), 'unet3d': lambda: UNet3D(1, 1, 4)}[
         name
@@ -57,14 +60,14 @@ def test_mask_networks(name):
     shape = (16, 16, 16) if name == 'unet3d' else (32, 32)
     grids = np.meshgrid(*(np.arange(n) for n in shape), indexing='ij')
     mask = torch.from_numpy(
-        (sum((g - n/2)**2 for g, n in zip(grids, shape)) < (min(shape)/3)**2).astype(np.int64)
-    )[None].repeat(2, *(1,)*len(shape))
-    image = (mask*.5 + torch.rand(mask.shape, generator=torch.Generator().manual_seed(2))*.4).float()[:, None]
+        (sum((g - n / 2) ** 2 for g, n in zip(grids, shape)) < (min(shape) / 3) ** 2).astype(np.int64)
+    )[None].repeat(2, *(1,) * len(shape))
+    image = (mask * 0.5 + torch.rand(mask.shape, generator=torch.Generator().manual_seed(2)) * 0.4).float()[:, None]
     first, last = by_heart(net, image, MaskLoss(), {'mask': mask}, 60, 1e-2)
-    assert last < .35*first, (first, last)
+    assert last < 0.35 * first, (first, last)
 
 
-CACHED = '''
+CACHED = """
 import timm, torch
 import segmentation_models_pytorch as smp
 from pathlib import Path
@@ -88,11 +91,14 @@ made, (body, source) = ResNetUNet(4, True), timm_backbone('efficientnet_b0', Tru
 assert 'ImageNet' in made.weights and 'ImageNet' in source
 assert torch.equal(made.net.encoder.conv1.weight, encoder.conv1.weight)
 assert torch.equal(body.conv_stem.weight, backbone.conv_stem.weight)
-'''
+"""
 
 
 def test_weights_of_the_hub_are_taken_from_its_cache_without_a_network(tmp_path):
-    import os, subprocess, sys
+    import os
+    import subprocess
+    import sys
+
     subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', CACHED],
         env=os.environ | {'HF_HUB_CACHE': str(tmp_path)},

@@ -1,11 +1,26 @@
-"Peers that others wrote, and peers that mean no good, on loopback."
-import json, os, random, re, shutil, signal, socket, struct, subprocess, sys, threading, time
+"""Peers that others wrote, and peers that mean no good, on loopback."""
+
+import contextlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
 import numpy as np
 import pydicom
 import pytest
 from conftest import free_port, wait_for
+
 from ctlab.network.node import Limits, Node, Peer, Tls, associated, contexts_for
 from ctlab.network.peers import ask, echo, fetch, send
 from ctlab.network.store import Store
@@ -54,10 +69,10 @@ needs_orthanc = pytest.mark.skipif(
 
 @pytest.fixture(scope='module')
 def scans(tmp_path_factory):
-    "Three patients, packed in three ways."
+    """Three patients, packed in three ways."""
     root, rng = tmp_path_factory.mktemp('scans'), np.random.default_rng(0)
     for k, (patient, syntax) in enumerate((('Jane', 'plain'), ('Joan', 'rle'), ('Jim', 'jpeg2000')), 1):
-        scan = volume_from(rng.integers(-500, 500, (6, 32, 40)).astype(np.int16), (2., 1., 1.))
+        scan = volume_from(rng.integers(-500, 500, (6, 32, 40)).astype(np.int16), (2.0, 1.0, 1.0))
         tags = {
             'StudyInstanceUID': f'1.2.3.{k}',
             'StudyDate': '20261126',
@@ -71,26 +86,30 @@ def scans(tmp_path_factory):
             'SeriesNumber': '1',
             'FrameOfReferenceUID': f'1.2.3.{k}.7',
         }
-        write_series(scan, root/patient, patient, f'1.2.3.{k}.1', syntax, tags)
+        write_series(scan, root / patient, patient, f'1.2.3.{k}.1', syntax, tags)
     return root
 
 
 def same(a, b):
-    "Do two folders hold the same objects, header and pixels?"
-    read = lambda folder: {
-        d.SOPInstanceUID: d
-        for d in (
-            pydicom.dcmread(p)
-            for p in Path(folder).rglob('*')
-            if p.is_file() and p.suffix not in ('.sqlite', '.lock') and 'index' not in p.name
-        )
-    }
+    """Do two folders hold the same objects, header and pixels?"""
+
+    def read(folder):
+        return {
+            d.SOPInstanceUID: d
+            for d in (
+                pydicom.dcmread(p)
+                for p in Path(folder).rglob('*')
+                if p.is_file() and p.suffix not in ('.sqlite', '.lock') and 'index' not in p.name
+            )
+        }
+
     one, two = read(a), read(b)
     assert set(one) == set(two) and one, f'{len(one)} and {len(two)} objects'
     for uid in one:
         assert np.array_equal(one[uid].pixel_array, two[uid].pixel_array), uid
         for element in one[uid]:
-            if element.keyword not in ('PixelData',): assert element == two[uid].get(element.tag), (uid, element)
+            if element.keyword not in ('PixelData',):
+                assert element == two[uid].get(element.tag), (uid, element)
 
 
 def run(*command, ok=True, seconds=60):
@@ -103,21 +122,22 @@ def run(*command, ok=True, seconds=60):
 
 @pytest.fixture
 def node(tmp_path):
-    with Node(Store(tmp_path/'store', free=0), port=0) as made: yield made
+    with Node(Store(tmp_path / 'store', free=0), port=0) as made:
+        yield made
 
 
 @needs_dcmtk
 def test_dcmtk_speaks_to_our_node(node, scans, tmp_path):
     here = ('127.0.0.1', node.port)
     run('echoscu', '-aec', 'CTLAB', *here)
-    run('storescu', '-aec', 'CTLAB', *here, *sorted((scans/'Jane').iterdir()))
-    run('storescu', '-aec', 'CTLAB', '-xr', *here, *sorted((scans/'Joan').iterdir()))
+    run('storescu', '-aec', 'CTLAB', *here, *sorted((scans / 'Jane').iterdir()))
+    run('storescu', '-aec', 'CTLAB', '-xr', *here, *sorted((scans / 'Joan').iterdir()))
     run('dcmsend', '-aec', 'CTLAB', '--no-uid-checks', *here, '--scan-directories', '--recurse', scans)
     assert node.store.totals()['instance'] == 18 and node.store.totals()['refused'] == 0
-    same(scans, node.store.folder/'train_images')
-    assert {f['syntax'] for f in node.store.find('IMAGE', {'PatientID': 'Jim'})} == {
-        '1.2.840.10008.1.2.4.90'
-    }, 'as it was sent'
+    same(scans, node.store.folder / 'train_images')
+    assert {f['syntax'] for f in node.store.find('IMAGE', {'PatientID': 'Jim'})} == {'1.2.840.10008.1.2.4.90'}, (
+        'as it was sent'
+    )
     found = run(
         'findscu',
         '-S',
@@ -133,13 +153,13 @@ def test_dcmtk_speaks_to_our_node(node, scans, tmp_path):
         '-k',
         'NumberOfStudyRelatedInstances',
         '-k',
-        'StudyDate=20261101-20261130'
+        'StudyDate=20261101-20261130',
     )
     assert all(f'1.2.3.{k}' in found for k in (1, 2, 3)) and found.count('[6 ]') == 3
     assert '1.2.3.1' not in run(
         'findscu', '-P', '-aec', 'CTLAB', *here, '-k', 'QueryRetrieveLevel=PATIENT', '-k', 'PatientID=Nobody'
     )
-    (tmp_path/'got').mkdir()
+    (tmp_path / 'got').mkdir()
     run(
         'getscu',
         '-S',
@@ -152,10 +172,10 @@ def test_dcmtk_speaks_to_our_node(node, scans, tmp_path):
         '-k',
         'QueryRetrieveLevel=STUDY',
         '-k',
-        'StudyInstanceUID=1.2.3.1'
+        'StudyInstanceUID=1.2.3.1',
     )
-    same(scans/'Jane', tmp_path/'got')
-    (tmp_path/'unpacked').mkdir()
+    same(scans / 'Jane', tmp_path / 'got')
+    (tmp_path / 'unpacked').mkdir()
     run(
         'getscu',
         '-S',
@@ -167,27 +187,29 @@ def test_dcmtk_speaks_to_our_node(node, scans, tmp_path):
         '-k',
         'QueryRetrieveLevel=STUDY',
         '-k',
-        'StudyInstanceUID=1.2.3.3'
+        'StudyInstanceUID=1.2.3.3',
     )
-    same(scans/'Jim', tmp_path/'unpacked')  # a client that knows no JPEG 2000 gets it unpacked
-    (tmp_path/'moved').mkdir()
+    same(scans / 'Jim', tmp_path / 'unpacked')  # a client that knows no JPEG 2000 gets it unpacked
+    (tmp_path / 'moved').mkdir()
     port = free_port()
     node.peers = (Peer('MOVER', '127.0.0.1', port),)
+
     def moved(destination, *more, **options):
         titles = ('-aet', 'MOVER', '-aec', 'CTLAB', '-aem', destination)
         study = ('-k', 'StudyInstanceUID=1.2.3.2')
         run('movescu', '-S', *titles, *here, *study, *more, **options)
+
     series = ('-k', 'QueryRetrieveLevel=SERIES', '-k', 'SeriesInstanceUID=1.2.3.2.1')
-    moved('MOVER', *series, '+P', port, '-od', tmp_path/'moved')
-    same(scans/'Joan', tmp_path/'moved')
+    moved('MOVER', *series, '+P', port, '-od', tmp_path / 'moved')
+    same(scans / 'Joan', tmp_path / 'moved')
     moved('STRANGER', '-k', 'QueryRetrieveLevel=STUDY', ok=False)
 
 
 @needs_dcmtk
 def test_our_clients_speak_to_dcmtk(scans, tmp_path):
-    port, archive = free_port(), tmp_path/'archive'
+    port, archive = free_port(), tmp_path / 'archive'
     archive.mkdir()
-    (tmp_path/'dcmqrscp.cfg').write_text(f'''NetworkTCPPort = {port}
+    (tmp_path / 'dcmqrscp.cfg').write_text(f"""NetworkTCPPort = {port}
 MaxPDUSize = 16384
 MaxAssociations = 16
 HostTable BEGIN
@@ -198,7 +220,7 @@ VendorTable END
 AETable BEGIN
 ARCHIVE {archive} RW (200, 1024mb) ANY
 AETable END
-''')
+""")
     server = subprocess.Popen(
         [DCMTK['dcmqrscp'], '-c', tmp_path / 'dcmqrscp.cfg'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -215,13 +237,15 @@ AETable END
             'Joan',
             'Jim',
         }
-        store = Store(tmp_path/'fetched', free=0)
+        store = Store(tmp_path / 'fetched', free=0)
         back = fetch(peer, store, {'PatientID': 'Jane'})
         assert (back.moved, back.failed) == (6, [])
-        same(scans/'Jane', store.folder/'train_images')
-    finally: server.terminate(); server.wait(10)
+        same(scans / 'Jane', store.folder / 'train_images')
+    finally:
+        server.terminate()
+        server.wait(10)
     plain = free_port()
-    (tmp_path/'scp').mkdir()
+    (tmp_path / 'scp').mkdir()
     server = subprocess.Popen(
         [DCMTK['storescp'], '-aet', 'SCP', '-od', tmp_path / 'scp', str(plain)],
         stdout=subprocess.DEVNULL,
@@ -230,20 +254,23 @@ AETable END
     try:
         wait_for(plain)
         peer = Peer('SCP', '127.0.0.1', plain)
-        first, again = (send(peer, scans, ledger=tmp_path/'ledger') for _ in range(2))
+        first, again = (send(peer, scans, ledger=tmp_path / 'ledger') for _ in range(2))
         assert (first.moved, again.moved, again.there) == (
             18,
             0,
             18,
         ), 'a peer that answers no query is believed by the ledger'
-        same(scans, tmp_path/'scp')  # it takes nothing packed, so it was unpacked
-    finally: server.terminate(); server.wait(10)
+        same(scans, tmp_path / 'scp')  # it takes nothing packed, so it was unpacked
+    finally:
+        server.terminate()
+        server.wait(10)
 
 
 @pytest.fixture
 def orthanc(running_orthanc):
-    "Orthanc with nothing in it."
+    """Orthanc with nothing in it."""
     import requests
+
     for patient in requests.get(f'{running_orthanc[1]}/patients', timeout=20).json():
         requests.delete(f'{running_orthanc[1]}/patients/{patient}', timeout=60).raise_for_status()
     return running_orthanc
@@ -272,17 +299,21 @@ def running_orthanc(tmp_path_factory):
             }
         )
     )
-    server = subprocess.Popen([ORTHANC, root/'config.json'], stdout=open(root/'log', 'w'), stderr=subprocess.STDOUT)
+    server = subprocess.Popen([ORTHANC, root / 'config.json'], stdout=open(root / 'log', 'w'), stderr=subprocess.STDOUT)
     try:
-        wait_for(http); wait_for(dicom)
+        wait_for(http)
+        wait_for(dicom)
         yield Peer('ORTHANC', '127.0.0.1', dicom), f'http://127.0.0.1:{http}', ours
-    finally: server.terminate(); server.wait(20)
+    finally:
+        server.terminate()
+        server.wait(20)
 
 
 @pytest.fixture(autouse=True)
 def _quiet():
-    "What hostile values make pydicom say is not of interest."
+    """What hostile values make pydicom say is not of interest."""
     import warnings
+
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         yield
@@ -291,31 +322,33 @@ def _quiet():
 @needs_orthanc
 def test_a_cohort_goes_to_orthanc_and_back(orthanc, scans, tmp_path):
     import requests
+
     peer, http, ours = orthanc
-    with Node(Store(tmp_path/'first', free=0), port=ours) as node:
+    with Node(Store(tmp_path / 'first', free=0), port=ours) as node:
         assert send(Peer('CTLAB', '127.0.0.1', node.port), scans).moved == 18
-        assert send(peer, node.store.folder/'train_images').moved == 18
+        assert send(peer, node.store.folder / 'train_images').moved == 18
     assert send(peer, scans).there == 18
-    second = Store(tmp_path/'second', free=0)
+    second = Store(tmp_path / 'second', free=0)
     back = fetch(peer, second, {'PatientID': 'J*'})
     assert (back.moved, back.failed) == (18, [])
-    same(scans, second.folder/'train_images')
-    with Node(Store(tmp_path/'third', free=0), port=ours) as node:  # Orthanc sends, by its own will and by C-MOVE
+    same(scans, second.folder / 'train_images')
+    with Node(Store(tmp_path / 'third', free=0), port=ours) as node:  # Orthanc sends, by its own will and by C-MOVE
         for study in requests.get(f'{http}/studies', timeout=10).json():
             requests.post(f'{http}/modalities/ctlab/store', data=study, timeout=60).raise_for_status()
-        same(scans, node.store.folder/'train_images')
-    fourth = Store(tmp_path/'fourth', free=0)
+        same(scans, node.store.folder / 'train_images')
+    fourth = Store(tmp_path / 'fourth', free=0)
     assert fetch(peer, fourth, {'PatientID': 'Joan'}, 'move', port=ours).moved == 6
-    same(scans/'Joan', fourth.folder/'train_images')
+    same(scans / 'Joan', fourth.folder / 'train_images')
 
 
 @needs_orthanc
 def test_dicomweb_with_orthanc_both_ways(orthanc, scans, tmp_path):
     import requests
     from dicomweb_client import DICOMwebClient
+
     peer, http, _ = orthanc
     theirs = DICOMwebClient(f'{http}/dicom-web')
-    with Web(Store(tmp_path/'web', free=0), port=0) as web:
+    with Web(Store(tmp_path / 'web', free=0), port=0) as web:
         session = requests.Session()
         session.headers['Authorization'] = f'Bearer {web.token}'
         mine = DICOMwebClient(web.url, session=session)
@@ -327,30 +360,31 @@ def test_dicomweb_with_orthanc_both_ways(orthanc, scans, tmp_path):
             found = client.search_for_studies()
             assert {s['00100020']['Value'][0] for s in found} == {'Jane', 'Joan', 'Jim'}, client.base_url
             assert len(client.search_for_studies(search_filters={'PatientID': 'Jane'})) == 1
-        other = Store(tmp_path/'back', free=0)
+        other = Store(tmp_path / 'back', free=0)
         for study in theirs.search_for_studies():
             for ds in theirs.retrieve_study(study['0020000D']['Value'][0], media_types=(('application/dicom', '*'),)):
-                ds.save_as(tmp_path/'one.dcm')
-                other.add((tmp_path/'one.dcm').read_bytes())
-        same(scans, other.folder/'train_images')
+                ds.save_as(tmp_path / 'one.dcm')
+                other.add((tmp_path / 'one.dcm').read_bytes())
+        same(scans, other.folder / 'train_images')
 
 
 @needs_orthanc
 @needs_dcmtk
 def test_orthanc_keeps_and_finds_our_findings(orthanc, scans, tmp_path):
-    import requests
+    import highdicom as hd
+
     from ctlab.cohort.masks import write_seg
     from ctlab.core.anatomy import CODES
     from ctlab.network.findings import Finding, result_uid, write_report
     from ctlab.scans.dicom import read_series
     from ctlab.scans.volume import Volume
-    import highdicom as hd
+
     peer, http, _ = orthanc
-    scan = read_series(scans/'Jane')
+    scan = read_series(scans / 'Jane')
     mask = np.zeros(scan.shape, np.uint8)
     mask[1:4, 5:20, 5:20] = CODES['liver']
-    write_seg(Volume(mask, scan.affine), scans/'Jane', tmp_path/'out'/'seg.dcm')
-    seg = hd.seg.segread(tmp_path/'out'/'seg.dcm')
+    write_seg(Volume(mask, scan.affine), scans / 'Jane', tmp_path / 'out' / 'seg.dcm')
+    seg = hd.seg.segread(tmp_path / 'out' / 'seg.dcm')
     write_report(
         scans / 'Jane',
         [Finding('liver', 1.35, 'mL')],
@@ -360,13 +394,13 @@ def test_orthanc_keeps_and_finds_our_findings(orthanc, scans, tmp_path):
         '1',
         seg,
     )
-    assert send(peer, scans/'Jane').failed == [] and send(peer, tmp_path/'out').moved == 2
+    assert send(peer, scans / 'Jane').failed == [] and send(peer, tmp_path / 'out').moved == 2
     rows = ask(peer, 'SERIES', {'StudyInstanceUID': '1.2.3.1', 'SeriesInstanceUID': '', 'Modality': ''})
     assert {r['Modality'] for r in rows} >= {'CT', 'SEG', 'SR'}
     assert 'research-only' in run('dsrdump', '+Pc', tmp_path / 'out' / 'sr.dcm') and 'Error' not in run(
         'dcmdump', '-q', tmp_path / 'out' / 'seg.dcm'
     )
-    back = Store(tmp_path/'back', free=0)
+    back = Store(tmp_path / 'back', free=0)
     fetch(peer, back, {'StudyInstanceUID': '1.2.3.1'})
     kept = {f['Modality']: f['path'] for f in back.find('IMAGE')}
     assert np.array_equal(hd.seg.segread(kept['SEG']).pixel_array, seg.pixel_array)
@@ -374,26 +408,30 @@ def test_orthanc_keeps_and_finds_our_findings(orthanc, scans, tmp_path):
 
 @pytest.fixture(scope='module')
 def certificates(tmp_path_factory):
-    "An authority, a server, a client, and a stranger who signed for himself."
-    if not shutil.which('openssl'): pytest.skip('openssl is not installed')
+    """An authority, a server, a client, and a stranger who signed for himself."""
+    if not shutil.which('openssl'):
+        pytest.skip('openssl is not installed')
     root = tmp_path_factory.mktemp('tls')
-    new = lambda name, *more: run(
-        'openssl',
-        'req',
-        '-x509',
-        '-newkey',
-        'rsa:2048',
-        '-nodes',
-        '-keyout',
-        root / f'{name}.key',
-        '-out',
-        root / f'{name}.pem',
-        '-days',
-        '2',
-        '-subj',
-        f'/CN={name}',
-        *more,
-    )
+
+    def new(name, *more):
+        return run(
+            'openssl',
+            'req',
+            '-x509',
+            '-newkey',
+            'rsa:2048',
+            '-nodes',
+            '-keyout',
+            root / f'{name}.key',
+            '-out',
+            root / f'{name}.pem',
+            '-days',
+            '2',
+            '-subj',
+            f'/CN={name}',
+            *more,
+        )
+
     new('ca')
     new('stranger')
     for name in ('server', 'client'):
@@ -410,7 +448,7 @@ def certificates(tmp_path_factory):
             '-subj',
             f'/CN={name}',
         )
-        (root/'names').write_text('subjectAltName=DNS:localhost,IP:127.0.0.1')
+        (root / 'names').write_text('subjectAltName=DNS:localhost,IP:127.0.0.1')
         run(
             'openssl',
             'x509',
@@ -434,9 +472,11 @@ def certificates(tmp_path_factory):
 
 @needs_dcmtk
 def test_tls(certificates, scans, tmp_path):
-    at = lambda name: str(certificates/name)
+    def at(name):
+        return str(certificates / name)
+
     tls = Tls(at('server.pem'), at('server.key'), at('ca.pem'))
-    with Node(Store(tmp_path/'store', free=0), port=0, tls=tls) as node:
+    with Node(Store(tmp_path / 'store', free=0), port=0, tls=tls) as node:
         mute = socket.create_connection(('127.0.0.1', node.port))  # says nothing, and holds up nobody
         here = ('-aec', 'CTLAB', '127.0.0.1', node.port)
         run('echoscu', '+tls', at('client.key'), at('client.pem'), '+cf', at('ca.pem'), *here)
@@ -448,7 +488,7 @@ def test_tls(certificates, scans, tmp_path):
             '+cf',
             at('ca.pem'),
             *here,
-            *sorted((scans / 'Jane').iterdir())
+            *sorted((scans / 'Jane').iterdir()),
         )
         run('echoscu', '+tls', at('stranger.key'), at('stranger.pem'), '+cf', at('ca.pem'), *here, ok=False)
         run('echoscu', '+tla', '+cf', at('ca.pem'), *here, ok=False)
@@ -456,85 +496,95 @@ def test_tls(certificates, scans, tmp_path):
         peer = Peer('CTLAB', '127.0.0.1', node.port)
         assert send(peer, scans, tls=Tls(at('client.pem'), at('client.key'), at('ca.pem'))).there == 6
         for wrong in (None, Tls(authority=at('ca.pem')), Tls(at('client.pem'), at('client.key'), at('stranger.pem'))):
-            with pytest.raises(OSError): echo(peer, tls=wrong, timeout=5)
+            with pytest.raises(OSError):
+                echo(peer, tls=wrong, timeout=5)
         assert node.store.totals()['instance'] == 18
         mute.close()
 
 
-def one_slice(scans): return sorted((scans/'Jane').iterdir())[0].read_bytes()
+def one_slice(scans):
+    return sorted((scans / 'Jane').iterdir())[0].read_bytes()
 
 
 def test_a_peer_that_vanishes_leaves_nothing(node, scans):
-    "Every second peer hangs up in the middle of an object."
-    from pynetdicom import AE, evt
-    big = pydicom.dcmread(sorted((scans/'Jane').iterdir())[0])
+    """Every second peer hangs up in the middle of an object."""
+    big = pydicom.dcmread(sorted((scans / 'Jane').iterdir())[0])
     big.Rows = big.Columns = 1024
-    big.PixelData = b'\1\2'*(1024*1024)
+    big.PixelData = b'\1\2' * (1024 * 1024)
     for k in range(10):
         big.SOPInstanceUID = f'1.2.9.{k}'
         with associated(
             'VANISH', Peer('CTLAB', '127.0.0.1', node.port), contexts_for([(CT, '1.2.840.10008.1.2.1')])
         ) as a:
-            if k % 2: threading.Timer(.004, lambda: a.dul.socket.socket and a.dul.socket.socket.close()).start()
-            try: whole = a.send_c_store(big).get('Status') == 0
-            except Exception: whole = False
-        if not k % 2: assert whole
-    time.sleep(.3)
+            if k % 2:
+                threading.Timer(0.004, lambda: a.dul.socket.socket and a.dul.socket.socket.close()).start()
+            try:
+                whole = a.send_c_store(big).get('Status') == 0
+            except Exception:
+                whole = False
+        if not k % 2:
+            assert whole
+    time.sleep(0.3)
     assert not list(node.store.incoming.iterdir()) and node._waiting.total == 0
     kept = [pydicom.dcmread(p) for p in node.store.paths()]
-    assert len(kept) >= 5 and all(len(d.PixelData) == 2*1024*1024 for d in kept)
+    assert len(kept) >= 5 and all(len(d.PixelData) == 2 * 1024 * 1024 for d in kept)
 
 
 def test_a_full_disk_is_said_and_kept_to(scans, tmp_path):
-    with Node(Store(tmp_path/'store', free=1 << 60), port=0) as node:
-        done = send(Peer('CTLAB', '127.0.0.1', node.port), scans/'Jane')
+    with Node(Store(tmp_path / 'store', free=1 << 60), port=0) as node:
+        done = send(Peer('CTLAB', '127.0.0.1', node.port), scans / 'Jane')
         assert done.moved == 0 and len(done.failed) == 6 and 'A700' in done.failed[0][1]
         node.store.free = 0
         real, Path.replace = Path.replace, lambda *_: (_ for _ in ()).throw(OSError(28, 'No space left on device'))
-        try: assert send(Peer('CTLAB', '127.0.0.1', node.port), scans/'Jane').moved == 0
-        finally: Path.replace = real
-        assert (
-            send(Peer('CTLAB', '127.0.0.1', node.port), scans / 'Jane').moved == 6
-        ), 'and goes on when there is room again'
+        try:
+            assert send(Peer('CTLAB', '127.0.0.1', node.port), scans / 'Jane').moved == 0
+        finally:
+            Path.replace = real
+        assert send(Peer('CTLAB', '127.0.0.1', node.port), scans / 'Jane').moved == 6, (
+            'and goes on when there is room again'
+        )
         assert not list(node.store.incoming.iterdir())
 
 
 def test_a_disk_that_is_really_full(scans, tmp_path):
-    "A file system of two megabytes: what is acknowledged is whole, the rest is told so, and room makes it work again."
-    disk = tmp_path/'disk'
+    """A file system of two megabytes: what is acknowledged is whole, the rest is told so, and room makes it work again."""
+    disk = tmp_path / 'disk'
     disk.mkdir()
     if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', disk], capture_output=True).returncode:
         pytest.skip('no file system can be mounted here')
     try:
-        big = pydicom.dcmread(sorted((scans/'Jane').iterdir())[0])
+        big = pydicom.dcmread(sorted((scans / 'Jane').iterdir())[0])
         big.Rows = big.Columns = 256
-        big.PixelData = b'\1\2'*(256*256)
-        (tmp_path/'in').mkdir()
+        big.PixelData = b'\1\2' * (256 * 256)
+        (tmp_path / 'in').mkdir()
         for k in range(30):
             big.SOPInstanceUID = big.file_meta.MediaStorageSOPInstanceUID = f'1.2.6.{k}'
-            big.save_as(tmp_path/'in'/f'{k}.dcm')
-        with Node(Store(disk/'store', free=0), port=0) as node:
+            big.save_as(tmp_path / 'in' / f'{k}.dcm')
+        with Node(Store(disk / 'store', free=0), port=0) as node:
             peer = Peer('CTLAB', '127.0.0.1', node.port)
-            first = send(peer, tmp_path/'in')
+            first = send(peer, tmp_path / 'in')
             assert 5 < first.moved < 15 and first.moved + len(first.failed) == 30, first
             assert all('A700' in why for _, why in first.failed)
             kept = node.store.paths()
             assert len(kept) == first.moved == len(list(node.store.folder.rglob('*.dcm')))
-            assert all(len(pydicom.dcmread(p).PixelData) == 2*256*256 for p in kept)
+            assert all(len(pydicom.dcmread(p).PixelData) == 2 * 256 * 256 for p in kept)
             subprocess.run(['mount', '-o', 'remount,size=20m', disk], check=True)
-            second = send(peer, tmp_path/'in')
+            second = send(peer, tmp_path / 'in')
             assert (second.there, second.moved, second.failed) == (first.moved, 30 - first.moved, [])
             assert not list(node.store.incoming.iterdir())
-    finally: subprocess.run(['umount', '-l', disk])
+    finally:
+        subprocess.run(['umount', '-l', disk])
 
 
 def test_mutated_objects_get_an_answer(node, scans):
-    "Three hundred files with bytes changed, cut or repeated: an answer to each, nothing outside, nothing half."
+    """Three hundred files with bytes changed, cut or repeated: an answer to each, nothing outside, nothing half."""
     rng, raw = random.Random(0), bytearray(one_slice(scans))
-    head = raw.index(struct.pack('<HH', 0x7fe0, 0x10))
+    head = raw.index(struct.pack('<HH', 0x7FE0, 0x10))
     outside = {p for p in node.store.folder.parent.rglob('*') if node.store.folder not in p.parents}
-    from pynetdicom import dimse_primitives
     from io import BytesIO
+
+    from pynetdicom import dimse_primitives
+
     answered = 0
     meta = pydicom.dcmread(BytesIO(bytes(raw)), stop_before_pixels=True).file_meta
     start = 132 + 12 + meta.FileMetaInformationGroupLength
@@ -542,15 +592,18 @@ def test_mutated_objects_get_an_answer(node, scans):
     context = contexts_for([(CT, '1.2.840.10008.1.2.1')])
     todo = list(range(300))
     while todo:
-        with associated('MUTANT', peer, context, timeout=300.) as a:
+        with associated('MUTANT', peer, context, timeout=300.0) as a:
             while todo and a.is_established:
                 k = todo.pop()
                 mutant = bytearray(raw[start:])
                 for _ in range(rng.randint(1, 12)):
                     at, how = rng.randrange(min(len(mutant), head)), rng.random()
-                    if how < .6: mutant[at] = rng.randrange(256)
-                    elif how < .8: del mutant[at:at + rng.randint(1, 40)]
-                    else: mutant[at:at] = mutant[at:at + rng.randint(1, 40)]
+                    if how < 0.6:
+                        mutant[at] = rng.randrange(256)
+                    elif how < 0.8:
+                        del mutant[at : at + rng.randint(1, 40)]
+                    else:
+                        mutant[at:at] = mutant[at : at + rng.randint(1, 40)]
                 request = dimse_primitives.C_STORE()
                 request.MessageID, request.AffectedSOPClassUID, request.AffectedSOPInstanceUID, request.Priority = (
                     k + 1,
@@ -560,11 +613,13 @@ def test_mutated_objects_get_an_answer(node, scans):
                 )
                 request.DataSet = BytesIO(bytes(mutant))
                 a._reactor_checkpoint.clear()
-                while a.is_established and not a._is_paused: time.sleep(.0001)  # else the reactor may take the answer
+                while a.is_established and not a._is_paused:
+                    time.sleep(0.0001)  # else the reactor may take the answer
                 a.dimse.send_msg(request, a.accepted_contexts[0].context_id)
                 _, answer = a.dimse.get_msg(block=True)
                 a._reactor_checkpoint.set()
-                while a.is_established and a._is_paused: time.sleep(.0001)  # it may not have heard yet
+                while a.is_established and a._is_paused:
+                    time.sleep(0.0001)  # it may not have heard yet
                 answered += answer is not None
     assert answered == 300, 'every one got an answer'
     assert echo(peer) < 5
@@ -576,33 +631,33 @@ def test_mutated_objects_get_an_answer(node, scans):
 
 
 def test_lengths_that_lie(node):
-    "A PDU that claims more, less or another kind than it is; and one byte at a time."
-    hello = lambda: socket.create_connection(('127.0.0.1', node.port), timeout=5)
+    """A PDU that claims more, less or another kind than it is; and one byte at a time."""
+
+    def hello():
+        return socket.create_connection(('127.0.0.1', node.port), timeout=5)
+
     rng = random.Random(1)
     for kind in (0, 1, 2, 4, 5, 7, 255):
         for length in (0, 1, 4, 68, 1 << 16, (1 << 20) + 2000, (1 << 32) - 1):
-            with hello() as s:
-                try:
-                    s.sendall(
-                        struct.pack('>BBL', kind, 0, length)
-                        + bytes(rng.randrange(256) for _ in range(min(length, 200)))
-                    )
-                except OSError:
-                    pass
+            with hello() as s, contextlib.suppress(OSError):
+                s.sendall(
+                    struct.pack('>BBL', kind, 0, length) + bytes(rng.randrange(256) for _ in range(min(length, 200)))
+                )
     with hello() as s:
-        for byte in struct.pack('>BBL', 1, 0, 70): s.sendall(bytes([byte]))
+        for byte in struct.pack('>BBL', 1, 0, 70):
+            s.sendall(bytes([byte]))
     assert echo(Peer('CTLAB', '127.0.0.1', node.port)) < 5
 
 
 def test_sixteen_at_a_time_and_the_seventeenth_is_told(scans, tmp_path):
-    generous = Limits(handshake=300., idle=300.)  # what is asked is whether sixteen are served, not how soon
-    with Node(Store(tmp_path/'store', free=0), port=0, limits=generous) as node:
+    generous = Limits(handshake=300.0, idle=300.0)  # what is asked is whether sixteen are served, not how soon
+    with Node(Store(tmp_path / 'store', free=0), port=0, limits=generous) as node:
         peer, files = Peer('CTLAB', '127.0.0.1', node.port), sorted(scans.rglob('*.dcm'))
         syntaxes = [pydicom.dcmread(f, stop_before_pixels=True).file_meta.TransferSyntaxUID for f in files]
 
         def work(k):
-            "Answers to a patient's objects."
-            with associated(f'P{k}', peer, contexts_for([(CT, s) for s in syntaxes]), timeout=300.) as a:
+            """Answers to a patient's objects."""
+            with associated(f'P{k}', peer, contexts_for([(CT, s) for s in syntaxes]), timeout=300.0) as a:
                 return [a.send_c_store(renamed(f, k)).Status for f in files]
 
         def renamed(file, k):
@@ -611,58 +666,68 @@ def test_sixteen_at_a_time_and_the_seventeenth_is_told(scans, tmp_path):
             ds.PatientID, ds.StudyInstanceUID = f'{k}', f'1.5.{k}'
             ds.SOPInstanceUID = f'1.5.{k}.{ds.SOPInstanceUID}'
             return ds
-        with ThreadPoolExecutor(16) as pool: answers = list(pool.map(work, range(16)))
-        assert answers == [[0]*18]*16
-        assert node.store.totals()['instance'] == 16*18 and node.store.totals()['patient'] == 16
-    with Node(Store(tmp_path/'small', free=0), port=0, limits=Limits(associations=2)) as node:
+
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(work, range(16)))
+        assert answers == [[0] * 18] * 16
+        assert node.store.totals()['instance'] == 16 * 18 and node.store.totals()['patient'] == 16
+    with Node(Store(tmp_path / 'small', free=0), port=0, limits=Limits(associations=2)) as node:
         peer = Peer('CTLAB', '127.0.0.1', node.port)
         kinds = contexts_for([(CT, '1.2.840.10008.1.2.1')])
-        with associated('A', peer, kinds), associated('B', peer, kinds):
-            with pytest.raises(OSError):
-                with associated('C', peer, kinds): pass
+        with associated('A', peer, kinds), associated('B', peer, kinds), pytest.raises(OSError):
+            with associated('C', peer, kinds):
+                pass
 
 
 def test_killed_at_twenty_moments_it_has_what_it_acknowledged(scans, tmp_path):
-    "The command is killed with -9 while objects come in; what it acknowledged is there, once and whole."
+    """The command is killed with -9 while objects come in; what it acknowledged is there, once and whole."""
     port, acknowledged, rng = free_port(), set(), random.Random(2)
-    slices = [pydicom.dcmread(p) for p in sorted((scans/'Jane').iterdir())]
+    slices = [pydicom.dcmread(p) for p in sorted((scans / 'Jane').iterdir())]
     peer, kinds = Peer('CTLAB', '127.0.0.1', port), contexts_for([(CT, '1.2.840.10008.1.2.1')])
-    code = f'''import sys; from pathlib import Path
+    code = f"""import sys; from pathlib import Path
 from ctlab.network.node import Node; from ctlab.network.store import Store
-s = Store({str(tmp_path/"store")!r}, free=0); s.mend(); Node(s, port={port}).start(); import time; time.sleep(600)'''
+s = Store({str(tmp_path / 'store')!r}, free=0); s.mend(); Node(s, port={port}).start(); import time; time.sleep(600)"""
     n = 0
     for life in range(20):
         server = subprocess.Popen([sys.executable, '-c', code])
         try:
             wait_for(port)
-            threading.Timer(rng.uniform(.02, .25), server.kill).start()
+            threading.Timer(rng.uniform(0.02, 0.25), server.kill).start()
             with associated('SENDER', peer, kinds, timeout=5) as a:
                 while a.is_established and server.poll() is None:
                     ds = slices[n % 6]
                     ds.SOPInstanceUID = f'1.2.7.{n}'
                     n += 1
-                    try: status = a.send_c_store(ds)
-                    except Exception: break
-                    if status.get('Status') == 0: acknowledged.add(ds.SOPInstanceUID)
-        except OSError: pass
-        finally: server.kill(); server.wait()
-    store = Store(tmp_path/'store', free=0)
+                    try:
+                        status = a.send_c_store(ds)
+                    except Exception:
+                        break
+                    if status.get('Status') == 0:
+                        acknowledged.add(ds.SOPInstanceUID)
+        except OSError:
+            pass
+        finally:
+            server.kill()
+            server.wait()
+    store = Store(tmp_path / 'store', free=0)
     store.mend()
     kept = [f['SOPInstanceUID'] for f in store.find('IMAGE')]
     assert len(acknowledged) > 20 and acknowledged <= set(kept) and len(kept) == len(set(kept))
-    for path in store.paths(): assert pydicom.dcmread(path).pixel_array.shape == (32, 40)
+    for path in store.paths():
+        assert pydicom.dcmread(path).pixel_array.shape == (32, 40)
     assert not list(store.incoming.iterdir())
 
 
 def test_a_reading_that_is_killed_is_done_once(tmp_path):
-    "The node is killed with -9 while it reads; in the end one segmentation and one report are here and there."
+    """The node is killed with -9 while it reads; in the end one segmentation and one report are here and there."""
     from ctlab.phantoms.acquisition import Scan, acquire
     from ctlab.phantoms.body import draw_body
+
     view = Scan(spacing=5.0, thickness=5.0, start=160, stop=340, matrix=64, field_of_view=400)
     hu, _, _ = acquire(draw_body(5, 4.0), view, 5)
-    write_series(hu, tmp_path/'in', 'phantom', '1.2.3.1', tags={'StudyInstanceUID': '1.2.3'})
-    with Node(Store(tmp_path/'archive', free=0), 'ARCHIVE', port=0) as archive:
-        (tmp_path/'rules.toml').write_text(
+    write_series(hu, tmp_path / 'in', 'phantom', '1.2.3.1', tags={'StudyInstanceUID': '1.2.3'})
+    with Node(Store(tmp_path / 'archive', free=0), 'ARCHIVE', port=0) as archive:
+        (tmp_path / 'rules.toml').write_text(
             f'quiet = 0\nsend_to = "ARCHIVE@127.0.0.1:{archive.port}"\n[[rule]]\nname = "organs"\n'
         )
         port, rng = free_port(), random.Random(3)
@@ -675,22 +740,28 @@ def test_a_reading_that_is_killed_is_done_once(tmp_path):
             '--rules',
             str(tmp_path / 'rules.toml'),
         ]
-        results = lambda: [f['Modality'] for f in archive.store.find('IMAGE')]
+
+        def results():
+            return [f['Modality'] for f in archive.store.find('IMAGE')]
+
         for life in range(4):
             server = subprocess.Popen(
                 command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
             )
             try:
                 wait_for(port)
-                if life == 0: assert send(Peer('CTLAB', '127.0.0.1', port), tmp_path/'in').moved == len(hu.array)
+                if life == 0:
+                    assert send(Peer('CTLAB', '127.0.0.1', port), tmp_path / 'in').moved == len(hu.array)
                 until = time.monotonic() + (rng.uniform(3, 9) if life < 3 else 180)
-                while time.monotonic() < until and (life < 3 or len(results()) < 2): time.sleep(.1)
-                if life == 3: time.sleep(1)
+                while time.monotonic() < until and (life < 3 or len(results()) < 2):
+                    time.sleep(0.1)
+                if life == 3:
+                    time.sleep(1)
             finally:
                 os.killpg(server.pid, signal.SIGKILL)
                 server.wait()
         assert sorted(results()) == ['SEG', 'SR']
-    store = Store(tmp_path/'store', free=0)
+    store = Store(tmp_path / 'store', free=0)
     assert sorted(f['Modality'] for f in store.find('IMAGE') if f['Modality'] != 'CT') == ['SEG', 'SR']
     assert store.mend() == {'entered': 0, 'forgotten': 0, 'set aside': 0}
 
@@ -713,17 +784,19 @@ def test_the_commands(ctlab, scans, tmp_path):
     ]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        wait_for(port); wait_for(web)
+        wait_for(port)
+        wait_for(web)
         here = f'CTLAB@127.0.0.1:{port}'
         assert 'answers in' in ctlab('echo', here).stdout
         sent = ctlab('send', scans, here, '--json', cwd=tmp_path)
         assert sent.returncode == 0 and json.loads(sent.stdout)['moved'] == 18, sent.stdout + sent.stderr
-        listed = ctlab('fetch', here, tmp_path/'new', '--patient', '*', '--list').stdout
+        listed = ctlab('fetch', here, tmp_path / 'new', '--patient', '*', '--list').stdout
         assert '3 studies' in listed and 'Jane' not in listed and 'P-' in listed
-        got = ctlab('fetch', here, tmp_path/'new', '--patient', 'P-*', '--json')
+        got = ctlab('fetch', here, tmp_path / 'new', '--patient', 'P-*', '--json')
         assert json.loads(got.stdout) | {'seconds': 0} == {'moved': 18, 'there': 0, 'failed': 0, 'seconds': 0}
-        assert not any(b'Jane' in p.read_bytes() for p in (tmp_path/'new').rglob('*.dcm'))
+        assert not any(b'Jane' in p.read_bytes() for p in (tmp_path / 'new').rglob('*.dcm'))
         import requests
+
         assert (
             len(
                 requests.get(
@@ -736,7 +809,7 @@ def test_the_commands(ctlab, scans, tmp_path):
         server.send_signal(signal.SIGTERM)
         out, _ = server.communicate(timeout=30)
     assert server.returncode == 0 and 'stopped' in out and 'Traceback' not in out
-    assert 'PatientName,emptied,18' in (tmp_path/'store'/'deidentified.csv').read_text()
+    assert 'PatientName,emptied,18' in (tmp_path / 'store' / 'deidentified.csv').read_text()
     for arguments, word in (
         (('echo', 'PACS'), 'TITLE@host:port'),
         (('echo', f'CTLAB@127.0.0.1:{port}'), 'does not answer'),
@@ -750,8 +823,8 @@ def test_the_commands(ctlab, scans, tmp_path):
 
 
 def test_arrange_without_names(ctlab, scans, tmp_path):
-    burned = pydicom.dcmread(sorted((scans/'Jim').iterdir())[0])
-    export = tmp_path/'export'
+    burned = pydicom.dcmread(sorted((scans / 'Jim').iterdir())[0])
+    export = tmp_path / 'export'
     shutil.copytree(scans, export)
     for k in range(9):
         burned.SeriesInstanceUID, burned.SOPInstanceUID, burned.BurnedInAnnotation, burned.InstanceNumber = (
@@ -760,19 +833,25 @@ def test_arrange_without_names(ctlab, scans, tmp_path):
             'YES',
             str(k),
         )
-        burned.ImagePositionPatient = [0, 0, 3.*k]
-        burned.save_as(export/f'Jim-burned-{k}.dcm')
-    done = ctlab('arrange', export, tmp_path/'out', '--least', '5', '--anonymise', '--key', tmp_path/'key', '--json')
+        burned.ImagePositionPatient = [0, 0, 3.0 * k]
+        burned.save_as(export / f'Jim-burned-{k}.dcm')
+    done = ctlab(
+        'arrange', export, tmp_path / 'out', '--least', '5', '--anonymise', '--key', tmp_path / 'key', '--json'
+    )
     facts = json.loads(done.stdout)
     assert (facts['patients'], facts['series'], facts['set_aside']) == (3, 3, 1), done.stdout + done.stderr
-    everything = b''.join(p.read_bytes() for p in (tmp_path/'out').rglob('*') if p.is_file())
-    assert not any(
-        w in everything for w in (b'Jane', b'Joan', b'Jim', b'19700101', b'20261126', b'1.2.3.1.1')
-    ), 'no name, date or UID anywhere'
+    everything = b''.join(p.read_bytes() for p in (tmp_path / 'out').rglob('*') if p.is_file())
+    assert not any(w in everything for w in (b'Jane', b'Joan', b'Jim', b'19700101', b'20261126', b'1.2.3.1.1')), (
+        'no name, date or UID anywhere'
+    )
     assert (
         'burned' in (tmp_path / 'out' / 'set_aside.csv').read_text()
         and 'PatientName,emptied' in (tmp_path / 'out' / 'deidentified.csv').read_text()
     )
     from ctlab.scans.dicom import read_series
-    a, b = read_series(scans/'Jane'), [read_series(p) for p in sorted((tmp_path/'out'/'train_images').glob('*/*'))]
+
+    a, b = (
+        read_series(scans / 'Jane'),
+        [read_series(p) for p in sorted((tmp_path / 'out' / 'train_images').glob('*/*'))],
+    )
     assert any(np.array_equal(a.array, s.array) for s in b)

@@ -1,10 +1,12 @@
-"NIfTI beside nibabel and SimpleITK: values, places, types, and what is refused, to the word."
+"""NIfTI beside nibabel and SimpleITK: values, places, types, and what is refused, to the word."""
 
 import gzip
+
 import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from ctlab.scans import nifti
 from ctlab.scans.nifti import NiftiError, bare_name, from_nibabel, is_nifti, read, to_nibabel, write
 from ctlab.scans.volume import volume_from
@@ -36,9 +38,7 @@ def test_what_is_written_is_what_others_read(tmp_path, kind, ending):
     made, path = scan(kind), tmp_path / f'scan{ending}'
     assert write(made, path) == path
     back = read(path)
-    assert (
-        back.array.dtype == kind and np.array_equal(back.array, made.array) and np.allclose(back.affine, made.affine)
-    )
+    assert back.array.dtype == kind and np.array_equal(back.array, made.array) and np.allclose(back.affine, made.affine)
     assert back.meta == {'file': str(path)}
     if ending.islower():
         image = sitk.ReadImage(str(path))
@@ -80,7 +80,7 @@ def test_empty_further_axes_are_left_out(tmp_path, shape):
 
 
 def test_other_formats_of_nibabel(tmp_path):
-    "MGH has no scale in its header; Analyze gives its own."
+    """MGH has no scale in its header; Analyze gives its own."""
     values = np.random.default_rng(2).integers(0, 99, (4, 5, 6)).astype(np.int16)
     got = from_nibabel(nibabel.MGHImage(values, np.diag([2.0, 3, 4, 1])))
     assert np.array_equal(got.array.transpose(2, 1, 0), values) and got.spacing == pytest.approx((4, 3, 2))
@@ -113,7 +113,7 @@ def test_numbers_that_are_none(tmp_path):
     with pytest.raises(NiftiError) as error:
         read(tmp_path / 'a.nii')
     assert str(error.value) == (
-        f"{tmp_path / 'a.nii'}: 3 of 60 voxels are not numbers (NaN or infinite); write what they "
+        f'{tmp_path / "a.nii"}: 3 of 60 voxels are not numbers (NaN or infinite); write what they '
         'stand for, for example -1024, in their place'
     )
     colours = np.zeros((3, 4, 5), [('R', 'u1'), ('G', 'u1'), ('B', 'u1')])
@@ -157,7 +157,7 @@ def test_promises_are_held_against_the_file(tmp_path, monkeypatch):
     with pytest.raises(NiftiError) as error:
         read(tmp_path / 'f.nii')
     assert str(error.value) == (
-        f"{tmp_path / 'f.nii'}: promises (2000, 2000, 1000) voxels, 7 GiB, more than is read (1 GiB)"
+        f'{tmp_path / "f.nii"}: promises (2000, 2000, 1000) voxels, 7 GiB, more than is read (1 GiB)'
     )
     monkeypatch.setattr(nifti, 'MAX_BYTES', 240)
     (tmp_path / 'g.nii').write_bytes(whole)
@@ -167,8 +167,8 @@ def test_promises_are_held_against_the_file(tmp_path, monkeypatch):
 def test_what_is_not_there_and_what_is_none(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         read(tmp_path / 'a.nii')
-    assert str(error.value) == f"{tmp_path / 'a.nii'}: no such file; expected a .nii or .nii.gz volume"
+    assert str(error.value) == f'{tmp_path / "a.nii"}: no such file; expected a .nii or .nii.gz volume'
     with pytest.raises(ValueError) as error:
         write(scan(), tmp_path / 'a.txt')
-    assert str(error.value) == f"{tmp_path / 'a.txt'}: a NIfTI file is named .nii or .nii.gz"
+    assert str(error.value) == f'{tmp_path / "a.txt"}: a NIfTI file is named .nii or .nii.gz'
     assert not list(tmp_path.iterdir())

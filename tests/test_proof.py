@@ -1,26 +1,28 @@
-"Proofs of reports: one changed character is found and named; what stands beside a table follows from its answers."
+"""Proofs of reports: one changed character is found and named; what stands beside a table follows from its answers."""
 
 import hashlib
 import html
 import json
 import subprocess
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import norm
-from ctlab.core.anatomy import LABEL_COLUMNS, TARGETS
+from test_comparison import answers
+from test_labels import labels
+
 from ctlab.cohort.labels import grade
+from ctlab.core.anatomy import LABEL_COLUMNS, TARGETS
 from ctlab.judge.metrics import bootstrap
 from ctlab.show import proof
 from ctlab.show.proof import claim, commit, detectable, keep_proof, scan_facts, subgroups, table_of, verify
 from ctlab.show.report import pooled_table, source_table, write_page, write_tables
-from test_comparison import answers
-from test_labels import labels
 
 
 @pytest.fixture(scope='module')
 def study():
-    "(answers of three folds, class numbers)"
+    """(answers of three folds, class numbers)."""
     frame = labels(n=48, seed=6)
     p = answers(frame, 1.2, 6).reset_index()
     parts = []
@@ -79,7 +81,7 @@ def test_numbers_are_kept_in_64_bits_and_masks_as_they_are(tmp_path):
 
     def table(rows, study):
         seen.append(study)
-        return pd.DataFrame({'Dice': [f"{rows['dice'].iloc[0]:.3f}"]}, index=pd.Index(['liver'], name='structure'))
+        return pd.DataFrame({'Dice': [f'{rows["dice"].iloc[0]:.3f}']}, index=pd.Index(['liver'], name='structure'))
 
     write_tables(table(kept, ''), tmp_path, 'liver-tiny', 'A note.')
     assert verify(tmp_path, table) == {'liver-tiny': []} and seen[-1] == 'liver'
@@ -163,17 +165,19 @@ def test_other_answers_and_unreadable_ones(report):
         )
     with pytest.raises(FileNotFoundError) as error:
         verify(report / 'x.csv')
-    assert str(error.value) == f"{report / 'x.csv'}: no such file or folder"
+    assert str(error.value) == f'{report / "x.csv"}: no such file or folder'
 
 
 def test_which_commit(tmp_path, monkeypatch):
-    git = lambda *a: subprocess.run(
-        ['git', '-c', 'user.name=a', '-c', 'user.email=a@b', *a],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
+    def git(*a):
+        return subprocess.run(
+            ['git', '-c', 'user.name=a', '-c', 'user.email=a@b', *a],
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+
     monkeypatch.setattr(proof, 'project_root', lambda: tmp_path)
     assert commit() == ''
     (tmp_path / 'a').write_text('1')
@@ -286,9 +290,7 @@ def test_what_could_have_been_seen(study):
         (norm.ppf(0.975) + norm.ppf(0.9)) * loose['standard error'].to_numpy() * 2**0.5
     )
     twice = pd.concat([rows, rows.assign(series_id=rows['series_id'] + 1)])
-    assert list(detectable(twice, graded, n=20)['injured']) == list(table['injured']), (
-        'patients are counted, not scans'
-    )
+    assert list(detectable(twice, graded, n=20)['injured']) == list(table['injured']), 'patients are counted, not scans'
     assert 'liver' not in set(detectable(rows, graded.assign(liver=0), n=20)['target'])
     assert detectable(rows, graded).equals(detectable(rows, graded, 0.8, 0.5, 1000))
 
@@ -325,7 +327,7 @@ ANSWERS = {
     25: '5 epochs, batches of 8, rate 0.001, augmentation as in the chapter; 3 minutes for 2 folds',
     26: 'the last epoch',
     27: 'none within a fold',
-    28: "accuracy, AUC-ROC, F1, precision, recall per target; the competition metric",
+    28: 'accuracy, AUC-ROC, F1, precision, recall per target; the competition metric',
     29: '95 % intervals by bootstrap over patients, 2,000 resamples; paired tests by ctlab compare (DeLong, bootstrap)',
     30: 'by subgroup below; ablations in the chapter where there are any',
     31: 'Grad-CAM of the worst misses in the chapter',

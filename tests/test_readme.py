@@ -1,7 +1,12 @@
-"The README's own commands in a checkout of one's own: they work, and `git status` is clean after each."
+"""The README's own commands in a checkout of one's own: they work, and `git status` is clean after each."""
 
-import re, shutil, signal, subprocess, sys
+import re
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
+
 import pytest
 from conftest import ROOT, free_port, wait_for
 
@@ -13,7 +18,7 @@ ELSEWHERE = {
 
 
 def commands():
-    "Every command of the README's blocks, without its remark."
+    """Every command of the README's blocks, without its remark."""
     blocks = re.findall(r'```bash\n(.*?)```', (ROOT / 'README.md').read_text(), re.S)
     lines = [line.partition('#')[0].strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line.startswith(('ctlab ', 'papermill '))]
@@ -21,7 +26,7 @@ def commands():
 
 @pytest.fixture(scope='module')
 def checkout(tmp_path_factory, tiny):
-    "What git tracks, as somebody's new repository, with the phantoms that were drawn already."
+    """What git tracks, as somebody's new repository, with the phantoms that were drawn already."""
     root = tmp_path_factory.mktemp('stranger') / 'ct lab'
     listed = subprocess.run(
         ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'],
@@ -71,9 +76,7 @@ def test_every_command_leaves_nothing_behind(ctlab, checkout, tmp_path):
         assert wanted is None or ended.returncode == wanted, (line, ended.stdout, ended.stderr)
         assert status(checkout) == '', line
         done.append(words[1])
-    assert {'doctor', 'run', 'report', 'clean', 'view', 'segment', 'arrange', 'audit', 'verify', 'predict'} <= set(
-        done
-    )
+    assert {'doctor', 'run', 'report', 'clean', 'view', 'segment', 'arrange', 'audit', 'verify', 'predict'} <= set(done)
     assert set(ELSEWHERE) <= set(commands()) and (checkout / 'predictions' / 'predictions.html').exists()
 
 

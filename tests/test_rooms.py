@@ -1,47 +1,74 @@
-"The order of the rooms, and the front door."
-import ast, importlib, json, re, subprocess, sys
-from pathlib import Path
+"""The order of the rooms, and the front door."""
+
+import ast
+import importlib
+import json
+import re
+import subprocess
+import sys
+
 import pytest
 from conftest import ROOT
 
 # the order in which data flows
 ROOMS = (
-    'core', 'scans', 'phantoms', 'cohort', 'learn', 'judge', 'show', 'organs', 'trauma', 'network', 'doors',
+    'core',
+    'scans',
+    'phantoms',
+    'cohort',
+    'learn',
+    'judge',
+    'show',
+    'organs',
+    'trauma',
+    'network',
+    'doors',
 )
-MODULES = [p for p in sorted((ROOT/'ctlab').glob('*/*.py')) if p.name != '__init__.py']
+MODULES = [p for p in sorted((ROOT / 'ctlab').glob('*/*.py')) if p.name != '__init__.py']
 
 
 def imports(path):
-    "(room, module) of everything that a module takes from the package, wherever in it the import stands."
+    """(room, module) of everything that a module takes from the package, wherever in it the import stands."""
     room = path.parent.name
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                if alias.name.startswith('ctlab.'): yield tuple((alias.name.split('.') + [''])[1:3])
-        if not isinstance(node, ast.ImportFrom): continue
+                if alias.name.startswith('ctlab.'):
+                    yield tuple((alias.name.split('.') + [''])[1:3])
+        if not isinstance(node, ast.ImportFrom):
+            continue
         parts = (node.module or '').split('.')
-        if node.level == 1: parts = ['ctlab', room, *parts]
-        elif node.level == 2: parts = ['ctlab', *parts]
-        elif parts[0] != 'ctlab': continue
+        if node.level == 1:
+            parts = ['ctlab', room, *parts]
+        elif node.level == 2:
+            parts = ['ctlab', *parts]
+        elif parts[0] != 'ctlab':
+            continue
         parts = [p for p in parts if p]
-        if len(parts) >= 3: yield parts[1], parts[2]
+        if len(parts) >= 3:
+            yield parts[1], parts[2]
         else:
-            for alias in node.names: yield ((parts[1], alias.name) if len(parts) == 2 else (alias.name, ''))
+            for alias in node.names:
+                yield ((parts[1], alias.name) if len(parts) == 2 else (alias.name, ''))
 
 
 def test_the_package_is_its_rooms():
-    found = {p.name for p in (ROOT/'ctlab').iterdir() if p.is_dir() and p.name != '__pycache__'}
+    found = {p.name for p in (ROOT / 'ctlab').iterdir() if p.is_dir() and p.name != '__pycache__'}
     assert found == set(ROOMS) and len(MODULES) > 40
     for room in ROOMS:
-        text = ast.get_docstring(ast.parse((ROOT/'ctlab'/room/'__init__.py').read_text()))
-        assert (
-            'Comes in:' in text and 'Goes out:' in text and '\n' not in text
-        ), f'{room}: one line says what comes in and what goes out'
+        text = ast.get_docstring(ast.parse((ROOT / 'ctlab' / room / '__init__.py').read_text()))
+        assert 'Comes in:' in text and 'Goes out:' in text and '\n' not in text, (
+            f'{room}: one line says what comes in and what goes out'
+        )
 
 
 def test_imports_only_go_down():
-    up = [(f'{p.parent.name}.{p.stem}', '.'.join(to)) for p in MODULES for to in imports(p)
-          if to[0] in ROOMS and ROOMS.index(to[0]) > ROOMS.index(p.parent.name)]
+    up = [
+        (f'{p.parent.name}.{p.stem}', '.'.join(to))
+        for p in MODULES
+        for to in imports(p)
+        if to[0] in ROOMS and ROOMS.index(to[0]) > ROOMS.index(p.parent.name)
+    ]
     assert not up, f'these lean on a room above them: {up}'
 
 
@@ -53,33 +80,39 @@ def test_no_circle_within_a_room():
     while arrows:
         free = [m for m, to in arrows.items() if not to & set(arrows)]
         assert free, f'a circle among {sorted(arrows)}'
-        for m in free: del arrows[m]
+        for m in free:
+            del arrows[m]
 
 
 def test_names_are_apart():
     stems = [p.stem for p in MODULES]
     assert len(set(stems)) == len(stems), 'no two modules of one name, in whatever room'
     numbered = [s for s in stems if not s[-1].isdigit() and not s.endswith(('2d', '3d'))]
-    assert not [
-        (a, b) for a in numbered for b in numbered if a != b and b.startswith(a)
-    ], 'no name is another one with an ending'
-    books = [p.stem for p in (ROOT/'nbs').rglob('[0-9]*.ipynb') if '.ipynb_checkpoints' not in p.parts]
+    assert not [(a, b) for a in numbered for b in numbered if a != b and b.startswith(a)], (
+        'no name is another one with an ending'
+    )
+    books = [p.stem for p in (ROOT / 'nbs').rglob('[0-9]*.ipynb') if '.ipynb_checkpoints' not in p.parts]
     assert len(set(books)) == len(books) and all(b[:2].isdigit() and b[2] == '_' for b in books)
 
 
 def test_every_module_comes_from_a_chapter_of_its_room():
-    for path in (ROOT/'nbs'/'lib').glob('*/*.ipynb'):
-        if '.ipynb_checkpoints' in path.parts: continue
+    for path in (ROOT / 'nbs' / 'lib').glob('*/*.ipynb'):
+        if '.ipynb_checkpoints' in path.parts:
+            continue
         text = ''.join(''.join(c['source']) for c in json.loads(path.read_text())['cells'] if c['cell_type'] == 'code')
-        if 'default_exp' in text: assert f'default_exp {path.parent.name}.{path.stem[3:]}' in text, path
+        if 'default_exp' in text:
+            assert f'default_exp {path.parent.name}.{path.stem[3:]}' in text, path
 
 
 def test_the_front_door():
-    code = ('import sys; import ctlab; '
-            'print(sorted(m for m in sys.modules if m.startswith("ctlab")), sorted(ctlab.__all__))')
+    code = (
+        'import sys; import ctlab; '
+        'print(sorted(m for m in sys.modules if m.startswith("ctlab")), sorted(ctlab.__all__))'
+    )
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
     assert out.startswith("['ctlab'] "), 'nothing is loaded before it is wanted'
     import ctlab
+
     assert set(ctlab.__all__) <= set(dir(ctlab))
     for name in ctlab.__all__:
         found = getattr(ctlab, name)
@@ -88,64 +121,83 @@ def test_the_front_door():
             and found.__doc__
             and getattr(importlib.import_module(found.__module__), found.__name__) is found
         )
-    stub = ast.parse((ROOT/'ctlab'/'__init__.pyi').read_text())
+    stub = ast.parse((ROOT / 'ctlab' / '__init__.pyi').read_text())
     typed = {a.asname: (n.module, a.name) for n in stub.body if isinstance(n, ast.ImportFrom) for a in n.names}
     assert set(typed) == set(ctlab.__all__), 'editors see what there is'
     for name, (module, inner) in typed.items():
         assert getattr(importlib.import_module(f'ctlab.{module}'), inner) is getattr(ctlab, name)
-    with pytest.raises(AttributeError): ctlab.nothing
+    with pytest.raises(AttributeError):
+        ctlab.nothing
 
 
 def test_the_drawing_is_of_this_house():
     from ctlab.show.site import draw_rooms
-    assert (ROOT/'reports'/'reference'/'rooms.svg').read_text() == draw_rooms(ROOT), 'rooms have changed: make rooms'
+
+    assert (ROOT / 'reports' / 'reference' / 'rooms.svg').read_text() == draw_rooms(ROOT), (
+        'rooms have changed: make rooms'
+    )
 
 
 def test_every_file_of_the_guide_is_there():
     import re
-    text = (ROOT/'CONTRIBUTING.md').read_text()
+
+    text = (ROOT / 'CONTRIBUTING.md').read_text()
     named = set(re.findall(r'`(nbs/lib/\w+/\d\w+\.ipynb)`', text))
-    assert len(named) >= 10 and all((ROOT/n).is_file() for n in named)
+    assert len(named) >= 10 and all((ROOT / n).is_file() for n in named)
 
 
 def notebooks():
-    "(path, cells) of all notebooks."
-    for path in (ROOT/'nbs').rglob('*.ipynb'):
-        if '.ipynb_checkpoints' not in path.parts: yield path, json.loads(path.read_text())['cells']
+    """(path, cells) of all notebooks."""
+    for path in (ROOT / 'nbs').rglob('*.ipynb'):
+        if '.ipynb_checkpoints' not in path.parts:
+            yield path, json.loads(path.read_text())['cells']
 
 
 def cells(kind):
-    "(notebook, source) of all cells of a kind."
+    """(notebook, source) of all cells of a kind."""
     for path, found in notebooks():
         for cell in found:
-            if cell['cell_type'] == kind: yield path, ''.join(cell['source'])
+            if cell['cell_type'] == kind:
+                yield path, ''.join(cell['source'])
 
 
 def test_lines_end_by_column_120():
-    "In notebooks, tests and benchmarks; modules are made from notebooks."
-    scripts = [(p, p.read_text()) for folder in ('tests', 'benchmarks') for p in (ROOT/folder).glob('*.py')]
-    long = [f'{p.name}: {line}' for p, text in (*scripts, *cells('code'))
-            for line in text.split('\n') if len(line) > 120]
+    """In notebooks, tests and benchmarks; modules are made from notebooks."""
+    scripts = [(p, p.read_text()) for folder in ('tests', 'benchmarks') for p in (ROOT / folder).glob('*.py')]
+    long = [
+        f'{p.name}: {line}' for p, text in (*scripts, *cells('code')) for line in text.split('\n') if len(line) > 120
+    ]
     assert not long, '\n'.join(long)
 
 
 def test_links_between_chapters_lead_somewhere():
-    lost = [f'{path.name}: {link}' for path, text in cells('markdown')
-            for link in re.findall(r'\]\(([^)#\s]+\.ipynb)', text) if not (path.parent/link).exists()]
+    lost = [
+        f'{path.name}: {link}'
+        for path, text in cells('markdown')
+        for link in re.findall(r'\]\(([^)#\s]+\.ipynb)', text)
+        if not (path.parent / link).exists()
+    ]
     assert not lost, '\n'.join(lost)
 
 
 def test_the_index_names_every_chapter():
-    text = (ROOT/'nbs'/'index.ipynb').read_text()
-    lost = [p.name for p in (ROOT/'nbs').glob('[0-9]*.ipynb') if f']({p.name})' not in text]
+    text = (ROOT / 'nbs' / 'index.ipynb').read_text()
+    lost = [p.name for p in (ROOT / 'nbs').glob('[0-9]*.ipynb') if f']({p.name})' not in text]
     assert not lost, '\n'.join(lost)
 
 
 def test_no_picture_stands_twice_in_a_chapter():
-    "Neither as stored, nor when it is run: a figure that a cell ends with is shown by its value and by the back end."
-    figures = {node.name for path in MODULES for node in ast.parse(path.read_text()).body
-               if isinstance(node, ast.FunctionDef) and any(isinstance(r, ast.Return) and isinstance(r.value, ast.Name)
-                                                            and r.value.id == 'figure' for r in ast.walk(node))}
+    """Neither as stored, nor when it is run: a figure that a cell ends with is shown by its value and by the back end."""
+    figures = {
+        node.name
+        for path in MODULES
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef)
+        and any(
+            isinstance(r, ast.Return) and isinstance(r.value, ast.Name) and r.value.id == 'figure'
+            for r in ast.walk(node)
+        )
+    }
     assert len(figures) > 5
     for path, found in notebooks():
         seen = set()
@@ -155,8 +207,10 @@ def test_no_picture_stands_twice_in_a_chapter():
                 assert not picture or picture not in seen, f'{path.name}: a picture is stored twice'
                 seen.add(picture)
             code = ''.join(cell['source'])
-            if cell['cell_type'] != 'code' or code.lstrip().startswith(('%', '!')): continue
+            if cell['cell_type'] != 'code' or code.lstrip().startswith(('%', '!')):
+                continue
             last = (ast.parse(re.sub(r'^[%!].*', '', code, flags=re.M)).body or [None])[-1]
-            if not (isinstance(last, ast.Expr) and isinstance(last.value, ast.Call)): continue
+            if not (isinstance(last, ast.Expr) and isinstance(last.value, ast.Call)):
+                continue
             name = getattr(last.value.func, 'id', getattr(last.value.func, 'attr', ''))
             assert name not in figures or code.rstrip().endswith(';'), f'{path.name}: {name}(…) needs a ; behind it'

@@ -1,62 +1,80 @@
-"Segmentation studies as an engineer runs them, and the command that draws masks."
+"""Segmentation studies as an engineer runs them, and the command that draws masks."""
+
 import json
+
 import numpy as np
 import pandas as pd
 import pytest
+
 from ctlab.scans import nifti
 
 
 @pytest.fixture(scope='module')
 def runs(ctlab, tmp_path_factory):
-    "Two folds of a tiny study by papermill."
+    """Two folds of a tiny study by papermill."""
     out = tmp_path_factory.mktemp('masks')
-    ended = ctlab('run', '10_liver2d', '--folds', '0,1', '--jobs', 2, '--out', out/'notebooks', '-p', 'out_dir',
-                  out/'runs', '-p', 'epochs', 1, env={'OMP_NUM_THREADS': '1'})
+    ended = ctlab(
+        'run',
+        '10_liver2d',
+        '--folds',
+        '0,1',
+        '--jobs',
+        2,
+        '--out',
+        out / 'notebooks',
+        '-p',
+        'out_dir',
+        out / 'runs',
+        '-p',
+        'epochs',
+        1,
+        env={'OMP_NUM_THREADS': '1'},
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    return out/'runs'
+    return out / 'runs'
 
 
 def test_folds_hold_out_other_patients_and_are_reported(ctlab, runs):
     scores = [
-        pd.read_parquet(runs/'liver2d'/'tiny'/f'fold{k}'/'predictions.parquet').query("split == 'test'")
+        pd.read_parquet(runs / 'liver2d' / 'tiny' / f'fold{k}' / 'predictions.parquet').query("split == 'test'")
         for k in (0, 1)
     ]
     assert not set(scores[0]['case']) & set(scores[1]['case'])
-    split = json.loads((runs/'liver2d'/'tiny'/'fold0'/'config.json').read_text())['split']
+    split = json.loads((runs / 'liver2d' / 'tiny' / 'fold0' / 'config.json').read_text())['split']
     assert not set(split['test']) & set(split['train'] + split['valid']) and not set(split['train']) & set(
         split['valid']
     )
-    metrics = pd.read_csv(runs/'liver2d'/'tiny'/'fold0'/'metrics.csv')
+    metrics = pd.read_csv(runs / 'liver2d' / 'tiny' / 'fold0' / 'metrics.csv')
     assert list(metrics.columns) == ['study', 'fold', 'target', 'split', 'metric', 'value', 'low', 'high', 'n']
     ended = ctlab('report', 'liver2d', '--out-dir', runs)
     assert ended.returncode == 0, ended.stderr
-    page = (runs/'liver2d'/'tiny'/'liver2d-tiny.md').read_text()
+    page = (runs / 'liver2d' / 'tiny' / 'liver2d-tiny.md').read_text()
     assert 'phantoms held out' in page and '0.351' in page
 
 
 def test_segment_writes_masks_on_the_scans_grid(ctlab, runs, tiny, tmp_path):
-    series = next(p for p in sorted((tiny/'train_images').glob('*/*')))
-    model = runs/'liver2d'/'tiny'/'fold0'
-    ended = ctlab('segment', series, tmp_path/'out', '--model', model, '--mesh', 'glb', '--json')
+    series = next(p for p in sorted((tiny / 'train_images').glob('*/*')))
+    model = runs / 'liver2d' / 'tiny' / 'fold0'
+    ended = ctlab('segment', series, tmp_path / 'out', '--model', model, '--mesh', 'glb', '--json')
     assert ended.returncode == 0, ended.stderr
     facts = json.loads(ended.stdout)
-    mask = nifti.read(tmp_path/'out'/'segmentation.nii.gz')
+    mask = nifti.read(tmp_path / 'out' / 'segmentation.nii.gz')
     assert facts['structures']['liver']['voxels'] == int((mask.array == 1).sum())
-    nifti.write(nifti.Volume(np.zeros((4, 5, 6), np.int16) - 1000, np.eye(4)), tmp_path/'air.nii.gz')
-    ended = ctlab('segment', tmp_path/'air.nii.gz', tmp_path/'air', '--model', model)
+    nifti.write(nifti.Volume(np.zeros((4, 5, 6), np.int16) - 1000, np.eye(4)), tmp_path / 'air.nii.gz')
+    ended = ctlab('segment', tmp_path / 'air.nii.gz', tmp_path / 'air', '--model', model)
     assert ended.returncode == 0 and 'liver' in ended.stdout, ended.stderr
-    assert (tmp_path/'air'/'preview.png').exists() and nifti.read(
-        tmp_path/'air'/'segmentation.nii.gz'
+    assert (tmp_path / 'air' / 'preview.png').exists() and nifti.read(
+        tmp_path / 'air' / 'segmentation.nii.gz'
     ).shape == (4, 5, 6)
 
 
 @pytest.mark.parametrize('model, words', [('nowhere', 'no config.json'), ('totalsegmentator', 'TOTALSEG_WEIGHTS_PATH')])
 def test_segment_says_what_is_missing(ctlab, tmp_path, model, words):
-    nifti.write(nifti.Volume(np.zeros((4, 5, 6), np.int16), np.eye(4)), tmp_path/'scan.nii.gz')
+    nifti.write(nifti.Volume(np.zeros((4, 5, 6), np.int16), np.eye(4)), tmp_path / 'scan.nii.gz')
     ended = ctlab(
         'segment',
-        tmp_path/'scan.nii.gz',
-        tmp_path/'out',
+        tmp_path / 'scan.nii.gz',
+        tmp_path / 'out',
         '--model',
         model,
         env={'TOTALSEG_WEIGHTS_PATH': str(tmp_path)},
@@ -67,24 +85,27 @@ def test_segment_says_what_is_missing(ctlab, tmp_path, model, words):
 @pytest.mark.parametrize('source', ['scanner_series', pytest.param('real', marks=pytest.mark.real)])
 def test_a_series_of_a_scanner_is_segmented_with_its_dicom_object(ctlab, runs, source, request, tmp_path):
     import pydicom
+
     series = request.getfixturevalue(source)
-    if source == 'real': series = series/'example_ct_dicom'
-    ended = ctlab('segment', series, tmp_path/'out', '--model', runs/'liver2d'/'tiny'/'fold0', '--mesh', 'none')
+    if source == 'real':
+        series = series / 'example_ct_dicom'
+    ended = ctlab('segment', series, tmp_path / 'out', '--model', runs / 'liver2d' / 'tiny' / 'fold0', '--mesh', 'none')
     assert ended.returncode == 0, ended.stderr
-    mask = nifti.read(tmp_path/'out'/'segmentation.nii.gz')
+    mask = nifti.read(tmp_path / 'out' / 'segmentation.nii.gz')
     if mask.array.any():
-        stored = pydicom.dcmread(tmp_path/'out'/'segmentation.dcm')
+        stored = pydicom.dcmread(tmp_path / 'out' / 'segmentation.dcm')
         assert stored.Modality == 'SEG' and stored.Rows == mask.shape[1]
 
 
 def test_a_scan_is_segmented_without_any_model_or_download(ctlab, tmp_path):
     from ctlab.phantoms.acquisition import Scan, acquire
     from ctlab.phantoms.body import draw_body
+
     hu, *_ = acquire(
         draw_body(3, 4.0), Scan(spacing=5.0, thickness=5.0, start=180, stop=360, matrix=80, field_of_view=400), 3
     )
-    nifti.write(hu, tmp_path/'scan.nii.gz')
-    ended = ctlab('segment', tmp_path/'scan.nii.gz', tmp_path/'out', '--mesh', 'none', '--json')
+    nifti.write(hu, tmp_path / 'scan.nii.gz')
+    ended = ctlab('segment', tmp_path / 'scan.nii.gz', tmp_path / 'out', '--mesh', 'none', '--json')
     assert ended.returncode == 0, ended.stderr
     facts = json.loads(ended.stdout)
     assert facts['model'] == 'organ model' and set(facts['structures']) == {
@@ -96,43 +117,55 @@ def test_a_scan_is_segmented_without_any_model_or_download(ctlab, tmp_path):
         'bowel',
     }
     assert 400 < facts['structures']['liver']['volume_ml'] < 3000 and isinstance(facts['warnings'], list)
-    masks = nifti.read(tmp_path/'out'/'segmentation.nii.gz')
+    masks = nifti.read(tmp_path / 'out' / 'segmentation.nii.gz')
     assert masks.shape == hu.shape and np.allclose(masks.affine, hu.affine, atol=1e-3)
     import ctlab as lab
+
     here = lab.segment(hu)
     assert np.array_equal(here.array, masks.array) and here.meta['structures'][0] == 'liver', 'the same in a notebook'
 
 
 def test_the_organ_model_meets_its_promises():
     from pathlib import Path
+
     import ctlab as lab
-    folder = Path(lab.__file__).parent/'organs'
-    assert (folder/'organ_model.safetensors').stat().st_size <= 10e6
-    card = (folder/'organ_model.md').read_text()
+
+    folder = Path(lab.__file__).parent / 'organs'
+    assert (folder / 'organ_model.safetensors').stat().st_size <= 10e6
+    card = (folder / 'organ_model.md').read_text()
     assert all(word in card for word in ('no patient', 'must not', 'seed', 'judged', 'command'))
 
 
 def test_the_organ_model_on_a_real_patient(real):
     import ctlab as lab
     from ctlab.judge.metrics import dice
-    found = lab.segment(lab.read(real/'example_ct.nii.gz'))
-    for organ, least in (('liver', .9), ('spleen', .85), ('kidney_left', .85), ('kidney_right', .85), ('aorta', .75)):
-        truth = lab.read(real/'example_seg_full'/f'{organ}.nii.gz').array > 0
+
+    found = lab.segment(lab.read(real / 'example_ct.nii.gz'))
+    for organ, least in (
+        ('liver', 0.9),
+        ('spleen', 0.85),
+        ('kidney_left', 0.85),
+        ('kidney_right', 0.85),
+        ('aorta', 0.75),
+    ):
+        truth = lab.read(real / 'example_seg_full' / f'{organ}.nii.gz').array > 0
         got = dice(found.array == 1 + found.meta['structures'].index(organ), truth)
         assert got > least, f'{organ}: {got:.2f}, as it was it is above {least}'
 
 
 def test_a_cohort_without_masks_gets_those_of_the_organ_model(tiny, tmp_path):
     import shutil
+
     from ctlab.cohort.layout import list_series
     from ctlab.core.settings import Settings
     from ctlab.trauma.approach3 import load
-    bare = tmp_path/'cohort'
+
+    bare = tmp_path / 'cohort'
     for row in list_series(tiny).iloc[[0, 3]].to_dict('records'):
-        shutil.copytree(row['folder'], bare/'train_images'/str(row['patient_id'])/str(row['series_id']))
-    patients = [int(p.name) for p in (bare/'train_images').iterdir()]
-    table = pd.read_csv(next(tiny/n for n in ('train_2024.csv', 'train.csv') if (tiny/n).exists()))
-    table[table['patient_id'].isin(patients)].to_csv(bare/'train.csv', index=False)
+        shutil.copytree(row['folder'], bare / 'train_images' / str(row['patient_id']) / str(row['series_id']))
+    patients = [int(p.name) for p in (bare / 'train_images').iterdir()]
+    table = pd.read_csv(next(tiny / n for n in ('train_2024.csv', 'train.csv') if (tiny / n).exists()))
+    table[table['patient_id'].isin(patients)].to_csv(bare / 'train.csv', index=False)
     data, masks = load(
         Settings(
             data_root=str(bare), work_dir=str(tmp_path / 'work'), out_dir=str(tmp_path / 'runs'), n_folds=2, workers=1

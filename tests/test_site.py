@@ -1,21 +1,25 @@
-"The site in a real browser: everything loads from the disk, nothing fails, search finds."
-import functools, http.server, threading
+"""The site in a real browser: everything loads from the disk, nothing fails, search finds."""
+
+import functools
+import http.server
+import threading
+
 import pytest
 
 
 @pytest.fixture(scope='module')
 def site(root, ctlab):
-    page = root/'reports'/'site'/'index.html'
-    if not page.exists(): assert ctlab('site').returncode == 0
+    page = root / 'reports' / 'site' / 'index.html'
+    if not page.exists():
+        assert ctlab('site').returncode == 0
     return page.parent
 
 
 def links(site):
-    "(page, target) of every link and picture inside the site, as a browser would find them."
+    """(page, target) of every link and picture inside the site, as a browser would find them."""
     from html.parser import HTMLParser
 
     class Targets(HTMLParser):
-
         def handle_starttag(self, tag, attributes):
             self.found += [v.partition('#')[0].partition('?')[0] for k, v in attributes if k in ('href', 'src') and v]
 
@@ -24,25 +28,27 @@ def links(site):
         parser.found = []
         parser.feed(page.read_text())
         for target in parser.found:
-            if target and not target.startswith(('mailto:', 'data:', 'javascript:')): yield page, target
+            if target and not target.startswith(('mailto:', 'data:', 'javascript:')):
+                yield page, target
 
 
 def test_every_internal_link_leads_somewhere(site):
     missing = {
         (p.relative_to(site).as_posix(), t)
         for p, t in links(site)
-        if not t.startswith(('http:', 'https:')) and not (p.parent/t).exists()
+        if not t.startswith(('http:', 'https:')) and not (p.parent / t).exists()
     }
     assert not missing
 
 
 def test_tables_of_the_reports_are_tables(site):
-    page = (site/'15_results.html').read_text()
+    page = (site / '15_results.html').read_text()
     assert 'published AUC-ROC</p></th>' in page and '|—|' not in page and '|---|' not in page
 
 
 def test_no_script_style_font_or_picture_comes_from_outside(site):
     import re
+
     for page in site.rglob('*.html'):
         for tag in re.findall(r'<(?:script|link|img|iframe)[^>]*>', page.read_text()):
             assert not re.search(r'(?:src|href)="(?:https?:)?//', tag) or 'rel="canonical"' in tag, (page.name, tag)
@@ -73,12 +79,13 @@ def test_pages_in_a_browser(site, browser, shots):
     ):
         page.goto(base + name)
         page.wait_for_load_state('networkidle')
-        page.screenshot(path=str(shots/f'{name.replace("/", "-")[:-5]}.png'), full_page=False)
+        page.screenshot(path=str(shots / f'{name.replace("/", "-")[:-5]}.png'), full_page=False)
         pictures = page.eval_on_selector_all(
             'main img, article img', 'all => all.map(i => i.complete && i.naturalWidth > 50)'
         )
         assert all(pictures), name
-        if name.startswith(('0', 'lib/phantoms')): assert pictures, f'{name} shows no figure'
+        if name.startswith(('0', 'lib/phantoms')):
+            assert pictures, f'{name} shows no figure'
         sideways = page.eval_on_selector_all(
             '.cell_output table', 'all => all.filter(t => t.scrollWidth > t.clientWidth + 1).length'
         )
@@ -101,12 +108,12 @@ def test_pages_in_a_browser(site, browser, shots):
     assert not page.locator('details.hide').count(), 'code of the library is open'
     figure = page.goto(base + '03_approach1.html') and page.locator('.cell_output img').first
     figure.scroll_into_view_if_needed()
-    figure.screenshot(path=str(shots/'figure.png'))
+    figure.screenshot(path=str(shots / 'figure.png'))
     page.goto(base + 'search.html?q=hounsfield')
     page.wait_for_selector('#search-results li', timeout=20_000)
     page.set_viewport_size({'width': 390, 'height': 800})
     page.goto(base + 'index.html')
     assert page.evaluate('document.documentElement.scrollWidth') <= 400  # a phone need not scroll sideways
-    page.screenshot(path=str(shots/'phone.png'))
+    page.screenshot(path=str(shots / 'phone.png'))
     server.shutdown()
     assert not wrong, wrong[:5]

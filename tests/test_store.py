@@ -1,4 +1,4 @@
-"The store of objects: what is kept, refused, found and mended, to the word; each with objects of a few bytes."
+"""The store of objects: what is kept, refused, found and mended, to the word; each with objects of a few bytes."""
 
 import errno
 import hashlib
@@ -9,9 +9,11 @@ import sqlite3
 import threading
 import time
 from pathlib import Path
+
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
+
 from ctlab.network import store as module
 from ctlab.network.store import COUNTS, LEVELS, NoUid, Refused, Store, described, matches
 from ctlab.scans.deidentify import Pseudonyms
@@ -20,12 +22,10 @@ CT, SR = '1.2.840.10008.5.1.4.1.1.2', '1.2.840.10008.5.1.4.1.1.88.34'
 PLAIN = '1.2.840.10008.1.2.1'
 
 
-def item(
-    patient='Jane', study='1.1', series='1.1.1', uid='1.1.1.1', sop=CT, syntax=PLAIN, pixels=b'\1\0\2\0', **more
-):
-    "A DICOM file of one by two pixels."
+def item(patient='Jane', study='1.1', series='1.1.1', uid='1.1.1.1', sop=CT, syntax=PLAIN, pixels=b'\1\0\2\0', **more):
+    """A DICOM file of one by two pixels."""
     ds = Dataset()
-    ds.preamble = b'\0'*128
+    ds.preamble = b'\0' * 128
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID, ds.file_meta.MediaStorageSOPClassUID = syntax, sop
     ds.file_meta.MediaStorageSOPInstanceUID = uid
@@ -204,9 +204,7 @@ def test_twice_is_once_and_another_content_is_refused(store):
         refused(lambda: store.add(item(**change), 'PEER@host'), '1.1.1.1 is here already, with other content', 0x0111)
     assert store.totals()['instance'] == 1 and len(list(store.folder.rglob('*.dcm'))) == 1
     at, peer, sha, words = store.db.execute('SELECT * FROM refused').fetchone()
-    assert (
-        abs(at - time.time()) < 60 and peer == 'PEER@host' and words == '1.1.1.1 is here already, with other content'
-    )
+    assert abs(at - time.time()) < 60 and peer == 'PEER@host' and words == '1.1.1.1 is here already, with other content'
     assert sha == hashlib.sha1(item(PatientSex='F')).hexdigest() and store.totals()['refused'] == 3
     packed = pydicom.dcmread(io.BytesIO(item()))
     packed.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
@@ -235,7 +233,10 @@ def test_queries_by_level(store):
     store.add(item(uid='1.1.1.2'))
     store.add(item(series='1.1.2', uid='1.1.2.1', sop=SR, pixels=b''))
     store.add(item('Joan', '1.2', '1.2.1', '1.2.1.1', StudyDate='20260101'))
-    find = lambda level, keys=None, **more: list(store.find(level, keys, **more))
+
+    def find(level, keys=None, **more):
+        return list(store.find(level, keys, **more))
+
     assert [f['PatientID'] for f in find('PATIENT')] == ['Jane', 'Joan'] and set(find('PATIENT')[0]) == {
         'PatientName',
         'PatientID',
@@ -315,9 +316,7 @@ def test_a_disk_that_fails_and_an_index_that_fails(store, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Store, '_enter', locked)
         refused(lambda: store.add(item()), 'the index cannot be written (database is locked)', 0xA700)
-    assert (
-        not list(store.folder.rglob('*.dcm')) and not list(store.incoming.iterdir()) and store.totals()['study'] == 0
-    )
+    assert not list(store.folder.rglob('*.dcm')) and not list(store.incoming.iterdir()) and store.totals()['study'] == 0
     assert store.add(item()).new
 
 
@@ -384,9 +383,13 @@ def test_what_is_gone_is_forgotten_with_all_that_hung_on_it(store):
     store.add(item('Joan', '1.2', '1.2.1', '1.2.1.1'))
     gone.unlink()
     assert store.mend() == {'entered': 0, 'forgotten': 1, 'set aside': 0}
-    assert {k: v for k, v in store.totals().items() if k != 'bytes'} == dict(
-        patient=1, study=1, series=1, instance=1, refused=0
-    )
+    assert {k: v for k, v in store.totals().items() if k != 'bytes'} == {
+        'patient': 1,
+        'study': 1,
+        'series': 1,
+        'instance': 1,
+        'refused': 0,
+    }
     assert store.add(item()).new
 
 
@@ -424,17 +427,15 @@ def test_a_file_that_belongs_there_is_entered(store):
         path.write_bytes(content)
     assert store.mend() == {'entered': 3, 'forgotten': 0, 'set aside': 0}
     assert (
-        store.folder_of('1.1.2') == store.folder / 'objects' / '1' / '5'
-        and store.folder_of('1.2.1').parent.name == '6'
+        store.folder_of('1.1.2') == store.folder / 'objects' / '1' / '5' and store.folder_of('1.2.1').parent.name == '6'
     )
     assert store.quiet(50) == [] and len(store.quiet(-5)) == 2
 
 
 def test_a_transaction_that_fails_leaves_nothing(store):
-    with pytest.raises(KeyError):
-        with store.writing() as db:
-            db.execute('INSERT INTO patient VALUES (7, ?, ?)', ('x', '{}'))
-            raise KeyError
+    with pytest.raises(KeyError), store.writing() as db:
+        db.execute('INSERT INTO patient VALUES (7, ?, ?)', ('x', '{}'))
+        raise KeyError
     assert store.totals()['patient'] == 0
     with store.writing() as db:
         db.execute('INSERT INTO patient VALUES (7, ?, ?)', ('x', '{}'))
@@ -469,7 +470,10 @@ def test_small_things():
 def test_the_same_object(tmp_path):
     (tmp_path / 'a.dcm').write_bytes(item())
     (tmp_path / 'b.dcm').write_bytes(b'nothing')
-    same = lambda raw: module._same(tmp_path / 'a.dcm', raw)
+
+    def same(raw):
+        return module._same(tmp_path / 'a.dcm', raw)
+
     assert (
         same(item())
         and not same(item(pixels=b'\1\0\3\0'))

@@ -1,5 +1,15 @@
-"The viewer in a real browser: on a page of its own, and beside a kernel in JupyterLab."
-import json, os, re, shutil, socket, subprocess, sys, time, urllib.request
+"""The viewer in a real browser: on a page of its own, and beside a kernel in JupyterLab."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
 import nbformat
 import numpy as np
 import pandas as pd
@@ -7,7 +17,7 @@ import pytest
 
 
 def pixels(page, plane):
-    "What a plane's canvas shows."
+    """What a plane's canvas shows."""
     return page.eval_on_selector(f'canvas[data-plane={plane}]', 'c => c.toDataURL()')
 
 
@@ -20,14 +30,16 @@ def drawn(page, plane, at):
 def test_a_page_of_its_own(ctlab, tmp_path, browser, shots):
     from ctlab.scans import nifti
     from ctlab.scans.volume import Volume
+
     hu = np.random.default_rng(0).integers(-900, 900, (20, 30, 40)).astype(np.int16)
     mask = np.zeros(hu.shape, np.uint8)
     mask[8:12, 10:20, 10:20] = 1
-    affine = np.diag([1., 1., 2., 1.])
-    scan, label = nifti.write(Volume(hu, affine), tmp_path/'scan.nii.gz'), nifti.write(
-        Volume(mask, affine), tmp_path/'mask.nii.gz'
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    scan, label = (
+        nifti.write(Volume(hu, affine), tmp_path / 'scan.nii.gz'),
+        nifti.write(Volume(mask, affine), tmp_path / 'mask.nii.gz'),
     )
-    done = ctlab('view', scan, tmp_path/'scan.html', '--mask', label, '--structures', 'spleen', '--json')
+    done = ctlab('view', scan, tmp_path / 'scan.html', '--mask', label, '--structures', 'spleen', '--json')
     assert done.returncode == 0 and json.loads(done.stdout)['bytes'] > 1000, done.stderr
     page, wrong = browser.new_page(viewport={'width': 1200, 'height': 560}), []
     page.on('pageerror', lambda error: wrong.append(str(error)))
@@ -44,11 +56,11 @@ def test_a_page_of_its_own(ctlab, tmp_path, browser, shots):
     drawn(page, 'axial', 4)
     canvas = page.locator('canvas[data-plane=axial]')
     box = canvas.bounding_box()
-    page.mouse.move(box['x'] + box['width']*12.5/40, box['y'] + box['height']*7.5/30)
+    page.mouse.move(box['x'] + box['width'] * 12.5 / 40, box['y'] + box['height'] * 7.5 / 30)
     assert page.locator('.ctv-read').inner_text().startswith(f'{hu[4, 7, 12]} HU')  # the true number under the pointer
     page.mouse.wheel(0, -100)
     drawn(page, 'axial', 5)
-    page.mouse.click(box['x'] + box['width']*12.5/40, box['y'] + box['height']*7.5/30)
+    page.mouse.click(box['x'] + box['width'] * 12.5 / 40, box['y'] + box['height'] * 7.5 / 30)
     drawn(page, 'coronal', 7), drawn(page, 'sagittal', 12)
     page.locator('[data-slice=axial]').fill('10')
     drawn(page, 'axial', 10)
@@ -56,7 +68,7 @@ def test_a_page_of_its_own(ctlab, tmp_path, browser, shots):
     page.locator('[data-show=mask]').uncheck()
     assert pixels(page, 'axial') != filled
     page.locator('select').select_option('bone')
-    page.screenshot(path=str(shots/'viewer-page.png'))
+    page.screenshot(path=str(shots / 'viewer-page.png'))
     assert not wrong, wrong[:3]
 
 
@@ -64,19 +76,19 @@ def test_a_page_of_its_own(ctlab, tmp_path, browser, shots):
     'arguments, words', [(('none.nii.gz',), 'no such file'), (('.', 'page.txt'), '.html'), (('.', 'page.html'), '')]
 )
 def test_view_says_what_is_wrong(ctlab, tmp_path, arguments, words):
-    done = ctlab('view', *(str(tmp_path/a) for a in arguments))
+    done = ctlab('view', *(str(tmp_path / a) for a in arguments))
     assert (
         done.returncode == 1
         and words in done.stderr
         and 'Traceback' not in done.stderr
-        and not (tmp_path/'page.html').exists()
+        and not (tmp_path / 'page.html').exists()
     )
 
 
 @pytest.fixture
 def lab(root, tmp_path):
-    "JupyterLab on a copy of the chapter on DICOM and a notebook that leafs through the tiny cohort."
-    shutil.copy(root/'nbs'/'01_dicom.ipynb', tmp_path/'01_dicom.ipynb')
+    """JupyterLab on a copy of the chapter on DICOM and a notebook that leafs through the tiny cohort."""
+    shutil.copy(root / 'nbs' / '01_dicom.ipynb', tmp_path / '01_dicom.ipynb')
     leaf = nbformat.v4.new_notebook(
         cells=[
             nbformat.v4.new_code_cell(
@@ -85,35 +97,61 @@ def lab(root, tmp_path):
         ],
         metadata={'kernelspec': {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}},
     )
-    nbformat.write(leaf, tmp_path/'browse.ipynb')
-    settings = tmp_path/'config'/'lab'/'user-settings'/'@jupyterlab'/'notebook-extension'/'tracker.jupyterlab-settings'
+    nbformat.write(leaf, tmp_path / 'browse.ipynb')
+    settings = (
+        tmp_path
+        / 'config'
+        / 'lab'
+        / 'user-settings'
+        / '@jupyterlab'
+        / 'notebook-extension'
+        / 'tracker.jupyterlab-settings'
+    )
     settings.parent.mkdir(parents=True)
     settings.write_text('{"windowingMode": "none"}')
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
-    log = open(tmp_path/'lab.log', 'w')
-    server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--ip=127.0.0.1', f'--port={port}',
-                               '--IdentityProvider.token=t', f'--ServerApp.root_dir={tmp_path}', '--allow-root'],
-                              env=os.environ | {'JUPYTER_CONFIG_DIR': str(tmp_path/'config'),
-                                                'JUPYTER_PREFER_ENV_PATH': '1'}, stdout=log, stderr=log, cwd=root)
+    log = open(tmp_path / 'lab.log', 'w')
+    server = subprocess.Popen(
+        [
+            sys.executable,
+            '-m',
+            'jupyterlab',
+            '--no-browser',
+            '--ip=127.0.0.1',
+            f'--port={port}',
+            '--IdentityProvider.token=t',
+            f'--ServerApp.root_dir={tmp_path}',
+            '--allow-root',
+        ],
+        env=os.environ | {'JUPYTER_CONFIG_DIR': str(tmp_path / 'config'), 'JUPYTER_PREFER_ENV_PATH': '1'},
+        stdout=log,
+        stderr=log,
+        cwd=root,
+    )
     base = f'http://127.0.0.1:{port}'
     for _ in range(120):
-        try:urllib.request.urlopen(f'{base}/api?token=t', timeout=1); break
-        except OSError: time.sleep(.5)
+        try:
+            urllib.request.urlopen(f'{base}/api?token=t', timeout=1)
+            break
+        except OSError:
+            time.sleep(0.5)
     yield base
     server.terminate()
     server.wait(20)
 
 
 def run_all(browser, lab, notebook):
-    "A page on which a notebook has been started."
+    """A page on which a notebook has been started."""
     page = browser.new_page(viewport={'width': 1400, 'height': 950})
     page.goto(f'{lab}/lab/tree/{notebook}?token=t')
     page.wait_for_selector('.jp-Notebook .jp-CodeCell', timeout=90_000)
-    page.wait_for_function("document.querySelector('.jp-Toolbar-kernelName')?.textContent.includes('Python') && "
-                           "document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status == 'idle'",
-                           timeout=90_000)
+    page.wait_for_function(
+        "document.querySelector('.jp-Toolbar-kernelName')?.textContent.includes('Python') && "
+        "document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status == 'idle'",
+        timeout=90_000,
+    )
     page.wait_for_timeout(2000)
     page.locator('.lm-MenuBar-itemLabel', has_text=re.compile('^Run$')).click()
     page.get_by_text('Run All Cells', exact=True).click()
@@ -121,7 +159,7 @@ def run_all(browser, lab, notebook):
 
 
 def test_the_cohort_browser_in_jupyterlab(lab, browser, shots, tiny):
-    faults = pd.read_csv(tiny/'truth'/'faults.csv').fillna('')
+    faults = pd.read_csv(tiny / 'truth' / 'faults.csv').fillna('')
     tilted = faults[faults['fault'] == 'tilt']
     page = run_all(browser, lab, 'browse.ipynb')
     page.wait_for_selector('.widget-select select option', timeout=100_000)
@@ -131,22 +169,26 @@ def test_the_cohort_browser_in_jupyterlab(lab, browser, shots, tiny):
     page.locator('.widget-select select').select_option(index=0)
     page.wait_for_selector('[data-viewer] canvas[data-plane=axial][data-drawn]', timeout=60_000)
     assert str(tilted.iloc[0]['series_id']) in page.locator('[data-viewer]').first.inner_text()
-    page.screenshot(path=str(shots/'browse-lab.png'))
+    page.screenshot(path=str(shots / 'browse-lab.png'))
     assert 'Jupyter news' not in page.locator('body').inner_text()  # nobody is asked whether something outside may be
 
 
 def test_the_chapter_on_dicom_in_jupyterlab(lab, browser, shots):
     page = run_all(browser, lab, '01_dicom.ipynb')
-    try: page.wait_for_selector('[data-viewer] canvas[data-plane=axial][data-drawn]', timeout=100_000)
+    try:
+        page.wait_for_selector('[data-viewer] canvas[data-plane=axial][data-drawn]', timeout=100_000)
     except Exception:
-        page.screenshot(path=str(shots/'viewer-lab-failed.png'))
-        print(page.eval_on_selector_all('.jp-InputPrompt', 'all => all.map(p => p.textContent).join(" ")'),
-              page.locator('[data-viewer]').count())
+        page.screenshot(path=str(shots / 'viewer-lab-failed.png'))
+        print(
+            page.eval_on_selector_all('.jp-InputPrompt', 'all => all.map(p => p.textContent).join(" ")'),
+            page.locator('[data-viewer]').count(),
+        )
         raise
     viewer = page.locator('[data-viewer]').first
     viewer.scroll_into_view_if_needed()
-    page.wait_for_function("![...document.querySelectorAll('.jp-InputPrompt')].some(p => p.textContent.includes('*'))",
-                           timeout=300_000)
+    page.wait_for_function(
+        "![...document.querySelectorAll('.jp-InputPrompt')].some(p => p.textContent.includes('*'))", timeout=300_000
+    )
     before, at = pixels(page, 'axial'), int(page.locator('[data-slice=axial]').first.input_value())
     page.locator('[data-slice=axial]').first.fill(str(at - 4))
     drawn(page, 'axial', at - 4)
@@ -154,7 +196,9 @@ def test_the_chapter_on_dicom_in_jupyterlab(lab, browser, shots):
     narrow = pixels(page, 'coronal')
     page.locator('[data-window=width]').first.fill('1200')
     assert pixels(page, 'coronal') != narrow
-    page.screenshot(path=str(shots/'viewer-lab.png'))
-    errors = page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"], '
-                          '.jp-RenderedText[data-mime-type="application/vnd.jupyter.stderr"]').all_inner_texts()
+    page.screenshot(path=str(shots / 'viewer-lab.png'))
+    errors = page.locator(
+        '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"], '
+        '.jp-RenderedText[data-mime-type="application/vnd.jupyter.stderr"]'
+    ).all_inner_texts()
     assert not [e for e in errors if 'Traceback' in e or 'Error' in e], errors[:2]

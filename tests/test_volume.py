@@ -1,10 +1,11 @@
-"Geometry by properties and beside SimpleITK and nibabel: where a voxel lies, whatever was done to its volume."
+"""Geometry by properties and beside SimpleITK and nibabel: where a voxel lies, whatever was done to its volume."""
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from nibabel.affines import apply_affine
 from nibabel.orientations import aff2axcodes
+
 from ctlab.scans.volume import (
     Volume,
     averaged,
@@ -28,7 +29,7 @@ RNG = np.random.default_rng(7)
 
 
 def turned(degrees, axis=2):
-    "A direction matrix, turned about an axis."
+    """A direction matrix, turned about an axis."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     i, j = [k for k in range(3) if k != axis]
     made = np.eye(3)
@@ -43,7 +44,7 @@ def oblique(shape=(6, 8, 10)):
 
 
 def same_places(a, b, tolerance=1e-6):
-    "Is each voxel of b where a has the same value?"
+    """Is each voxel of b where a has the same value?"""
     for index in np.argwhere(np.ones(b.shape, bool))[::7]:
         there = np.round(to_index(a, to_patient(b, index)), 4)
         assert np.allclose(there, np.round(there), atol=1e-3)
@@ -84,7 +85,7 @@ def test_a_volume_says_what_it_is():
 
 @pytest.mark.parametrize('seed', range(8))
 def test_orientation_is_nibabel_s(seed):
-    "nibabel's axes are of RAS, ours of LPS; the letters are the same."
+    """Nibabel's axes are of RAS, ours of LPS; the letters are the same."""
     rng = np.random.default_rng(seed)
     direction = np.eye(3)[rng.permutation(3)] * rng.choice([-1, 1], 3)
     made = volume_from(np.zeros((3, 4, 5)), (3.0, 2.0, 1.0), direction=direction @ turned(12, seed % 3))
@@ -166,7 +167,7 @@ def test_planes_and_boxes_of_a_mask():
 
 
 def ramp(shape=(12, 14, 16), spacing=(3.0, 2.0, 1.5), direction=None):
-    "A volume whose value is a place in the patient: x + 10 y - 4 z."
+    """A volume whose value is a place in the patient: x + 10 y - 4 z."""
     made = volume_from(np.zeros(shape, np.float32), spacing, (-7, 11, 5), direction)
     index = np.stack(np.meshgrid(*map(np.arange, shape), indexing='ij'), -1)
     return Volume((to_patient(made, index) @ (1, 10, -4)).astype(np.float32), made.affine, {'files': 1})
@@ -175,7 +176,7 @@ def ramp(shape=(12, 14, 16), spacing=(3.0, 2.0, 1.5), direction=None):
 @pytest.mark.parametrize('spacing', [1.0, (3.0, 2.0, 1.5), (1.5, 1.0, 3.0), (4, 4, 4)])
 @pytest.mark.parametrize('direction', [None, turned(20, 1)], ids=['straight', 'oblique'])
 def test_another_spacing_keeps_places_and_edges(spacing, direction):
-    "A linear field stays the same field; the outer edges of both grids coincide."
+    """A linear field stays the same field; the outer edges of both grids coincide."""
     old = ramp(direction=direction)
     done = resample(old, spacing, antialias=False)
     assert done.spacing == pytest.approx(tuple(np.broadcast_to(spacing, 3))) and done.meta == {'files': 1}
@@ -196,9 +197,7 @@ def test_another_grid_is_simpleitk_s():
     done = resample(noise, like=new, antialias=False, outside=-77.0)
     theirs = sitk.Resample(to_sitk(noise), to_sitk(new), sitk.Transform(), sitk.sitkLinear, -77.0)
     assert np.allclose(done.array, sitk.GetArrayFromImage(theirs)) and np.allclose(done.affine, new.affine)
-    assert (
-        resample(noise, like=volume_from(np.zeros((2, 2, 2)), origin=(500, 0, 0))).array == noise.array.min()
-    ).all()
+    assert (resample(noise, like=volume_from(np.zeros((2, 2, 2)), origin=(500, 0, 0))).array == noise.array.min()).all()
 
 
 def test_shrinking_smooths_first_and_growing_does_not():
@@ -261,9 +260,10 @@ def test_an_oblique_plane():
     assert np.abs(cut.array.ravel() - to_patient(cut, index) @ (1, 10, -4)).max() < 1e-2
     assert plane(old, middle).shape == (1, 300, 300) and plane(old, middle).spacing == pytest.approx((1, 1, 1))
     assert np.allclose(plane(old, middle).direction, np.eye(3)) and plane(old, middle, size=0.1).shape == (1, 1, 1)
-    assert set(
-        np.unique(plane(Volume((old.array > 200).astype(np.int8), old.affine), middle, labels=True).array)
-    ) <= {0, 1}
+    assert set(np.unique(plane(Volume((old.array > 200).astype(np.int8), old.affine), middle, labels=True).array)) <= {
+        0,
+        1,
+    }
     with pytest.raises(ValueError, match='^right and down must not be parallel$'):
         plane(old, middle, (1, 0, 0), (2, 0, 0))
 
@@ -302,6 +302,4 @@ def test_nearest_values_and_nothing_beyond():
     assert got[1:, 0, 0].tolist() == [array[0, 2, 5], array[0, 2, 5], array[2, 2, 5]]
     one = nearest(array[:1], [np.array([7.0]), *places[1:]], [np.array([7.6, 7.8]), *places[1:]])
     assert (one[0] == array[0]).all() and (one[1] == 0).all(), 'a single slice is a millimetre thick'
-    assert (
-        nearest(array[:2], [np.array([0.0, 4.0]), *places[1:]], [np.array([7.0, 6.9]), *places[1:]])[0] != 0
-    ).all()
+    assert (nearest(array[:2], [np.array([0.0, 4.0]), *places[1:]], [np.array([7.0, 6.9]), *places[1:]])[0] != 0).all()

@@ -4,15 +4,20 @@
 
 # %% ../../nbs/lib/cohort/04_cases.ipynb #2333b8dd
 from __future__ import annotations
-import hashlib, json, re
-from dataclasses import asdict, dataclass, replace
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
+
+from ..core.files import whole, write_whole
+from ..core.parallel import parallel_map
 from ..scans import nifti
 from ..scans.reading import read
-from ..core.parallel import parallel_map
-from ..core.files import whole, write_whole
 from ..scans.volume import Volume, crop, reorient, resample, to_patient
 
 # %% auto #0
@@ -22,7 +27,8 @@ __all__ = ['RULES', 'WORTH', 'VERSION', 'Case', 'find_cases', 'merge_masks', 'sa
 # %% ../../nbs/lib/cohort/04_cases.ipynb #0b5aea65
 @dataclass(frozen=True)
 class Case:
-    "A scan and, where there is one, its mask."
+    """A scan and, where there is one, its mask."""
+
     name: str
     image: Path  # a NIfTI file or a folder of DICOM
     label: Path | dict | None = None  # a NIfTI file of numbers, or structure -> NIfTI file
@@ -32,20 +38,26 @@ def find_cases(
     root: str | Path,  # a set's folder
     part: str = 'Tr',  # Tr for training, Ts for the part without published masks (Decathlon and nnU-Net)
 ) -> list[Case]:  # in the order of their names
-    "The cases of a set, whatever its layout."
+    """The cases of a set, whatever its layout."""
     root = Path(root)
-    if not root.is_dir(): raise FileNotFoundError(f'{root}: no such folder')
+    if not root.is_dir():
+        raise FileNotFoundError(f'{root}: no such folder')
     for layout in (_decathlon, _lits, _ircad, _folders):
         cases = layout(root, part)
-        if cases: return sorted(cases, key=lambda c: [int(t) if t.isdigit() else t for t in re.split(r'(\d+)', c.name)])
-    raise ValueError(f'{root}: no segmentation set recognised; expected imagesTr/ and labelsTr/ (Medical Decathlon, '
-                     f'nnU-Net), volume-N.nii with segmentation-N.nii (LiTS), ircad_eNN_orig.nii.gz with '
-                     f'ircad_eNN_liver.nii.gz, or one folder per patient with dicom/ or image.nii.gz, and masks/')
+        if cases:
+            return sorted(cases, key=lambda c: [int(t) if t.isdigit() else t for t in re.split(r'(\d+)', c.name)])
+    raise ValueError(
+        f'{root}: no segmentation set recognised; expected imagesTr/ and labelsTr/ (Medical Decathlon, '
+        f'nnU-Net), volume-N.nii with segmentation-N.nii (LiTS), ircad_eNN_orig.nii.gz with '
+        f'ircad_eNN_liver.nii.gz, or one folder per patient with dicom/ or image.nii.gz, and masks/'
+    )
+
 
 def _decathlon(root, part):
-    labels = {nifti.bare_name(p): p for p in (root/f'labels{part}').glob('*.nii*') if not p.name.startswith('.')}
-    images = [p for p in (root/f'images{part}').glob('*.nii*') if not p.name.startswith('.')]
+    labels = {nifti.bare_name(p): p for p in (root / f'labels{part}').glob('*.nii*') if not p.name.startswith('.')}
+    images = [p for p in (root / f'images{part}').glob('*.nii*') if not p.name.startswith('.')]
     return [Case(name, p, labels.get(name)) for p in images if (name := re.sub(r'_0000$', '', nifti.bare_name(p)))]
+
 
 def _lits(root, part):
     labels = {nifti.bare_name(p).removeprefix('segmentation-'): p for p in root.rglob('segmentation-*.nii*')}
@@ -55,6 +67,7 @@ def _lits(root, part):
         if (n := nifti.bare_name(p).removeprefix('volume-'))
     ]
 
+
 def _ircad(root, part):
     return [
         Case(name, p, mask if (mask := p.with_name(p.name.replace('_orig', '_liver'))).exists() else None)
@@ -62,62 +75,74 @@ def _ircad(root, part):
         if (name := nifti.bare_name(p).removesuffix('_orig'))
     ]
 
+
 def _folders(root, part):
     return [
-        Case(p.name, image, {nifti.bare_name(m): m for m in sorted((p/'masks').glob('*.nii*'))} or None)
+        Case(p.name, image, {nifti.bare_name(m): m for m in sorted((p / 'masks').glob('*.nii*'))} or None)
         for p in root.iterdir()
-        for image in (p/'dicom', p/'image.nii.gz')
+        for image in (p / 'dicom', p / 'image.nii.gz')
         if image.is_dir() or image.is_file()
     ]
 
 # %% ../../nbs/lib/cohort/04_cases.ipynb #c4a811f8
 RULES = ('nearest', 'background', 'priority')
 
+
 def merge_masks(
     masks: dict,  # structure -> boolean array
     order: tuple,  # structures in the order of their numbers, from 1
     rule: str = 'nearest',  # nearest, background or priority
-    spacing: tuple = (1., 1., 1.),  # mm, (z, y, x)
+    spacing: tuple = (1.0, 1.0, 1.0),  # mm, (z, y, x)
 ) -> tuple[np.ndarray, np.ndarray]:  # (numbers, where more than one mask was set)
-    "One array of numbers from one mask per structure."
-    if rule not in RULES: raise ValueError(f'no overlap rule is called {rule!r}; choose from {", ".join(RULES)}')
+    """One array of numbers from one mask per structure."""
+    if rule not in RULES:
+        raise ValueError(f'no overlap rule is called {rule!r}; choose from {", ".join(RULES)}')
     absent = [n for n in order if n not in masks]
-    if absent: raise ValueError(f'no mask for {", ".join(absent)}; found {", ".join(masks) or "none"}')
+    if absent:
+        raise ValueError(f'no mask for {", ".join(absent)}; found {", ".join(masks) or "none"}')
     stack = np.stack([masks[n] > 0 for n in order])
     label = np.where(stack.any(0), stack.argmax(0) + 1, 0).astype(np.uint8)
     both = stack.sum(0, dtype=np.uint8) > 1
-    if rule == 'background': label[both] = 0
-    if rule == 'nearest' and both.any(): label[both] = _nearest(stack, both, spacing)
+    if rule == 'background':
+        label[both] = 0
+    if rule == 'nearest' and both.any():
+        label[both] = _nearest(stack, both, spacing)
     return label, both
 
+
 def _nearest(stack, both, spacing):
-    "The number of the nearest structure among those that claim a voxel."
+    """The number of the nearest structure among those that claim a voxel."""
     from scipy.ndimage import distance_transform_edt
+
     away = np.full((len(stack), int(both.sum())), np.inf, np.float32)
     for k, mask in enumerate(stack):
         sure = mask & ~both
-        if sure.any(): away[k] = np.where(mask[both], distance_transform_edt(~sure, spacing)[both], np.inf)
+        if sure.any():
+            away[k] = np.where(mask[both], distance_transform_edt(~sure, spacing)[both], np.inf)
     return away.argmin(0) + 1
 
 # %% ../../nbs/lib/cohort/04_cases.ipynb #476e9c48
 def _place(volume):
-    "Where a volume lies, for messages."
+    """Where a volume lies, for messages."""
     return (
         f'{volume.shape} voxels of {np.round(volume.spacing, 3).tolist()} mm from {np.round(volume.origin, 1).tolist()}'
     )
 
+
 def same_voxels(a: Volume, b: Volume) -> bool:
-    "Whether two volumes lie on the same voxels."
-    return a.shape == b.shape and np.allclose(a.affine, b.affine, atol=.05)
+    """Whether two volumes lie on the same voxels."""
+    return a.shape == b.shape and np.allclose(a.affine, b.affine, atol=0.05)
+
 
 def read_case(
     case: Case,
     structures: tuple,  # names of the numbers 1, 2, …
     rule: str = 'nearest',  # for masks that overlap; 'join' makes one structure of all
 ) -> tuple[Volume, Volume | None]:  # (scan, numbers), both LPS; None without a mask
-    "The scan of a case and its mask as numbers."
+    """The scan of a case and its mask as numbers."""
     scan = reorient(read(case.image))
-    if case.label is None: return scan, None
+    if case.label is None:
+        return scan, None
     files = case.label if isinstance(case.label, dict) else {'': case.label}
     masks = {}
     for name, path in files.items():
@@ -125,7 +150,8 @@ def read_case(
         if not same_voxels(mask, scan):
             raise ValueError(f'{path}: not on the grid of {case.image}: {_place(mask)} against {_place(scan)}')
         masks[name] = mask.array
-    if rule == 'join': return scan, Volume(np.any([m > 0 for m in masks.values()], 0).astype(np.uint8), scan.affine)
+    if rule == 'join':
+        return scan, Volume(np.any([m > 0 for m in masks.values()], 0).astype(np.uint8), scan.affine)
     if isinstance(case.label, dict):
         return scan, Volume(merge_masks(masks, structures, rule, scan.spacing)[0], scan.affine)
     found = np.unique(masks[''])
@@ -139,21 +165,29 @@ def read_case(
 # %% ../../nbs/lib/cohort/04_cases.ipynb #c2f568b5
 WORTH = 60e6  # bytes to read from which on processes pay; starting one costs seconds
 
+
 def _files(case):
     files = [case.image] if case.image.is_file() else sorted(p for p in case.image.iterdir() if p.is_file())
     return files + (list(case.label.values()) if isinstance(case.label, dict) else [case.label] if case.label else [])
 
+
 def _size(case):
-    try: return sum(f.stat().st_size for f in _files(case))
-    except OSError: return 0  # whoever reads it will say so
+    try:
+        return sum(f.stat().st_size for f in _files(case))
+    except OSError:
+        return 0  # whoever reads it will say so
+
 
 def _why_not(task):
-    "What is wrong with a case; empty when nothing is."
+    """What is wrong with a case; empty when nothing is."""
     case, structures, rule = task
-    try: read_case(case, structures, rule)
+    try:
+        read_case(case, structures, rule)
     # whatever a broken file causes, it stops nobody
-    except Exception as error: return str(error) or type(error).__name__
+    except Exception as error:
+        return str(error) or type(error).__name__
     return ''
+
 
 def sound_cases(
     cases: list[Case],
@@ -161,7 +195,7 @@ def sound_cases(
     rule: str = 'nearest',  # for masks that overlap
     workers: int = 0,
 ) -> tuple[list[Case], pd.DataFrame]:  # (cases that can be read, table of those set aside with the reason)
-    "Open every case once."
+    """Open every case once."""
     reasons = parallel_map(
         _why_not,
         [(c, structures, rule) for c in cases],
@@ -170,33 +204,40 @@ def sound_cases(
     )
     return [c for c, why in zip(cases, reasons) if not why], _aside(zip(cases, reasons))
 
+
 def _aside(reasons):
     return pd.DataFrame([{'case': c.name, 'reason': why} for c, why in reasons if why], columns=['case', 'reason'])
+
 
 def tell(
     cases: list,  # that are used
     aside: pd.DataFrame,  # case, reason
     most: int = 10,  # reasons to print
 ) -> None:
-    "Say how many cases there are, and why others were left out."
+    """Say how many cases there are, and why others were left out."""
     print(f'{len(cases)} cases, {len(aside)} set aside')
-    for row in aside.head(most).itertuples(): print(f'  {row.case}: {row.reason}')
-    if len(aside) > most: print(f'  and {len(aside) - most} more')
+    for row in aside.head(most).itertuples():
+        print(f'  {row.case}: {row.reason}')
+    if len(aside) > most:
+        print(f'  and {len(aside) - most} more')
 
 # %% ../../nbs/lib/cohort/04_cases.ipynb #170ab595
 @dataclass(frozen=True)
 class CaseRecipe:
-    "How cases become arrays."
+    """How cases become arrays."""
+
     structures: tuple  # names of the numbers 1, 2, …
     size: int = 256  # pixels a side
-    slice_spacing: float = 0.  # mm; 0 keeps the scan's
-    window: tuple | None = (40., 400.)  # HU, (centre, width); None for MR: the scan's 1st and 99.5th percentile
+    slice_spacing: float = 0.0  # mm; 0 keeps the scan's
+    window: tuple | None = (40.0, 400.0)  # HU, (centre, width); None for MR: the scan's 1st and 99.5th percentile
     region: bool = False  # keep the slices from the first to the last that hold a mask
     rule: str = 'nearest'  # for masks that overlap; 'join' makes one structure of all
 
+
 @dataclass(frozen=True)
 class Prepared:
-    "One prepared case."
+    """One prepared case."""
+
     name: str
     case: Case
     folder: Path
@@ -204,52 +245,69 @@ class Prepared:
     affine: np.ndarray
     counts: np.ndarray  # (slices, structures + 1) voxels of each number; empty without a mask
 
-    def image(self) -> np.ndarray: return np.load(self.folder/'image.npy', mmap_mode='r')
-    def label(self) -> np.ndarray: return np.load(self.folder/'label.npy', mmap_mode='r')
+    def image(self) -> np.ndarray:
+        return np.load(self.folder / 'image.npy', mmap_mode='r')
+
+    def label(self) -> np.ndarray:
+        return np.load(self.folder / 'label.npy', mmap_mode='r')
+
 
 def grid_for(
     scan: Volume,
     recipe: CaseRecipe,
 ) -> Volume:  # an empty volume
-    "The prepared grid: the same field in `size` by `size` pixels."
-    shape = np.array([max(1, round(scan.shape[0]*scan.spacing[0]/recipe.slice_spacing)) if recipe.slice_spacing
-                      else scan.shape[0], recipe.size, recipe.size])
-    step = np.array(scan.shape)/shape  # old voxels per new voxel
+    """The prepared grid: the same field in `size` by `size` pixels."""
+    shape = np.array(
+        [
+            max(1, round(scan.shape[0] * scan.spacing[0] / recipe.slice_spacing))
+            if recipe.slice_spacing
+            else scan.shape[0],
+            recipe.size,
+            recipe.size,
+        ]
+    )
+    step = np.array(scan.shape) / shape  # old voxels per new voxel
     affine = scan.affine.copy()
-    affine[:3, :3] = scan.affine[:3, :3]*step[::-1]
-    affine[:3, 3] = to_patient(scan, (step - 1)/2)  # the outer edges coincide, not the first centres
+    affine[:3, :3] = scan.affine[:3, :3] * step[::-1]
+    affine[:3, 3] = to_patient(scan, (step - 1) / 2)  # the outer edges coincide, not the first centres
     return Volume(np.broadcast_to(np.uint8(0), shape), affine)
+
 
 def scale(
     array: np.ndarray,
     recipe: CaseRecipe,
 ) -> np.ndarray:  # uint8
-    "Intensities in 8 bits."
+    """Intensities in 8 bits."""
     low, high = (
-        (recipe.window[0] - recipe.window[1]/2, recipe.window[0] + recipe.window[1]/2)
+        (recipe.window[0] - recipe.window[1] / 2, recipe.window[0] + recipe.window[1] / 2)
         if recipe.window
         else np.percentile(array, (1, 99.5))
     )
-    if not high > low: raise ValueError(f'the scan is constant ({low:g}): nothing to see in it')
-    return np.round(np.clip((array.astype(np.float32) - low)/(high - low), 0, 1)*255).astype(np.uint8)
+    if not high > low:
+        raise ValueError(f'the scan is constant ({low:g}): nothing to see in it')
+    return np.round(np.clip((array.astype(np.float32) - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
 
 def to_region(
     scan: Volume,
     label: Volume,  # numbers on its voxels
 ) -> tuple[Volume, Volume]:  # both, from the first to the last slice that holds a number
-    "The region of interest of a scan."
+    """The region of interest of a scan."""
     filled = np.flatnonzero(label.array.any((1, 2)))
-    if not len(filled): raise ValueError('the mask is empty, so it has no region of interest')
+    if not len(filled):
+        raise ValueError('the mask is empty, so it has no region of interest')
     cut = ((filled[0], 0, 0), (filled[-1] + 1, *scan.shape[1:]))
     return crop(scan, *cut), crop(label, *cut)
+
 
 def prepare_case(
     scan: Volume,  # LPS
     recipe: CaseRecipe,
     label: Volume | None = None,
 ) -> tuple[Volume, Volume | None]:  # (8-bit picture, numbers)
-    "One scan on the grid of a recipe."
-    if recipe.region and label is not None: scan, label = to_region(scan, label)
+    """One scan on the grid of a recipe."""
+    if recipe.region and label is not None:
+        scan, label = to_region(scan, label)
     grid = grid_for(scan, recipe)
     picture = Volume(scale(resample(scan, like=grid).array, recipe), grid.affine)
     return picture, resample(label, like=grid, labels=True) if label is not None else None
@@ -257,14 +315,16 @@ def prepare_case(
 # %% ../../nbs/lib/cohort/04_cases.ipynb #4caff2f1
 VERSION = 1
 
+
 def _key(case, recipe):
-    "Changes with the files, the recipe and the code's version."
+    """Changes with the files, the recipe and the code's version."""
     stats = [(str(f.name), f.stat().st_size, f.stat().st_mtime_ns) for f in _files(case)]
     return hashlib.sha1(json.dumps([VERSION, asdict(recipe), stats]).encode()).hexdigest()
 
+
 def _known(case, recipe, folder):
-    "What was noted when the case was prepared; None where that is to be done, or done again."
-    facts = folder/case.name/'facts.json'
+    """What was noted when the case was prepared; None where that is to be done, or done again."""
+    facts = folder / case.name / 'facts.json'
     try:
         return (
             known if facts.exists() and (known := json.loads(facts.read_text()))['key'] == _key(case, recipe) else None
@@ -272,17 +332,21 @@ def _known(case, recipe, folder):
     except (OSError, ValueError):
         return None
 
+
 def _prepare_one(task):
-    "Prepare one case; (facts, reason)."
-    if known := _known(*task): return known, ''
+    """Prepare one case; (facts, reason)."""
+    if known := _known(*task):
+        return known, ''
     case, recipe, folder = task
     try:
-        key, facts = _key(case, recipe), folder/case.name/'facts.json'  # as the files are before they are read
+        key, facts = _key(case, recipe), folder / case.name / 'facts.json'  # as the files are before they are read
         scan, label = read_case(case, recipe.structures, recipe.rule)
         picture, numbers = prepare_case(scan, recipe, label)
-        with whole(facts.parent/'image.npy') as half: np.save(half, picture.array)
+        with whole(facts.parent / 'image.npy') as half:
+            np.save(half, picture.array)
         if label is not None:
-            with whole(facts.parent/'label.npy') as half: np.save(half, numbers.array.astype(np.uint8))
+            with whole(facts.parent / 'label.npy') as half:
+                np.save(half, numbers.array.astype(np.uint8))
         counts = (
             []
             if label is None
@@ -294,6 +358,7 @@ def _prepare_one(task):
     except Exception as error:
         return None, f'{type(error).__name__}: {error}'
 
+
 def prepare_cases(
     cases: list[Case],
     work: str | Path,  # derived data
@@ -301,9 +366,9 @@ def prepare_cases(
     workers: int = 0,
     progress: bool = False,
 ) -> tuple[list[Prepared], pd.DataFrame]:  # (prepared cases, table of those set aside with the reason)
-    "Make (or find) the arrays of all cases."
+    """Make (or find) the arrays of all cases."""
     root = str(cases[0].image.resolve().parents[1]) if cases else ''
-    folder = Path(work)/'cases'/hashlib.sha1(json.dumps([VERSION, root, asdict(recipe)]).encode()).hexdigest()[:16]
+    folder = Path(work) / 'cases' / hashlib.sha1(json.dumps([VERSION, root, asdict(recipe)]).encode()).hexdigest()[:16]
     done = parallel_map(
         _prepare_one,
         [(c, recipe, folder) for c in cases],
@@ -312,7 +377,7 @@ def prepare_cases(
         crashed=lambda task, what: (None, what),
     )
     ready = [
-        Prepared(c.name, c, folder/c.name, tuple(f['shape']), np.array(f['affine']), np.array(f['counts']))
+        Prepared(c.name, c, folder / c.name, tuple(f['shape']), np.array(f['affine']), np.array(f['counts']))
         for c, (f, why) in zip(cases, done)
         if f
     ]
@@ -329,20 +394,28 @@ def write_nnunet(
     rule: str = 'nearest',  # for masks that overlap
     aside: list | None = None,  # collects (case, reason) of what could not be written
 ) -> Path:  # the dataset's folder
-    "A set in nnU-Net's raw layout."
-    if not 0 < number < 1000: raise ValueError(f'a dataset has a number from 1 to 999, not {number}')
-    root, written = Path(folder)/f'Dataset{number:03d}_{name}', 0
+    """A set in nnU-Net's raw layout."""
+    if not 0 < number < 1000:
+        raise ValueError(f'a dataset has a number from 1 to 999, not {number}')
+    root, written = Path(folder) / f'Dataset{number:03d}_{name}', 0
     for case in cases:
-        try: scan, label = read_case(case, structures, rule)
+        try:
+            scan, label = read_case(case, structures, rule)
         except Exception as error:
-            if aside is None: raise
+            if aside is None:
+                raise
             aside.append((case.name, str(error)))
             continue
         part = 'Ts' if label is None else 'Tr'
-        nifti.write(scan, root/f'images{part}'/f'{case.name}_0000.nii.gz')
-        if label is not None: nifti.write(label, root/'labelsTr'/f'{case.name}.nii.gz')
+        nifti.write(scan, root / f'images{part}' / f'{case.name}_0000.nii.gz')
+        if label is not None:
+            nifti.write(label, root / 'labelsTr' / f'{case.name}.nii.gz')
         written += label is not None
-    facts = {'channel_names': {'0': channel}, 'labels': {'background': 0}
-             | {n: k + 1 for k, n in enumerate(structures)}, 'numTraining': written, 'file_ending': '.nii.gz'}
-    (root/'dataset.json').write_text(json.dumps(facts, indent=1))
+    facts = {
+        'channel_names': {'0': channel},
+        'labels': {'background': 0} | {n: k + 1 for k, n in enumerate(structures)},
+        'numTraining': written,
+        'file_ending': '.nii.gz',
+    }
+    (root / 'dataset.json').write_text(json.dumps(facts, indent=1))
     return root

@@ -4,9 +4,12 @@
 
 # %% ../../nbs/lib/cohort/00_labels.ipynb #edc2110f
 from __future__ import annotations
+
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
+
 from ..core.anatomy import LABEL_COLUMNS, TARGETS
 from ..core.far import name_of, place, read_table
 from ..core.files import only_one, write_whole
@@ -19,14 +22,17 @@ __all__ = ['check_labels', 'read_labels', 'grade', 'make_folds', 'check_folds', 
 def check_labels(
     labels: pd.DataFrame,  # indexed by patient_id
 ) -> None:  # raises ValueError naming the first patients at fault
-    "Refuse a label table that contradicts itself."
+    """Refuse a label table that contradicts itself."""
     absent = [c for c in [*LABEL_COLUMNS, 'any_injury'] if c not in labels]
-    if absent: raise ValueError(f'the label table lacks the columns {", ".join(absent)}')
+    if absent:
+        raise ValueError(f'the label table lacks the columns {", ".join(absent)}')
+
     def refuse(wrong, what):
         if wrong.any():
             raise ValueError(
                 f'{what} for {int(wrong.sum())} patients, first: {", ".join(map(str, labels.index[wrong][:5]))}'
             )
+
     refuse(labels.index.duplicated(), 'more than one row')
     refuse(~labels[[*LABEL_COLUMNS, 'any_injury']].isin([0, 1]).all(axis=1), 'values other than 0 and 1')
     for target, grades in TARGETS.items():
@@ -34,15 +40,16 @@ def check_labels(
     hurt = 1 - labels[[f'{t}_healthy' for t in TARGETS]].min(axis=1)
     refuse(hurt != labels['any_injury'], 'any_injury contradicts the five answers')
 
+
 def read_labels(
     root: str | Path,  # a cohort's folder, or one of the tables
 ) -> pd.DataFrame:  # indexed by patient_id: the 13 answers and any_injury
-    "Read and check the label table of a cohort."
+    """Read and check the label table of a cohort."""
     root = place(root)
-    choices = [root] if root.suffix == '.csv' else [root/'train_2024.csv', root/'train.csv']
+    choices = [root] if root.suffix == '.csv' else [root / 'train_2024.csv', root / 'train.csv']
     path = next((p for p in choices if p.is_file()), None)
     if path is None:
-        empty = (root/'labels_to_fill.csv').is_file()
+        empty = (root / 'labels_to_fill.csv').is_file()
         raise FileNotFoundError(
             f'{root}: neither train_2024.csv nor train.csv is here; '
             + (
@@ -55,14 +62,17 @@ def read_labels(
     if 'patient_id' not in table:
         raise ValueError(f'{path}: no column patient_id; found {", ".join(table.columns[:8])}')
     labels = table.set_index('patient_id')
-    try: check_labels(labels)
-    except ValueError as error: raise ValueError(f'{path}: {error}') from error
+    try:
+        check_labels(labels)
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error
     return labels[[*LABEL_COLUMNS, 'any_injury']].astype(np.int8)
+
 
 def grade(
     labels: pd.DataFrame,  # from `read_labels`
 ) -> pd.DataFrame:  # one column per target: 0 healthy, 1 injury or low, 2 high
-    "The answers as class numbers."
+    """The answers as class numbers."""
     return pd.DataFrame(
         {t: labels[[f'{t}_{g}' for g in grades]].to_numpy().argmax(1) for t, grades in TARGETS.items()},
         index=labels.index,
@@ -74,21 +84,25 @@ def make_folds(
     n_folds: int = 4,
     seed: int = 0,  # same seed, same folds
 ) -> pd.Series:  # patient -> fold
-    "Patient-wise folds, stratified over all five targets at once."
+    """Patient-wise folds, stratified over all five targets at once."""
     from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
-    if len(labels) < n_folds: raise ValueError(f'{len(labels)} patients cannot fill {n_folds} folds')
+
+    if len(labels) < n_folds:
+        raise ValueError(f'{len(labels)} patients cannot fill {n_folds} folds')
     labels = labels.sort_index()
     columns = [c for c in LABEL_COLUMNS if not c.endswith('_healthy')] + ['any_injury']
     folds = pd.Series(0, index=labels.index, name='fold')
     split = MultilabelStratifiedKFold(n_folds, shuffle=True, random_state=seed).split(labels, labels[columns])
-    for k, (_, held_out) in enumerate(split): folds.iloc[held_out] = k
+    for k, (_, held_out) in enumerate(split):
+        folds.iloc[held_out] = k
     return folds
+
 
 def check_folds(
     train,  # patients trained on
     held_out,  # patients kept for judging
 ) -> None:  # raises ValueError
-    "Refuse a split with a patient on both sides."
+    """Refuse a split with a patient on both sides."""
     both = set(train) & set(held_out)
     if both:
         raise ValueError(
@@ -100,12 +114,13 @@ def stored_folds(
     settings: Settings,  # number of folds and seed
     labels: pd.DataFrame,  # of the cohort
 ) -> pd.Series:  # patient -> fold
-    "The folds of a cohort, kept in the work folder so that every study and every machine uses the same ones."
-    path = settings.work/'folds'/f'{name_of(settings.data)}-{settings.n_folds}-{settings.seed}.csv'
+    """The folds of a cohort, kept in the work folder so that every study and every machine uses the same ones."""
+    path = settings.work / 'folds' / f'{name_of(settings.data)}-{settings.n_folds}-{settings.seed}.csv'
     with only_one(path):
         if path.exists():
             folds = pd.read_csv(path, index_col='patient_id')['fold']
-            if set(folds.index) == set(labels.index) and folds.between(0, settings.n_folds - 1).all(): return folds
+            if set(folds.index) == set(labels.index) and folds.between(0, settings.n_folds - 1).all():
+                return folds
         folds = make_folds(labels, settings.n_folds, settings.seed)
         write_whole(path, folds.to_csv())
     return folds

@@ -4,10 +4,13 @@
 
 # %% ../../nbs/lib/cohort/01_layout.ipynb #e99a8c1f
 from __future__ import annotations
+
 import os
 from collections import Counter
 from pathlib import Path
+
 import pandas as pd
+
 from ..core.anatomy import LABEL_COLUMNS
 from ..core.far import forget, is_far, place
 from ..core.files import only_one, write_whole
@@ -22,13 +25,17 @@ def list_series(
     root: str | Path,  # a cohort's folder
     labels: pd.DataFrame | None = None,  # keep labelled patients only
 ) -> pd.DataFrame:  # patient_id, series_id, folder
-    "The series of a cohort, by folder: train_images/<patient>/<series>/."
-    if is_far(root): forget(root)
-    images, path = place(root)/'train_images', str if is_far(root) else os.fspath
+    """The series of a cohort, by folder: train_images/<patient>/<series>/."""
+    if is_far(root):
+        forget(root)
+    images, path = place(root) / 'train_images', str if is_far(root) else os.fspath
     listed = (
         (lambda folder: place(folder).iterdir()) if is_far(root) else os.scandir
     )  # which asks the disk once for a folder
-    folders = lambda folder: [f for f in listed(folder) if f.name.isdigit() and f.is_dir()]
+
+    def folders(folder):
+        return [f for f in listed(folder) if f.name.isdigit() and f.is_dir()]
+
     if not images.is_dir():
         raise FileNotFoundError(
             f'{root}: no folder train_images; expected train_images/<patient>/<series>/<instance>.dcm'
@@ -37,10 +44,11 @@ def list_series(
     table = pd.DataFrame(sorted(rows), columns=['patient_id', 'series_id', 'folder'])
     return table if labels is None else table[table['patient_id'].isin(labels.index)].reset_index(drop=True)
 
+
 def ensure_cohort(
     settings: Settings,  # whose data is wanted
 ) -> Path:  # the cohort's folder
-    "The cohort's folder; phantoms are drawn on first use, once, even when many ask at the same time."
+    """The cohort's folder; phantoms are drawn on first use, once, even when many ask at the same time."""
     root = settings.data
     if settings.data_root:
         if not root.is_dir():
@@ -49,7 +57,9 @@ def ensure_cohort(
             )
         return root
     from ctlab.phantoms.patients import make_cohort
-    with only_one(root): return make_cohort(root, settings.preset, workers=settings.workers)
+
+    with only_one(root):
+        return make_cohort(root, settings.preset, workers=settings.workers)
 
 # %% ../../nbs/lib/cohort/01_layout.ipynb #136a893d
 def arrange(
@@ -61,12 +71,15 @@ def arrange(
     progress: bool = True,
     names: Pseudonyms | None = None,  # de-identify by these
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # (series that were taken, files and series that were not, with reasons)
-    "Lay an export out as train_images/<patient>/<series>/<slice>.dcm."
-    from ctlab.scans.dicom import geometry, group_series, list_files, read_headers
+    """Lay an export out as train_images/<patient>/<series>/<slice>.dcm."""
     from ctlab.core.parallel import parallel_map
+    from ctlab.scans.dicom import geometry, group_series, list_files, read_headers
+
     source, out = Path(source).resolve(), Path(out).resolve()
-    if not source.is_dir(): raise FileNotFoundError(f'{source}: no such folder')
-    if out.exists() and any(out.iterdir()): raise FileExistsError(f'{out}: is not empty; choose a new folder')
+    if not source.is_dir():
+        raise FileNotFoundError(f'{source}: no such folder')
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f'{out}: is not empty; choose a new folder')
     if out.is_relative_to(source):
         raise ValueError(f'{out}: lies within the export, which is never written to; choose another folder')
     files = list(list_files(source))
@@ -78,21 +91,24 @@ def arrange(
     )
     aside = [{'path': path, 'reason': why} for _, bad in parts for path, why in bad]
     patients, rows, changes = {}, [], Counter()
-    for h in (h for good, _ in parts for h in good): patients.setdefault(h.patient_id, []).append(h)
+    for h in (h for good, _ in parts for h in good):
+        patients.setdefault(h.patient_id, []).append(h)
     for number, name in enumerate(sorted(patients), 1):
         for series in group_series(patients[name]):
             try:
                 reason = (
                     f'modality {series[0].modality or "missing"}, wanted {modality}'
                     if modality and series[0].modality != modality
-                    else '' if len(geometry(series).order) >= least else f'fewer than {least} slices'
+                    else ''
+                    if len(geometry(series).order) >= least
+                    else f'fewer than {least} slices'
                 )
             except ValueError as error:
                 reason = str(error)
             if reason:
                 aside.append({'path': series[0].path, 'reason': f'series of {len(series)} files: {reason}'})
                 continue
-            folder = out/'train_images'/str(number)/str(len(rows) + 1)
+            folder = out / 'train_images' / str(number) / str(len(rows) + 1)
             folder.mkdir(parents=True)
             if why := _placed(series, folder, names, changes):
                 aside.append({'path': series[0].path, 'reason': f'series of {len(series)} files: {why}'})
@@ -108,38 +124,49 @@ def arrange(
                 }
             )
     out.mkdir(parents=True, exist_ok=True)
-    table, rest = pd.DataFrame(
-        rows, columns=['patient_id', 'series_id', 'slices', 'patient_in_files', 'series_uid', 'from']
-    ), pd.DataFrame(aside, columns=['path', 'reason'])
-    write_whole(out/'series.csv', table.to_csv(index=False))
+    table, rest = (
+        pd.DataFrame(rows, columns=['patient_id', 'series_id', 'slices', 'patient_in_files', 'series_uid', 'from']),
+        pd.DataFrame(aside, columns=['path', 'reason']),
+    )
+    write_whole(out / 'series.csv', table.to_csv(index=False))
     if names:  # a path may be a name
         rest = rest.assign(path='')
         told = pd.DataFrame([(*what, n) for what, n in sorted(changes.items())], columns=['attribute', 'done', 'times'])
-        write_whole(out/'deidentified.csv', told.to_csv(index=False))
-    write_whole(out/'set_aside.csv', rest.to_csv(index=False))
+        write_whole(out / 'deidentified.csv', told.to_csv(index=False))
+    write_whole(out / 'set_aside.csv', rest.to_csv(index=False))
     write_whole(
-        out/'labels_to_fill.csv',
+        out / 'labels_to_fill.csv',
         pd.DataFrame({'patient_id': table['patient_id'].unique()})
         .reindex(columns=['patient_id', *LABEL_COLUMNS, 'any_injury'])
         .to_csv(index=False),
     )
     return table, rest
 
+
 def _placed(series, folder, names, changes):
-    "Put a series where it belongs; why not, when it cannot be de-identified."
+    """Put a series where it belongs; why not, when it cannot be de-identified."""
     import shutil
+
     from ctlab.scans.deidentify import NotClean, deidentify_file
+
     try:
         for k, path in enumerate(dict.fromkeys(h.path for h in series), 1):  # a file may hold many slices
-            if names: changes.update(deidentify_file(path, folder/f'{k}.dcm', names))
-            else: _place(path, folder/f'{k}.dcm')
+            if names:
+                changes.update(deidentify_file(path, folder / f'{k}.dcm', names))
+            else:
+                _place(path, folder / f'{k}.dcm')
     except NotClean as error:
         shutil.rmtree(folder)
         return str(error)
     return ''
 
+
 def _place(source, target):
-    "A hard link where the disk allows it, else a copy."
-    import os, shutil
-    try: os.link(source, target)
-    except OSError: shutil.copyfile(source, target)
+    """A hard link where the disk allows it, else a copy."""
+    import os
+    import shutil
+
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

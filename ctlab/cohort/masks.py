@@ -4,17 +4,23 @@
 
 # %% ../../nbs/lib/cohort/03_masks.ipynb #37ce00e9
 from __future__ import annotations
-import hashlib, json, logging, os
+
+import hashlib
+import json
+import logging
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
-from ..scans import nifti
+
+from .stacks import Stacks
 from ..core.anatomy import CODES, ROI_ORGANS, RSNA_MASK
-from ..core.parallel import parallel_map
 from ..core.far import near, place
 from ..core.files import whole, write_whole
-from .stacks import Stacks
+from ..core.parallel import parallel_map
+from ..scans import nifti
 from ..scans.dicom import complete_class
 from ..scans.volume import Volume, reorient, to_index
 
@@ -27,61 +33,85 @@ __all__ = ['log', 'NoMask', 'from_rsna', 'OnDisk', 'keep_networks', 'forget_netw
 
 # %% ../../nbs/lib/cohort/03_masks.ipynb #2429c89a
 class NoMask(LookupError):
-    "A provider has no mask for a series, and says why."
+    """A provider has no mask for a series, and says why."""
+
 
 def from_rsna(
     volume: Volume,  # with the RSNA numbers 0…5
 ) -> Volume:  # with the numbers of `anatomy.CODES`
-    "Our numbers for the RSNA's."
+    """Our numbers for the RSNA's."""
     if volume.array.min() < 0 or volume.array.max() > max(RSNA_MASK):
-        raise NoMask(f'the mask holds {volume.array.min():g} to {volume.array.max():g}; expected the RSNA numbers 0 '
-                     f'to {max(RSNA_MASK)}')
+        raise NoMask(
+            f'the mask holds {volume.array.min():g} to {volume.array.max():g}; expected the RSNA numbers 0 '
+            f'to {max(RSNA_MASK)}'
+        )
     table = np.zeros(max(RSNA_MASK) + 1, np.uint8)
-    for code, names in RSNA_MASK.items(): table[code] = CODES['small_bowel' if 'small_bowel' in names else names[0]]
+    for code, names in RSNA_MASK.items():
+        table[code] = CODES['small_bowel' if 'small_bowel' in names else names[0]]
     return replace(volume, array=table[np.round(volume.array).astype(np.uint8)])
 
 # %% ../../nbs/lib/cohort/03_masks.ipynb #0c4cb8a8
 @dataclass(frozen=True)
 class OnDisk:
-    "Masks in the RSNA layout."
+    """Masks in the RSNA layout."""
+
     root: str  # the cohort's folder
     name: str = 'disk'
 
     def ready(self) -> str:
-        "Why nothing can come from here; empty when something may."
-        return '' if (place(self.root)/'segmentations').is_dir() else f'{self.root}/segmentations does not exist'
+        """Why nothing can come from here; empty when something may."""
+        return '' if (place(self.root) / 'segmentations').is_dir() else f'{self.root}/segmentations does not exist'
 
     def __call__(self, row: dict) -> Volume:
-        "The masks of a series."
+        """The masks of a series."""
         for ending in ('.nii', '.nii.gz'):
-            path = place(self.root)/'segmentations'/f"{row['series_id']}{ending}"
+            path = place(self.root) / 'segmentations' / f'{row["series_id"]}{ending}'
             if path.is_file():
-                with near(path) as here: return from_rsna(nifti.read(here))
-        raise NoMask(f"no segmentations/{row['series_id']}.nii")
+                with near(path) as here:
+                    return from_rsna(nifti.read(here))
+        raise NoMask(f'no segmentations/{row["series_id"]}.nii')
 
 # %% ../../nbs/lib/cohort/03_masks.ipynb #be5b53f0
 _networks = {}
 
+
 def keep_networks() -> None:
-    "Let TotalSegmentator read each network once per process."
+    """Let TotalSegmentator read each network once per process."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor as Predictor
-    if getattr(Predictor, 'ctlab_original', None): return
+
+    if getattr(Predictor, 'ctlab_original', None):
+        return
     Predictor.ctlab_original = Predictor.initialize_from_trained_model_folder
-    kept = ('plans_manager', 'configuration_manager', 'list_of_parameters', 'network', 'dataset_json', 'trainer_name',
-            'allowed_mirroring_axes', 'label_manager')
+    kept = (
+        'plans_manager',
+        'configuration_manager',
+        'list_of_parameters',
+        'network',
+        'dataset_json',
+        'trainer_name',
+        'allowed_mirroring_axes',
+        'label_manager',
+    )
+
     def initialise(self, folder, use_folds, checkpoint_name='checkpoint_final.pth'):
         key = str(folder), str(use_folds), checkpoint_name, str(self.device)
         if key not in _networks:
             self.ctlab_original(folder, use_folds, checkpoint_name)
             _networks[key] = {name: getattr(self, name) for name in kept}
-        for name, value in _networks[key].items(): setattr(self, name, value)
+        for name, value in _networks[key].items():
+            setattr(self, name, value)
+
     Predictor.initialize_from_trained_model_folder = initialise
 
+
 def forget_networks() -> None:
-    "Undo `keep_networks` and free the memory."
+    """Undo `keep_networks` and free the memory."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor as Predictor
+
     original = Predictor.__dict__.get('ctlab_original')
-    if original: Predictor.initialize_from_trained_model_folder = original; del Predictor.ctlab_original
+    if original:
+        Predictor.initialize_from_trained_model_folder = original
+        del Predictor.ctlab_original
     _networks.clear()
 
 # %% ../../nbs/lib/cohort/03_masks.ipynb #4e898cc2
@@ -90,9 +120,11 @@ _TASKS = {
     True: (297, 'Dataset297_TotalSegmentator_total_3mm_1559subj'),
 }
 
+
 @dataclass(frozen=True)
 class TotalSegmentator:
-    "Masks by TotalSegmentator 2."
+    """Masks by TotalSegmentator 2."""
+
     fast: bool = False  # the 3 mm network instead of the 1.5 mm one
     device: str = 'cpu'  # cpu, gpu or gpu:N
     organs: tuple = ROI_ORGANS  # what is asked for
@@ -102,69 +134,92 @@ class TotalSegmentator:
     name: str = 'totalsegmentator'
 
     def ready(self) -> str:
-        "Why nothing can come from here; empty when something may."
+        """Why nothing can come from here; empty when something may."""
         number, folder = _TASKS[self.fast]
         place = weights_folder()
-        if any(p.is_dir() and any(p.rglob('checkpoint_final.pth')) for p in place.glob(f'Dataset{number}_*')): return ''
-        return (f'{place} holds no weights of task {number} ({folder}); on a machine with a network run '
-                f'`totalseg_download_weights -t total{"_fast" if self.fast else ""}`, copy the folder here, or point '
-                f'TOTALSEG_WEIGHTS_PATH at it')
+        if any(p.is_dir() and any(p.rglob('checkpoint_final.pth')) for p in place.glob(f'Dataset{number}_*')):
+            return ''
+        return (
+            f'{place} holds no weights of task {number} ({folder}); on a machine with a network run '
+            f'`totalseg_download_weights -t total{"_fast" if self.fast else ""}`, copy the folder here, or point '
+            f'TOTALSEG_WEIGHTS_PATH at it'
+        )
 
     def __call__(self, row: dict) -> Volume:
-        "The masks of a series."
-        from ctlab.scans.dicom import DicomError, read_series
-        try: return self.segment(read_series(row['folder']))
-        except DicomError as error: raise NoMask(str(error)) from error
+        """The masks of a series."""
+        from ctlab.scans.dicom import DicomError
+
+        try:
+            return self.segment(read_series(row['folder']))
+        except DicomError as error:
+            raise NoMask(str(error)) from error
 
     def segment(
         self,
         volume: Volume,  # HU
         beside: Path | None = None,  # folder for statistics and preview
     ) -> Volume:  # the organs, on the volume's own grid
-        "The masks of a volume."
+        """The masks of a volume."""
         _no_telemetry()
-        if self.keep: keep_networks()
+        if self.keep:
+            keep_networks()
         from totalsegmentator.map_to_binary import class_map
         from totalsegmentator.python_api import totalsegmentator
+
         folder = (
-            dict(output=beside/'masks.nii.gz', skip_saving=not self.preview)
+            {'output': beside / 'masks.nii.gz', 'skip_saving': not self.preview}
             if beside
-            else dict(output=None, skip_saving=True)
+            else {'output': None, 'skip_saving': True}
         )
         ours = {k: CODES[n] for k, n in class_map['total'].items() if n in self.organs}
         every = (
             set(self.organs) >= set(ROI_ORGANS) or self.fast
         )  # a subset costs a rough first pass; for all our organs or the 3 mm network it does not pay
-        found = totalsegmentator(nifti.to_nibabel(volume), ml=True, task='total', fast=self.fast, roi_subset=None
-                                 if every else list(self.organs), device=self.device, quiet=True, preview=self.preview,
-                                 statistics=self.statistics and beside is not None,
-                                 nr_thr_resamp=1, nr_thr_saving=1, **folder)
+        found = totalsegmentator(
+            nifti.to_nibabel(volume),
+            ml=True,
+            task='total',
+            fast=self.fast,
+            roi_subset=None if every else list(self.organs),
+            device=self.device,
+            quiet=True,
+            preview=self.preview,
+            statistics=self.statistics and beside is not None,
+            nr_thr_resamp=1,
+            nr_thr_saving=1,
+            **folder,
+        )
         found = nifti.from_nibabel(found[0] if isinstance(found, tuple) else found)
         table = np.zeros(max(max(ours), int(found.array.max())) + 1, np.uint8)
-        for code, mine in ours.items(): table[code] = mine
+        for code, mine in ours.items():
+            table[code] = mine
         return replace(found, array=table[found.array.astype(np.int64)])
 
+
 def weights_folder() -> Path:
-    "Where TotalSegmentator looks for its weights."
-    home = Path(os.environ.get('TOTALSEG_HOME_DIR', Path.home()/'.totalsegmentator'))
+    """Where TotalSegmentator looks for its weights."""
+    home = Path(os.environ.get('TOTALSEG_HOME_DIR', Path.home() / '.totalsegmentator'))
     return (
         Path(os.environ['TOTALSEG_WEIGHTS_PATH'])
         if 'TOTALSEG_WEIGHTS_PATH' in os.environ
-        else home/'nnunet'/'results'
+        else home / 'nnunet' / 'results'
     )
 
+
 def _no_telemetry():
-    "Tell TotalSegmentator's configuration to send nothing, before it starts."
+    """Tell TotalSegmentator's configuration to send nothing, before it starts."""
     from totalsegmentator.config import get_config_key, set_config_key, setup_totalseg
-    home = Path(os.environ.get('TOTALSEG_HOME_DIR', Path.home()/'.totalsegmentator'))
+
+    home = Path(os.environ.get('TOTALSEG_HOME_DIR', Path.home() / '.totalsegmentator'))
     home.mkdir(parents=True, exist_ok=True)
     setup_totalseg()
     for key, value in (('send_usage_stats', False), ('statistics_disclaimer_shown', True)):
-        if get_config_key(key) is not value: set_config_key(key, value)
+        if get_config_key(key) is not value:
+            set_config_key(key, value)
 
 # %% ../../nbs/lib/cohort/03_masks.ipynb #45162dcf
 def _axes(info, shape):
-    "LPS mm of a stack's slices, rows and columns; None where it leans."
+    """LPS mm of a stack's slices, rows and columns; None where it leans."""
     origins = np.asarray(info['origins'])
     if (
         np.abs(np.array([info['row'], info['column']]) - np.eye(3)[:2]).max() > 1e-6
@@ -173,48 +228,51 @@ def _axes(info, shape):
         return None
     return [
         origins[:, 2],
-        origins[0, 1] + info['pixel'][0]*np.arange(shape[1]),
-        origins[0, 0] + info['pixel'][1]*np.arange(shape[2]),
+        origins[0, 1] + info['pixel'][0] * np.arange(shape[1]),
+        origins[0, 0] + info['pixel'][1] * np.arange(shape[2]),
     ]
+
 
 def on_stack(
     mask: Volume,  # numbers of `anatomy.CODES`
     info: dict,  # where the stack lies, from `Stacks.place`
     shape: tuple,  # of the stack
 ) -> np.ndarray:  # uint8, like the stack; 0 outside the mask's grid
-    "A mask on the grid of a prepared stack, by the nearest voxel."
+    """A mask on the grid of a prepared stack, by the nearest voxel."""
     mask, places, out = reorient(mask, 'LPS'), _axes(info, shape), np.zeros(shape, np.uint8)
     if places and np.allclose(mask.affine[:3, :3], np.diag(mask.spacing[::-1]), atol=1e-6):
-        index = [np.round((p - mask.origin[2-a])/mask.spacing[a]).astype(int) for a, p in enumerate(places)]
+        index = [np.round((p - mask.origin[2 - a]) / mask.spacing[a]).astype(int) for a, p in enumerate(places)]
         inside = [(i >= 0) & (i < n) for i, n in zip(index, mask.shape)]
         out[np.ix_(*inside)] = mask.array[np.ix_(*(i[k] for i, k in zip(index, inside)))]
         return out
-    down, right = (np.asarray(info[n])*mm for n, mm in zip(('column', 'row'), info['pixel']))
-    offsets = np.arange(shape[1])[:, None, None]*down + np.arange(shape[2])[:, None]*right
+    down, right = (np.asarray(info[n]) * mm for n, mm in zip(('column', 'row'), info['pixel']))
+    offsets = np.arange(shape[1])[:, None, None] * down + np.arange(shape[2])[:, None] * right
     for picture, origin in zip(out, info['origins']):
         index = np.round(to_index(mask, offsets + origin)).astype(int)
         inside = ((index >= 0) & (index < mask.shape)).all(-1)
         picture[inside] = mask.array[tuple(index[inside].T)]
     return out
 
+
 def upright(
     stack: np.ndarray,  # (slices, rows, columns)
     info: dict,  # where the stack lies, from `Stacks.place`
 ) -> tuple[np.ndarray, list]:  # the stack, and LPS mm of its slices, rows and columns
-    "A stack whose axes are the patient's: itself, unless the gantry was tilted; then by the nearest voxel, 0 outside."
-    if places := _axes(info, stack.shape): return stack, places
+    """A stack whose axes are the patient's: itself, unless the gantry was tilted; then by the nearest voxel, 0 outside."""
+    if places := _axes(info, stack.shape):
+        return stack, places
     origins, row, column = (np.asarray(info[n]) for n in ('origins', 'row', 'column'))
     size = np.array(stack.shape[1:])
     corners = np.concatenate(
         [
-            origins + a*size[0]*info['pixel'][0]*column + b*size[1]*info['pixel'][1]*row
+            origins + a * size[0] * info['pixel'][0] * column + b * size[1] * info['pixel'][1] * row
             for a in (0, 1)
             for b in (0, 1)
         ]
     )
     normal = np.cross(row, column)
-    along = origins@normal
-    step = float(np.median(np.diff(along))) if len(along) > 1 else 1.
+    along = origins @ normal
+    step = float(np.median(np.diff(along))) if len(along) > 1 else 1.0
     places = [
         np.arange(low, high + mm, mm)
         for low, high, mm in zip(corners.min(0)[::-1], corners.max(0)[::-1], (step, *info['pixel']))
@@ -222,27 +280,28 @@ def upright(
     out = np.zeros([len(p) for p in places], stack.dtype)
     for made, z in zip(out, places[0]):
         points = np.stack(np.broadcast_arrays(places[2], places[1][:, None], z), -1)
-        height = points@normal
-        k = np.searchsorted((along[1:] + along[:-1])/2, height)
+        height = points @ normal
+        k = np.searchsorted((along[1:] + along[:-1]) / 2, height)
         off = points - origins[k]
-        i, j = np.round(off@column/info['pixel'][0]).astype(int), np.round(off@row/info['pixel'][1]).astype(int)
-        inside = (np.abs(height - along[k]) <= .75*step) & (i >= 0) & (i < size[0]) & (j >= 0) & (j < size[1])
+        i, j = np.round(off @ column / info['pixel'][0]).astype(int), np.round(off @ row / info['pixel'][1]).astype(int)
+        inside = (np.abs(height - along[k]) <= 0.75 * step) & (i >= 0) & (i < size[0]) & (j >= 0) & (j < size[1])
         made[inside] = stack[k[inside], i[inside], j[inside]]
     return out, places
 
 # %% ../../nbs/lib/cohort/03_masks.ipynb #a9bcfbf2
 @dataclass(frozen=True)
 class MaskStacks:
-    "Masks on the grids of prepared stacks."
+    """Masks on the grids of prepared stacks."""
+
     folder: Path
     table: pd.DataFrame  # patient_id, series_id, provider ('' where there is none), reason
 
     def load(self, series_id: int) -> np.ndarray:
-        "The mask of one stack."
+        """The mask of one stack."""
         return np.load(self._path(series_id), mmap_mode='r')
 
     def areas(self, series_id: int) -> dict:
-        "Area (mm²) of each organ in each slice."
+        """Area (mm²) of each organ in each slice."""
         return {
             n: np.array(a)
             for n, a in json.loads(self._path(series_id).with_suffix('.json').read_text())['areas'].items()
@@ -250,39 +309,52 @@ class MaskStacks:
 
     def _path(self, series_id):
         row = self.table[(self.table['series_id'] == series_id) & (self.table['provider'] != '')]
-        if not len(row): raise KeyError(f'series {series_id} has no mask in {self.folder}')
-        return self.folder/str(row.iloc[0]['patient_id'])/f'{series_id}.npy'
+        if not len(row):
+            raise KeyError(f'series {series_id} has no mask in {self.folder}')
+        return self.folder / str(row.iloc[0]['patient_id']) / f'{series_id}.npy'
 
     @property
     def usable(self) -> set:
-        "Series that have a mask."
+        """Series that have a mask."""
         return set(self.table.loc[self.table['provider'] != '', 'series_id'])
 
+
 def _mask_one(task):
-    "The mask of one stack unless it is there already; its row of the table."
+    """The mask of one stack unless it is there already; its row of the table."""
     row, stack, info, folder, providers = task
-    target = Path(folder)/str(row['patient_id'])/f"{row['series_id']}.npy"
+    target = Path(folder) / str(row['patient_id']) / f'{row["series_id"]}.npy'
     note = target.with_suffix('.json')
-    if note.exists(): return json.loads(note.read_text())['row']
-    result, reasons = {
-        'patient_id': int(row['patient_id']),
-        'series_id': int(row['series_id']),
-        'provider': '',
-        'reason': '',
-    }, []
+    if note.exists():
+        return json.loads(note.read_text())['row']
+    result, reasons = (
+        {
+            'patient_id': int(row['patient_id']),
+            'series_id': int(row['series_id']),
+            'provider': '',
+            'reason': '',
+        },
+        [],
+    )
     for provider in providers:
-        try: mask = provider(row)
-        except NoMask as error: reasons.append(f'{provider.name}: {error}'); continue
-        except Exception as error: reasons.append(f'{provider.name}: {type(error).__name__}: {error}'); continue
+        try:
+            mask = provider(row)
+        except NoMask as error:
+            reasons.append(f'{provider.name}: {error}')
+            continue
+        except Exception as error:
+            reasons.append(f'{provider.name}: {type(error).__name__}: {error}')
+            continue
         shape = np.load(stack, mmap_mode='r').shape
         found = on_stack(mask, info, shape)
-        pixel = info['pixel'][0]*info['pixel'][1]
-        areas = {n: [round(float(a), 2) for a in (found == CODES[n]).sum(axis=(1, 2))*pixel] for n in ROI_ORGANS}
-        with whole(target) as half: np.save(half, found)
+        pixel = info['pixel'][0] * info['pixel'][1]
+        areas = {n: [round(float(a), 2) for a in (found == CODES[n]).sum(axis=(1, 2)) * pixel] for n in ROI_ORGANS}
+        with whole(target) as half:
+            np.save(half, found)
         result |= {'provider': provider.name, 'reason': '; '.join(reasons)}
         write_whole(note, json.dumps({'row': result, 'areas': areas}))
         return result
     return result | {'reason': '; '.join(reasons)}
+
 
 def mask_stacks(
     root: str | Path,  # the cohort
@@ -293,17 +365,30 @@ def mask_stacks(
     progress: bool = True,  # show a bar with the time left
     scheduler: str = '',  # address of a Dask scheduler; empty for this machine
 ) -> MaskStacks:
-    "Masks for every usable stack of a cohort."
+    """Masks for every usable stack of a cohort."""
     from ctlab.cohort.layout import list_series
+
     idle = {p.name: why for p in providers if (why := p.ready())}
     ready = tuple(p for p in providers if p.name not in idle)
-    if not ready: raise NoMask('no provider can give masks: ' + '; '.join(f'{n}: {w}' for n, w in idle.items()))
+    if not ready:
+        raise NoMask('no provider can give masks: ' + '; '.join(f'{n}: {w}' for n, w in idle.items()))
     key = hashlib.sha1(repr(ready).encode()).hexdigest()[:6]
-    folder = Path(work).resolve()/'masks'/f'{stacks.folder.name}-{"-".join(p.name for p in ready)}-{key}'
+    folder = Path(work).resolve() / 'masks' / f'{stacks.folder.name}-{"-".join(p.name for p in ready)}-{key}'
     rows = stacks.usable.merge(list_series(root), on=['patient_id', 'series_id']).to_dict('records')
-    tasks = [({'patient_id': r['patient_id'], 'series_id': r['series_id'], 'folder': r['folder']},
-              str(stacks.folder/r['stack']), stacks.place(r['series_id']), str(folder), ready) for r in rows]
-    there = lambda task: (folder/str(task[0]['patient_id'])/f"{task[0]['series_id']}.json").exists()
+    tasks = [
+        (
+            {'patient_id': r['patient_id'], 'series_id': r['series_id'], 'folder': r['folder']},
+            str(stacks.folder / r['stack']),
+            stacks.place(r['series_id']),
+            str(folder),
+            ready,
+        )
+        for r in rows
+    ]
+
+    def there(task):
+        return (folder / str(task[0]['patient_id']) / f'{task[0]["series_id"]}.json').exists()
+
     found = parallel_map(
         _mask_one, tasks, workers, 'masks' if progress else None, scheduler=scheduler, there=there, few=16
     )
@@ -320,20 +405,35 @@ def mask_stacks(
 def roi(
     areas: dict,  # organ -> area per slice, mm²
     organs: tuple = ROI_ORGANS,  # which
-    least: float = 100.,  # mm² that count as present
+    least: float = 100.0,  # mm² that count as present
     margin: int = 0,  # slices added at both ends
 ) -> tuple[int, int]:  # first slice and the one after the last
-    "The slices between the ends of the organs."
+    """The slices between the ends of the organs."""
     total = sum(np.asarray(areas[n], float) for n in organs)
     present = np.flatnonzero(total >= least)
-    if not len(present): raise NoMask(f'none of {", ".join(organs)} covers {least:g} mm² in any slice')
+    if not len(present):
+        raise NoMask(f'none of {", ".join(organs)} covers {least:g} mm² in any slice')
     return max(0, int(present[0]) - margin), min(len(total), int(present[-1]) + 1 + margin)
 
 # %% ../../nbs/lib/cohort/03_masks.ipynb #758c992a
-_SNOMED = {'liver': '10200004', 'spleen': '78961009', 'kidney_left': '18639004', 'kidney_right': '9846003',
-           'duodenum': '38848004', 'small_bowel': '30315005', 'colon': '71854001',
-           'tibia': '12611008', 'femur': '71341001', 'fibula': '87342007', 'pelvis': '118645006', 'tumour': '108369006',
-           'aorta': '15825003', 'bowel': '113276009', 'stomach': '69695003'}
+_SNOMED = {
+    'liver': '10200004',
+    'spleen': '78961009',
+    'kidney_left': '18639004',
+    'kidney_right': '9846003',
+    'duodenum': '38848004',
+    'small_bowel': '30315005',
+    'colon': '71854001',
+    'tibia': '12611008',
+    'femur': '71341001',
+    'fibula': '87342007',
+    'pelvis': '118645006',
+    'tumour': '108369006',
+    'aorta': '15825003',
+    'bowel': '113276009',
+    'stomach': '69695003',
+}
+
 
 def write_seg(
     mask: Volume,  # numbers of `anatomy.CODES`, where the series lies: as read, its slices may have been moved or added
@@ -346,16 +446,18 @@ def write_seg(
     series_uid: str | None = None,  # which series, when the folder holds several
     acquisition: int = 1,  # which one, where the series holds several of the same places
 ) -> list[str]:  # names of the segments written
-    "Store a mask as a DICOM Segmentation of its series."
+    """Store a mask as a DICOM Segmentation of its series."""
     import highdicom as hd
-    import pydicom
     from pydicom.sr.coding import Code
+
     from ctlab.scans import dicom
+
     headers, _ = dicom.find_series(series, series_uid, acquisition)
     order = dicom.geometry(headers).order
     drawn = on_slices(mask, [headers[k] for k in order])
     names = [n for n in _SNOMED if n in numbers and (drawn == numbers[n]).any()]
-    if not names: raise NoMask(f'the mask holds none of {", ".join(_SNOMED)}')
+    if not names:
+        raise NoMask(f'the mask holds none of {", ".join(_SNOMED)}')
     identity = hd.AlgorithmIdentificationSequence(
         name=algorithm,
         version=version,
@@ -385,53 +487,83 @@ def write_seg(
             )
         pixels = pixels[np.argsort(frames)]
     own_series, own = uids or (hd.UID(), hd.UID())
-    made = hd.seg.Segmentation(source_images(headers, order), pixels, 'BINARY',
-                               described, own_series, 1, own, 1, 'ctlab', 'ctlab', version, '1')
-    with whole(path) as half: made.save_as(half)
+    made = hd.seg.Segmentation(
+        source_images(headers, order),
+        pixels,
+        'BINARY',
+        described,
+        own_series,
+        1,
+        own,
+        1,
+        'ctlab',
+        'ctlab',
+        version,
+        '1',
+    )
+    with whole(path) as half:
+        made.save_as(half)
     return names
+
 
 def on_slices(
     mask: Volume,  # numbers
     headers: list,  # of slices, in order
 ) -> np.ndarray:  # numbers of the slices' own pixels
-    "A mask where the slices really lie: as they were stored, before a tilt was undone or slices were put between."
+    """A mask where the slices really lie: as they were stored, before a tilt was undone or slices were put between."""
     made = np.zeros((len(headers), headers[0].rows, headers[0].columns), mask.array.dtype)
     if mask.shape[1:] != made.shape[1:]:
-        raise ValueError(f'{headers[0].path}: its series has slices of {headers[0].rows} × {headers[0].columns}, the '
-                         f'mask {mask.shape}; resample the mask to the series first')
+        raise ValueError(
+            f'{headers[0].path}: its series has slices of {headers[0].rows} × {headers[0].columns}, the '
+            f'mask {mask.shape}; resample the mask to the series first'
+        )
     rows, columns = np.arange(made.shape[1])[:, None], np.arange(made.shape[2])[None]
     for k, head in enumerate(headers):
         across, down = np.reshape(head.orientation, (2, 3))
-        dy, dx = head.pixel_spacing or (1., 1.)
-        start, below, beside = to_index(mask, head.position + np.array([0*down, down*dy, across*dx]))
-        below, beside = ((v - start).round(6) + 0. for v in (below, beside))  # index steps to the next row and column
-        steps = [(rows*b if b else 0) + (columns*c if c else 0) for b, c in zip(below, beside)]
+        dy, dx = head.pixel_spacing or (1.0, 1.0)
+        start, below, beside = to_index(mask, head.position + np.array([0 * down, down * dy, across * dx]))
+        below, beside = ((v - start).round(6) + 0.0 for v in (below, beside))  # index steps to the next row and column
+        steps = [(rows * b if b else 0) + (columns * c if c else 0) for b, c in zip(below, beside)]
         at = [np.round(s + step).astype(int) for s, step in zip(start, steps)]
         inside = [(i >= 0) & (i < n) for i, n in zip(at, mask.shape)]
         here = inside[0] & inside[1] & inside[2]
-        if here.mean() < .5:
+        if here.mean() < 0.5:
             raise ValueError(f'{head.path}: lies outside the mask; resample the mask to the series first')
         found = mask.array[tuple(np.clip(i, 0, n - 1) for i, n in zip(at, mask.shape))]
         made[k] = np.where(here, found, 0)
     return made
+
 
 def source_images(
     headers: list,  # of a series
     order: list,  # of its slices, from `dicom.geometry`
     **options,  # of pydicom.dcmread
 ) -> list:  # datasets
-    "The objects of a series, completed; a file of many slices once."
+    """The objects of a series, completed; a file of many slices once."""
     import pydicom
+
     return [completed(pydicom.dcmread(p, **options)) for p in dict.fromkeys(headers[k].path for k in order)]
+
 
 def completed(
     dataset,  # of a slice
 ):  # the same
-    "A source slice with the tags that anonymised files lack or leave empty."
+    """A source slice with the tags that anonymised files lack or leave empty."""
     from pydicom.uid import generate_uid
-    for keyword in ('PatientName', 'PatientBirthDate', 'PatientSex', 'StudyDate', 'StudyTime', 'StudyID',
-                    'AccessionNumber', 'ReferringPhysicianName', 'PatientID'):
-        if keyword not in dataset: setattr(dataset, keyword, '')
+
+    for keyword in (
+        'PatientName',
+        'PatientBirthDate',
+        'PatientSex',
+        'StudyDate',
+        'StudyTime',
+        'StudyID',
+        'AccessionNumber',
+        'ReferringPhysicianName',
+        'PatientID',
+    ):
+        if keyword not in dataset:
+            setattr(dataset, keyword, '')
     complete_class(dataset, guess=True)
     for keyword in ('StudyInstanceUID', 'SeriesInstanceUID', 'FrameOfReferenceUID'):
         if not dataset.get(keyword):

@@ -4,16 +4,22 @@
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #ed3d5b54
 from __future__ import annotations
-import functools, hashlib, json, os
+
+import functools
+import hashlib
+import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
-from ..scans import dicom
-from ..core.anatomy import window
+
 from ..core import far
+from ..core.anatomy import window
 from ..core.files import sweep, whole, write_whole
 from ..core.parallel import parallel_map
+from ..scans import dicom
 
 VERSION = 4  # of the prepared format; a change makes older stacks stale
 
@@ -24,15 +30,17 @@ __all__ = ['VERSION', 'INSTANCE', 'PART', 'nearest_slices', 'Recipe', 'shade', '
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #22dee83d
 def nearest_slices(
     positions: np.ndarray,  # mm along the normal, ascending
-    spacing: float = 5.,  # mm wanted
+    spacing: float = 5.0,  # mm wanted
 ) -> np.ndarray:  # indices, ascending, each once
-    "The slices nearest to a regular grid."
+    """The slices nearest to a regular grid."""
     positions = np.asarray(positions, float)
-    if not spacing > 0: raise ValueError(f'the spacing must be positive, got {spacing}')
-    if len(positions) < 2: return np.arange(len(positions))
-    n = int(np.floor((positions[-1] - positions[0])/spacing + 1e-6)) + 1
-    start = (positions[0] + positions[-1] - (n - 1)*spacing)/2
-    wanted = start + spacing*np.arange(n)
+    if not spacing > 0:
+        raise ValueError(f'the spacing must be positive, got {spacing}')
+    if len(positions) < 2:
+        return np.arange(len(positions))
+    n = int(np.floor((positions[-1] - positions[0]) / spacing + 1e-6)) + 1
+    start = (positions[0] + positions[-1] - (n - 1) * spacing) / 2
+    wanted = start + spacing * np.arange(n)
     right = np.clip(np.searchsorted(positions, wanted), 1, len(positions) - 1)
     left = right - 1
     return np.unique(np.where(wanted - positions[left] <= positions[right] - wanted, left, right))
@@ -40,8 +48,9 @@ def nearest_slices(
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #f4026cb2
 @dataclass(frozen=True)
 class Recipe:
-    "How stacks are made; two stacks are comparable when their recipes are equal."
-    spacing: float = 5.  # mm between kept slices
+    """How stacks are made; two stacks are comparable when their recipes are equal."""
+
+    spacing: float = 5.0  # mm between kept slices
     size: int = 256  # pixels a side
     window: str | tuple = 'soft_tissue'  # a name, (centre, width), or 'file' for the file's first window
     # window, slice, 'none' for 16-bit HU, or 'published' for the source's arithmetic with its faults
@@ -50,20 +59,23 @@ class Recipe:
     def __post_init__(self):
         if self.normalise not in ('window', 'slice', 'none', 'published'):
             raise ValueError(f"normalise is 'window', 'slice', 'none' or 'published', not {self.normalise!r}")
-        if self.window != 'file': window(self.window)
-        if self.size < 8: raise ValueError(f'a stack of {self.size} pixels a side is no picture')
+        if self.window != 'file':
+            window(self.window)
+        if self.size < 8:
+            raise ValueError(f'a stack of {self.size} pixels a side is no picture')
 
     @property
     def key(self) -> str:
-        "A short name that changes with the recipe and with the code that follows it."
+        """A short name that changes with the recipe and with the code that follows it."""
         return hashlib.sha1(json.dumps([VERSION, asdict(self)]).encode()).hexdigest()[:10]
+
 
 def shade(
     hu: np.ndarray,  # (rows, columns) or (n, rows, columns)
     limits: tuple[float, float],  # HU shown black and white
     per_slice: bool = False,  # stretch each slice from its own minimum to its own maximum
 ) -> np.ndarray:  # uint8
-    "Window HU to 8 bits."
+    """Window HU to 8 bits."""
     low, high = limits
     grey = hu.astype(np.float32)
     grey -= np.float32(low)
@@ -71,7 +83,7 @@ def shade(
     np.clip(grey, 0, 1, out=grey)
     if per_slice:
         least, most = grey.min(axis=(-2, -1), keepdims=True), grey.max(axis=(-2, -1), keepdims=True)
-        grey = np.where(most > least, (grey - least)/np.maximum(most - least, 1e-9), 0)
+        grey = np.where(most > least, (grey - least) / np.maximum(most - least, 1e-9), 0)
     grey *= 255
     return np.rint(grey, out=grey).astype(np.uint8)
 
@@ -80,21 +92,22 @@ def published_picture(
     header: dicom.Header,  # of one file
     raw: np.ndarray,  # from `dicom.read_stored`
 ) -> np.ndarray:  # (rows, columns) uint8
-    "One slice as the published preparation would have made it, faults included."
+    """One slice as the published preparation would have made it, faults included."""
     values = (raw.astype(np.int64) & (2**header.stored - 1)).astype(np.float32)
-    if header.photometric == 'MONOCHROME1': values = values.max() - values
-    hu = values*(1. if header.slope is None else header.slope) + (header.intercept or 0)
+    if header.photometric == 'MONOCHROME1':
+        values = values.max() - values
+    hu = values * (1.0 if header.slope is None else header.slope) + (header.intercept or 0)
     low, high = window(header.windows[0][:2] if header.windows else 'soft_tissue')
     hu = np.clip(hu, low, high)
     spread = hu.max() - hu.min()
-    return np.zeros(hu.shape, np.uint8) if spread == 0 else ((hu - hu.min())/spread*255).astype(np.uint8)
+    return np.zeros(hu.shape, np.uint8) if spread == 0 else ((hu - hu.min()) / spread * 255).astype(np.uint8)
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #b2841bd6
 def area_resize(
     picture: np.ndarray,  # (rows, columns)
     size: int,  # pixels a side
 ) -> np.ndarray:  # (size, size) float32
-    "Resize by area averaging (exact for whole factors, linear when enlarging)."
+    """Resize by area averaging (exact for whole factors, linear when enlarging)."""
     if (found := _sums(picture, size)) is None:
         return (
             _area_weights(picture.shape[0], size) @ picture.astype(np.float32) @ _area_weights(picture.shape[1], size).T
@@ -103,37 +116,43 @@ def area_resize(
     small /= found[1]
     return small
 
+
 def _sums(picture, size):
     """(sums of the old pixels that make a new one, how many they are), as narrow as the sums allow; None where a
-    new pixel is no whole number of old ones."""
+    new pixel is no whole number of old ones.
+    """
     (a, down), (b, right) = (divmod(n, size) for n in picture.shape)
-    if down or right: return None
-    if picture.dtype.kind in 'iu' and not _fits(picture, a*b): picture = picture.astype(np.int64)
+    if down or right:
+        return None
+    if picture.dtype.kind in 'iu' and not _fits(picture, a * b):
+        picture = picture.astype(np.int64)
     tall = sum((picture[k::a] for k in range(1, a)), picture[::a])
-    return sum((tall[:, k::b] for k in range(1, b)), tall[:, ::b]), a*b
+    return sum((tall[:, k::b] for k in range(1, b)), tall[:, ::b]), a * b
+
 
 def _fits(picture, n):
-    "Can the type hold the sum of n values of this picture?"
+    """Can the type hold the sum of n values of this picture?"""
     limits = np.iinfo(picture.dtype)
-    return int(picture.max())*n <= limits.max and (limits.min == 0 or int(picture.min())*n >= limits.min)
+    return int(picture.max()) * n <= limits.max and (limits.min == 0 or int(picture.min()) * n >= limits.min)
+
 
 @functools.lru_cache(maxsize=16)
 def _area_weights(n, size):
-    "How much of each of n old pixels goes into each of `size` new ones."
+    """How much of each of n old pixels goes into each of `size` new ones."""
     edges = np.linspace(0, n, size + 1)
     overlap = np.minimum(edges[1:, None], np.arange(1, n + 1)) - np.maximum(edges[:-1, None], np.arange(n))
     weights = np.clip(overlap, 0, None)
-    if n < size: # enlarging: linear between pixel centres
-        places = np.clip((np.arange(size) + .5)*n/size - .5, 0, n - 1)
+    if n < size:  # enlarging: linear between pixel centres
+        places = np.clip((np.arange(size) + 0.5) * n / size - 0.5, 0, n - 1)
         weights = np.clip(1 - np.abs(places[:, None] - np.arange(n)), 0, None)
-    return (weights/weights.sum(1, keepdims=True)).astype(np.float32)
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #c0090a42
 def stack_series(
     folder: str | Path,  # one series
     recipe: Recipe,  # how
 ) -> tuple[np.ndarray, dict]:  # (stack, metadata)
-    "Turn one DICOM series into a stack."
+    """Turn one DICOM series into a stack."""
     headers, bad = dicom.read_headers(dicom.list_files(folder))
     if not headers:
         raise dicom.DicomError(f'{folder}: no readable DICOM image' + (f'; first: {bad[0][1]}' if bad else ''))
@@ -144,26 +163,36 @@ def stack_series(
     slices, positions, used, tables = [], [], [], {}
     for k in nearest_slices(found.positions, recipe.spacing):
         for neighbour in (k, k + 1, k - 1):  # a slice that cannot be decoded is replaced by its neighbour
-            if not 0 <= neighbour < len(found.order) or found.order[neighbour] in used: continue
-            try: slices.append(_picture(series[found.order[neighbour]], limits, recipe, tables))
-            except dicom.DicomError as error: notes.append(str(error)); continue
-            positions.append(float(found.positions[neighbour])); used.append(found.order[neighbour])
+            if not 0 <= neighbour < len(found.order) or found.order[neighbour] in used:
+                continue
+            try:
+                slices.append(_picture(series[found.order[neighbour]], limits, recipe, tables))
+            except dicom.DicomError as error:
+                notes.append(str(error))
+                continue
+            positions.append(float(found.positions[neighbour]))
+            used.append(found.order[neighbour])
             break
-    if not slices: raise dicom.DicomError(f'{folder}: none of its {len(series)} slices can be used: {notes[-1]}')
+    if not slices:
+        raise dicom.DicomError(f'{folder}: none of its {len(series)} slices can be used: {notes[-1]}')
     stack, info = _orient(np.stack(slices), series[found.order[0]], found, positions, [series[i] for i in used])
     return stack, info | {'notes': notes, 'limits': limits, 'files': len(headers) + len(bad), 'unreadable': len(bad)}
 
+
 def _limits(series, recipe, notes):
-    "HU limits of the window in force."
-    if recipe.window != 'file': return window(recipe.window)
+    """HU limits of the window in force."""
+    if recipe.window != 'file':
+        return window(recipe.window)
     if not series[0].windows:
         notes.append('the file offers no window; soft tissue is used')
         return window('soft_tissue')
     return window(series[0].windows[0][:2])
 
+
 def _picture(header, limits, recipe, tables):
     """One slice in its final size and type. `tables` remembers, for the series, what becomes of every 16-bit sum
-    of pixels: looking up is faster than calculating."""
+    of pixels: looking up is faster than calculating.
+    """
     raw = dicom.read_stored(header)
     if recipe.normalise == 'published':
         return np.round(area_resize(published_picture(header, raw), recipe.size)).astype(np.uint8)
@@ -178,70 +207,99 @@ def _picture(header, limits, recipe, tables):
     if found is None or found[0].dtype.itemsize != 2:
         return _finish(dicom.hounsfield(area_resize(values, recipe.size), header), limits, recipe)
     sums, n = found
-    key = (n, sums.dtype.kind, header.slope, header.intercept, header.photometric, header.stored, header.signed,
-           header.modality, header.rescale_type)
+    key = (
+        n,
+        sums.dtype.kind,
+        header.slope,
+        header.intercept,
+        header.photometric,
+        header.stored,
+        header.signed,
+        header.modality,
+        header.rescale_type,
+    )
     if key not in tables:
         tables[key] = _finish(
-            dicom.hounsfield(np.arange(65536).astype(np.uint16).view(sums.dtype)/np.float32(n), header),
+            dicom.hounsfield(np.arange(65536).astype(np.uint16).view(sums.dtype) / np.float32(n), header),
             limits,
             recipe,
         )
     return tables[key].take(sums.view(np.uint16))
 
+
 def _finish(small, limits, recipe):
-    "HU in the type that is stored."
+    """HU in the type that is stored."""
     return (
         np.clip(np.round(small), -32768, 32767).astype(np.int16)
         if recipe.normalise == 'none'
         else shade(small, limits, recipe.normalise == 'slice')
     )
 
+
 def _orient(stack, head, found, positions, used):
-    "Flip the stack so that x runs to the left, y to the back and z to the head."
+    """Flip the stack so that x runs to the left, y to the back and z to the head."""
     row, column = np.array(head.orientation[:3]), np.array(head.orientation[3:])
     axes = np.stack([found.normal, column, row])  # array z, y, x in LPS
     if not (np.abs(axes[0]).argmax(), np.abs(axes[1]).argmax(), np.abs(axes[2]).argmax()) == (2, 1, 0):
         raise dicom.DicomError(f'{head.path}: the slices are not axial; only axial series are prepared')
     flips = [bool(axes[i][a] < 0) for i, a in enumerate((2, 1, 0))]
     for axis, turn in enumerate(flips):
-        if turn: stack = np.flip(stack, axis)
-    if flips[0]: positions, used = [-p for p in positions[::-1]], used[::-1]
-    dy, dx = head.pixel_spacing or (1., 1.)
-    pixel = [dy*head.rows/stack.shape[1], dx*head.columns/stack.shape[2]]
-    inset = lambda new, old, n, flipped: (
-        n*old - (old + new)/2 if flipped else (new - old)/2
-    )  # to the centre of the first new pixel
-    corner = row*inset(pixel[1], dx, head.columns, flips[2]) + column*inset(pixel[0], dy, head.rows, flips[1])
-    info = {'positions': positions, 'instances': [h.instance for h in used],
-            'origins': (np.array([h.position for h in used]) + corner).tolist(),
-            'row': (-row if flips[2] else row).tolist(), 'column': (-column if flips[1] else column).tolist(),
-            'pixel': pixel, 'spacing': found.spacing, 'thickness': head.thickness, 'slices': len(found.order),
-            'missing': len(found.missing), 'duplicates': len(found.duplicates), 'tilt': found.tilt, 'flips': flips}
+        if turn:
+            stack = np.flip(stack, axis)
+    if flips[0]:
+        positions, used = [-p for p in positions[::-1]], used[::-1]
+    dy, dx = head.pixel_spacing or (1.0, 1.0)
+    pixel = [dy * head.rows / stack.shape[1], dx * head.columns / stack.shape[2]]
+
+    def inset(new, old, n, flipped):
+        return n * old - (old + new) / 2 if flipped else (new - old) / 2  # to the centre of the first new pixel
+
+    corner = row * inset(pixel[1], dx, head.columns, flips[2]) + column * inset(pixel[0], dy, head.rows, flips[1])
+    info = {
+        'positions': positions,
+        'instances': [h.instance for h in used],
+        'origins': (np.array([h.position for h in used]) + corner).tolist(),
+        'row': (-row if flips[2] else row).tolist(),
+        'column': (-column if flips[1] else column).tolist(),
+        'pixel': pixel,
+        'spacing': found.spacing,
+        'thickness': head.thickness,
+        'slices': len(found.order),
+        'missing': len(found.missing),
+        'duplicates': len(found.duplicates),
+        'tilt': found.tilt,
+        'flips': flips,
+    }
     return np.ascontiguousarray(stack), info
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #c64e62d2
 def _prepare_one(task):
-    "Prepare one series unless it is there already; returns its row of the summary."
+    """Prepare one series unless it is there already; returns its row of the summary."""
     row, folder, recipe = task
-    target = Path(folder)/str(row['patient_id'])/f"{row['series_id']}.npy"
+    target = Path(folder) / str(row['patient_id']) / f'{row["series_id"]}.npy'
     note, source = target.with_suffix('.json'), far.fingerprint(row['folder'])
     kept = json.loads(note.read_text()) if note.exists() else {}
-    if kept.get('source') == source and (target.exists() or not kept['summary']['stack']): return kept['summary']
+    if kept.get('source') == source and (target.exists() or not kept['summary']['stack']):
+        return kept['summary']
     summary, stack, info = _summary(row), None, {}
     try:
-        with dicom.quiet_decoders(): stack, info = stack_series(row['folder'], recipe)
+        with dicom.quiet_decoders():
+            stack, info = stack_series(row['folder'], recipe)
         summary |= {'slices': len(stack), 'reason': '; '.join(info['notes']), 'stack': str(target.relative_to(folder))}
-    except dicom.DicomError as error: summary |= {'status': 'set aside', 'reason': str(error)}
+    except dicom.DicomError as error:
+        summary |= {'status': 'set aside', 'reason': str(error)}
     except Exception as error:  # one bad scan never stops a cohort
-        summary |= {'status': 'set aside', 'reason': f"{row['folder']}: {type(error).__name__}: {error}"}
+        summary |= {'status': 'set aside', 'reason': f'{row["folder"]}: {type(error).__name__}: {error}'}
     if stack is not None:  # a disk that is full is no fault of the scan
-        with whole(target) as half: np.save(half, stack)
+        with whole(target) as half:
+            np.save(half, stack)
     text = json.dumps({'summary': summary, 'source': source, 'recipe': asdict(recipe)} | info)
     write_whole(note, text)
     return summary
 
+
 def _summary(row, **change):
-    "A row of the summary."
+    """A row of the summary."""
     return {
         'patient_id': int(row['patient_id']),
         'series_id': int(row['series_id']),
@@ -251,9 +309,10 @@ def _summary(row, **change):
         'stack': '',
     } | change
 
+
 def _crashed(task, what):
-    "The row of a series whose worker died or hung; nothing is kept, so that another decoder may try again."
-    return _summary(task[0], status='set aside', reason=f"{task[0]['folder']}: {what}")
+    """The row of a series whose worker died or hung; nothing is kept, so that another decoder may try again."""
+    return _summary(task[0], status='set aside', reason=f'{task[0]["folder"]}: {what}')
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #ef7a8c3b
 def read_slices(
@@ -261,56 +320,66 @@ def read_slices(
     at,  # indices of slices
 ) -> np.ndarray:  # (n, rows, columns)
     """Some slices of a stack, straight from their places in the file; half the time of a memory map, which has to
-    be paged in."""
+    be paged in.
+    """
     with open(path, 'rb', buffering=0) as file:
-        if np.lib.format.read_magic(file) != (1, 0): return np.load(path, mmap_mode='r')[at]
+        if np.lib.format.read_magic(file) != (1, 0):
+            return np.load(path, mmap_mode='r')[at]
         shape, _, kind = np.lib.format.read_array_header_1_0(file)
-        start, size = file.tell(), int(np.prod(shape[1:]))*kind.itemsize
+        start, size = file.tell(), int(np.prod(shape[1:])) * kind.itemsize
         slices = np.empty((len(at), *shape[1:]), kind)
         view = memoryview(slices).cast('B')
         for n, k in enumerate(at):
-            if not 0 <= k < shape[0]: raise IndexError(f'{path}: slice {k} of {shape[0]}')
-            if os.preadv(file.fileno(), [view[n*size : (n + 1)*size]], start + int(k)*size) != size:
+            if not 0 <= k < shape[0]:
+                raise IndexError(f'{path}: slice {k} of {shape[0]}')
+            if os.preadv(file.fileno(), [view[n * size : (n + 1) * size]], start + int(k) * size) != size:
                 raise OSError(f'{path}: ends before slice {k}; delete it and prepare again')
     return slices
 
+
 @dataclass(frozen=True)
 class Stacks:
-    "A folder of prepared stacks."
+    """A folder of prepared stacks."""
+
     folder: Path
     table: pd.DataFrame  # patient_id, series_id, slices, status, reason, stack
 
-    def __len__(self): return len(self.table)
+    def __len__(self):
+        return len(self.table)
 
     def load(self, series_id: int) -> np.ndarray:
-        "One stack, memory-mapped: only the slices you touch are read."
+        """One stack, memory-mapped: only the slices you touch are read."""
         return np.load(self._path(series_id), mmap_mode='r')
 
     def slices(self, series_id: int, at) -> np.ndarray:
-        "Some slices of one stack."
+        """Some slices of one stack."""
         return read_slices(self._path(series_id), at)
 
     def info(self, series_id: int) -> dict:
-        "What is known of one stack: positions, spacing, instances, notes."
+        """What is known of one stack: positions, spacing, instances, notes."""
         return json.loads(self._path(series_id).with_suffix('.json').read_text())
 
     def place(self, series_id: int) -> dict:
         """Where the voxels of one stack lie, in LPS mm: the first of every slice, the ways of rows and columns,
-        and the size of a pixel."""
+        and the size of a pixel.
+        """
         info = self.info(series_id)
         return {k: info[k] for k in ('origins', 'row', 'column', 'pixel')}
 
     @functools.cached_property
-    def _places(self): return dict(zip(self.table['series_id'], self.table['stack']))
+    def _places(self):
+        return dict(zip(self.table['series_id'], self.table['stack']))
 
     def _path(self, series_id):
-        if not self._places.get(series_id): raise KeyError(f'series {series_id} has no stack in {self.folder}')
-        return self.folder/self._places[series_id]
+        if not self._places.get(series_id):
+            raise KeyError(f'series {series_id} has no stack in {self.folder}')
+        return self.folder / self._places[series_id]
 
     @property
     def usable(self) -> pd.DataFrame:
-        "The series that could be prepared."
+        """The series that could be prepared."""
         return self.table[self.table['status'] == 'prepared']
+
 
 def prepare(
     root: str | Path,  # a cohort in the RSNA layout; never written to
@@ -321,86 +390,143 @@ def prepare(
     scheduler: str = '',  # address of a Dask scheduler; empty for this machine
     limit: float = 600,  # seconds that one series may take
 ) -> Stacks:  # the stacks, with what was set aside and why
-    "Prepare every series of a cohort; what is there already is kept."
+    """Prepare every series of a cohort; what is there already is kept."""
     from ctlab.cohort.layout import list_series
+
     series = list_series(root)
-    if not far.is_far(root) and Path(work).resolve().is_relative_to((Path(root)/'train_images').resolve()):
+    if not far.is_far(root) and Path(work).resolve().is_relative_to((Path(root) / 'train_images').resolve()):
         raise ValueError(
             f'{work}: lies within the raw data, which is never written to; choose another folder for derived data'
         )
-    folder = (Path(work)/'stacks'/f'{far.name_of(root)}-{recipe.key}').resolve()
+    folder = (Path(work) / 'stacks' / f'{far.name_of(root)}-{recipe.key}').resolve()
     folder.mkdir(parents=True, exist_ok=True)
     tasks = [(row, str(folder), recipe) for row in series.to_dict('records')]
-    there = lambda task: (folder/str(task[0]['patient_id'])/f"{task[0]['series_id']}.json").exists()
-    rows = parallel_map(_prepare_one, tasks, workers, 'preparing series' if progress else None, crashed=_crashed,
-                        limit=limit, scheduler=scheduler, there=there)
+
+    def there(task):
+        return (folder / str(task[0]['patient_id']) / f'{task[0]["series_id"]}.json').exists()
+
+    rows = parallel_map(
+        _prepare_one,
+        tasks,
+        workers,
+        'preparing series' if progress else None,
+        crashed=_crashed,
+        limit=limit,
+        scheduler=scheduler,
+        there=there,
+    )
     table = pd.DataFrame(rows, columns=['patient_id', 'series_id', 'slices', 'status', 'reason', 'stack'])
-    write_whole(folder/'summary.csv', table.to_csv(index=False))
+    write_whole(folder / 'summary.csv', table.to_csv(index=False))
     sweep(folder)
     return Stacks(folder, table)
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #c57daab1
 INSTANCE = {
-    'patient_id': 'int64', 'series_id': 'int64', 'file': 'string', 'instance': 'Int64', 'position': 'float64',
-    'rows': 'Int32', 'columns': 'Int32', 'bytes': 'int64', 'series_uid': 'string', 'readable': 'bool',
+    'patient_id': 'int64',
+    'series_id': 'int64',
+    'file': 'string',
+    'instance': 'Int64',
+    'position': 'float64',
+    'rows': 'Int32',
+    'columns': 'Int32',
+    'bytes': 'int64',
+    'series_uid': 'string',
+    'readable': 'bool',
     'reason': 'string',
 }  # what is kept of every file, and of every frame of a file of many
 PART = 50  # series in one part of the catalogue
 
+
 def _catalogue_part(task):
-    "Read the headers of some series and keep them; the rows of the series themselves."
+    """Read the headers of some series and keep them; the rows of the series themselves."""
     rows, kept, part = task
-    if kept.exists(): return json.loads(kept.read_text())
+    if kept.exists():
+        return json.loads(kept.read_text())
     found = [_catalogue_one(row) for row in rows]
     table = pd.DataFrame([i for instances, _ in found for i in instances], columns=list(INSTANCE)).astype(INSTANCE)
-    with whole(part) as half: table.to_parquet(half)
+    with whole(part) as half:
+        table.to_parquet(half)
     series = [s for _, s in found]
     write_whole(kept, json.dumps(series))
     return series
 
+
 def _catalogue_one(row):
-    "The rows of one series: of its files, and its own."
-    with dicom.quiet_decoders(): headers, bad = dicom.read_headers(dicom.list_files(row['folder']))
+    """The rows of one series: of its files, and its own."""
+    with dicom.quiet_decoders():
+        headers, bad = dicom.read_headers(dicom.list_files(row['folder']))
     own = {'patient_id': row['patient_id'], 'series_id': row['series_id']}
-    instances = [own | {'file': os.path.basename(h.path), 'instance': h.instance,
-                        'position': h.position[2] if h.position else None, 'rows': h.rows, 'columns': h.columns,
-                        'bytes': h.size, 'series_uid': h.series_uid, 'readable': True, 'reason': '; '.join(h.notes)}
-                 for h in headers]
+    instances = [
+        own
+        | {
+            'file': os.path.basename(h.path),
+            'instance': h.instance,
+            'position': h.position[2] if h.position else None,
+            'rows': h.rows,
+            'columns': h.columns,
+            'bytes': h.size,
+            'series_uid': h.series_uid,
+            'readable': True,
+            'reason': '; '.join(h.notes),
+        }
+        for h in headers
+    ]
     instances += [
         own | {'file': os.path.basename(path), 'bytes': 0, 'readable': False, 'reason': why} for path, why in bad
     ]
     files = len({i['file'] for i in instances})
     return instances, own | {'files': files, 'unreadable': len(bad)} | _series_row(headers)
 
+
 def _series_row(headers):
-    "What the headers say of a series as a whole."
-    if not headers: return {'slices': 0, 'reason': 'no readable DICOM image'}
+    """What the headers say of a series as a whole."""
+    if not headers:
+        return {'slices': 0, 'reason': 'no readable DICOM image'}
     try:
         series, notes = dicom.choose_series(headers)
         found = dicom.geometry(series)
-    except dicom.DicomError as error: return {'slices': 0, 'reason': str(error)}
+    except dicom.DicomError as error:
+        return {'slices': 0, 'reason': str(error)}
     head, ends = series[found.order[0]], [series[found.order[k]].position[2] for k in (0, -1)]
-    return {'slices': len(found.order), 'spacing': found.spacing, 'thickness': head.thickness, 'rows': head.rows,
-            'columns': head.columns, 'pixel': head.pixel_spacing[0] if head.pixel_spacing else None, 'low': min(ends),
-            'high': max(ends),
-            'missing': len(found.missing), 'duplicates': len(found.duplicates), 'tilt': found.tilt,
-            'syntax': head.syntax, 'photometric': head.photometric, 'stored': head.stored, 'signed': head.signed,
-            'windows': len(head.windows),
-            'patient_position': head.patient_position, 'bytes': sum({h.path: h.size for h in series}.values()),
-            'reason': '; '.join(notes + found.notes)}
+    return {
+        'slices': len(found.order),
+        'spacing': found.spacing,
+        'thickness': head.thickness,
+        'rows': head.rows,
+        'columns': head.columns,
+        'pixel': head.pixel_spacing[0] if head.pixel_spacing else None,
+        'low': min(ends),
+        'high': max(ends),
+        'missing': len(found.missing),
+        'duplicates': len(found.duplicates),
+        'tilt': found.tilt,
+        'syntax': head.syntax,
+        'photometric': head.photometric,
+        'stored': head.stored,
+        'signed': head.signed,
+        'windows': len(head.windows),
+        'patient_position': head.patient_position,
+        'bytes': sum({h.path: h.size for h in series}.values()),
+        'reason': '; '.join(notes + found.notes),
+    }
+
 
 @dataclass(frozen=True)
 class Catalogue:
-    "What the headers of a cohort say."
+    """What the headers of a cohort say."""
+
     series: pd.DataFrame  # one row per series
     parts: tuple  # files with one row per file of the cohort
 
-    def instances(self,
+    def instances(
+        self,
         columns: list | None = None,  # names of `INSTANCE`; all when left out
     ) -> pd.DataFrame:  # one row per file
-        "The rows of all files; at a million files ask for the columns you need."
-        if not self.parts: return pd.DataFrame(columns=columns or list(INSTANCE))
+        """The rows of all files; at a million files ask for the columns you need."""
+        if not self.parts:
+            return pd.DataFrame(columns=columns or list(INSTANCE))
         return pd.concat([pd.read_parquet(p, columns=columns) for p in self.parts], ignore_index=True)
+
 
 def catalogue(
     root: str | Path,  # a cohort in the RSNA layout
@@ -409,24 +535,35 @@ def catalogue(
     progress: bool = True,  # show a bar with the time left
     scheduler: str = '',  # address of a Dask scheduler; empty for this machine
 ) -> Catalogue:
-    "Read every header of a cohort, once; what has not changed since is not read again."
+    """Read every header of a cohort, once; what has not changed since is not read again."""
     from ctlab.cohort.layout import list_series
+
     listed = list_series(root).to_dict('records')
     states = far.fingerprints([r['folder'] for r in listed], workers)
-    folder, tasks = (Path(work)/'catalogue'/far.name_of(root)).resolve(), []
-    if (folder/'instances.parquet').is_file(): (folder/'instances.parquet').unlink()  # of an earlier version
+    folder, tasks = (Path(work) / 'catalogue' / far.name_of(root)).resolve(), []
+    if (folder / 'instances.parquet').is_file():
+        (folder / 'instances.parquet').unlink()  # of an earlier version
     for k in range(0, len(listed), PART):
         rows = listed[k : k + PART]
         own = [[r['series_id'], *state] for r, state in zip(rows, states[k : k + PART])]
         key = hashlib.sha1(json.dumps([VERSION, INSTANCE, own]).encode()).hexdigest()
-        tasks.append((rows, folder/'parts'/f'{key}.json', folder/'instances.parquet'/f'{key}.parquet'))
+        tasks.append((rows, folder / 'parts' / f'{key}.json', folder / 'instances.parquet' / f'{key}.parquet'))
     news = any(not kept.exists() for _, kept, _ in tasks)
-    found = parallel_map(_catalogue_part, tasks, workers, 'reading headers' if progress else None, scheduler=scheduler,
-                         there=lambda task: task[1].exists(), few=3)
+    found = parallel_map(
+        _catalogue_part,
+        tasks,
+        workers,
+        'reading headers' if progress else None,
+        scheduler=scheduler,
+        there=lambda task: task[1].exists(),
+        few=3,
+    )
     table, parts = pd.DataFrame([row for rows in found for row in rows]), tuple(part for *_, part in tasks)
     others = set(folder.glob('*/[!.]*')) - {*(kept for _, kept, _ in tasks), *parts}  # of what was there before
-    if news or others or not (folder/'series.parquet').is_file():
-        with whole(folder/'series.parquet') as half: table.to_parquet(half)
-    for path in others: path.unlink(missing_ok=True)
+    if news or others or not (folder / 'series.parquet').is_file():
+        with whole(folder / 'series.parquet') as half:
+            table.to_parquet(half)
+    for path in others:
+        path.unlink(missing_ok=True)
     sweep(folder)
     return Catalogue(table, parts)

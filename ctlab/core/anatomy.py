@@ -4,6 +4,7 @@
 
 # %% ../../nbs/lib/core/00_anatomy.ipynb #1cb6c7bc
 from __future__ import annotations
+
 from typing import NamedTuple
 
 # %% auto #0
@@ -11,36 +12,70 @@ __all__ = ['TARGETS', 'LABEL_COLUMNS', 'INJURY_NAMES', 'LETTERS', 'PREVALENCE', 
            'TARGET_ORGANS', 'ROI_ORGANS', 'WINDOWS', 'Structure', 'rsna_code', 'window']
 
 # %% ../../nbs/lib/core/00_anatomy.ipynb #f9a1e48a
-TARGETS = {'bowel': ('healthy', 'injury'), 'extravasation': ('healthy', 'injury'),
-           'kidney': ('healthy', 'low', 'high'), 'liver': ('healthy', 'low', 'high'),
-           'spleen': ('healthy', 'low', 'high')}
+TARGETS = {
+    'bowel': ('healthy', 'injury'),
+    'extravasation': ('healthy', 'injury'),
+    'kidney': ('healthy', 'low', 'high'),
+    'liver': ('healthy', 'low', 'high'),
+    'spleen': ('healthy', 'low', 'high'),
+}
 LABEL_COLUMNS = [f'{target}_{grade}' for target, grades in TARGETS.items() for grade in grades]
 INJURY_NAMES = {'bowel': 'Bowel', 'extravasation': 'Active_Extravasation'}  # image_level_labels.csv
 LETTERS = {'bowel': 'B', 'extravasation': 'E', 'liver': 'L', 'kidney': 'K', 'spleen': 'S'}  # rows of the source tables
 
 # %% ../../nbs/lib/core/00_anatomy.ipynb #d88f718c
-PREVALENCE = {'bowel': (.98, .02), 'extravasation': (.936, .064), 'kidney': (.942, .037, .021),
-              'liver': (.898, .082, .020), 'spleen': (.888, .063, .049)}
+PREVALENCE = {
+    'bowel': (0.98, 0.02),
+    'extravasation': (0.936, 0.064),
+    'kidney': (0.942, 0.037, 0.021),
+    'liver': (0.898, 0.082, 0.020),
+    'spleen': (0.888, 0.063, 0.049),
+}
 
 # %% ../../nbs/lib/core/00_anatomy.ipynb #2271b19c
 class Structure(NamedTuple):
-    "A part of the body: its number in the phantoms' truth masks, its colour, its plausible mean HU."
+    """A part of the body: its number in the phantoms' truth masks, its colour, its plausible mean HU."""
+
     code: int
     colour: str
     hu: tuple[float, float]
 
-STRUCTURES = {name: Structure(code, colour, hu) for code, (name, colour, hu) in enumerate([
-    ('skin', '#e8c4a0', (-60, 90)), ('fat', '#f5e7b0', (-125, -70)), ('muscle', '#b5654a', (35, 80)),
-    ('bone_cortex', '#f0ead6', (250, 1300)), ('bone_marrow', '#d9cfae', (60, 350)), ('cartilage', '#cfd8c4', (50, 160)),
-    ('spinal_canal', '#9a8fc0', (0, 60)), ('lung', '#7fb2d6', (-900, -650)), ('heart', '#c0392b', (60, 260)),
-    ('aorta', '#d55e00', (90, 420)), ('inferior_vena_cava', '#0072b2', (60, 220)),
-    ('portal_vein', '#56b4e9', (70, 240)), ('liver', '#a0522d', (50, 140)), ('gallbladder', '#5f9e3a', (-5, 30)),
-    ('spleen', '#9467bd', (60, 170)), ('kidney_left', '#009e73', (70, 230)), ('kidney_right', '#3cc79f', (70, 230)),
-    ('kidney_pelvis', '#b8e6d3', (-70, 500)), ('pancreas', '#e69f00', (50, 140)), ('stomach', '#cc79a7', (-300, 200)),
-    ('duodenum', '#dfa6c4', (-150, 200)), ('small_bowel', '#f0b27a', (-150, 200)), ('colon', '#b07d4f', (-650, 200)),
-    ('urinary_bladder', '#f0e442', (-10, 120)), ('peritoneum', '#e9dfb8', (-125, -60)),
-    ('vessel', '#c44f4f', (40, 300)),
-    ('table', '#777777', (-900, -100))], start=1)}
+
+STRUCTURES = {
+    name: Structure(code, colour, hu)
+    for code, (name, colour, hu) in enumerate(
+        [
+            ('skin', '#e8c4a0', (-60, 90)),
+            ('fat', '#f5e7b0', (-125, -70)),
+            ('muscle', '#b5654a', (35, 80)),
+            ('bone_cortex', '#f0ead6', (250, 1300)),
+            ('bone_marrow', '#d9cfae', (60, 350)),
+            ('cartilage', '#cfd8c4', (50, 160)),
+            ('spinal_canal', '#9a8fc0', (0, 60)),
+            ('lung', '#7fb2d6', (-900, -650)),
+            ('heart', '#c0392b', (60, 260)),
+            ('aorta', '#d55e00', (90, 420)),
+            ('inferior_vena_cava', '#0072b2', (60, 220)),
+            ('portal_vein', '#56b4e9', (70, 240)),
+            ('liver', '#a0522d', (50, 140)),
+            ('gallbladder', '#5f9e3a', (-5, 30)),
+            ('spleen', '#9467bd', (60, 170)),
+            ('kidney_left', '#009e73', (70, 230)),
+            ('kidney_right', '#3cc79f', (70, 230)),
+            ('kidney_pelvis', '#b8e6d3', (-70, 500)),
+            ('pancreas', '#e69f00', (50, 140)),
+            ('stomach', '#cc79a7', (-300, 200)),
+            ('duodenum', '#dfa6c4', (-150, 200)),
+            ('small_bowel', '#f0b27a', (-150, 200)),
+            ('colon', '#b07d4f', (-650, 200)),
+            ('urinary_bladder', '#f0e442', (-10, 120)),
+            ('peritoneum', '#e9dfb8', (-125, -60)),
+            ('vessel', '#c44f4f', (40, 300)),
+            ('table', '#777777', (-900, -100)),
+        ],
+        start=1,
+    )
+}
 CODES = {name: s.code for name, s in STRUCTURES.items()}
 COLOURS = {name: s.colour for name, s in STRUCTURES.items()} | {
     'tibia': '#0072b2',
@@ -51,8 +86,13 @@ COLOURS = {name: s.colour for name, s in STRUCTURES.items()} | {
 }
 
 # %% ../../nbs/lib/core/00_anatomy.ipynb #a930dd8d
-RSNA_MASK = {1: ('liver',), 2: ('spleen',), 3: ('kidney_left',), 4: ('kidney_right',),
-             5: ('duodenum', 'small_bowel', 'colon')}
+RSNA_MASK = {
+    1: ('liver',),
+    2: ('spleen',),
+    3: ('kidney_left',),
+    4: ('kidney_right',),
+    5: ('duodenum', 'small_bowel', 'colon'),
+}
 TARGET_ORGANS = {
     'bowel': ('duodenum', 'small_bowel', 'colon'),
     'kidney': ('kidney_left', 'kidney_right'),
@@ -61,22 +101,31 @@ TARGET_ORGANS = {
 }  # extravasation may be anywhere
 ROI_ORGANS = ('liver', 'spleen', 'kidney_left', 'kidney_right', 'duodenum', 'small_bowel', 'colon')
 
+
 def rsna_code(
     name: str,  # a structure's name
 ) -> int:  # its number in the RSNA masks, 0 when it has none
-    "The RSNA mask number of a structure."
+    """The RSNA mask number of a structure."""
     return next((code for code, names in RSNA_MASK.items() if name in names), 0)
 
 # %% ../../nbs/lib/core/00_anatomy.ipynb #fc199291
-WINDOWS = {'soft_tissue': (50, 400), 'abdomen': (40, 350), 'liver': (80, 150), 'bone': (450, 1800),
-           'lung': (-600, 1500), 'wide': (0, 2000)}
+WINDOWS = {
+    'soft_tissue': (50, 400),
+    'abdomen': (40, 350),
+    'liver': (80, 150),
+    'bone': (450, 1800),
+    'lung': (-600, 1500),
+    'wide': (0, 2000),
+}
+
 
 def window(
     name: str | tuple[float, float],  # a name of `WINDOWS`, or (centre, width)
 ) -> tuple[float, float]:  # (lowest HU shown, highest HU shown)
-    "The HU limits of a display window."
+    """The HU limits of a display window."""
     if isinstance(name, str) and name not in WINDOWS:
-        raise ValueError(f"no window is called {name!r}; choose from {', '.join(WINDOWS)} or give (centre, width)")
+        raise ValueError(f'no window is called {name!r}; choose from {", ".join(WINDOWS)} or give (centre, width)')
     centre, width = WINDOWS[name] if isinstance(name, str) else name
-    if not width > 0: raise ValueError(f'a window needs a positive width, got {width}')
-    return centre - width/2, centre + width/2
+    if not width > 0:
+        raise ValueError(f'a window needs a positive width, got {width}')
+    return centre - width / 2, centre + width / 2

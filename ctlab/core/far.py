@@ -4,7 +4,10 @@
 
 # %% ../../nbs/lib/core/04_far.ipynb #a77a5fed
 from __future__ import annotations
-import hashlib, os, tempfile
+
+import hashlib
+import os
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,106 +19,137 @@ __all__ = ['STORES', 'HEAD', 'is_far', 'place', 'name_of', 'Entry', 'entries', '
 # %% ../../nbs/lib/core/04_far.ipynb #0eed4680
 STORES = ('s3', 'gs', 'gcs', 'abfs', 'az', 'https', 'http', 'memory')
 
+
 def is_far(path: str | Path) -> bool:
-    "Is it a URL?"
+    """Is it a URL?"""
     return '://' in str(path)
+
 
 def place(
     path: str | Path,  # a path, or a URL of a store
 ):  # a Path, or a UPath, which behaves like one
-    "Where something lies, here or far away."
-    if not is_far(path): return Path(path)
+    """Where something lies, here or far away."""
+    if not is_far(path):
+        return Path(path)
     if str(path).partition('://')[0] not in STORES or '::' in str(path):
         raise ValueError(f'{path}: a URL begins with {", ".join(f"{s}://" for s in STORES[:-1])}')
     from upath import UPath
+
     return UPath(path)
 
+
 def name_of(root: str | Path) -> str:
-    "The name under which what is derived from a cohort is kept."
+    """The name under which what is derived from a cohort is kept."""
     return place(root).resolve().name
 
 # %% ../../nbs/lib/core/04_far.ipynb #db5e0726
 @dataclass(frozen=True)
 class Entry:
-    "An object below a URL."
+    """An object below a URL."""
+
     path: str
     size: int
     mark: str  # changes with its content
 
+
 HEAD = 4096  # bytes in which a header is expected
 
+
 def _store(url):
-    "(fsspec's file system, the path in it)"
+    """(fsspec's file system, the path in it)."""
     import fsspec
+
     place(url)
     return fsspec.core.url_to_fs(str(url))
+
 
 def entries(
     folder: str | Path,  # URL
 ) -> list[Entry]:  # by name
-    "Everything below a URL but what is hidden."
+    """Everything below a URL but what is hidden."""
     store, root = _store(folder)
     scheme = str(folder).partition('://')[0]
     found = store.find(root, detail=True)
-    return [Entry(f'{scheme}://{name.lstrip("/")}', int(f.get('size') or 0),
-                  str(f.get('ETag') or f.get('etag') or f.get('LastModified') or f.get('created')))
-            for name, f in sorted(found.items()) if not name.rsplit('/', 1)[-1].startswith('.')]
+    return [
+        Entry(
+            f'{scheme}://{name.lstrip("/")}',
+            int(f.get('size') or 0),
+            str(f.get('ETag') or f.get('etag') or f.get('LastModified') or f.get('created')),
+        )
+        for name, f in sorted(found.items())
+        if not name.rsplit('/', 1)[-1].startswith('.')
+    ]
+
 
 def forget(url: str | Path) -> None:
-    "Ask a store anew for what it holds; until then it is believed to hold what it held."
+    """Ask a store anew for what it holds; until then it is believed to hold what it held."""
     _store(url)[0].invalidate_cache()
+
 
 def starts(
     paths: list[str],  # URLs of one store
     size: int = HEAD,  # bytes
 ) -> list[bytes | OSError]:  # in their order; an error where one cannot be read
-    "The beginnings of many objects, asked for side by side."
-    if not paths: return []
+    """The beginnings of many objects, asked for side by side."""
+    if not paths:
+        return []
     store, _ = _store(paths[0])
     inside = [store._strip_protocol(p) for p in paths]
-    told = store.cat_ranges(inside, [0]*len(inside), [size]*len(inside), on_error='return')
+    told = store.cat_ranges(inside, [0] * len(inside), [size] * len(inside), on_error='return')
     return [t if isinstance(t, bytes) else OSError(5, f'{type(t).__name__}: {t}') for t in told]
+
 
 def content(
     path: str | Path,  # URL
     start: int = 0,
     end: int | None = None,  # one after the last byte; the object's end when left out
 ) -> bytes:
-    "A part of an object."
+    """A part of an object."""
     store, inside = _store(path)
     return store.cat_file(inside, start=start or None, end=end)
 
+
 @contextmanager
 def opened(path: str | Path):  # yields a path on this machine as it is, a file that fetches what is read of a URL
-    "What a library may be given to read a little of."
-    if not is_far(path): yield path; return
+    """What a library may be given to read a little of."""
+    if not is_far(path):
+        yield path
+        return
     store, inside = _store(path)
-    with store.open(inside, 'rb', block_size=1 << 16) as file: yield file
+    with store.open(inside, 'rb', block_size=1 << 16) as file:
+        yield file
+
 
 def size_of(path: str | Path) -> int:
-    "Bytes of an object."
+    """Bytes of an object."""
     store, inside = _store(path)
     return int(store.info(inside)['size'])
 
+
 def read_table(path: str | Path):  # a DataFrame
-    "A CSV, here or far away."
+    """A CSV, here or far away."""
     import pandas as pd
-    with place(path).open('rb') as file: return pd.read_csv(file)
+
+    with place(path).open('rb') as file:
+        return pd.read_csv(file)
+
 
 @contextmanager
 def near(
     path,  # a path, or a URL
 ):  # yields a Path on this machine
-    "A file that a library wants to open by itself; one from far away is here for the time of the block."
-    if not is_far(path): yield Path(path); return
+    """A file that a library wants to open by itself; one from far away is here for the time of the block."""
+    if not is_far(path):
+        yield Path(path)
+        return
     with tempfile.TemporaryDirectory() as folder:
-        here = Path(folder)/str(path).rsplit('/', 1)[-1]
+        here = Path(folder) / str(path).rsplit('/', 1)[-1]
         here.write_bytes(content(path))
         yield here
 
 # %% ../../nbs/lib/core/04_far.ipynb #618b5891
 def fingerprint(folder: str | Path) -> list:
-    "Number, bytes and last change of the files in a folder: other files, another fingerprint."
+    """Number, bytes and last change of the files in a folder: other files, another fingerprint."""
     if is_far(folder):
         found = entries(folder)
         marks = hashlib.sha1(repr([(e.path, e.mark) for e in found]).encode()).hexdigest()
@@ -127,20 +161,26 @@ def fingerprint(folder: str | Path) -> list:
             for entry in inside:
                 state = entry.stat(follow_symlinks=False)
                 files, size, last = files + 1, size + state.st_size, max(last, state.st_mtime_ns)
-    finally: os.close(within)
+    finally:
+        os.close(within)
     return [files, size, last]
+
 
 _AT_ONCE = 250  # folders that a process is asked for at a time
 
-def _fingerprints(folders): return [fingerprint(f) for f in folders]
+
+def _fingerprints(folders):
+    return [fingerprint(f) for f in folders]
+
 
 def fingerprints(
     folders: list,
     workers: int = 0,  # processes; 0 for one per core
 ) -> list[list]:  # in their order
-    "The fingerprints of many folders; of a few, or of URLs, in this process."
+    """The fingerprints of many folders; of a few, or of URLs, in this process."""
     from ctlab.core.far import _fingerprints  # by the name under which a worker finds it
     from ctlab.core.parallel import parallel_map
+
     parts = [folders[k : k + _AT_ONCE] for k in range(0, len(folders), _AT_ONCE)]
     alone = len(parts) < 8 or is_far(folders[0])
     return [f for part in parallel_map(_fingerprints, parts, 1 if alone else workers) for f in part]

@@ -4,7 +4,11 @@
 
 # %% ../../nbs/lib/core/02_files.ipynb #25fc6972
 from __future__ import annotations
-import errno, hashlib, os, platform
+
+import errno
+import hashlib
+import os
+import platform
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,68 +18,83 @@ __all__ = ['whole', 'no_room', 'short_hash', 'write_whole', 'check_main', 'only_
 # %% ../../nbs/lib/core/02_files.ipynb #1f9bfa21
 _HOST = platform.node() or 'here'
 
+
 @contextmanager
 def whole(
     path: str | Path,  # where the file will be; its folder is made
 ):  # yields the path to write to
-    "Write to the path that is given; it gets its name when the block ends well, and goes when it does not."
+    """Write to the path that is given; it gets its name when the block ends well, and goes when it does not."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f'.{_HOST}-{os.getpid()}-{path.name}')
     try:
         yield half
         half.replace(path)
-    finally: half.unlink(missing_ok=True)
+    finally:
+        half.unlink(missing_ok=True)
+
 
 def no_room(error: OSError) -> bool:
-    "Did a write end because the disk or the quota is full?"
+    """Did a write end because the disk or the quota is full?"""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or 'requested and' in str(
         error
     )  # numpy's words, without a number
 
 
 def short_hash(path: str | Path) -> str:
-    "Eight letters that change with a file's bytes."
+    """Eight letters that change with a file's bytes."""
     return hashlib.sha1(Path(path).read_bytes()).hexdigest()[:8]
+
 
 def write_whole(
     path: str | Path,  # its folder is made
     content: str | bytes,
 ) -> Path:
-    "A text or some bytes as a whole file."
-    with whole(path) as half: half.write_bytes(content) if isinstance(content, bytes) else half.write_text(content)
+    """A text or some bytes as a whole file."""
+    with whole(path) as half:
+        half.write_bytes(content) if isinstance(content, bytes) else half.write_text(content)
     return Path(path)
 
 # %% ../../nbs/lib/core/02_files.ipynb #b0f405c0
 def check_main() -> None:
-    "Refuse to begin while a script is only being read again by a worker process."
+    """Refuse to begin while a script is only being read again by a worker process."""
     import multiprocessing
+
     if getattr(multiprocessing.current_process(), '_inheriting', False):
-        raise RuntimeError("this script starts work while its worker processes read it: put what it does under if "
-                           "__name__ == '__main__':")
+        raise RuntimeError(
+            'this script starts work while its worker processes read it: put what it does under if '
+            "__name__ == '__main__':"
+        )
+
 
 def only_one(
     path: str | Path,  # what is worked on
 ):  # a context
-    "Hold a lock that belongs to a file or a folder; whoever comes second waits."
+    """Hold a lock that belongs to a file or a folder; whoever comes second waits."""
     from filelock import FileLock
+
     check_main()  # a worker that reads its script again would wait for its own parent
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path.parent/f'.{path.name}.lock')
+    return FileLock(path.parent / f'.{path.name}.lock')
 
 # %% ../../nbs/lib/core/02_files.ipynb #028132e9
 def sweep(
     folder: str | Path,
 ) -> None:
-    "Remove the halves that dead processes of this machine left."
+    """Remove the halves that dead processes of this machine left."""
     for path in Path(folder).rglob(f'.{_HOST}-*'):
         number = path.name.removeprefix(f'.{_HOST}-').partition('-')[0]
-        if number.isdigit() and not _alive(int(number)): path.unlink(missing_ok=True)
+        if number.isdigit() and not _alive(int(number)):
+            path.unlink(missing_ok=True)
+
 
 def _alive(number):
-    "Does a process exist?"
-    try: os.kill(number, 0)
-    except ProcessLookupError: return False
-    except PermissionError: pass
+    """Does a process exist?"""
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
     return True

@@ -4,12 +4,15 @@
 
 # %% ../../nbs/lib/core/03_parallel.ipynb #bfb08f54
 from __future__ import annotations
+
 import os
 from dataclasses import dataclass
+
 from .files import check_main, no_room
 
+
 def cores() -> int:  # that this process may use
-    "How many cores there are for us (a container may have fewer than the machine)."
+    """How many cores there are for us (a container may have fewer than the machine)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 # %% auto #0
@@ -20,10 +23,12 @@ def progress_bar(
     total: int,  # items
     title: str | None,  # what is being done; None shows nothing
 ):  # a context manager whose value has `advance()`
-    "A bar with counts, time used and time left, in a terminal and in a notebook; plain lines in a log."
+    """A bar with counts, time used and time left, in a terminal and in a notebook; plain lines in a log."""
     from contextlib import contextmanager
+
     @contextmanager
     def shown():
+        from rich.console import Console
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -32,7 +37,7 @@ def progress_bar(
             TimeElapsedColumn,
             TimeRemainingColumn,
         )
-        from rich.console import Console
+
         columns = (
             TextColumn('{task.description}'),
             BarColumn(),
@@ -45,6 +50,7 @@ def progress_bar(
         with Progress(*columns, console=console, disable=title is None or not console.is_terminal) as bar:
             task = bar.add_task(title or '', total=total)
             yield lambda: bar.advance(task)
+
     return shown()
 
 # %% ../../nbs/lib/core/03_parallel.ipynb #a5383293
@@ -59,15 +65,19 @@ def parallel_map(
     there=None,  # item -> is its result there already, so that it costs nothing?
     few: int = 8,  # when fewer than this are not there, no process is started: that takes seconds
 ) -> list:  # results in the order of the items
-    "Work on all items."
+    """Work on all items."""
     check_main()
     missing = len(items) if there is None else sum(not there(item) for item in items)
-    if there and missing < few: workers, limit = 1, 0
-    if not missing: title = None
+    if there and missing < few:
+        workers, limit = 1, 0
+    if not missing:
+        title = None
     workers = min(workers or cores(), len(items) or 1)
     with progress_bar(len(items), title) as advance:
-        if scheduler: return _on_cluster(work, items, scheduler, advance, crashed)
-        if workers > 1 or limit: return _on_cores(work, items, workers, advance, crashed, limit)
+        if scheduler:
+            return _on_cluster(work, items, scheduler, advance, crashed)
+        if workers > 1 or limit:
+            return _on_cores(work, items, workers, advance, crashed, limit)
         results = []
         for item in items:
             results.append(work(item))
@@ -76,21 +86,24 @@ def parallel_map(
 
 # %% ../../nbs/lib/core/03_parallel.ipynb #2d16ae74
 def _on_cores(work, items, workers, advance, crashed, limit):
-    "The map over processes of this machine."
+    """The map over processes of this machine."""
     results, waiting, suspects = {}, list(range(len(items)))[::-1], []
     while waiting or suspects:
         alone = not waiting  # suspects come last, each in a pool of its own
         batch = [suspects.pop()] if alone else waiting
         running, why = _pool(work, items, batch, 1 if alone else workers, results, advance, limit)
         if alone and running:
-            if crashed is None: raise RuntimeError(f'the worker {why} on {items[running[0]]!r}')
+            if crashed is None:
+                raise RuntimeError(f'the worker {why} on {items[running[0]]!r}')
             results[running[0]] = crashed(items[running[0]], f'the worker {why}')
             advance()
-        else: suspects += running
+        else:
+            suspects += running
     return [results[k] for k in range(len(items))]
 
+
 def _begin(begun, threads):
-    "A worker starts; its libraries share the cores with those of the other workers."
+    """A worker starts; its libraries share the cores with those of the other workers."""
     from threadpoolctl import threadpool_limits
 
     for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
@@ -98,15 +111,18 @@ def _begin(begun, threads):
     threadpool_limits(threads)  # those that the script had loaded before
     begun.set()
 
+
 def _pool(work, items, waiting, workers, results, advance, limit):
-    "Work until the waiting are done or a worker fails; returns (items that were under way, what happened)."
+    """Work until the waiting are done or a worker fails; returns (items that were under way, what happened)."""
     import time
     from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
+
     from ctlab.core.parallel import _begin  # by the name under which a worker finds it
+
     spawn = get_context('spawn')
-    begun, threads = spawn.Event(), max(1, cores()//workers)
+    begun, threads = spawn.Event(), max(1, cores() // workers)
     pool, running = ProcessPoolExecutor(workers, spawn, _begin, (begun, threads)), {}
     try:
         while waiting or running:
@@ -118,57 +134,77 @@ def _pool(work, items, waiting, workers, results, advance, limit):
                 results[running[future][0]] = future.result()
                 del running[future]
                 advance()
-            if limit and any(time.monotonic() - start > limit + 15*(not results) for _, start in running.values()):
+            if limit and any(time.monotonic() - start > limit + 15 * (not results) for _, start in running.values()):
                 return [k for k, _ in running.values()], f'took more than {limit:g} s'
     except BrokenProcessPool:
-        if begun.is_set(): return [k for k, _ in running.values()], 'died'
-        raise RuntimeError("no worker process could start, see its message above; a script must put what it does "
-                           "under if __name__ == '__main__':") from None
+        if begun.is_set():
+            return [k for k, _ in running.values()], 'died'
+        raise RuntimeError(
+            'no worker process could start, see its message above; a script must put what it does '
+            "under if __name__ == '__main__':"
+        ) from None
     finally:
         processes = list((pool._processes or {}).values())
         pool.shutdown(wait=not running, cancel_futures=True)
-        for process in processes if running else (): process.kill()
+        for process in processes if running else ():
+            process.kill()
     return [], ''
 
 # %% ../../nbs/lib/core/03_parallel.ipynb #4dfb602b
 def _on_cluster(work, items, scheduler, advance, crashed):
-    "The map over a Dask cluster."
+    """The map over a Dask cluster."""
     from distributed import Client, KilledWorker, as_completed
+
     from ctlab.core.parallel import _Full, _unless_full  # by the names under which a worker finds them
+
     with Client(scheduler, timeout='30s') as client:
-        submit = lambda k: client.submit(_unless_full, work, items[k], pure=False)
+
+        def submit(k):
+            return client.submit(_unless_full, work, items[k], pure=False)
+
         place = {submit(k): k for k in range(len(items))}
         results, under_way = {}, as_completed(list(place))
         for future in under_way:
             k = place[future]
-            try: results[k] = future.result()
+            try:
+                results[k] = future.result()
             except KilledWorker as error:
-                if crashed is None: raise RuntimeError(f'workers died on {items[k]!r}') from error
+                if crashed is None:
+                    raise RuntimeError(f'workers died on {items[k]!r}') from error
                 results[k] = crashed(items[k], 'several workers died')
             if isinstance(results[k], _Full):
                 _dismiss(client, results[k])
                 place[again := submit(k)] = k
                 under_way.add(again)
-            else: advance()
+            else:
+                advance()
         return [results[k] for k in range(len(items))]
+
 
 @dataclass(frozen=True)
 class _Full:
-    "What a worker answers that cannot write any more."
+    """What a worker answers that cannot write any more."""
+
     worker: str  # its address
     reason: str
 
+
 def _unless_full(work, item):
-    "The result of an item, or the news that there is no room to write it."
-    try: return work(item)
+    """The result of an item, or the news that there is no room to write it."""
+    try:
+        return work(item)
     except OSError as error:
-        if not no_room(error): raise
+        if not no_room(error):
+            raise
         from distributed import get_worker
+
         return _Full(get_worker().address, str(error))
 
+
 def _dismiss(client, full):
-    "Send a worker without room home; its items go to the others."
+    """Send a worker without room home; its items go to the others."""
     workers = set(client.scheduler_info(n_workers=-1)['workers'])
     if workers <= {full.worker}:
         raise OSError(f'no worker is left that can write; the last one, {full.worker}: {full.reason}')
-    if full.worker in workers: client.retire_workers([full.worker])
+    if full.worker in workers:
+        client.retire_workers([full.worker])

@@ -4,24 +4,30 @@
 
 # %% ../../nbs/lib/core/01_settings.ipynb #da257bc2
 from __future__ import annotations
+
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+
 from .far import place
+
 
 def project_root(
     start: str | Path | None = None,  # where to begin; the present folder when left out
 ) -> Path:  # the checkout that holds `start`, else the one the package was installed from, else `start`
-    "The folder against which data, work and reports are looked up."
+    """The folder against which data, work and reports are looked up."""
     start = Path(start or os.getcwd()).resolve()
     for folder in (start, *start.parents, Path(__file__).resolve().parents[2] if '__file__' in globals() else start):
-        if (folder/'settings.ini').exists() and (folder/'nbs').is_dir(): return folder
+        if (folder / 'settings.ini').exists() and (folder / 'nbs').is_dir():
+            return folder
     return start
+
 
 def real_data() -> Path | None:
     """The folder with the public TotalSegmentator test scan, where it is at hand: below CTLAB_REAL_DATA, or
-    beside the checkout in shared/real."""
-    folder = Path(os.environ.get('CTLAB_REAL_DATA', project_root().parent/'shared'/'real'))/'totalsegmentator'
+    beside the checkout in shared/real.
+    """
+    folder = Path(os.environ.get('CTLAB_REAL_DATA', project_root().parent / 'shared' / 'real')) / 'totalsegmentator'
     return folder if folder.is_dir() else None
 
 # %% auto #0
@@ -30,9 +36,11 @@ __all__ = ['PRESET_NAMES', 'project_root', 'real_data', 'Settings']
 # %% ../../nbs/lib/core/01_settings.ipynb #1c6e58f4
 PRESET_NAMES = ('tiny', 'demo', 'full')
 
+
 @dataclass(frozen=True)
 class Settings:
-    "The parameters that every study shares."
+    """The parameters that every study shares."""
+
     data_root: str = ''  # a cohort in the RSNA layout, a folder or the URL of a store; empty for phantoms
     work_dir: str = ''  # derived data
     out_dir: str = ''  # results
@@ -57,36 +65,39 @@ class Settings:
 
     @property
     def phantom(self) -> bool:
-        "Are the patients phantoms?"
+        """Are the patients phantoms?"""
         return not self.data_root or any(
-            (place(self.data_root)/mark).exists() for mark in ('truth/cohort.json', 'phantoms.json')
+            (place(self.data_root) / mark).exists() for mark in ('truth/cohort.json', 'phantoms.json')
         )
+
     @property
     def data(self) -> Path:
-        return place(self.data_root) if self.data_root else project_root()/'data'/'phantom'/self.preset
+        return place(self.data_root) if self.data_root else project_root() / 'data' / 'phantom' / self.preset
 
     @property
     def work(self) -> Path:
-        return Path(self.work_dir) if self.work_dir else project_root()/'work'
+        return Path(self.work_dir) if self.work_dir else project_root() / 'work'
 
     @property
     def out(self) -> Path:
-        return Path(self.out_dir) if self.out_dir else project_root()/'reports'/'runs'
+        return Path(self.out_dir) if self.out_dir else project_root() / 'reports' / 'runs'
 
     def run_folder(self, study: str) -> Path:
-        "Where a study's results of this fold go."
-        return self.out/study/self.preset/f'fold{self.fold}'
+        """Where a study's results of this fold go."""
+        return self.out / study / self.preset / f'fold{self.fold}'
 
     @property
     def pretrained(self) -> str | Path:
-        "What a network begins from: 'auto', 'imagenet', or the file of a start."
-        if self.start in ('', 'imagenet'): return self.start or 'auto'
+        """What a network begins from: 'auto', 'imagenet', or the file of a start."""
+        if self.start in ('', 'imagenet'):
+            return self.start or 'auto'
         path = (
-            replace(self, fold=0).run_folder('start')/'weights.safetensors'
+            replace(self, fold=0).run_folder('start') / 'weights.safetensors'
             if self.start == 'phantoms'
             else Path(self.start)
         )
-        if path.is_file(): return path
+        if path.is_file():
+            return path
         raise FileNotFoundError(
             f'{path}: no such start'
             + (f'; make it with: ctlab run 13_start -p preset {self.preset}' if self.start == 'phantoms' else '')

@@ -4,16 +4,37 @@
 
 # %% ../../nbs/lib/doors/03_app.ipynb #158befc6
 from __future__ import annotations
-import asyncio, base64, functools, html, io, json, logging, secrets, tempfile
+
+import asyncio
+import base64
+import functools
+import html
+import io
+import json
+import logging
+import secrets
+import tempfile
 from pathlib import Path
+
 import numpy as np
 import panel as pn
 import param
 from panel.custom import JSComponent
 from panel.widgets import (
-    Button, Checkbox, FileDownload, FileInput, FloatSlider, IntInput, IntSlider, RadioButtonGroup, Select, Tabulator,
-    TextInput, Toggle,
+    Button,
+    Checkbox,
+    FileDownload,
+    FileInput,
+    FloatSlider,
+    IntInput,
+    IntSlider,
+    RadioButtonGroup,
+    Select,
+    Tabulator,
+    TextInput,
+    Toggle,
 )
+
 import ctlab
 from ..core.anatomy import COLOURS
 from ..core.settings import PRESET_NAMES, Settings, project_root
@@ -30,16 +51,17 @@ __all__ = ['log', 'UPLOAD', 'Brush', 'Page', 'serve']
 
 # %% ../../nbs/lib/doors/03_app.ipynb #984891ca
 class Brush(JSComponent):
-    "A slice and its mask, to paint on."
-    facts = param.Dict({'rows': 1, 'columns': 1, 'ratio': 1., 'dy': 1., 'dx': 1.})
+    """A slice and its mask, to paint on."""
+
+    facts = param.Dict({'rows': 1, 'columns': 1, 'ratio': 1.0, 'dy': 1.0, 'dx': 1.0})
     image = param.String('')  # grey values, base64
     mask = param.String('')  # numbers, base64
     at = param.Integer(0)
     axis = param.Integer(0)  # along which slices are shown
-    radius = param.Number(5.)
+    radius = param.Number(5.0)
     number = param.Integer(1)
     colours = param.Dict({})
-    _esm = Path(ctlab.__file__).parent/'doors'/'painter.js'
+    _esm = Path(ctlab.__file__).parent / 'doors' / 'painter.js'
 
     def __init__(self, painting: Painting, tell=lambda text: None, **options):
         self.painting, self.tell = painting, tell
@@ -48,43 +70,52 @@ class Brush(JSComponent):
             facts=self._facts(0),
             at=self._fullest(0),
             colours={str(k): COLOURS.get(n, _SPARE[k % len(_SPARE)]) for n, k in painting.structures.items()},
-            **options
+            **options,
         )
         self.show()
 
     def _facts(self, axis):
-        "What the page must know of a plane."
+        """What the page must know of a plane."""
         rows, columns = (n for k, n in enumerate(self.painting.volume.shape) if k != axis)
         dy, dx = self.painting.spacing(axis)
-        return {'rows': rows, 'columns': columns, 'ratio': columns*dx/(rows*dy), 'dy': dy, 'dx': dx}
+        return {'rows': rows, 'columns': columns, 'ratio': columns * dx / (rows * dy), 'dy': dy, 'dx': dx}
 
     def _fullest(self, axis):
-        "The slice with most of the mask, or the middle one."
+        """The slice with most of the mask, or the middle one."""
         mask = self.painting.numbers
-        if not mask.any(): return mask.shape[axis]//2
+        if not mask.any():
+            return mask.shape[axis] // 2
         return int(np.count_nonzero(mask, axis=tuple(k for k in range(3) if k != axis)).argmax())
 
     def turn(self, axis: int, at: int | None = None) -> None:
-        "Look along another axis: at a slice, or where most is painted."
-        if at is None: at = self._fullest(axis)
-        with param.parameterized.discard_events(self): self.axis, self.at = axis, at
+        """Look along another axis: at a slice, or where most is painted."""
+        if at is None:
+            at = self._fullest(axis)
+        with param.parameterized.discard_events(self):
+            self.axis, self.at = axis, at
         self.param.update(facts=self._facts(axis), **self._pictures())
         self.param.trigger('at', 'axis')
 
     def _pictures(self):
-        "The slice that is looked at, and its mask."
-        look = lambda array: self.painting.slice(array, self.axis, self.at)
+        """The slice that is looked at, and its mask."""
+
+        def look(array):
+            return self.painting.slice(array, self.axis, self.at)
+
         grey = in_window(look(self.painting.volume.array), self.window)
-        pack = lambda a: base64.b64encode(np.ascontiguousarray(a).tobytes()).decode()
+
+        def pack(a):
+            return base64.b64encode(np.ascontiguousarray(a).tobytes()).decode()
+
         return {'image': pack(grey), 'mask': pack(look(self.painting.numbers))}
 
     @param.depends('at', watch=True)
     def show(self):
-        "Send the slice that is looked at."
+        """Send the slice that is looked at."""
         self.param.update(**self._pictures())
 
     def _handle_msg(self, message):
-        "A stroke, a step, an undo; what a page sends is checked like any input."
+        """A stroke, a step, an undo; what a page sends is checked like any input."""
         try:
             if 'stroke' in message:
                 points = [(float(y), float(x)) for y, x in message['stroke'][:5000]]
@@ -92,18 +123,27 @@ class Brush(JSComponent):
                     int(message['at']), points, float(self.radius), int(self.number), axis=self.axis
                 )
                 self.tell(f'{n} voxels changed')
-            elif 'go' in message: self.at = min(max(0, int(message['go'])), self.painting.slices(self.axis) - 1)
-            elif 'undo' in message: self.back(bool(message['undo']))
-            elif 'radius' in message: self.radius = min(50., max(.5, float(message['radius'])))
+            elif 'go' in message:
+                self.at = min(max(0, int(message['go'])), self.painting.slices(self.axis) - 1)
+            elif 'undo' in message:
+                self.back(bool(message['undo']))
+            elif 'radius' in message:
+                self.radius = min(50.0, max(0.5, float(message['radius'])))
             self.show()
-        except (ValueError, IndexError, TypeError, KeyError) as error: self.tell(f'not painted: {error}')
+        except (ValueError, IndexError, TypeError, KeyError) as error:
+            self.tell(f'not painted: {error}')
 
     def back(self, undo: bool = True) -> None:
-        "Undo, or redo."
+        """Undo, or redo."""
         changed = self.painting.undo() if undo else self.painting.redo()
-        if changed is None: self.tell('nothing to take back'); return
-        if changed[0] != self.axis: self.turn(*changed)
-        else: self.at = changed[1]; self.show()
+        if changed is None:
+            self.tell('nothing to take back')
+            return
+        if changed[0] != self.axis:
+            self.turn(*changed)
+        else:
+            self.at = changed[1]
+            self.show()
         self.tell(f'slice {changed[1]} as before' if undo else f'slice {changed[1]} as it was')
 
 # %% ../../nbs/lib/doors/03_app.ipynb #ac9e0aef
@@ -111,7 +151,10 @@ def _table(**options):
     theme = 'midnight' if pn.config.theme == 'dark' else 'simple'
     return Tabulator(None, theme=theme, show_index=False, disabled=True, sizing_mode='stretch_width', **options)
 
-def _rows(): return pn.pane.DataFrame(None, index=False, visible=False)
+
+def _rows():
+    return pn.pane.DataFrame(None, index=False, visible=False)
+
 
 def _frame(page, height, title):
     return pn.pane.HTML(
@@ -119,8 +162,9 @@ def _frame(page, height, title):
         sizing_mode='stretch_width',
     )
 
+
 class _Tab:
-    "A tab, or a part of one: its widgets, what their buttons do, and where it is said."
+    """A tab, or a part of one: its widgets, what their buttons do, and where it is said."""
 
     def __init__(self, page):
         self.page, self.work = page, page.work
@@ -130,31 +174,39 @@ class _Tab:
         self.said.param.update(object=html.escape(str(text)).replace('\n', '<br>'), alert_type=kind, visible=True)
 
     def on(self, button, work, busy=None):
-        "Let work follow a button, and its errors be words. The button is free again before anything is said."
+        """Let work follow a button, and its errors be words. The button is free again before anything is said."""
         busy = button if busy is None else busy
+
         async def clicked(event):
             self.said.visible, busy.loading = False, True
             try:
                 text = await work()
                 kind = 'warning' if getattr(text, 'bad', False) else 'success'
             except Exception as error:  # whatever it is, it is said and the page goes on
-                if not isinstance(error, (ValueError, OSError, KeyError)): log.exception('on the page')
+                if not isinstance(error, (ValueError, OSError, KeyError)):
+                    log.exception('on the page')
                 text, kind = str(error).strip("'") or type(error).__name__, 'danger'
-            finally: busy.loading = False
-            if text: self.tell(text, kind)
+            finally:
+                busy.loading = False
+            if text:
+                self.tell(text, kind)
+
         button.on_click(clicked)
 
     def versions(self):
-        "The masks of the chosen scan, by what they are called."
-        try: return {m.label: m.number for m in self.work.masks(self.page.scan)}
-        except (ValueError, KeyError): return {}
+        """The masks of the chosen scan, by what they are called."""
+        try:
+            return {m.label: m.number for m in self.work.masks(self.page.scan)}
+        except (ValueError, KeyError):
+            return {}
 
     def mask(self, number):
-        "A version of the chosen scan's mask."
+        """A version of the chosen scan's mask."""
         return next((m for m in self.work.masks(self.page.scan) if m.number == number), None)
 
+
 class _Folder(_Tab):
-    "What is in the work folder."
+    """What is in the work folder."""
 
     def __init__(self, page):
         super().__init__(page)
@@ -162,7 +214,8 @@ class _Folder(_Tab):
         self.again.on_click(lambda _: (self.renew(), page.renew()))
         self.renew()
 
-    def renew(self): self.table.value = self.work.contents()
+    def renew(self):
+        self.table.value = self.work.contents()
 
     def show(self):
         words = f'`{self.work.folder}`: every folder has a README; nothing in *masks* is ever written over.'
@@ -170,14 +223,18 @@ class _Folder(_Tab):
 
 # %% ../../nbs/lib/doors/03_app.ipynb #ecb561dc
 class _Import(_Tab):
-    "An upload, a path on this machine, a peer."
+    """An upload, a path on this machine, a peer."""
+
     ENDINGS = ('.nii.gz', '.nii', '.tar.gz', '.tgz', '.zip', '.tar')
     STUDY = ('PatientID', 'PatientName', 'StudyDate', 'ModalitiesInStudy', 'StudyDescription', 'StudyInstanceUID')
 
     def __init__(self, page):
         super().__init__(page)
-        self.path = TextInput(name='File or folder on this machine', sizing_mode='stretch_width',
-                              placeholder='/media/cd/DICOM, scan.nii.gz, export.zip')
+        self.path = TextInput(
+            name='File or folder on this machine',
+            sizing_mode='stretch_width',
+            placeholder='/media/cd/DICOM, scan.nii.gz, export.zip',
+        )
         self.upload = FileInput(name='Upload', accept='.zip,.tar,.gz,.nii,.dcm', multiple=False)
         self.clean = Checkbox(name='De-identify')
         self.take, self.send = Button(name='Import', button_type='primary'), Button(name='Import the upload')
@@ -203,35 +260,47 @@ class _Import(_Tab):
             self.clean,
             pn.pane.Markdown('From an archive on the network (C-GET):'),
             pn.FlexBox(self.peer, self.patient, self.find, self.fetch),
-            self.studies, self.bar, self.said, self.glance, self.faults,
+            self.studies,
+            self.bar,
+            self.said,
+            self.glance,
+            self.faults,
         )
 
     def names(self):
-        "Pseudonyms, if they are wanted."
+        """Pseudonyms, if they are wanted."""
         from ctlab.scans.deidentify import Pseudonyms, read_key
-        return Pseudonyms(read_key(self.work.folder/'deidentify.key')) if self.clean.value else None
 
-    def progress(self, done, total): self.bar.param.update(value=int(100*done/max(1, total)), visible=True)
+        return Pseudonyms(read_key(self.work.folder / 'deidentify.key')) if self.clean.value else None
+
+    def progress(self, done, total):
+        self.bar.param.update(value=int(100 * done / max(1, total)), visible=True)
 
     async def taken(self):
-        return await self.told(await asyncio.to_thread(
-            lambda: self.work.take(self.work.within(self.path.value), self.names(), progress=self.progress)
-        ))
+        return await self.told(
+            await asyncio.to_thread(
+                lambda: self.work.take(self.work.within(self.path.value), self.names(), progress=self.progress)
+            )
+        )
 
     async def sent(self):
         from ctlab.doors.workbench import safe_name
+
         content, name = self.upload.value, self.upload.filename
-        if not content: raise ValueError('choose a file first')
-        if len(content) > UPLOAD: raise ValueError(f'{name}: larger than {UPLOAD >> 20} MiB; give its path instead')
+        if not content:
+            raise ValueError('choose a file first')
+        if len(content) > UPLOAD:
+            raise ValueError(f'{name}: larger than {UPLOAD >> 20} MiB; give its path instead')
         ending = next((e for e in self.ENDINGS if name.lower().endswith(e)), '.dcm')
         with tempfile.TemporaryDirectory(dir=self.work.folder) as t:
-            file = Path(t)/(safe_name(name) + ending)
+            file = Path(t) / (safe_name(name) + ending)
             file.write_bytes(content)
             return await self.told(await asyncio.to_thread(self.work.take, file, self.names(), name))
 
     async def told(self, found: Imported):
-        "Show what has come, and why the rest has not."
+        """Show what has come, and why the rest has not."""
         import pandas as pd
+
         reason = 'why it could not be used'
         why = pd.DataFrame(found.faults, columns=['file', reason])
         why = why.groupby(reason, sort=False)['file'].agg(['size', 'first']).reset_index()
@@ -242,24 +311,32 @@ class _Import(_Tab):
         self.page.renew()
         self.glance.objects = await asyncio.to_thread(self.thumbnails, found.series)
         scans = self.page.scans
-        if found.series and found.series[-1] in scans.options.values(): scans.value = found.series[-1]
+        if found.series and found.series[-1] in scans.options.values():
+            scans.value = found.series[-1]
         return found
 
     def thumbnails(self, series, most=24):
-        "A glance at what has come."
+        """A glance at what has come."""
         made = []
         for id in series[:most]:
             try:
                 scan = self.work.scan(id)
-                made.append(pn.Column(pn.pane.PNG(self.work.thumbnail(scan), alt_text=scan.label, height=128),
-                                      pn.pane.Str(scan.label, styles={'font-size': '11px', 'max-width': '160px'})))
-            except (ValueError, OSError, KeyError) as error: log.info('%s: no thumbnail: %s', id, error)
+                made.append(
+                    pn.Column(
+                        pn.pane.PNG(self.work.thumbnail(scan), alt_text=scan.label, height=128),
+                        pn.pane.Str(scan.label, styles={'font-size': '11px', 'max-width': '160px'}),
+                    )
+                )
+            except (ValueError, OSError, KeyError) as error:
+                log.info('%s: no thumbnail: %s', id, error)
         return made
 
     async def found(self):
         import pandas as pd
+
         from ctlab.network.node import read_peer
         from ctlab.network.peers import ask
+
         keys = dict.fromkeys(self.STUDY, '') | {'PatientID': self.patient.value.strip() or '*'}
         rows = await asyncio.to_thread(lambda: ask(read_peer(self.peer.value), 'STUDY', keys))
         table = pd.DataFrame(rows[:500]).reindex(columns=self.STUDY).fillna('')
@@ -270,17 +347,19 @@ class _Import(_Tab):
         from ctlab.network.node import read_peer
         from ctlab.network.peers import fetch
         from ctlab.network.store import Store
+
         other, keys = read_peer(self.peer.value), {'PatientID': self.patient.value}
         if self.studies.visible and self.studies.selection:
             keys = {'StudyInstanceUID': self.studies.value['StudyInstanceUID'].iloc[self.studies.selection[0]]}
         elif self.patient.value.strip() in ('', '*'):
             raise ValueError('find first, and choose a study from the list')
-        done = await asyncio.to_thread(lambda: fetch(other, Store(self.work.folder/'scans', self.names()), keys))
+        done = await asyncio.to_thread(lambda: fetch(other, Store(self.work.folder / 'scans', self.names()), keys))
         self.page.renew()
         return str(done)
 
+
 class _Look(_Tab):
-    "Three planes, with or without a mask."
+    """Three planes, with or without a mask."""
 
     def __init__(self, page):
         super().__init__(page)
@@ -289,9 +368,11 @@ class _Look(_Tab):
         self.on(self.go, self.shown, self.place)
         page.lists_of_masks.append(self.renew)
 
-    def renew(self): self.which.options = {'none': 0} | self.versions()
+    def renew(self):
+        self.which.options = {'none': 0} | self.versions()
 
-    def show(self): return pn.Column(pn.FlexBox(self.which, self.go), self.said, self.place)
+    def show(self):
+        return pn.Column(pn.FlexBox(self.which, self.go), self.said, self.place)
 
     async def shown(self):
         scan, mask = self.page.scan, self.mask(self.which.value)
@@ -300,19 +381,22 @@ class _Look(_Tab):
         return '; '.join(warnings)
 
     def planes(self, scan, mask):
-        "(a page, what is doubtful in the scan)"
+        """(a page, what is doubtful in the scan)."""
         from ctlab.scans import nifti
         from ctlab.show.viewer import scan_page
+
         volume, numbers = self.work.read(scan), nifti.read(mask.path) if mask else None
         names = _names(mask) if mask else None
         page = scan_page(volume, numbers, structures=names, title=scan.label, limit=256)
         return page, volume.meta.get('warnings', [])
 
-def _names(mask): return tuple(sorted(mask.structures, key=mask.structures.get))
+
+def _names(mask):
+    return tuple(sorted(mask.structures, key=mask.structures.get))
 
 # %% ../../nbs/lib/doors/03_app.ipynb #62dd87d9
 class _Masks(_Tab):
-    "Draw, measure, correct, compare, take away."
+    """Draw, measure, correct, compare, take away."""
 
     def __init__(self, page):
         super().__init__(page)
@@ -322,8 +406,9 @@ class _Masks(_Tab):
             Button(name=n) for n in ('Measure', 'Compare', 'Correct by hand', 'Turn the surfaces')
         )
         self.kind = Select(name='Surfaces', options=['stl', 'ply', 'glb'], width=90)
-        self.away = FileDownload(callback=self.packed, filename='mask.zip', button_type='default',
-                                 label='Download (NIfTI, SEG, surfaces)')
+        self.away = FileDownload(
+            callback=self.packed, filename='mask.zip', button_type='default', label='Download (NIfTI, SEG, surfaces)'
+        )
         self.file = TextInput(name='A mask from elsewhere (NIfTI)', sizing_mode='stretch_width')
         self.adopt = Button(name='Add as a version')
         self.numbers, self.place = _rows(), pn.Column(sizing_mode='stretch_width')
@@ -343,7 +428,9 @@ class _Masks(_Tab):
             pn.FlexBox(self.other, self.compare),
             pn.FlexBox(self.kind, self.away),
             pn.FlexBox(self.file, self.adopt),
-            self.said, self.numbers, self.place,
+            self.said,
+            self.numbers,
+            self.place,
         )
 
     def models(self):
@@ -357,10 +444,12 @@ class _Masks(_Tab):
 
     def chosen(self, number=None):
         mask = self.mask(number or self.version.value)
-        if mask is None: raise ValueError('no mask yet: draw one first')
+        if mask is None:
+            raise ValueError('no mask yet: draw one first')
         return mask
 
-    def table(self, rows): self.numbers.param.update(object=rows, visible=True)
+    def table(self, rows):
+        self.numbers.param.update(object=rows, visible=True)
 
     async def drawn(self):
         scan = self.page.scan
@@ -375,7 +464,8 @@ class _Masks(_Tab):
         self.page.masks_changed()
         return f'version {mask.label}'
 
-    async def measured(self): self.table(await asyncio.to_thread(self.work.measured, self.page.scan, self.chosen()))
+    async def measured(self):
+        self.table(await asyncio.to_thread(self.work.measured, self.page.scan, self.chosen()))
 
     async def compared(self):
         self.table(await asyncio.to_thread(self.work.compared, self.chosen(), self.chosen(self.other.value)))
@@ -388,6 +478,7 @@ class _Masks(_Tab):
     def surfaces(self, mask):
         from ctlab.scans import nifti
         from ctlab.show.viewer import view3d
+
         return view3d(nifti.read(mask.path), _names(mask))._repr_html_()
 
     async def corrected(self):
@@ -398,13 +489,16 @@ class _Masks(_Tab):
     def packed(self):
         return io.BytesIO(self.work.as_objects(self.page.scan, self.chosen(), self.kind.value).read_bytes())
 
+
 def _draws(run):
-    "Does a run's network draw masks?"
+    """Does a run's network draw masks?"""
     from ctlab.organs.segment import STUDIES
-    return json.loads((run/'config.json').read_text()).get('study', '').partition('_')[0] in STUDIES
+
+    return json.loads((run / 'config.json').read_text()).get('study', '').partition('_')[0] in STUDIES
+
 
 class _Painter(_Tab):
-    "The brush with its tools."
+    """The brush with its tools."""
 
     def __init__(self, page, painting):
         super().__init__(page)
@@ -413,7 +507,7 @@ class _Painter(_Tab):
         names = painting.structures
         self.structure = RadioButtonGroup(name='Structure', options=names, value=next(iter(names.values())))
         self.eraser = Toggle(name='Eraser')
-        self.radius = FloatSlider(name='Brush, mm', start=.5, end=50, value=5, step=.5)
+        self.radius = FloatSlider(name='Brush, mm', start=0.5, end=50, value=5, step=0.5)
         self.at = IntSlider(name='Slice', start=0, end=len(painting.numbers) - 1, value=self.brush.at)
         self.plane = RadioButtonGroup(name='Plane', options={'axial': 0, 'coronal': 1, 'sagittal': 2}, value=0)
         self.undo, self.redo = Button(name='Undo'), Button(name='Redo')
@@ -421,13 +515,17 @@ class _Painter(_Tab):
         self.wire()
 
     def wire(self):
-        "Widgets follow the brush, and the brush them."
+        """Widgets follow the brush, and the brush them."""
         brush = self.brush
-        self.structure.param.watch(self.number, 'value'); self.eraser.param.watch(self.number, 'value'); self.number()
+        self.structure.param.watch(self.number, 'value')
+        self.eraser.param.watch(self.number, 'value')
+        self.number()
         self.radius.link(brush, value='radius', bidirectional=True)
-        self.plane.param.watch(self.turned, 'value'); brush.param.watch(self.followed, ['at', 'axis'])
+        self.plane.param.watch(self.turned, 'value')
+        brush.param.watch(self.followed, ['at', 'axis'])
         self.at.param.watch(lambda event: setattr(brush, 'at', event.new), 'value')
-        self.undo.on_click(lambda _: brush.back()); self.redo.on_click(lambda _: brush.back(False))
+        self.undo.on_click(lambda _: brush.back())
+        self.redo.on_click(lambda _: brush.back(False))
         self.on(self.save, self.saved)
 
     def show(self):
@@ -439,13 +537,15 @@ class _Painter(_Tab):
             pn.pane.Markdown('Wheel or arrows: slice. `[` `]`: brush. Ctrl-Z: undo.'),
         )
 
-    def number(self, *_): self.brush.number = 0 if self.eraser.value else self.structure.value
+    def number(self, *_):
+        self.brush.number = 0 if self.eraser.value else self.structure.value
 
     def turned(self, event):
-        if event.new != self.brush.axis: self.brush.turn(event.new)
+        if event.new != self.brush.axis:
+            self.brush.turn(event.new)
 
     def followed(self, *_):
-        "The slider and the plane follow the brush, also when an undo leads elsewhere."
+        """The slider and the plane follow the brush, also when an undo leads elsewhere."""
         self.plane.value = self.brush.axis
         self.at.param.update(end=self.painting.slices(self.brush.axis) - 1, value=self.brush.at)
 
@@ -456,12 +556,14 @@ class _Painter(_Tab):
 
 # %% ../../nbs/lib/doors/03_app.ipynb #ad747763
 class _Case(_Tab):
-    "Training data: a scan and its masks."
+    """Training data: a scan and its masks."""
+
     BONES = ('tibia', 'femur', 'fibula', 'pelvis')
 
     def __init__(self, page):
         super().__init__(page)
         from ctlab.cohort.cases import RULES
+
         wide = {'sizing_mode': 'stretch_width'}
         self.name = TextInput(name='Name of the case', value=self.work.next_case())
         self.together = TextInput(name='Folder of the masks (tibia, femur, fibula, pelvis by name)', **wide)
@@ -473,21 +575,36 @@ class _Case(_Tab):
         self.on(self.make, self.made)
 
     def show(self):
-        one_by_one = pn.Card(*self.bones.values(), title='Or one file a bone', collapsed=True,
-                             sizing_mode='stretch_width')
+        one_by_one = pn.Card(
+            *self.bones.values(), title='Or one file a bone', collapsed=True, sizing_mode='stretch_width'
+        )
         return pn.Column(
             pn.pane.Markdown('### Training data\nThe chosen scan and one mask a bone become one case.'),
-            self.name, self.together, one_by_one, pn.FlexBox(self.rule, self.pixels, self.region), self.make,
-            self.said, self.volumes,
+            self.name,
+            self.together,
+            one_by_one,
+            pn.FlexBox(self.rule, self.pixels, self.region),
+            self.make,
+            self.said,
+            self.volumes,
         )
 
     async def made(self):
         from ctlab.cohort.cases import find_cases
+
         masks = self.work.masks_in(self.together.value, self.BONES) if self.together.value.strip() else {}
         masks |= {b: w.value for b, w in self.bones.items() if w.value.strip()}
-        if not masks: raise ValueError('give the folder of the masks, or the mask of at least one bone')
-        case, rows = await asyncio.to_thread(self.work.case, self.name.value, self.page.scan, masks, self.rule.value,
-                                             self.region.value, self.pixels.value)
+        if not masks:
+            raise ValueError('give the folder of the masks, or the mask of at least one bone')
+        case, rows = await asyncio.to_thread(
+            self.work.case,
+            self.name.value,
+            self.page.scan,
+            masks,
+            self.rule.value,
+            self.region.value,
+            self.pixels.value,
+        )
         self.volumes.param.update(object=rows.round(1), visible=True)
         self.page.masks_changed()
         self.name.value = self.work.next_case()
@@ -495,8 +612,9 @@ class _Case(_Tab):
         more = '' if n > 2 else f'; cases so far: {n}, and a study needs three: to learn, to choose, to judge'
         return f'training/{case.name}: {len(masks)} bones; Runs reads it with {case.parent} as its data{more}'
 
+
 class _Unseen(_Tab):
-    "A scan without masks, cut above the pelvis."
+    """A scan without masks, cut above the pelvis."""
 
     def __init__(self, page):
         super().__init__(page)
@@ -512,12 +630,14 @@ class _Unseen(_Tab):
         return pn.Column(pn.pane.Markdown(words), pn.FlexBox(self.at, self.suggest, self.cut), self.said, self.place)
 
     def picture(self):
-        "From the front, with the cut."
+        """From the front, with the cut."""
         import matplotlib.pyplot as plt
+
         from ctlab.scans.volume import reorient
+
         volume = reorient(self.work.read(self.page.scan))
         figure, axis = plt.subplots(figsize=(4, 4))
-        axis.imshow(volume.array[::-1].max(1), cmap='gray', aspect=volume.spacing[0]/volume.spacing[2])
+        axis.imshow(volume.array[::-1].max(1), cmap='gray', aspect=volume.spacing[0] / volume.spacing[2])
         axis.axhline(len(volume.array) - 1 - self.at.value, color='#d55e00')
         axis.set_axis_off()
         self.place.objects = [pn.pane.Matplotlib(figure, tight=True, alt_text='from the front, with the cut')]
@@ -533,8 +653,9 @@ class _Unseen(_Tab):
         self.page.scans.value = part.id
         return f'{part.label}: run a model on it under Masks'
 
+
 class _Bones(_Tab):
-    "Volumes of bones, and their Dice where a version is the truth."
+    """Volumes of bones, and their Dice where a version is the truth."""
 
     def __init__(self, page):
         super().__init__(page)
@@ -554,12 +675,14 @@ class _Bones(_Tab):
             '### Result\nVolumes of the bones, and their Dice where a version is the truth. Surfaces and '
             'correction: under Masks.'
         )
-        return pn.Column(pn.pane.Markdown(words), pn.FlexBox(self.version, self.truth, self.go), self.said,
-                         self.numbers)
+        return pn.Column(
+            pn.pane.Markdown(words), pn.FlexBox(self.version, self.truth, self.go), self.said, self.numbers
+        )
 
     async def measured(self):
         mask, truth = self.mask(self.version.value), self.mask(self.truth.value)
-        if mask is None: raise ValueError('no mask yet: draw one under Masks, with a trained run')
+        if mask is None:
+            raise ValueError('no mask yet: draw one under Masks, with a trained run')
         rows = await asyncio.to_thread(self.work.measured, self.page.scan, mask)
         if truth is not None and truth.number != mask.number:
             both = await asyncio.to_thread(self.work.compared, mask, truth)
@@ -568,33 +691,42 @@ class _Bones(_Tab):
 
 # %% ../../nbs/lib/doors/03_app.ipynb #6d9e8f6d
 def _studies(work, wanted):
-    "Studies with their folders, where a name and a fold of it are wanted."
+    """Studies with their folders, where a name and a fold of it are wanted."""
     return {n.rpartition(' ')[0]: str(p.parent) for n, p in work.runs().items() if wanted(n, p)}
 
+
 class _Trauma(_Tab):
-    "Probabilities of injuries with what speaks for them."
+    """Probabilities of injuries with what speaks for them."""
 
     def __init__(self, page):
         super().__init__(page)
         self.run = Select(name='Run (all its folds)', options={})
         self.go, self.report = Button(name='Judge', button_type='primary'), None
-        self.away = FileDownload(callback=lambda: self.file('.html'), filename='report.html',
-                                 label='Download the page', visible=False)
-        self.sheet = FileDownload(callback=lambda: self.file('.pdf'), filename='report.pdf',
-                                  label='Download for printing (PDF)', visible=False)
+        self.away = FileDownload(
+            callback=lambda: self.file('.html'), filename='report.html', label='Download the page', visible=False
+        )
+        self.sheet = FileDownload(
+            callback=lambda: self.file('.pdf'),
+            filename='report.pdf',
+            label='Download for printing (PDF)',
+            visible=False,
+        )
         self.table, self.place = _rows(), pn.Column(sizing_mode='stretch_width')
         self.on(self.go, self.judged)
         page.lists_of_runs.append(self.renew)
 
-    def renew(self): self.run.options = _studies(self.work, lambda name, run: name.startswith('approach'))
+    def renew(self):
+        self.run.options = _studies(self.work, lambda name, run: name.startswith('approach'))
 
-    def file(self, ending): return io.BytesIO(self.report.with_suffix(ending).read_bytes())
+    def file(self, ending):
+        return io.BytesIO(self.report.with_suffix(ending).read_bytes())
 
     def show(self):
         return pn.Column(pn.FlexBox(self.run, self.go, self.away, self.sheet), self.said, self.table, self.place)
 
     async def judged(self):
-        if not self.run.value: raise ValueError('no finished run of a trauma study: start one under Runs')
+        if not self.run.value:
+            raise ValueError('no finished run of a trauma study: start one under Runs')
         rows, self.report = await asyncio.to_thread(self.work.predict, self.page.scan, self.run.value)
         told = rows[rows['grade'] != 'healthy'][['target', 'grade', 'probability', 'low', 'high']]
         self.table.param.update(object=told.round(3), visible=True)
@@ -602,18 +734,20 @@ class _Trauma(_Tab):
         self.away.visible = self.sheet.visible = True
         return 'Research use only, not for diagnosis.'
 
+
 class _Runs(_Tab):
-    "Start a study, watch it, stop it, go on."
+    """Start a study, watch it, stop it, go on."""
+
     KINDS = ('approach', 'spleen', 'lowerlimb', 'liver', 'start')
 
     def __init__(self, page):
         super().__init__(page)
         self.jobs, self.seen = page.jobs, None
-        chapters = sorted(p.stem for p in (project_root()/'nbs').glob('[0-9]*.ipynb'))
+        chapters = sorted(p.stem for p in (project_root() / 'nbs').glob('[0-9]*.ipynb'))
         self.study = Select(name='Study', options=[c for c in chapters if c[3:].startswith(self.KINDS)])
         self.preset = Select(name='Preset', options=list(PRESET_NAMES))
         self.folds = TextInput(name='Folds', value='0', width=90)
-        self.data = TextInput(name='Data (empty: phantoms)', placeholder=str(self.work.folder/'training'))
+        self.data = TextInput(name='Data (empty: phantoms)', placeholder=str(self.work.folder / 'training'))
         self.begin = Button(name='Start', button_type='primary')
         self.stop, self.again = Button(name='Stop'), Button(name='Go on')
         self.table = _table(selectable=1, layout='fit_columns', widths={'job': 70, 'state': 90, 'asked': 170})
@@ -625,15 +759,21 @@ class _Runs(_Tab):
 
     def show(self):
         self.listed()
-        if pn.state.curdoc: pn.state.add_periodic_callback(self.listed, 2000)
+        if pn.state.curdoc:
+            pn.state.add_periodic_callback(self.listed, 2000)
         return pn.Column(
-            pn.FlexBox(self.study, self.preset, self.folds, self.data, self.begin), self.said, self.table,
-            pn.FlexBox(self.stop, self.again), self.curves, self.log,
+            pn.FlexBox(self.study, self.preset, self.folds, self.data, self.begin),
+            self.said,
+            self.table,
+            pn.FlexBox(self.stop, self.again),
+            self.curves,
+            self.log,
         )
 
     def listed(self):
-        "List the jobs anew, and show the log and the curves of the chosen one."
+        """List the jobs anew, and show the log and the curves of the chosen one."""
         import pandas as pd
+
         self.jobs.tick()
         rows = [(j.name, j.state, 'ctlab ' + ' '.join(j.command), j.asked) for j in reversed(self.jobs.all())]
         new = pd.DataFrame(rows, columns=['job', 'state', 'command', 'asked'])
@@ -645,22 +785,28 @@ class _Runs(_Tab):
         if len(new):
             job = self.chosen()
             self.log.object = job.log[-4000:]
-            if job.state == 'running': self.grown()
+            if job.state == 'running':
+                self.grown()
 
     def chosen(self):
-        if self.table.value is None or not len(self.table.value): raise ValueError('no job yet')
+        if self.table.value is None or not len(self.table.value):
+            raise ValueError('no job yet')
         name = self.table.value.iloc[self.table.selection[0] if self.table.selection else 0]['job']
         return next(j for j in self.jobs.all() if j.name == name)
 
     def grown(self):
-        "The curves of the run that a job trains, as they grow."
+        """The curves of the run that a job trains, as they grow."""
         import matplotlib.pyplot as plt
         import pandas as pd
+
         from ctlab.show.figures import training_curves
-        kept = sorted((self.work.folder/'runs').glob('*/*/fold*/history.csv'), key=lambda p: p.stat().st_mtime)
-        if not kept: return
+
+        kept = sorted((self.work.folder / 'runs').glob('*/*/fold*/history.csv'), key=lambda p: p.stat().st_mtime)
+        if not kept:
+            return
         history, name = pd.read_csv(kept[-1]), ' '.join(kept[-1].parts[-4:-1])
-        if not len(history) or 'train_total' not in history or (name, len(history)) == self.seen: return
+        if not len(history) or 'train_total' not in history or (name, len(history)) == self.seen:
+            return
         self.seen = name, len(history)
         figure = training_curves(history, None, not self.data.value.strip(), f'loss, {name}')
         words = f'{name}: loss {history["train_total"].iloc[-1]:.3g} after {len(history)} epochs'
@@ -672,8 +818,9 @@ class _Runs(_Tab):
         if folds != 'all' and not all(f.strip().isdigit() for f in folds.split(',')):
             raise ValueError('folds: all, or numbers such as 0,2')
         command = ['run', self.study.value, '--folds', folds, '-p', 'preset', self.preset.value]
-        if self.data.value.strip(): command += ['-p', 'data_root', str(self.work.within(self.data.value))]
-        command += ['-p', 'out_dir', str(folder/'runs'), '--out', str(folder/'reports'/'notebooks')]
+        if self.data.value.strip():
+            command += ['-p', 'data_root', str(self.work.within(self.data.value))]
+        command += ['-p', 'out_dir', str(folder / 'runs'), '--out', str(folder / 'reports' / 'notebooks')]
         job = self.jobs.add(command)
         self.listed()
         return f'job {job.name} is {job.state}; it goes on when this page is closed'
@@ -688,8 +835,9 @@ class _Runs(_Tab):
         self.listed()
         return 'goes on where it stopped'
 
+
 class _Comparison(_Tab):
-    "Finished runs beside each other."
+    """Finished runs beside each other."""
 
     def __init__(self, page):
         super().__init__(page)
@@ -702,27 +850,39 @@ class _Comparison(_Tab):
         found = _studies(self.work, lambda name, run: name.startswith('approach') or _draws(run))
         self.one.options = self.other.options = found
 
-    def show(self): return pn.Column(pn.FlexBox(self.one, self.other, self.go), self.said, self.table)
+    def show(self):
+        return pn.Column(pn.FlexBox(self.one, self.other, self.go), self.said, self.table)
 
     async def compared(self):
         self.renew()
         one, other = self.one.value, self.other.value
-        if not (one and other) or one == other: raise ValueError('choose two different runs')
+        if not (one and other) or one == other:
+            raise ValueError('choose two different runs')
         self.table.param.update(object=(await asyncio.to_thread(self.beside, one, other)).round(3), visible=True)
 
     @staticmethod
     def beside(one, other):
         from ctlab.cohort.labels import read_labels
         from ctlab.judge.comparison import compare, compare_masks, held_out
-        if not Path(one).parent.name.startswith('approach'): return compare_masks(one, other)
+
+        if not Path(one).parent.name.startswith('approach'):
+            return compare_masks(one, other)
         return compare(held_out(one), held_out(other), read_labels(Settings(preset=Path(one).name).data))
 
 # %% ../../nbs/lib/doors/03_app.ipynb #98ea5156
-_TABS = {'Work folder': (_Folder,), 'Import': (_Import,), 'Look': (_Look,), 'Masks': (_Masks,),
-         'Legs': (_Case, _Unseen, _Bones), 'Trauma': (_Trauma,), 'Runs': (_Runs, _Comparison)}
+_TABS = {
+    'Work folder': (_Folder,),
+    'Import': (_Import,),
+    'Look': (_Look,),
+    'Masks': (_Masks,),
+    'Legs': (_Case, _Unseen, _Bones),
+    'Trauma': (_Trauma,),
+    'Runs': (_Runs, _Comparison),
+}
+
 
 class Page:
-    "One visitor's page."
+    """One visitor's page."""
 
     def __init__(self, work: WorkFolder, jobs: Jobs):
         self.work, self.jobs = work, jobs
@@ -730,32 +890,38 @@ class Page:
         self.scans = Select(name='Scan', options={}, sizing_mode='stretch_width')
         self.renew()
         self.tabs = {name: [part(self) for part in parts] for name, parts in _TABS.items()}
-        self.masks_changed(); self.runs_changed()
+        self.masks_changed()
+        self.runs_changed()
         self.scans.param.watch(lambda _: self.masks_changed(), 'value')
 
     def renew(self):
-        "List the scans anew."
+        """List the scans anew."""
         found = {s.label: s.id for s in self.work.scans()}
         value = self.scans.value if self.scans.value in found.values() else next(iter(found.values()), None)
         self.scans.param.update(options=found, value=value)
 
     def masks_changed(self):
-        for renew in self.lists_of_masks: renew()
+        for renew in self.lists_of_masks:
+            renew()
 
     def runs_changed(self):
-        for renew in self.lists_of_runs: renew()
+        for renew in self.lists_of_runs:
+            renew()
 
     @property
     def scan(self) -> Scan:
-        "The scan that is chosen."
-        if not self.scans.value: raise ValueError('no scan yet: import one first')
+        """The scan that is chosen."""
+        if not self.scans.value:
+            raise ValueError('no scan yet: import one first')
         return self.work.scan(self.scans.value)
 
     def show(self):
-        "All of it."
+        """All of it."""
         tabs = pn.Tabs(
-            *((name, pn.Column(*(part.show() for part in parts), sizing_mode='stretch_width'))
-              for name, parts in self.tabs.items()),
+            *(
+                (name, pn.Column(*(part.show() for part in parts), sizing_mode='stretch_width'))
+                for name, parts in self.tabs.items()
+            ),
             dynamic=False,
             sizing_mode='stretch_width',
             stylesheets=['.bk-tab.bk-active{color:inherit!important}'],
@@ -770,24 +936,33 @@ class Page:
 
 # %% ../../nbs/lib/doors/03_app.ipynb #38b8acc6
 def _nothing_unsent():
-    "Panel 1.9.4 leaves an update that comes while others are written unsent until the next one: send what is left."
+    """Panel 1.9.4 leaves an update that comes while others are written unsent until the next one: send what is left."""
     from panel.io import document as panel
-    if hasattr(panel._dispatch_msgs, '__wrapped__'): return
+
+    if hasattr(panel._dispatch_msgs, '__wrapped__'):
+        return
+
     @functools.wraps(dispatch := panel._dispatch_msgs)
     async def all_sent(doc):
         await dispatch(doc)
         if doc in panel._WRITE_MSGS and doc not in panel._WRITE_BLOCK:
             panel._WRITE_BLOCK[doc] = True
             panel._dispatch_write_task(doc, all_sent, doc)
+
     panel._dispatch_msgs = all_sent
 
+
 def _keeper(token):
-    "Who may come in: whoever has the token."
+    """Who may come in: whoever has the token."""
     import hmac
+
     from bokeh.server.auth_provider import AuthProvider
     from tornado.web import RequestHandler
+
     cookie = 'ctlab_token'
-    known = lambda text: hmac.compare_digest((text or '').encode(), token.encode())
+
+    def known(text):
+        return hmac.compare_digest((text or '').encode(), token.encode())
 
     class Enter(RequestHandler):
         def get(self):
@@ -804,7 +979,9 @@ def _keeper(token):
         get_user_async = None
         login_url, login_handler = '/enter', Enter
         get_login_url = logout_url = logout_handler = None
+
     return Keeper()
+
 
 def serve(
     folder: str | Path,  # the work folder
@@ -815,10 +992,10 @@ def serve(
     show: bool = True,  # open a browser
     at_once: int = 0,  # jobs at a time
 ):  # (server, url)
-    "Serve the workbench; the server runs until stopped."
+    """Serve the workbench; the server runs until stopped."""
     near = is_near(host)
     token = token or ('' if near else secrets.token_urlsafe(24))
-    work, jobs = WorkFolder(folder, roots), Jobs(Path(folder)/'jobs', at_once)
+    work, jobs = WorkFolder(folder, roots), Jobs(Path(folder) / 'jobs', at_once)
     pn.extension('tabulator', notifications=False)
     _nothing_unsent()
     server = pn.serve(
@@ -838,5 +1015,6 @@ def serve(
     url = f'http://{host}:{server.port}/' + (f'enter?token={token}' if token else '')
     if show:
         import webbrowser
+
         server.io_loop.call_later(1, lambda: webbrowser.open(url))
     return server, url

@@ -4,9 +4,12 @@
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #43a0b14a
 from __future__ import annotations
-import os, sys
+
+import os
+import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
+
 import typer
 
 app = typer.Typer(
@@ -20,7 +23,11 @@ app = typer.Typer(
     'the message says why (for audit: the header is wrong; for doctor: something is missing); 2 called wrongly.',
 )
 
-def _say(text): typer.echo(text)
+
+def _say(text):
+    typer.echo(text)
+
+
 def _stop(text, code=1):
     typer.secho(text, err=True, fg='red')
     raise typer.Exit(code)
@@ -33,54 +40,76 @@ __all__ = ['app', 'doctor', 'phantom', 'find_notebook', 'run_notebook', 'run', '
 # %% ../../nbs/lib/doors/00_cli.ipynb #d33656c1
 def _packages():
     """(name, wanted, found) of every package in requirements.lock, or of those that the studies import when there
-    is no lock."""
+    is no lock.
+    """
     from importlib import metadata
+
     from ctlab.core.settings import project_root
-    lock = project_root()/'requirements.lock'
+
+    lock = project_root() / 'requirements.lock'
     wanted = (
-        dict(l.split('==') for l in lock.read_text().split() if '==' in l)
+        dict(line.split('==') for line in lock.read_text().split() if '==' in line)
         if lock.exists()
         else dict.fromkeys(('torch', 'lightning', 'timm', 'monai', 'pydicom', 'SimpleITK', 'papermill', 'nbdev'))
     )
+
     def found(name):
-        try: return metadata.version(name)
-        except metadata.PackageNotFoundError: return None
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return None
+
     return [(n, v, found(n)) for n, v in wanted.items()]
 
+
 def _weights():
-    "(what, found, where) of the pretrained weights that the studies can use."
+    """(what, found, where) of the pretrained weights that the studies can use."""
     hub = Path(
         os.environ.get('HF_HUB_CACHE')
-        or Path(os.environ.get('HF_HOME', Path.home()/'.cache'/'huggingface'))/'hub'
+        or Path(os.environ.get('HF_HOME', Path.home() / '.cache' / 'huggingface')) / 'hub'
     )
-    torch_home = Path(os.environ.get('TORCH_HOME', Path.home()/'.cache'/'torch'))/'hub'/'checkpoints'
+    torch_home = Path(os.environ.get('TORCH_HOME', Path.home() / '.cache' / 'torch')) / 'hub' / 'checkpoints'
     from ctlab.cohort.masks import weights_folder
     from ctlab.core.settings import Settings
+
     total, own = weights_folder(), Settings(preset='demo').run_folder('start')
     return [
         ('EfficientNet-B0 (ImageNet)', any(hub.glob('models--timm--efficientnet_b0*')), hub),
         ('r3d_18 (Kinetics-400)', any(torch_home.glob('r3d_18*')), torch_home),
         ('TotalSegmentator', total.is_dir() and any(total.glob('Dataset*')), total),
-        ('a start of our own (demo)', (own/'config.json').exists(), own),
+        ('a start of our own (demo)', (own / 'config.json').exists(), own),
     ]
 
+
 def _machine():
-    "Facts of the machine, in words."
-    import platform, shutil
+    """Facts of the machine, in words."""
+    import platform
+    import shutil
+
     from ctlab.core.parallel import cores
-    free = shutil.disk_usage(os.getcwd()).free/2**30
-    try: memory = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30
-    except (ValueError, OSError, AttributeError): memory = float('nan')
+
+    free = shutil.disk_usage(os.getcwd()).free / 2**30
+    try:
+        memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30
+    except (ValueError, OSError, AttributeError):
+        memory = float('nan')
     try:
         import torch
+
         gpu = (
             ', '.join(torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count()))
             or 'none; the CPU is used'
         )
     except ImportError:
         gpu = 'unknown, torch is not installed'
-    return {'python': platform.python_version(), 'cores': cores(), 'memory': f'{memory:.0f} GiB',
-            'disk_free': f'{free:.0f} GiB', 'gpu': gpu}, free
+    return {
+        'python': platform.python_version(),
+        'cores': cores(),
+        'memory': f'{memory:.0f} GiB',
+        'disk_free': f'{free:.0f} GiB',
+        'gpu': gpu,
+    }, free
+
 
 @app.command()
 def doctor(
@@ -88,66 +117,105 @@ def doctor(
 ):
     """Check what is installed, which weights and data are here, and what the machine has.
 
-    Examples:
-
+    Examples
+    --------
         ctlab doctor
 
         ctlab doctor --json
     """
     import json
+
     from ctlab.core.settings import Settings
+
     machine, free = _machine()
     packages, weights = _packages(), _weights()
-    data = {p: (Settings(preset=p).data/'train_2024.csv').exists() for p in ('tiny', 'demo', 'full')}
+    data = {p: (Settings(preset=p).data / 'train_2024.csv').exists() for p in ('tiny', 'demo', 'full')}
     advice = [
         f'{n} {"is not installed" if f is None else f"is {f}"}, the lab was tested with {v}: run `make install`'
         for n, v, f in packages
         if f is None or v and f != v
     ]
-    if sys.version_info < (3, 11): advice.append('Python 3.11 or newer is needed')
-    if free < 5: advice.append(f'only {free:.1f} GiB of disk are free; the demo cohort and its stacks need about 5')
-    if json_: _say(json.dumps({'machine': machine, 'packages': {n: f for n, _, f in packages},
-                               'weights': {n: f for n, f, _ in weights}, 'data': data, 'advice': advice}, indent=1))
-    else: _print_doctor(machine, packages, weights, data, advice)
+    if sys.version_info < (3, 11):
+        advice.append('Python 3.11 or newer is needed')
+    if free < 5:
+        advice.append(f'only {free:.1f} GiB of disk are free; the demo cohort and its stacks need about 5')
+    if json_:
+        _say(
+            json.dumps(
+                {
+                    'machine': machine,
+                    'packages': {n: f for n, _, f in packages},
+                    'weights': {n: f for n, f, _ in weights},
+                    'data': data,
+                    'advice': advice,
+                },
+                indent=1,
+            )
+        )
+    else:
+        _print_doctor(machine, packages, weights, data, advice)
     raise typer.Exit(1 if advice else 0)
 
+
 def _print_doctor(machine, packages, weights, data, advice):
-    "The findings for a reader."
-    tick = lambda ok: '✓' if ok else '–'
+    """The findings for a reader."""
+
+    def tick(ok):
+        return '✓' if ok else '–'
+
     _say('Machine')
-    for k, v in machine.items(): _say(f'  {k.replace("_", " "):<10} {v}')
+    for k, v in machine.items():
+        _say(f'  {k.replace("_", " "):<10} {v}')
     good = sum(f is not None and v in (None, f) for _, v, f in packages)
     _say(f'Packages     {good} of {len(packages)} as locked')
     _say('Weights (a study without them starts from random weights and says so)')
-    for name, found, where in weights: _say(f'  {tick(found)} {name:<28} {where}')
+    for name, found, where in weights:
+        _say(f'  {tick(found)} {name:<28} {where}')
     _say('Phantom cohorts (drawn on first use)')
     _say('  ' + '   '.join(f'{tick(found)} {name}' for name, found in data.items()))
-    for line in advice[:12]: typer.secho(f'! {line}', fg='yellow')
-    if len(advice) > 12: _say(f'! … and {len(advice) - 12} more')
+    for line in advice[:12]:
+        typer.secho(f'! {line}', fg='yellow')
+    if len(advice) > 12:
+        _say(f'! … and {len(advice) - 12} more')
     _say('Everything the studies need is here.' if not advice else 'Not everything is as it should be; see above.')
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #53911ff7
 @app.command()
 def phantom(
-    what: Annotated[str, typer.Argument(help='A trauma cohort: tiny (seconds), demo (minutes), many (3,147 '
-                                        'patients, 64 pixels a side, an hour) or full (the same at 512, a night). '
-                                        'Or a set for segmentation: spleen, lits, ircad, limbs.')],
+    what: Annotated[
+        str,
+        typer.Argument(
+            help='A trauma cohort: tiny (seconds), demo (minutes), many (3,147 '
+            'patients, 64 pixels a side, an hour) or full (the same at 512, a night). '
+            'Or a set for segmentation: spleen, lits, ircad, limbs.'
+        ),
+    ],
     out: Annotated[Path, typer.Argument(help='Folder for the cohort; made if needed.')],
     seed: Annotated[int, typer.Option(help='Same seed, same bytes.')] = 0,
     preset: Annotated[str, typer.Option(help='Size of a set for segmentation: tiny, demo or full.')] = 'tiny',
     faults: Annotated[bool, typer.Option(help='Let some scans of a cohort have the faults of real archives.')] = True,
-    oddities: Annotated[bool, typer.Option(help='And let some be as only some scanners write them: multi-frame, '
-                                           'repeated, with localisers, gaps or a changing spacing.')] = False,
-    full_headers: Annotated[bool, typer.Option('--full-headers', help='Files as scanners write them, with modality '
-                                               'and class, in several syntaxes; else as in the download.')] = False,
+    oddities: Annotated[
+        bool,
+        typer.Option(
+            help='And let some be as only some scanners write them: multi-frame, '
+            'repeated, with localisers, gaps or a changing spacing.'
+        ),
+    ] = False,
+    full_headers: Annotated[
+        bool,
+        typer.Option(
+            '--full-headers',
+            help='Files as scanners write them, with modality and class, in several syntaxes; else as in the download.',
+        ),
+    ] = False,
     workers: Annotated[int, typer.Option(help='Processes; 0 for one per core.')] = 0,
 ):
     """Draw a cohort of digital patients in the RSNA 2023 layout, or a set for segmentation.
 
     An interrupted one goes on where it stopped.
 
-    Examples:
-
+    Examples
+    --------
         ctlab phantom tiny data/phantom/tiny
 
         ctlab phantom demo /data/demo --seed 7 --workers 8
@@ -155,56 +223,81 @@ def phantom(
         ctlab phantom limbs data/limbs --preset demo
     """
     from dataclasses import replace
-    from ctlab.phantoms.patients import ODDITIES, PRESETS, RATES, make_cohort
+
     from ctlab.phantoms.case_sets import KINDS, make_set
+    from ctlab.phantoms.patients import ODDITIES, PRESETS, RATES, make_cohort
+
     if what not in PRESETS and what not in KINDS:
         _stop(f'there is no cohort or set {what!r}; choose from {", ".join([*PRESETS, *KINDS])}', 2)
-    if preset not in PRESETS: _stop(f'there is no preset {preset!r}; choose from {", ".join(PRESETS)}', 2)
+    if preset not in PRESETS:
+        _stop(f'there is no preset {preset!r}; choose from {", ".join(PRESETS)}', 2)
     try:
-        if what in KINDS: _say(f'{KINDS[what]}: {make_set(what, out, preset, seed, workers)}'); return
+        if what in KINDS:
+            _say(f'{KINDS[what]}: {make_set(what, out, preset, seed, workers)}')
+            return
         sizes = replace(PRESETS[what], full_headers=full_headers)
         root = make_cohort(out, sizes, seed, (RATES if faults else {}) | (ODDITIES if oddities else {}), workers)
     except FileExistsError as error:
         _stop(str(error))
-    series = sum(1 for _ in (root/'train_images').glob('*/*'))
-    _say(f'{sum(1 for _ in (root/"train_images").iterdir())} phantoms, {series} series in {root}')
+    series = sum(1 for _ in (root / 'train_images').glob('*/*'))
+    _say(f'{sum(1 for _ in (root / "train_images").iterdir())} phantoms, {series} series in {root}')
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #6fb21e00
 def find_notebook(
     study: str,  # 03_approach1, approach1, or a path
 ) -> Path:
-    "The notebook of a study."
+    """The notebook of a study."""
     from ctlab.core.settings import project_root
-    if study.endswith('.ipynb') and Path(study).is_file(): return Path(study)
-    folder = project_root()/'nbs'
+
+    if study.endswith('.ipynb') and Path(study).is_file():
+        return Path(study)
+    folder = project_root() / 'nbs'
     every = {p.stem: p for p in sorted(folder.glob('[0-9]*.ipynb'))}
     matches = [p for name, p in every.items() if study in (name, name.partition('_')[2])]
-    if len(matches) != 1: raise FileNotFoundError(f'no study is called {study!r}; there are: {", ".join(every)}')
+    if len(matches) != 1:
+        raise FileNotFoundError(f'no study is called {study!r}; there are: {", ".join(every)}')
     return matches[0]
 
+
 def _value(text):
-    "A parameter as Python sees it: numbers and true/false are recognised, the rest is text."
-    if text.lower() in ('true', 'false'): return text.lower() == 'true'
+    """A parameter as Python sees it: numbers and true/false are recognised, the rest is text."""
+    if text.lower() in ('true', 'false'):
+        return text.lower() == 'true'
     for kind in (int, float):
-        try: return kind(text)
-        except ValueError: pass
+        try:
+            return kind(text)
+        except ValueError:
+            pass
     return text
+
 
 def run_notebook(
     task: tuple,  # (notebook, output, parameters)
 ) -> tuple[str, float, str]:  # (output, seconds, error or '')
-    "Run one notebook by papermill; importable, so that folds can run in parallel."
-    import logging, time, warnings
+    """Run one notebook by papermill; importable, so that folds can run in parallel."""
+    import logging
+    import time
+    import warnings
+
     notebook, output, parameters = task
     logging.getLogger('papermill').setLevel(logging.ERROR)
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         import papermill
+
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         half = str(output) + f'.{os.getpid()}.ipynb'
-        try: papermill.execute_notebook(str(notebook), half, parameters, progress_bar=False, kernel_name='python3',
-                                        log_output=False, extra_arguments=['--log-level=50'])
+        try:
+            papermill.execute_notebook(
+                str(notebook),
+                half,
+                parameters,
+                progress_bar=False,
+                kernel_name='python3',
+                log_output=False,
+                extra_arguments=['--log-level=50'],
+            )
         except Exception as error:
             os.replace(half, str(output).replace('.ipynb', '.failed.ipynb')) if os.path.exists(half) else None
             return str(output), time.perf_counter() - start, f'{type(error).__name__}: {str(error).strip()[-1500:]}'
@@ -216,7 +309,7 @@ def run_notebook(
 def run(
     study: Annotated[str, typer.Argument(help='03_approach1, approach1, or the path of a notebook.')],
     parameter: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option(
             '-p',
             '--parameter',
@@ -224,7 +317,7 @@ def run(
             help='A parameter of the study; may be repeated: -p fold 2 -p preset demo.',
         ),
     ] = None,
-    values: Annotated[Optional[list[str]], typer.Argument(hidden=True)] = None,
+    values: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     folds: Annotated[str, typer.Option(help="Folds to run: 'all', or a list such as 0,2.")] = '',
     jobs: Annotated[int, typer.Option(help='Folds at the same time.')] = 1,
     scheduler: Annotated[
@@ -235,13 +328,13 @@ def run(
         ),
     ] = '',
     out: Annotated[
-        Optional[Path], typer.Option(help='Where executed notebooks go; reports/runs/notebooks when left out.')
+        Path | None, typer.Option(help='Where executed notebooks go; reports/runs/notebooks when left out.')
     ] = None,
 ):
     """Run a study: papermill executes its notebook with your parameters.
 
-    Examples:
-
+    Examples
+    --------
         ctlab run 03_approach1
 
         ctlab run approach1 -p preset demo -p fold 2
@@ -252,23 +345,28 @@ def run(
     """
     from ctlab.core.parallel import parallel_map
     from ctlab.core.settings import Settings, project_root
-    try: notebook = find_notebook(study)
-    except FileNotFoundError as error: _stop(str(error), 2)
+
+    try:
+        notebook = find_notebook(study)
+    except FileNotFoundError as error:
+        _stop(str(error), 2)
     parameters = dict(zip(parameter or [], map(_value, values or [])))
     known = _known_parameters(notebook)
     wrong = [n for n in parameters if n not in known]
-    if wrong: _stop(f'{notebook.stem} has no parameter {", ".join(wrong)}; it has: {", ".join(known)}', 2)
-    out = out or project_root()/'reports'/'runs'/'notebooks'
+    if wrong:
+        _stop(f'{notebook.stem} has no parameter {", ".join(wrong)}; it has: {", ".join(known)}', 2)
+    out = out or project_root() / 'reports' / 'runs' / 'notebooks'
     chosen = _folds(folds, int(parameters.get('n_folds', Settings.n_folds)))
     tasks = [
         (
             notebook,
-            out/(f'{notebook.stem}.ipynb' if k is None or len(chosen) == 1 else f'{notebook.stem}-fold{k}.ipynb'),
+            out / (f'{notebook.stem}.ipynb' if k is None or len(chosen) == 1 else f'{notebook.stem}-fold{k}.ipynb'),
             parameters | ({} if k is None else {'fold': k}),
         )
         for k in chosen
     ]
-    if scheduler: tasks = [(n.resolve(), o.resolve(), p) for n, o, p in tasks]  # a worker stands in another folder
+    if scheduler:
+        tasks = [(n.resolve(), o.resolve(), p) for n, o, p in tasks]  # a worker stands in another folder
     results = parallel_map(
         run_notebook,
         tasks,
@@ -278,19 +376,27 @@ def run(
     )
     for output, seconds, error in results:
         _say(f'{"failed" if error else "done"} in {seconds:.0f} s: {output}' + (f'\n{error}' if error else ''))
-    if any(error for *_, error in results): raise typer.Exit(1)
+    if any(error for *_, error in results):
+        raise typer.Exit(1)
 
 
 def _folds(text, n):
-    "Folds asked for; [None] when the study's own parameter decides."
-    if not text: return [None]
-    if text == 'all': return list(range(n))
-    try: return [int(k) for k in text.split(',')]
-    except ValueError: _stop(f"--folds is 'all' or numbers such as 0,2, not {text!r}", 2)
+    """Folds asked for; [None] when the study's own parameter decides."""
+    if not text:
+        return [None]
+    if text == 'all':
+        return list(range(n))
+    try:
+        return [int(k) for k in text.split(',')]
+    except ValueError:
+        _stop(f"--folds is 'all' or numbers such as 0,2, not {text!r}", 2)
+
 
 def _known_parameters(notebook):
-    "Names in a notebook's parameters cell."
-    import ast, json
+    """Names in a notebook's parameters cell."""
+    import ast
+    import json
+
     for cell in json.loads(Path(notebook).read_text())['cells']:
         if 'parameters' in cell['metadata'].get('tags', []):
             return [
@@ -307,15 +413,15 @@ def report(
     study: Annotated[str, typer.Argument(help='Name of the run, such as approach1 or approach1_cleaned.')],
     preset: Annotated[str, typer.Option(help='tiny, demo or full.')] = 'tiny',
     out_dir: Annotated[str, typer.Option(help='Where the runs are; reports/runs when left out.')] = '',
-    data_root: Annotated[str, typer.Option(help='The cohort; the preset\'s phantoms when left out.')] = '',
-    to: Annotated[Optional[Path], typer.Option(help='Folder for the tables; beside the runs when left out.')] = None,
+    data_root: Annotated[str, typer.Option(help="The cohort; the preset's phantoms when left out.")] = '',
+    to: Annotated[Path | None, typer.Option(help='Folder for the tables; beside the runs when left out.')] = None,
 ):
     """Gather the finished folds of a study into one table with intervals, beside the published one.
 
     Trauma studies get the source's table, with curves and a page of its own; masks get Dice and its companions.
 
-    Examples:
-
+    Examples
+    --------
         ctlab report approach1
 
         ctlab report approach1_cleaned --preset demo --to reports/reference
@@ -323,40 +429,45 @@ def report(
         ctlab report spleen --preset demo
     """
     from ctlab.cohort.labels import grade, read_labels
+    from ctlab.core.settings import Settings, project_root
     from ctlab.learn.runs import gather
     from ctlab.show.proof import keep_proof
     from ctlab.show.report import pooled_figures, pooled_table, source_table, write_page, write_tables
-    from ctlab.core.settings import Settings, project_root
+
     settings = Settings(data_root=data_root, out_dir=out_dir, preset=preset)
     try:
         _, predictions, configs = gather(settings.out, study, preset)
         if 'structure' in predictions:
-            return _report_masks(study, preset, predictions, configs, to or settings.out/study/preset)
+            return _report_masks(study, preset, predictions, configs, to or settings.out / study / preset)
         labels = read_labels(settings.data)
     except (FileNotFoundError, ValueError) as error:
         _stop(str(error))
-    published = study if (project_root()/'data'/'published'/f'{study}.csv').exists() else None
+    published = study if (project_root() / 'data' / 'published' / f'{study}.csv').exists() else None
     table = source_table(pooled_table(predictions, grade(labels)), published)
     phantom = all(c.get('phantom') for c in configs)
     people = 'phantoms' if phantom else 'patients'
     held = predictions[predictions['split'] == 'valid']
     note = (
-        f"{study}, preset {preset}: {len(configs)} of {configs[0]['n_folds']} folds, {held['patient_id'].nunique()} "
-        f"{people} held out once each. Per cent, with 95 % intervals over patients; started from "
-        f"{configs[0]['weights']} weights. "
-        f"{'Published values under the names that the audit found. ' if published else ''}"
+        f'{study}, preset {preset}: {len(configs)} of {configs[0]["n_folds"]} folds, {held["patient_id"].nunique()} '
+        f'{people} held out once each. Per cent, with 95 % intervals over patients; started from '
+        f'{configs[0]["weights"]} weights. '
+        f'{"Published values under the names that the audit found. " if published else ""}'
         f'{_made_by(study, preset, configs)}'
     )
-    place, graded = (to or settings.out/study/preset, f'{study}-{preset}', note), grade(labels)
+    place, graded = (to or settings.out / study / preset, f'{study}-{preset}', note), grade(labels)
     written = write_tables(table, *place) + keep_proof(predictions, *place, graded, published)
     further = _further(settings, predictions, graded, configs, study, preset)
     written += write_page(table, pooled_figures(predictions, graded, phantom), *place, further)
-    for path in written: _say(str(path))
+    for path in written:
+        _say(str(path))
+
 
 def _further(settings, predictions, labels, configs, study, preset):
-    "What a reviewer asks beyond the table."
+    """What a reviewer asks beyond the table."""
     import json
+
     from ctlab.show.proof import claim, commit, detectable, scan_facts, subgroups
+
     parts = {}
     facts = scan_facts(settings.data, predictions.loc[predictions['split'] == 'valid', 'series_id'].unique().tolist())
     groups = subgroups(predictions, labels, facts)
@@ -364,49 +475,58 @@ def _further(settings, predictions, labels, configs, study, preset):
         'AUC of held-out scans, with 95 % intervals over patients; "too few" where fewer than eight have either '
         'outcome.'
     )
-    if len(groups): parts['In subgroups'] = (words, groups)
+    if len(groups):
+        parts['In subgroups'] = (words, groups)
     words = (
         'The smallest difference of two AUCs on these patients that a test at 5 % finds with a chance of 80 %, if '
         'the errors '
         'of the two studies correlate by 0.5.'
     )
     parts['Power'] = (words, detectable(predictions, labels))
-    folder = settings.out/study/preset/f"fold{configs[0]['fold']}"
-    environment = json.loads((folder/'environment.json').read_text())
+    folder = settings.out / study / preset / f'fold{configs[0]["fold"]}'
+    environment = json.loads((folder / 'environment.json').read_text())
     words = 'What the records of the runs answer; what is left empty is for a person to write.'
     parts['Checklist (CLAIM 2024)'] = (words, claim(configs, predictions, environment, commit()))
     return parts
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #b4387c17
 def _made_by(study, preset, configs):
-    "The command that makes a table again, and how long it trained."
+    """The command that makes a table again, and how long it trained."""
     from ctlab.core.settings import Settings
+
     one = configs[0]
     usual = {k: getattr(Settings, k) for k in ('n_folds', 'seed', 'start')}
     more = ''.join(f' -p {k} {one[k]}' for k in usual if one.get(k, usual[k]) != usual[k])
     options = one.get('plan', {}).get('note', {}).get('options', {})
-    if 'model' in options: more += f" -p models {options['model']}"  # one network of a study of several
+    if 'model' in options:
+        more += f' -p models {options["model"]}'  # one network of a study of several
     which = 'all' if len(configs) == one['n_folds'] else ','.join(str(c['fold']) for c in configs)
-    minutes = sum(c['seconds'] for c in configs)/60
-    return (f"Made by `ctlab run {study.partition('_')[0]} --folds {which} -p preset {preset}{more}` "
-            f'in {minutes:.0f} minutes of training.')
+    minutes = sum(c['seconds'] for c in configs) / 60
+    return (
+        f'Made by `ctlab run {study.partition("_")[0]} --folds {which} -p preset {preset}{more}` '
+        f'in {minutes:.0f} minutes of training.'
+    )
+
 
 def _report_masks(study, preset, scores, configs, folder):
-    "The table of a segmentation study."
+    """The table of a segmentation study."""
+    from ctlab.organs.mask_study import PUBLISHED, mask_table
     from ctlab.show.proof import keep_proof
     from ctlab.show.report import write_tables
-    from ctlab.organs.mask_study import PUBLISHED, mask_table
+
     people = 'phantoms' if all(c.get('phantom') for c in configs) else 'patients'
     held, lost = scores[scores['split'] == 'test'], len(configs[0].get('set_aside', []))
     note = (
-        f"{study}, preset {preset}: {len(configs)} of {configs[0]['n_folds']} folds, {held['case'].nunique()} "
-        f"{people} held out, none of which chose the epoch. Means with 95 % intervals over patients; started from "
-        f"{configs[0]['weights']} weights. "
-        f"{f'{lost} cases of the set could not be used. ' if lost else ''}{_made_by(study, preset, configs)}"
+        f'{study}, preset {preset}: {len(configs)} of {configs[0]["n_folds"]} folds, {held["case"].nunique()} '
+        f'{people} held out, none of which chose the epoch. Means with 95 % intervals over patients; started from '
+        f'{configs[0]["weights"]} weights. '
+        f'{f"{lost} cases of the set could not be used. " if lost else ""}{_made_by(study, preset, configs)}'
     )
     place = (folder, f'{study}-{preset}', note)
     table = mask_table(scores, PUBLISHED.get(study.partition('_')[0]))
-    for path in write_tables(table, *place) + keep_proof(scores, *place): _say(str(path))
+    for path in write_tables(table, *place) + keep_proof(scores, *place):
+        _say(str(path))
+
 
 @app.command()
 def verify(
@@ -414,20 +534,25 @@ def verify(
 ):
     """Compute the tables of reports again from the answers kept beside them; fail on one changed digit.
 
-    Examples:
-
+    Examples
+    --------
         ctlab verify reports/reference
 
         ctlab verify reports/runs/approach1/demo/approach1-demo.csv
     """
     from ctlab.organs.mask_study import PUBLISHED, mask_table
     from ctlab.show.proof import verify as check
-    try: found = check(report, lambda rows, study: mask_table(rows, PUBLISHED.get(study.partition('_')[0])))
-    except FileNotFoundError as error: _stop(str(error))
+
+    try:
+        found = check(report, lambda rows, study: mask_table(rows, PUBLISHED.get(study.partition('_')[0])))
+    except FileNotFoundError as error:
+        _stop(str(error))
     for name, wrong in found.items():
-        _say(f"{name:<32} {'as its answers give it' if not wrong else 'WRONG'}")
-        for line in wrong: typer.echo(f'    {line}', err=True)
-    if any(found.values()): raise typer.Exit(1)
+        _say(f'{name:<32} {"as its answers give it" if not wrong else "WRONG"}')
+        for line in wrong:
+            typer.echo(f'    {line}', err=True)
+    if any(found.values()):
+        raise typer.Exit(1)
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #8d30f181
 @app.command()
@@ -448,7 +573,7 @@ def prepare(
     normalise: Annotated[
         str,
         typer.Option(
-            help="window (8 bits), slice (8 bits, each slice stretched), none (16-bit "
+            help='window (8 bits), slice (8 bits, each slice stretched), none (16-bit '
             "HU), published (the source's arithmetic)."
         ),
     ] = 'window',
@@ -458,8 +583,8 @@ def prepare(
 ):
     """Turn a cohort's DICOM series into stacks: slices on a regular grid, in HU or 8 bits. Resumes where it stopped.
 
-    Examples:
-
+    Examples
+    --------
         ctlab prepare data/phantom/tiny
 
         ctlab prepare /data/rsna /scratch/work --window abdomen --workers 16
@@ -469,24 +594,37 @@ def prepare(
         ctlab prepare s3://bucket/rsna /scratch/work
     """
     import json
-    from ctlab.cohort.stacks import Recipe, catalogue, prepare as prepare_all
+
+    from ctlab.cohort.stacks import Recipe, catalogue
+    from ctlab.cohort.stacks import prepare as prepare_all
+
     try:
         recipe = Recipe(spacing, size, window, normalise)
         listed = catalogue(root, work, workers, scheduler=scheduler).series
         stacks = prepare_all(root, work, recipe, workers, scheduler=scheduler)
-    except (FileNotFoundError, ValueError, KeyError) as error: _stop(str(error))
+    except (FileNotFoundError, ValueError, KeyError) as error:
+        _stop(str(error))
     aside = stacks.table[stacks.table['status'] != 'prepared']
-    found = {'series': len(stacks), 'prepared': len(stacks.usable), 'slices': int(stacks.table['slices'].sum()),
-             'set_aside': len(aside), 'unreadable_files': int(listed['unreadable'].sum()) if len(listed) else 0,
-             'folder': str(stacks.folder)}
+    found = {
+        'series': len(stacks),
+        'prepared': len(stacks.usable),
+        'slices': int(stacks.table['slices'].sum()),
+        'set_aside': len(aside),
+        'unreadable_files': int(listed['unreadable'].sum()) if len(listed) else 0,
+        'folder': str(stacks.folder),
+    }
     if json_:
         _say(json.dumps(found | {'reasons': dict(zip(map(str, aside['series_id']), aside['reason']))}, indent=1))
         return
-    _say(f"{found['prepared']} of {found['series']} series prepared, {found['slices']} slices; "
-         f"{found['unreadable_files']} files without a readable header")
-    for row in aside.head(20).itertuples(): _say(f'  set aside {row.patient_id}/{row.series_id}: {row.reason}')
-    if len(aside) > 20: _say('  …')
-    _say(f"{found['folder']}/summary.csv")
+    _say(
+        f'{found["prepared"]} of {found["series"]} series prepared, {found["slices"]} slices; '
+        f'{found["unreadable_files"]} files without a readable header'
+    )
+    for row in aside.head(20).itertuples():
+        _say(f'  set aside {row.patient_id}/{row.series_id}: {row.reason}')
+    if len(aside) > 20:
+        _say('  …')
+    _say(f'{found["folder"]}/summary.csv')
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #bf8a8e0f
 @app.command()
@@ -507,16 +645,21 @@ def clean(
 ):
     """Examine every scan of a cohort: sound, recoverable or not, and why. Nothing is deleted or changed.
 
-    Examples:
-
+    Examples
+    --------
         ctlab clean data/phantom/tiny
 
         ctlab clean /data/rsna /scratch/work --workers 16
     """
     import json
-    from ctlab.cohort.cleaning import clean as examine_all, decisions_path
-    try: table = examine_all(root, work, black, scan_black, workers)
-    except FileNotFoundError as error: _stop(str(error))
+
+    from ctlab.cohort.cleaning import clean as examine_all
+    from ctlab.cohort.cleaning import decisions_path
+
+    try:
+        table = examine_all(root, work, black, scan_black, workers)
+    except FileNotFoundError as error:
+        _stop(str(error))
     counts = table['decision'].value_counts()
     if json_:
         _say(
@@ -534,7 +677,8 @@ def clean(
     _say(f'{len(table)} series: ' + ', '.join(f'{v} {k}' for k, v in counts.items()))
     for row in table[table['decision'] != 'keep'].head(20).itertuples():
         _say(f'  {row.decision:<10} {row.patient_id}/{row.series_id}: {row.reason}')
-    if (table['decision'] != 'keep').sum() > 20: _say('  …')
+    if (table['decision'] != 'keep').sum() > 20:
+        _say('  …')
     _say(str(decisions_path(root, work)))
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #ed287905
@@ -545,36 +689,40 @@ def compare(
     preset: Annotated[str, typer.Option(help='tiny, demo or full.')] = 'tiny',
     out_dir: Annotated[str, typer.Option(help='Where the runs are; reports/runs when left out.')] = '',
     data_root: Annotated[str, typer.Option(help="The cohort; the preset's phantoms when left out.")] = '',
-    to: Annotated[Optional[Path], typer.Option(help='Folder for the table; beside the runs when left out.')] = None,
+    to: Annotated[Path | None, typer.Option(help='Folder for the table; beside the runs when left out.')] = None,
 ):
     """Compare a run with others on the same held-out patients: DeLong for AUC, bootstrap for the competition metric.
 
-    Examples:
-
+    Examples
+    --------
         ctlab compare approach5 approach1_cleaned approach3 --preset demo
     """
     import pandas as pd
+
     from ctlab.cohort.labels import read_labels
-    from ctlab.judge.comparison import compare as paired, held_out
     from ctlab.core.settings import Settings
+    from ctlab.judge.comparison import compare as paired
+    from ctlab.judge.comparison import held_out
+
     settings = Settings(data_root=data_root, out_dir=out_dir, preset=preset)
     try:
-        labels, mine = read_labels(settings.data), held_out(settings.out/one/preset)
+        labels, mine = read_labels(settings.data), held_out(settings.out / one / preset)
         table = pd.concat(
             [
-                paired(mine, held_out(settings.out/other/preset), labels).assign(study=one, against=other)
+                paired(mine, held_out(settings.out / other / preset), labels).assign(study=one, against=other)
                 for other in others
             ]
         )
     except (FileNotFoundError, ValueError) as error:
         _stop(str(error))
-    table = table[['study', 'against', 'measure', 'one', 'other', 'difference', 'low', 'high', 'p',
-                   'patients']].round(4)
-    folder = to or settings.out/one/preset
+    table = table[['study', 'against', 'measure', 'one', 'other', 'difference', 'low', 'high', 'p', 'patients']].round(
+        4
+    )
+    folder = to or settings.out / one / preset
     folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder/f'{one}-{preset}-compared.csv', index=False)
+    table.to_csv(folder / f'{one}-{preset}-compared.csv', index=False)
     _say(table.to_string(index=False))
-    _say(str(folder/f'{one}-{preset}-compared.csv'))
+    _say(str(folder / f'{one}-{preset}-compared.csv'))
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #703a8d2e
 @app.command()
@@ -589,33 +737,41 @@ def predict(
 ):
     """Apply a run of a trauma study to new scans: a table and a page with the slices behind it.
 
-    Examples:
-
+    Examples
+    --------
         ctlab predict data/phantom/tiny --model reports/runs/approach1/tiny
 
         ctlab predict /data/one_series --model reports/runs/approach1_cleaned/demo --out /tmp/report
     """
     from ctlab.cohort.masks import NoMask
     from ctlab.trauma.predict import page, pdf, predict_scans
-    try: table, context = predict_scans(source, model, work, device)
-    except (FileNotFoundError, ValueError, NoMask) as error: _stop(str(error))
+
+    try:
+        table, context = predict_scans(source, model, work, device)
+    except (FileNotFoundError, ValueError, NoMask) as error:
+        _stop(str(error))
     out.mkdir(parents=True, exist_ok=True)
-    table.round(5).to_csv(out/'predictions.csv', index=False)
-    (out/'predictions.html').write_text(page(table, context))
-    (out/'predictions.pdf').write_bytes(pdf(table, context))
-    _say(f"{table['series_id'].nunique()} series, {len(context['nets'])} fold(s), {len(context['data'].set_aside)} "
-         f"set aside")
-    for name in ('csv', 'html', 'pdf'): _say(str(out/f'predictions.{name}'))
+    table.round(5).to_csv(out / 'predictions.csv', index=False)
+    (out / 'predictions.html').write_text(page(table, context))
+    (out / 'predictions.pdf').write_bytes(pdf(table, context))
+    _say(
+        f'{table["series_id"].nunique()} series, {len(context["nets"])} fold(s), {len(context["data"].set_aside)} '
+        f'set aside'
+    )
+    for name in ('csv', 'html', 'pdf'):
+        _say(str(out / f'predictions.{name}'))
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #f5e04204
 _SERIES = typer.Option(help='SeriesInstanceUID, where a folder holds several series.')
 _ACQUISITION = typer.Option(help='Which one, where a series holds several of the same places.', min=1)
 _GAPS = typer.Option(help="'mark' reads a series of which more than a quarter is missing.")
 
+
 def _dicom_options(series, acquisition, gaps):
-    "What is asked of a series beyond the usual, as `read` takes it."
+    """What is asked of a series beyond the usual, as `read` takes it."""
     asked = {'series_uid': (series, ''), 'acquisition': (acquisition, 1), 'gaps': (gaps, 'refuse')}
     return {name: value for name, (value, usual) in asked.items() if value != usual}
+
 
 @app.command()
 def segment(
@@ -638,8 +794,8 @@ def segment(
 ):
     """Draw the masks of a scan: NIfTI, DICOM SEG (for DICOM input), surfaces, statistics, and a picture.
 
-    Examples:
-
+    Examples
+    --------
         ctlab segment scan.nii.gz out
 
         ctlab segment scan.nii.gz out --model reports/runs/spleen/demo/fold0
@@ -647,20 +803,35 @@ def segment(
         ctlab segment /data/one_series out --model totalsegmentator --fast --mesh glb
     """
     import json
+
     from ctlab.cohort.masks import NoMask
-    from ctlab.organs.segment import segment as draw
     from ctlab.learn.training import accelerator
-    if not source.exists(): _stop(f'{source}: no such file or folder')
+    from ctlab.organs.segment import segment as draw
+
+    if not source.exists():
+        _stop(f'{source}: no such file or folder')
     try:
-        facts = draw(source, out, model, fast, 'cuda' if accelerator(device) == 'gpu' else 'cpu', mesh, votes=votes,
-                     **_dicom_options(series, acquisition, gaps))
-    except (FileNotFoundError, ValueError, NoMask) as error: _stop(str(error))
-    if json_: _say(json.dumps(facts, indent=1)); return
-    for doubt in facts['warnings']: typer.echo(f'doubtful: {doubt}', err=True)
+        facts = draw(
+            source,
+            out,
+            model,
+            fast,
+            'cuda' if accelerator(device) == 'gpu' else 'cpu',
+            mesh,
+            votes=votes,
+            **_dicom_options(series, acquisition, gaps),
+        )
+    except (FileNotFoundError, ValueError, NoMask) as error:
+        _stop(str(error))
+    if json_:
+        _say(json.dumps(facts, indent=1))
+        return
+    for doubt in facts['warnings']:
+        typer.echo(f'doubtful: {doubt}', err=True)
     for name, f in facts['structures'].items():
         _say(
-            f"{name:<14} {f['volume_ml']:>10.1f} mL"
-            + (f"   mean {f['mean']:.0f}" if f['mean'] is not None else '   not found')
+            f'{name:<14} {f["volume_ml"]:>10.1f} mL'
+            + (f'   mean {f["mean"]:.0f}' if f['mean'] is not None else '   not found')
         )
     _say(str(out))
 
@@ -683,8 +854,8 @@ def arrange(
     """Lay an export out as the studies expect it: train_images/<patient>/<series>/<slice>.dcm. The export is never
     written to.
 
-    Examples:
-
+    Examples
+    --------
         ctlab arrange /export/2026-11 /data/ours
 
         ctlab arrange /export/knees /data/knees --modality MR
@@ -692,40 +863,58 @@ def arrange(
         ctlab arrange /export/2026-11 /data/ours --anonymise --key ~/ours.key
     """
     import json
+
     from ctlab.cohort.layout import arrange as lay_out
-    try: table, rest = lay_out(source, out, least, modality, workers, not json_, _names(anonymise, key))
-    except (FileNotFoundError, FileExistsError, ValueError) as error: _stop(str(error))
+
+    try:
+        table, rest = lay_out(source, out, least, modality, workers, not json_, _names(anonymise, key))
+    except (FileNotFoundError, FileExistsError, ValueError) as error:
+        _stop(str(error))
     facts = {
         'patients': int(table['patient_id'].nunique()),
         'series': len(table),
         'set_aside': len(rest),
         'out': str(out),
     }
-    if json_: _say(json.dumps(facts)); return
-    _say(f"{facts['series']} series of {facts['patients']} patients in {out}; {len(rest)} files and series set aside "
-         f"(set_aside.csv says why)")
-    if len(table): _say(f'next: ctlab prepare {out} work, or ctlab predict {out} --model RUN')
+    if json_:
+        _say(json.dumps(facts))
+        return
+    _say(
+        f'{facts["series"]} series of {facts["patients"]} patients in {out}; {len(rest)} files and series set aside '
+        f'(set_aside.csv says why)'
+    )
+    if len(table):
+        _say(f'next: ctlab prepare {out} work, or ctlab predict {out} --model RUN')
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #7e6a2e91
 def _peer(text):
-    "A peer, or a word on how one is written."
+    """A peer, or a word on how one is written."""
     from ctlab.network.node import read_peer
-    try: return read_peer(text)
-    except ValueError as error: _stop(str(error), 2)
+
+    try:
+        return read_peer(text)
+    except ValueError as error:
+        _stop(str(error), 2)
+
 
 def _tls(certificate, key, authority):
-    "Certificates, where any is given; None otherwise."
+    """Certificates, where any is given; None otherwise."""
     from ctlab.network.node import Tls
+
     for path in (certificate, key, authority):
-        if path and not path.is_file(): _stop(f'{path}: no such file')
+        if path and not path.is_file():
+            _stop(f'{path}: no such file')
     return Tls(*(str(p or '') for p in (certificate, key, authority))) if certificate or authority else None
 
+
 def _bar(what):
-    "A line of progress, and what to call as it goes on."
+    """A line of progress, and what to call as it goes on."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     bar = Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True)
     task = bar.add_task(what, total=None)
     return bar, lambda done, total: bar.update(task, completed=done, total=total)
+
 
 _PEER = typer.Argument(metavar='TITLE@HOST:PORT', help='The other side, such as PACS@192.168.0.7:104.')
 _TITLE = typer.Option('--title', help='Our AE title.')
@@ -733,23 +922,28 @@ _CERTIFICATE = typer.Option('--tls-cert', help='PEM file of our certificate; swi
 _KEY = typer.Option('--tls-key', help='PEM file of its key.')
 _AUTHORITY = typer.Option('--tls-ca', help='PEM file of the authority that signs our peers; switches TLS on.')
 
+
 @app.command()
 def echo(
     peer: Annotated[str, _PEER],
     title: Annotated[str, _TITLE] = 'CTLAB',
-    tls_cert: Annotated[Optional[Path], _CERTIFICATE] = None,
-    tls_key: Annotated[Optional[Path], _KEY] = None,
-    tls_ca: Annotated[Optional[Path], _AUTHORITY] = None,
+    tls_cert: Annotated[Path | None, _CERTIFICATE] = None,
+    tls_key: Annotated[Path | None, _KEY] = None,
+    tls_ca: Annotated[Path | None, _AUTHORITY] = None,
 ):
     """Does a DICOM peer answer?
 
-    Examples:
-
+    Examples
+    --------
         ctlab echo PACS@192.168.0.7:104
     """
     from ctlab.network.peers import echo as call
-    try: _say(f'{peer} answers in {1000*call(_peer(peer), title, _tls(tls_cert, tls_key, tls_ca)):.0f} ms')
-    except OSError as error: _stop(str(error))
+
+    try:
+        _say(f'{peer} answers in {1000 * call(_peer(peer), title, _tls(tls_cert, tls_key, tls_ca)):.0f} ms')
+    except OSError as error:
+        _stop(str(error))
+
 
 @app.command()
 def send(
@@ -757,19 +951,20 @@ def send(
     peer: Annotated[str, _PEER],
     title: Annotated[str, _TITLE] = 'CTLAB',
     again: Annotated[bool, typer.Option('--again', help='Send what is there already, too.')] = False,
-    tls_cert: Annotated[Optional[Path], _CERTIFICATE] = None,
-    tls_key: Annotated[Optional[Path], _KEY] = None,
-    tls_ca: Annotated[Optional[Path], _AUTHORITY] = None,
+    tls_cert: Annotated[Path | None, _CERTIFICATE] = None,
+    tls_key: Annotated[Path | None, _KEY] = None,
+    tls_ca: Annotated[Path | None, _AUTHORITY] = None,
     json_: Annotated[bool, typer.Option('--json', help='Print the numbers as JSON.')] = False,
 ):
     """Send DICOM objects to a peer. What it has already is left out; a broken line is taken up again.
 
-    Examples:
-
+    Examples
+    --------
         ctlab send /export/2026-11 PACS@192.168.0.7:104
     """
     from ctlab.core.settings import Settings
     from ctlab.network.peers import send as give
+
     bar, progress = _bar('sending')
     with bar:
         try:
@@ -786,6 +981,7 @@ def send(
             bar.stop()
             _stop(str(error))
     _transferred(done, json_)
+
 
 @app.command()
 def fetch(
@@ -806,24 +1002,27 @@ def fetch(
     key: Annotated[
         Path, typer.Option(help='With --anonymise: the file of the secret key; made when there is none.')
     ] = Path('deidentify.key'),
-    tls_cert: Annotated[Optional[Path], _CERTIFICATE] = None,
-    tls_key: Annotated[Optional[Path], _KEY] = None,
-    tls_ca: Annotated[Optional[Path], _AUTHORITY] = None,
+    tls_cert: Annotated[Path | None, _CERTIFICATE] = None,
+    tls_key: Annotated[Path | None, _KEY] = None,
+    tls_ca: Annotated[Path | None, _AUTHORITY] = None,
     json_: Annotated[bool, typer.Option('--json', help='Print the numbers as JSON.')] = False,
 ):
     """Fetch studies from a peer. What is here already is left out.
 
-    Examples:
-
+    Examples
+    --------
         ctlab fetch PACS@192.168.0.7:104 data/ours --patient 4711 --list
 
         ctlab fetch PACS@192.168.0.7:104 data/ours --date 20261101-20261130 --modality CT --anonymise
     """
-    from ctlab.network.peers import ask, fetch as get
+    from ctlab.network.peers import ask
+    from ctlab.network.peers import fetch as get
     from ctlab.network.store import Store
+
     other, tls = _peer(peer), _tls(tls_cert, tls_key, tls_ca)
     keys = {'PatientID': patient, 'StudyInstanceUID': study, 'StudyDate': date}
-    if not any((patient, study, series, date)): _stop('say what to fetch: --patient, --study, --series or --date', 2)
+    if not any((patient, study, series, date)):
+        _stop('say what to fetch: --patient, --study, --series or --date', 2)
     bar, progress = _bar('fetching')
     try:
         if list_:
@@ -854,7 +1053,8 @@ def fetch(
                         )
                     )
                 )
-            _say(f'{len(rows)} studies'); return
+            _say(f'{len(rows)} studies')
+            return
         keys |= {'SeriesInstanceUID': series, 'Modality': modality}
         with bar:
             done = get(
@@ -868,17 +1068,23 @@ def fetch(
                 tls,
                 None if json_ else progress,
             )
-    except (OSError, ValueError) as error: bar.stop(); _stop(str(error))
+    except (OSError, ValueError) as error:
+        bar.stop()
+        _stop(str(error))
     _transferred(done, json_)
 
+
 def _names(anonymise, key):
-    "Pseudonyms by the key of a file, if any are wanted."
+    """Pseudonyms by the key of a file, if any are wanted."""
     from ctlab.scans.deidentify import Pseudonyms, read_key
+
     return Pseudonyms(read_key(key)) if anonymise else None
 
+
 def _transferred(done, as_json):
-    "What a transfer came to; a failure of any object is a failure."
+    """What a transfer came to; a failure of any object is a failure."""
     import json
+
     if as_json:
         _say(
             json.dumps(
@@ -892,8 +1098,11 @@ def _transferred(done, as_json):
         )
     else:
         _say(str(done))
-        for what, why in done.failed[:10]: typer.echo(f'failed: {what}: {why}', err=True)
-    if done.failed: raise typer.Exit(1)
+        for what, why in done.failed[:10]:
+            typer.echo(f'failed: {what}: {why}', err=True)
+    if done.failed:
+        raise typer.Exit(1)
+
 
 @app.command()
 def node(
@@ -902,19 +1111,19 @@ def node(
     title: Annotated[str, _TITLE] = 'CTLAB',
     host: Annotated[str, typer.Option(help='Address to listen on; 0.0.0.0 for all of this machine.')] = '127.0.0.1',
     allow: Annotated[
-        Optional[list[str]], typer.Option(help='AE title that may call; may be repeated. All, when left out.')
+        list[str] | None, typer.Option(help='AE title that may call; may be repeated. All, when left out.')
     ] = None,
     network: Annotated[
-        Optional[list[str]], typer.Option(help='Addresses that may call, such as 10.1.0.0/16; may be repeated.')
+        list[str] | None, typer.Option(help='Addresses that may call, such as 10.1.0.0/16; may be repeated.')
     ] = None,
     peer: Annotated[
-        Optional[list[str]], typer.Option(help='TITLE@host:port that C-MOVE may send to; may be repeated.')
+        list[str] | None, typer.Option(help='TITLE@host:port that C-MOVE may send to; may be repeated.')
     ] = None,
     web: Annotated[int, typer.Option(help='Port of DICOMweb; none when left out.', min=-1, max=65535)] = -1,
     token: Annotated[
         str, typer.Option(envvar='CTLAB_TOKEN', help='Of DICOMweb; one is made and shown when left out.')
     ] = '',
-    rules: Annotated[Optional[Path], typer.Option(help='Rules for reading what arrives (TOML).')] = None,
+    rules: Annotated[Path | None, typer.Option(help='Rules for reading what arrives (TOML).')] = None,
     anonymise: Annotated[bool, typer.Option('--anonymise', help='De-identify on arrival.')] = False,
     key: Annotated[
         Path, typer.Option(help='With --anonymise: the file of the secret key; made when there is none.')
@@ -922,23 +1131,28 @@ def node(
     free: Annotated[float, typer.Option(help='GiB of the disk that stay free.')] = 1.0,
     associations: Annotated[int, typer.Option(help='At a time.', min=1)] = 16,
     largest: Annotated[float, typer.Option(help='GiB of one object.')] = 1.0,
-    tls_cert: Annotated[Optional[Path], _CERTIFICATE] = None,
-    tls_key: Annotated[Optional[Path], _KEY] = None,
-    tls_ca: Annotated[Optional[Path], _AUTHORITY] = None,
+    tls_cert: Annotated[Path | None, _CERTIFICATE] = None,
+    tls_key: Annotated[Path | None, _KEY] = None,
+    tls_ca: Annotated[Path | None, _AUTHORITY] = None,
 ):
     """Be a DICOM node: keep what is sent, find it, send it on, read it by rule. Ctrl-C ends it when work is done.
 
-    Examples:
-
+    Examples
+    --------
         ctlab node data/ours
 
         ctlab node data/ours --host 0.0.0.0 --allow SCANNER1 --network 10.1.0.0/16 --rules rules.toml --anonymise
     """
-    import logging, signal, threading
+    import logging
+    import signal
+    import threading
+
     from ctlab.network.node import Limits, Node
     from ctlab.network.store import Store
+
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
-    for quiet in ('uvicorn', 'highdicom'): logging.getLogger(quiet).setLevel(logging.ERROR)
+    for quiet in ('uvicorn', 'highdicom'):
+        logging.getLogger(quiet).setLevel(logging.ERROR)
     tls, limits, done = (
         _tls(tls_cert, tls_key, tls_ca),
         Limits(associations=associations, object=int(largest * (1 << 30))),
@@ -946,7 +1160,7 @@ def node(
     )
     at_work = []
     try:
-        kept = Store(store, _names(anonymise, key), int(free*(1 << 30)))
+        kept = Store(store, _names(anonymise, key), int(free * (1 << 30)))
         mended = kept.mend()
         at_work.append(
             Node(
@@ -963,40 +1177,50 @@ def node(
         )
         if web >= 0:
             from ctlab.network.web import Web
+
             at_work.append(Web(kept, host, web, tls=tls, limits=limits, **({'token': token} if token else {})).start())
         if rules:
             from ctlab.network.reader import Reader, read_rules
+
             at_work.append(Reader(kept, read_rules(rules), title, tls).start())
     except (OSError, ValueError) as error:
-        for part in at_work: part.stop()
+        for part in at_work:
+            part.stop()
         _stop(str(error))
-    for s in (signal.SIGINT, signal.SIGTERM): signal.signal(s, lambda *_: done.set())
-    if any(mended.values()): _say('index mended: ' + ', '.join(f'{n} {w}' for w, n in mended.items()))
+    for s in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(s, lambda *_: done.set())
+    if any(mended.values()):
+        _say('index mended: ' + ', '.join(f'{n} {w}' for w, n in mended.items()))
     _say(
-        f"{title}@{host}:{at_work[0].port} keeps objects in {kept.folder}: {kept.totals()['instance']} so far"
+        f'{title}@{host}:{at_work[0].port} keeps objects in {kept.folder}: {kept.totals()["instance"]} so far'
         + (', de-identified' if anonymise else '')
     )
-    if web >= 0: _say(f'DICOMweb at {at_work[1].url}, token {at_work[1].token}')
-    if rules: _say(f'reading by {rules}')
+    if web >= 0:
+        _say(f'DICOMweb at {at_work[1].url}, token {at_work[1].token}')
+    if rules:
+        _say(f'reading by {rules}')
     _watch(kept, done)
-    for part in reversed(at_work): part.stop()
+    for part in reversed(at_work):
+        part.stop()
     if anonymise:
         lines = ['attribute,done,times', *(','.join(map(str, row)) for row in kept.cleaned())]
-        (kept.folder/'deidentified.csv').write_text('\n'.join(lines) + '\n')
+        (kept.folder / 'deidentified.csv').write_text('\n'.join(lines) + '\n')
     _say('stopped')
 
+
 def _watch(store, done):
-    "Say when something came, until told to stop."
+    """Say when something came, until told to stop."""
     import time
+
     before = store.totals()
-    while not done.wait(2.):
+    while not done.wait(2.0):
         now = store.totals()
         new, refused = now['instance'] - before['instance'], now['refused'] - before['refused']
         if new or refused:
             _say(
-                f"{time.strftime('%H:%M:%S')} {new} objects kept"
+                f'{time.strftime("%H:%M:%S")} {new} objects kept'
                 + (f', {refused} refused' if refused else '')
-                + f"; {now['instance']} of {now['patient']} patients, {now['bytes']/1e6:.0f} MB"
+                + f'; {now["instance"]} of {now["patient"]} patients, {now["bytes"] / 1e6:.0f} MB'
             )
         before = now
 
@@ -1012,36 +1236,43 @@ def workbench(
         str, typer.Option(envvar='CTLAB_TOKEN', help='Asked of visitors; one is made where it is needed.')
     ] = '',
     root: Annotated[
-        Optional[list[Path]], typer.Option(help='Import only from below this folder; may be repeated.')
+        list[Path] | None, typer.Option(help='Import only from below this folder; may be repeated.')
     ] = None,
     jobs: Annotated[int, typer.Option(help='Jobs at a time; 0 for one per core.')] = 0,
     browser: Annotated[bool, typer.Option(help='Open it in a browser.')] = True,
 ):
     """Open the lab as a page: import, look, masks, legs, trauma, runs.
 
-    Examples:
-
+    Examples
+    --------
         ctlab app
 
         ctlab app /data/work --root /media --no-browser
     """
     import logging
+
     from ctlab.doors.app import serve
-    for name in ('bokeh', 'tornado', 'panel'): logging.getLogger(name).setLevel(logging.ERROR)
-    try: server, url = serve(folder, port, host, token, tuple(root or ()), browser, jobs)
-    except (OSError, ValueError) as error: _stop(str(error))
+
+    for name in ('bokeh', 'tornado', 'panel'):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        server, url = serve(folder, port, host, token, tuple(root or ()), browser, jobs)
+    except (OSError, ValueError) as error:
+        _stop(str(error))
     _say(f'{url}\nCtrl-C ends the page; jobs go on.')
     server.start()
-    try: server.io_loop.start()
-    except KeyboardInterrupt: server.stop()
+    try:
+        server.io_loop.start()
+    except KeyboardInterrupt:
+        server.stop()
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #ef0d944c
 @app.command()
 def view(
     source: Annotated[Path, typer.Argument(help='A NIfTI file, or a folder with one DICOM series.')],
     page: Annotated[Path, typer.Argument(help='The page to write.')] = Path('scan.html'),
-    mask: Annotated[Optional[Path], typer.Option(help='A NIfTI file of numbers, shown filled.')] = None,
-    prediction: Annotated[Optional[Path], typer.Option(help='A NIfTI file of numbers, shown as an outline.')] = None,
+    mask: Annotated[Path | None, typer.Option(help='A NIfTI file of numbers, shown filled.')] = None,
+    prediction: Annotated[Path | None, typer.Option(help='A NIfTI file of numbers, shown as an outline.')] = None,
     structures: Annotated[
         str, typer.Option(help="Names of the numbers 1, 2, …, separated by commas; the lab's own codes when left out.")
     ] = '',
@@ -1054,20 +1285,24 @@ def view(
 ):
     """Put a scan with its masks on a page that needs no server: three planes, window, HU under the pointer.
 
-    Examples:
-
+    Examples
+    --------
         ctlab view /data/one_series scan.html
 
         ctlab view scan.nii.gz scan.html --mask out/segmentation.nii.gz --structures spleen --window 40,400
     """
     import json
+
+    from ctlab.core.files import write_whole
     from ctlab.scans import nifti
     from ctlab.scans.reading import read
-    from ctlab.core.files import write_whole
     from ctlab.show.viewer import scan_page
+
     for path in (source, mask, prediction):
-        if path is not None and not path.exists(): _stop(f'{path}: no such file or folder')
-    if page.suffix != '.html': _stop(f'{page}: the page is a .html file')
+        if path is not None and not path.exists():
+            _stop(f'{path}: no such file or folder')
+    if page.suffix != '.html':
+        _stop(f'{page}: the page is a .html file')
     try:
         chosen = tuple(float(v) for v in window.split(',')) if ',' in window else window or None
         text = scan_page(
@@ -1081,58 +1316,84 @@ def view(
     except (FileNotFoundError, ValueError) as error:
         _stop(str(error))
     write_whole(page, text)
-    if json_: _say(json.dumps({'page': str(page), 'bytes': len(text)}))
-    else: _say(f'{page}: {len(text)/2**20:.1f} MB; open it in a browser')
+    if json_:
+        _say(json.dumps({'page': str(page), 'bytes': len(text)}))
+    else:
+        _say(f'{page}: {len(text) / 2**20:.1f} MB; open it in a browser')
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #c39c9017
 @app.command()
 def audit(
-    table: Annotated[Path, typer.Argument(help='CSV with columns such as target, split, accuracy, AUC, F1, precision, '
-                                          'recall.')],
+    table: Annotated[
+        Path, typer.Argument(help='CSV with columns such as target, split, accuracy, AUC, F1, precision, recall.')
+    ],
     json_: Annotated[bool, typer.Option('--json', help='Print the findings as JSON.')] = False,
 ):
     """Check that a table of metrics can be what its header says. Exit code 1 when the header is wrong.
 
-    Examples:
-
+    Examples
+    --------
         ctlab audit data/published/approach1.csv
     """
     import json
+
     from ctlab.judge.audit import audit_table, read_table
-    try: found = audit_table(read_table(table))
+
+    try:
+        found = audit_table(read_table(table))
     except (FileNotFoundError, ValueError) as error:
         _stop(f'{table}: {error}' if str(table) not in str(error) else str(error), 2)
-    if json_: _say(json.dumps({'printed': found.printed, 'columns': found.columns, 'sound': found.sound,
-                               'evidence': found.evidence, 'margin': found.margin, 'flags': found.flags,
-                               'ties': found.ties}, indent=1))
-    else: _say(str(found))
+    if json_:
+        _say(
+            json.dumps(
+                {
+                    'printed': found.printed,
+                    'columns': found.columns,
+                    'sound': found.sound,
+                    'evidence': found.evidence,
+                    'margin': found.margin,
+                    'flags': found.flags,
+                    'ties': found.ties,
+                },
+                indent=1,
+            )
+        )
+    else:
+        _say(str(found))
     raise typer.Exit(0 if found.sound else 1)
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #38e2f6df
 @app.command()
 def site(
-    out: Annotated[Optional[Path], typer.Option(help='Folder of the site; reports/site when left out.')] = None,
+    out: Annotated[Path | None, typer.Option(help='Folder of the site; reports/site when left out.')] = None,
     readme: Annotated[bool, typer.Option('--readme', help='Write README.md from the front page instead.')] = False,
 ):
     """Build the site from the notebooks, the executed ones first.
 
-    Examples:
-
+    Examples
+    --------
         ctlab site
     """
     from ctlab.core.settings import project_root
     from ctlab.show.site import build_site, readme_text
-    if readme: (project_root()/'README.md').write_text(readme_text(project_root()))
-    else: _say(str(build_site(out=out)))
+
+    if readme:
+        (project_root() / 'README.md').write_text(readme_text(project_root()))
+    else:
+        _say(str(build_site(out=out)))
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #69b7c10b
 def _fingerprint(notebook, preset):
-    "Changes when a notebook's code, the package or the preset change."
-    import hashlib, json
+    """Changes when a notebook's code, the package or the preset change."""
+    import hashlib
+    import json
+
     from ctlab.core.settings import project_root
+
     cells = [''.join(c['source']) for c in json.loads(notebook.read_text())['cells'] if c['cell_type'] == 'code']
-    code = [p.read_text() for p in sorted((project_root()/'ctlab').rglob('*.py'))]
+    code = [p.read_text() for p in sorted((project_root() / 'ctlab').rglob('*.py'))]
     return hashlib.sha1('\0'.join([preset, *cells, *code]).encode()).hexdigest()
+
 
 @app.command()
 def demo(
@@ -1141,31 +1402,39 @@ def demo(
 ):
     """Draw the phantoms, run every study, build the site. The last line says where to look.
 
-    Examples:
-
+    Examples
+    --------
         ctlab demo
     """
     import time
+
     from ctlab.cohort.layout import ensure_cohort
+    from ctlab.core.parallel import cores, parallel_map
     from ctlab.core.settings import Settings, project_root
     from ctlab.show.site import build_site
-    from ctlab.core.parallel import cores, parallel_map
+
     start, failed = time.perf_counter(), 0
     _say(f'phantoms    {ensure_cohort(Settings(preset=preset))}')
     os.environ.setdefault(
         'OMP_NUM_THREADS', str(max(1, cores() // jobs))
     )  # threads of one notebook: more than cores in all would stall each other
-    folder, notebooks = project_root()/'reports'/'runs'/'notebooks', sorted((project_root()/'nbs').glob('[0-9]*.ipynb'))
+    folder, notebooks = (
+        project_root() / 'reports' / 'runs' / 'notebooks',
+        sorted((project_root() / 'nbs').glob('[0-9]*.ipynb')),
+    )
     for group in (
         [n for n in notebooks if n.stem < '07'],
         [n for n in notebooks if n.stem >= '07'],
     ):  # what compares itself with others comes after them
         waiting = []
         for notebook in group:
-            output, mark, key = folder/notebook.name, folder/f'{notebook.stem}.sha1', _fingerprint(notebook, preset)
-            if output.exists() and mark.exists() and mark.read_text() == key: _say(f'{notebook.stem:<16} as it was')
-            else: waiting.append((notebook, output, {'preset': preset} if 'preset' in _known_parameters(notebook)
-                                  else {}, mark, key))
+            output, mark, key = folder / notebook.name, folder / f'{notebook.stem}.sha1', _fingerprint(notebook, preset)
+            if output.exists() and mark.exists() and mark.read_text() == key:
+                _say(f'{notebook.stem:<16} as it was')
+            else:
+                waiting.append(
+                    (notebook, output, {'preset': preset} if 'preset' in _known_parameters(notebook) else {}, mark, key)
+                )
         results = (
             parallel_map(run_notebook, [w[:3] for w in waiting], min(jobs, len(waiting)), f'{len(waiting)} chapters')
             if waiting
@@ -1177,32 +1446,42 @@ def demo(
                 f'{notebook.stem:<16} {"failed" if error else "done"} in {seconds:.0f} s'
                 + (f'\n{error}' if error else '')
             )
-            if not error: mark.write_text(key)
+            if not error:
+                mark.write_text(key)
     page = build_site()
     _say(f'all in {time.perf_counter() - start:.0f} s; the site, and what just ran:')
     _say(str(page))
-    _say(str(page.parent/'runs'/'index.html'))
+    _say(str(page.parent / 'runs' / 'index.html'))
     raise typer.Exit(1 if failed else 0)
 
 # %% ../../nbs/lib/doors/00_cli.ipynb #7d461329
 def _pair(arguments):
-    "Turn `-p name value` into `-p name … value` as the parser wants it."
+    """Turn `-p name value` into `-p name … value` as the parser wants it."""
     rest, names, values, k = [], [], [], 0
     while k < len(arguments):
         if arguments[k] in ('-p', '--parameter') and k + 2 < len(arguments):
-            names += ['-p', arguments[k+1]]; values.append(arguments[k+2]); k += 3
-        else: rest.append(arguments[k]); k += 1
+            names += ['-p', arguments[k + 1]]
+            values.append(arguments[k + 2])
+            k += 3
+        else:
+            rest.append(arguments[k])
+            k += 1
     return rest + names + (['--', *values] if values else [])
 
+
 def main():
-    "The command `ctlab`."
+    """The command `ctlab`."""
     arguments = sys.argv[1:]
-    if arguments[:1] == ['run']: arguments = _pair(arguments)
-    try: app(args=arguments, prog_name='ctlab')
+    if arguments[:1] == ['run']:
+        arguments = _pair(arguments)
+    try:
+        app(args=arguments, prog_name='ctlab')
     except ModuleNotFoundError as error:  # installed without what this command needs
         extra = _EXTRAS.get((error.name or '').partition('.')[0])
-        if extra is None: raise
+        if extra is None:
+            raise
         sys.exit(f"this command needs {error.name}, which is not installed: pip install 'ctlab[{extra}]'")
+
 
 _EXTRAS = {
     **dict.fromkeys(('pynetdicom', 'dicomanonymizer', 'starlette', 'uvicorn'), 'node'),

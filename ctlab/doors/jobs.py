@@ -4,80 +4,110 @@
 
 # %% ../../nbs/lib/doors/01_jobs.ipynb #0e3dba5d
 from __future__ import annotations
-import json, os, re, signal, subprocess, sys, time
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+
 from ..core.files import only_one, write_whole
+
 
 @dataclass(frozen=True)
 class Job:
-    "A command, asked for."
+    """A command, asked for."""
+
     folder: Path
     command: tuple  # arguments of ctlab
     asked: str  # when
 
     @property
-    def name(self) -> str: return self.folder.name
+    def name(self) -> str:
+        return self.folder.name
 
     @property
     def state(self) -> str:  # waiting, running, done, failed, stopped or dead
-        "How it stands."
-        ended = _read(self.folder/'ended.json')
-        if ended: return 'stopped' if ended.get('stopped') else 'done' if ended['status'] == 0 else 'failed'
-        begun = _read(self.folder/'begun.json')
-        if not begun: return 'waiting'
+        """How it stands."""
+        ended = _read(self.folder / 'ended.json')
+        if ended:
+            return 'stopped' if ended.get('stopped') else 'done' if ended['status'] == 0 else 'failed'
+        begun = _read(self.folder / 'begun.json')
+        if not begun:
+            return 'waiting'
         return 'running' if _alive(begun) else 'dead'
 
     @property
     def log(self) -> str:
-        "The last it said."
-        try: text = (self.folder/'log.txt').read_bytes()[-20_000:].decode(errors='replace')
-        except FileNotFoundError: return ''
+        """The last it said."""
+        try:
+            text = (self.folder / 'log.txt').read_bytes()[-20_000:].decode(errors='replace')
+        except FileNotFoundError:
+            return ''
         return re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', text)
 
+
 def _read(path):
-    try: return json.loads(path.read_text())
-    except (FileNotFoundError, ValueError): return None
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
 
 def _alive(begun):
-    "Does the process that was begun still run, and is it the same one?"
-    try: return _born(begun['pid']) == begun['born']
-    except (OSError, IndexError, ValueError): return False
+    """Does the process that was begun still run, and is it the same one?"""
+    try:
+        return _born(begun['pid']) == begun['born']
+    except (OSError, IndexError, ValueError):
+        return False
+
 
 def _born(pid):
-    "When a process was born; its number alone may be another's by now."
-    try: return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]
+    """When a process was born; its number alone may be another's by now."""
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]
     except FileNotFoundError:
-        if Path('/proc/self/stat').exists(): raise
+        if Path('/proc/self/stat').exists():
+            raise
         os.kill(pid, 0)  # a system without /proc
         return ''
 
-class Jobs:
-    "The jobs of a folder."
 
-    def __init__(self,
+class Jobs:
+    """The jobs of a folder."""
+
+    def __init__(
+        self,
         folder: str | Path,
         at_once: int = 0,  # jobs at a time; 0 for one per core
     ):
         from ctlab.core.parallel import cores
+
         self.folder, self.at_once = Path(folder).resolve(), at_once or cores()
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def all(self) -> list[Job]:
-        "Every job, the oldest first."
+        """Every job, the oldest first."""
         found = []
         for path in sorted(self.folder.glob('*/job.json')):
-            if asked := _read(path): found.append(Job(path.parent, tuple(asked['command']), asked['asked']))
+            if asked := _read(path):
+                found.append(Job(path.parent, tuple(asked['command']), asked['asked']))
         return found
 
-    def add(self,
+    def add(
+        self,
         command: list,  # arguments of ctlab, such as ['run', 'approach1']
     ) -> Job:
-        "Ask for a job; it begins as soon as there is room."
-        with only_one(self.folder/'jobs'):
+        """Ask for a job; it begins as soon as there is room."""
+        with only_one(self.folder / 'jobs'):
             number = 1 + max((int(p.name) for p in self.folder.iterdir() if p.name.isdigit()), default=0)
-            folder = self.folder/f'{number:04d}'
+            folder = self.folder / f'{number:04d}'
             folder.mkdir()
             write_whole(
                 folder / 'job.json',
@@ -89,11 +119,12 @@ class Jobs:
         return next(j for j in self.all() if j.folder == folder)
 
     def tick(self) -> None:
-        "Begin what waits, where there is room."
-        with only_one(self.folder/'jobs'):
+        """Begin what waits, where there is room."""
+        with only_one(self.folder / 'jobs'):
             jobs = self.all()
             room = self.at_once - sum(j.state == 'running' for j in jobs)
-            for job in [j for j in jobs if j.state == 'waiting'][:max(0, room)]: self._begin(job)
+            for job in [j for j in jobs if j.state == 'waiting'][: max(0, room)]:
+                self._begin(job)
 
     def _begin(self, job):
         code = 'import sys; from ctlab.doors.jobs import work; work(sys.argv[1])'
@@ -104,37 +135,41 @@ class Jobs:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        write_whole(job.folder/'begun.json', json.dumps({'pid': process.pid, 'born': _born(process.pid)}))
+        write_whole(job.folder / 'begun.json', json.dumps({'pid': process.pid, 'born': _born(process.pid)}))
 
     def stop(self, job: Job) -> None:
-        "End a job; what it has finished stays."
+        """End a job; what it has finished stays."""
         if job.state == 'running':
-            try: os.killpg(_read(job.folder/'begun.json')['pid'], signal.SIGTERM)
-            except ProcessLookupError: pass
-        write_whole(job.folder/'ended.json', json.dumps({'status': -15, 'stopped': True}))
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(_read(job.folder / 'begun.json')['pid'], signal.SIGTERM)
+        write_whole(job.folder / 'ended.json', json.dumps({'status': -15, 'stopped': True}))
         self.tick()
 
     def again(self, job: Job) -> None:
-        "Begin a job once more; a run goes on where it stopped."
-        if job.state in ('running', 'waiting'): return
-        for name in ('ended.json', 'begun.json'): (job.folder/name).unlink(missing_ok=True)
+        """Begin a job once more; a run goes on where it stopped."""
+        if job.state in ('running', 'waiting'):
+            return
+        for name in ('ended.json', 'begun.json'):
+            (job.folder / name).unlink(missing_ok=True)
         self.tick()
+
 
 def work(
     folder: str,  # of a job
 ) -> None:
-    "What the process of a job does."
+    """What the process of a job does."""
     folder = Path(folder)
-    asked, ctlab_ = _read(folder/'job.json'), Path(sys.executable).with_name('ctlab')
-    with open(folder/'log.txt', 'ab') as log:
-        log.write(f"$ ctlab {' '.join(asked['command'])}\n".encode()); log.flush()
+    asked, ctlab_ = _read(folder / 'job.json'), Path(sys.executable).with_name('ctlab')
+    with open(folder / 'log.txt', 'ab') as log:
+        log.write(f'$ ctlab {" ".join(asked["command"])}\n'.encode())
+        log.flush()
         status = subprocess.call(
             [str(ctlab_), *asked['command']],
             stdout=log,
             stderr=subprocess.STDOUT,
             env=os.environ | {'COLUMNS': '100', 'OMP_NUM_THREADS': '1'},
         )
-    write_whole(folder/'ended.json', json.dumps({'status': status}))
+    write_whole(folder / 'ended.json', json.dumps({'status': status}))
 
 # %% auto #0
 __all__ = ['Job', 'Jobs', 'work']

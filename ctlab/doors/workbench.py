@@ -4,11 +4,19 @@
 
 # %% ../../nbs/lib/doors/02_workbench.ipynb #b2433392
 from __future__ import annotations
-import hashlib, json, logging, re, shutil, tempfile
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
+
 from ..core.files import only_one, write_whole
 from ..network.store import NoUid, Refused, Store
 from ..scans import nifti
@@ -16,7 +24,7 @@ from ..scans.dicom import complete_class
 from ..scans.volume import Volume
 
 log = logging.getLogger(__name__)
-PELVIS_MM = 220.  # from the crotch to the iliac crests, about
+PELVIS_MM = 220.0  # from the crotch to the iliac crests, about
 
 FOLDERS = {
     'scans': 'what was imported as DICOM: one folder a patient and series, as a cohort',
@@ -29,17 +37,21 @@ FOLDERS = {
     'jobs': 'what was asked for, and what it said',
 }
 
+
 @dataclass(frozen=True)
 class Scan:
-    "A scan of the work folder."
+    """A scan of the work folder."""
+
     id: str  # s12 for series 12, or v-name
     label: str  # what a person reads
     path: Path  # a folder of DICOM, or a NIfTI file
     slices: int = 0
 
+
 @dataclass(frozen=True)
 class Mask:
-    "A version of a mask."
+    """A version of a mask."""
+
     scan: str
     number: int
     made_by: str
@@ -47,11 +59,14 @@ class Mask:
     path: Path
 
     @property
-    def label(self) -> str: return f'{self.number}: {self.made_by}'
+    def label(self) -> str:
+        return f'{self.number}: {self.made_by}'
+
 
 @dataclass
 class Imported:
-    "What an import came to."
+    """What an import came to."""
+
     series: list = field(default_factory=list)  # scan ids
     objects: int = 0
     there: int = 0  # already
@@ -59,61 +74,79 @@ class Imported:
     named: int = 0  # files that had lost their UIDs and were given new ones
 
     @property
-    def bad(self) -> bool: return bool(self.faults) and not self.series
+    def bad(self) -> bool:
+        return bool(self.faults) and not self.series
 
     def __str__(self):
         words = f'{self.objects} files of {len(self.series)} scans; {self.there} were there already; '
         named = f'; {self.named} had lost their UIDs and were given new ones' if self.named else ''
         return words + f'{len(self.faults)} could not be used' + named
 
+
 def with_uids(
     raw: bytes,  # a DICOM file
     place: str,  # where it lay: files of one folder are one series
 ) -> bytes:  # the same, with the UIDs that it had lost
-    "Files that somebody has emptied of their UIDs get new ones, the same for the same."
-    import io, pydicom
+    """Files that somebody has emptied of their UIDs get new ones, the same for the same."""
+    import io
+
+    import pydicom
+
     from ctlab.network.findings import result_uid
-    try: ds = pydicom.dcmread(io.BytesIO(raw))
-    except Exception as error: raise Refused(f'not readable as DICOM ({type(error).__name__})') from error
-    if 'Rows' not in ds: raise Refused('no picture')
+
+    try:
+        ds = pydicom.dcmread(io.BytesIO(raw))
+    except Exception as error:
+        raise Refused(f'not readable as DICOM ({type(error).__name__})') from error
+    if 'Rows' not in ds:
+        raise Refused('no picture')
     for key, facts in (
         ('StudyInstanceUID', ('study', place)),
         ('SeriesInstanceUID', ('series', place, ds.get('SeriesNumber', ''))),
         ('SOPInstanceUID', ('object', hashlib.sha256(raw).hexdigest())),
     ):
-        if not ds.get(key): setattr(ds, key, result_uid(*facts))
+        if not ds.get(key):
+            setattr(ds, key, result_uid(*facts))
     complete_class(ds, guess=True)
     ds.file_meta.MediaStorageSOPInstanceUID, ds.file_meta.MediaStorageSOPClassUID = ds.SOPInstanceUID, ds.SOPClassUID
-    try: ds.save_as(whole_ := io.BytesIO())
-    except Exception as error: raise Refused(f'cannot be written again ({type(error).__name__})') from error
+    try:
+        ds.save_as(whole_ := io.BytesIO())
+    except Exception as error:
+        raise Refused(f'cannot be written again ({type(error).__name__})') from error
     return whole_.getvalue()
+
 
 def safe_name(
     text: str,  # a name from outside
 ) -> str:  # letters, digits, - and _
-    "A name that can be a file's and nothing else."
+    """A name that can be a file's and nothing else."""
     name = re.sub(
         r'[^\w-]+', '-', re.sub(r'(?i)\.(nii(\.gz)?|dcm|zip|tar|gz)$', '', Path(str(text).replace('\\', '/')).name)
     ).strip('-_.')
     return name[:60] or 'scan'
+
 
 def on_voxels_of(
     volume: Volume,  # a scan
     mask: Volume,  # on the same voxels, perhaps with axes that run the other way
     name: str,  # for messages
 ) -> Volume:  # on the very voxels of the scan
-    "A mask from elsewhere as the scan's own; refused where it lies otherwise."
+    """A mask from elsewhere as the scan's own; refused where it lies otherwise."""
     from ctlab.cohort.cases import same_voxels
     from ctlab.scans.volume import reorient, resample
-    if same_voxels(mask, volume): return mask
+
+    if same_voxels(mask, volume):
+        return mask
     if not same_voxels(reorient(mask), reorient(volume)):
         raise ValueError(f'{name}: {mask.shape} voxels elsewhere than the scan with its {volume.shape}')
     return resample(mask, like=volume, labels=True)
 
-class WorkFolder:
-    "A folder with all that a person works on."
 
-    def __init__(self,
+class WorkFolder:
+    """A folder with all that a person works on."""
+
+    def __init__(
+        self,
         folder: str | Path,  # made if needed
         roots: tuple = (),  # folders from which may be imported; anything the user may read when empty
     ):
@@ -121,11 +154,12 @@ class WorkFolder:
         if self.folder.exists() and not self.folder.is_dir():
             raise NotADirectoryError(f'{folder}: is a file; choose a folder')
         for name, purpose in FOLDERS.items():
-            (self.folder/name).mkdir(parents=True, exist_ok=True)
-            if not (self.folder/name/'README.txt').exists(): (self.folder/name/'README.txt').write_text(purpose + '\n')
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+            if not (self.folder / name / 'README.txt').exists():
+                (self.folder / name / 'README.txt').write_text(purpose + '\n')
 
     def contents(self) -> pd.DataFrame:  # folder, what it is for, files, MB
-        "What is in the folders."
+        """What is in the folders."""
         rows = []
         for name, purpose in FOLDERS.items():
             files = [
@@ -144,72 +178,90 @@ class WorkFolder:
         return pd.DataFrame(rows)
 
     def within(self, path: str | Path) -> Path:
-        "A path from outside, if it may be read."
+        """A path from outside, if it may be read."""
         found = Path(path).expanduser().resolve()
-        if not str(path).strip(): raise ValueError('which file or folder? The field is empty')
+        if not str(path).strip():
+            raise ValueError('which file or folder? The field is empty')
         if self.roots and not any(found == r or r in found.parents for r in (*self.roots, self.folder)):
             raise PermissionError(
-                f"{path}: lies outside {', '.join(map(str, self.roots))}; start the workbench with --root to allow it"
+                f'{path}: lies outside {", ".join(map(str, self.roots))}; start the workbench with --root to allow it'
             )
-        if not found.exists(): raise FileNotFoundError(f'{path}: no such file or folder')
+        if not found.exists():
+            raise FileNotFoundError(f'{path}: no such file or folder')
         return found
 
-    def take(self,
+    def take(
+        self,
         source: str | Path,  # a folder, a zip or tar, a DICOM file, NIfTI
         names=None,  # Pseudonyms to de-identify by
         called: str = '',  # name of an uploaded file
         progress=None,  # called with (done, all)
     ) -> Imported:
-        "Import whatever is in a file or folder."
+        """Import whatever is in a file or folder."""
         from ctlab.scans.dicom import list_files
         from ctlab.scans.reading import is_archive, unpacked
+
         source, result = Path(source), Imported()
         if source.is_file() and nifti.is_nifti(source):
             self._take_nifti(source, called or source.name, result)
         elif source.is_file() and is_archive(source):
-            with unpacked(source) as folder: self._take_files(sorted(folder.iterdir()), names, result, progress)
+            with unpacked(source) as folder:
+                self._take_files(sorted(folder.iterdir()), names, result, progress)
         else:
             files = [source] if source.is_file() else [Path(p) for p in list_files(source)]
             self._take_files(files, names, result, progress)
         return result
 
     def _take_files(self, files, names, result, progress):
-        "DICOM objects into the store, NIfTI beside it, the rest noted."
-        store = Store(self.folder/'scans', names)
+        """DICOM objects into the store, NIfTI beside it, the rest noted."""
+        store = Store(self.folder / 'scans', names)
         series = set()
         for k, path in enumerate(files, 1):
-            if nifti.is_nifti(path): self._take_nifti(path, path.name, result); continue
-            if path.name.upper() == 'DICOMDIR': continue
+            if nifti.is_nifti(path):
+                self._take_nifti(path, path.name, result)
+                continue
+            if path.name.upper() == 'DICOMDIR':
+                continue
             try:
                 raw = path.read_bytes()
-                try: kept = store.add(raw, 'import')
+                try:
+                    kept = store.add(raw, 'import')
                 except NoUid:
                     kept = store.add(with_uids(raw, str(path.parent)), 'import')
                     result.named += 1
-                result.objects += kept.new; result.there += not kept.new
+                result.objects += kept.new
+                result.there += not kept.new
                 series.add(kept.series_uid)
-            except (Refused, OSError) as error: result.faults.append((path.name, str(error)))
-            if progress: progress(k, len(files))
+            except (Refused, OSError) as error:
+                result.faults.append((path.name, str(error)))
+            if progress:
+                progress(k, len(files))
         result.series += [f's{store.folder_of(u).name}' for u in sorted(series)]
         store.close()
 
     def _take_nifti(self, path, name, result):
-        try: volume = nifti.read(path)
-        except Exception as error: result.faults.append((name, str(error))); return
-        with only_one(self.folder/'volumes'):
+        try:
+            volume = nifti.read(path)
+        except Exception as error:
+            result.faults.append((name, str(error)))
+            return
+        with only_one(self.folder / 'volumes'):
             stem, k = safe_name(name), 1
-            while (self.folder/'volumes'/f'{stem}.nii.gz').exists(): k += 1; stem = f'{safe_name(name)}-{k}'
-            nifti.write(volume, self.folder/'volumes'/f'{stem}.nii.gz')
+            while (self.folder / 'volumes' / f'{stem}.nii.gz').exists():
+                k += 1
+                stem = f'{safe_name(name)}-{k}'
+            nifti.write(volume, self.folder / 'volumes' / f'{stem}.nii.gz')
         result.objects += 1
         result.series.append(f'v-{stem}')
 
     def scans(self) -> list[Scan]:
-        "What there is to look at."
+        """What there is to look at."""
         found = []
-        store = Store(self.folder/'scans')
+        store = Store(self.folder / 'scans')
         for row in store.find('SERIES', counts=('NumberOfSeriesRelatedInstances',)):
             place = store.folder_of(row['SeriesInstanceUID'])
-            if place.parts[-3] != 'train_images': continue
+            if place.parts[-3] != 'train_images':
+                continue
             n = int(row['NumberOfSeriesRelatedInstances'])
             words = [
                 row.get('PatientID', '?'),
@@ -226,20 +278,22 @@ class WorkFolder:
         return found
 
     def scan(self, id: str) -> Scan:
-        "A scan by its id."
+        """A scan by its id."""
         found = next((s for s in self.scans() if s.id == id), None)
-        if found is None: raise KeyError(f'no scan {id!r} in {self.folder}')
+        if found is None:
+            raise KeyError(f'no scan {id!r} in {self.folder}')
         return found
 
     def read(self, scan: Scan) -> Volume:
-        "The voxels of a scan; where much of it is missing, `meta` says where, and it is shown all the same."
+        """The voxels of a scan; where much of it is missing, `meta` says where, and it is shown all the same."""
         from ctlab.scans.reading import read
+
         return read(scan.path) if scan.path.is_file() else read(scan.path, gaps='mark')
 
     def masks(self, scan: Scan) -> list[Mask]:
-        "All versions of a scan's masks, the oldest first."
+        """All versions of a scan's masks, the oldest first."""
         found = []
-        for note in sorted((self.folder/'masks'/scan.id).glob('*.json'), key=lambda p: int(p.stem)):
+        for note in sorted((self.folder / 'masks' / scan.id).glob('*.json'), key=lambda p: int(p.stem)):
             facts = json.loads(note.read_text())
             found.append(
                 Mask(
@@ -252,46 +306,51 @@ class WorkFolder:
             )
         return found
 
-    def keep_mask(self,
+    def keep_mask(
+        self,
         scan: Scan,
         numbers: Volume,  # on the scan's voxels
         structures: dict,  # name -> number
         made_by: str,
         facts: dict | None = None,  # more to remember
     ) -> Mask:
-        "A new version; the others stay."
-        folder = self.folder/'masks'/scan.id
+        """A new version; the others stay."""
+        folder = self.folder / 'masks' / scan.id
         with only_one(folder):
             folder.mkdir(parents=True, exist_ok=True)
             number = 1 + max((int(p.stem) for p in folder.glob('*.json')), default=0)
-            nifti.write(Volume(numbers.array.astype(np.uint8), numbers.affine), folder/f'{number}.nii.gz')
+            nifti.write(Volume(numbers.array.astype(np.uint8), numbers.affine), folder / f'{number}.nii.gz')
             write_whole(
                 folder / f'{number}.json',
                 json.dumps({'made_by': made_by, 'structures': structures} | (facts or {}), indent=1),
             )
         return self.masks(scan)[-1]
 
-    def adopt(self,
+    def adopt(
+        self,
         scan: Scan,
         path: str | Path,  # NIfTI on the scan's voxels, such as somebody's truth
         names: tuple = (),  # of its numbers 1, 2, …; those of the latest version when left out
     ) -> Mask:
-        "A mask from elsewhere, as a new version: to correct, or to compare with."
+        """A mask from elsewhere, as a new version: to correct, or to compare with."""
         there, volume = self.masks(scan), self.read(scan)
         found = on_voxels_of(volume, nifti.read(self.within(path)), Path(path).name)
         numbers = sorted(int(n) for n in np.unique(found.array) if n)
-        if not numbers or numbers[-1] > 255: raise ValueError(f'{Path(path).name}: holds no numbers from 1 to 255')
+        if not numbers or numbers[-1] > 255:
+            raise ValueError(f'{Path(path).name}: holds no numbers from 1 to 255')
         known = {k: n for n, k in there[-1].structures.items()} if there and not names else dict(enumerate(names, 1))
         return self.keep_mask(
             scan, found, {known.get(k, f'number {k}'): k for k in numbers}, f'from {safe_name(Path(path).name)}'
         )
 
-    def draw(self,
+    def draw(
+        self,
         scan: Scan,
         model: str = '',  # the organ model when empty; a run's folder; totalsegmentator
     ) -> Mask:
-        "Masks by a model, as a new version."
+        """Masks by a model, as a new version."""
         from ctlab.organs.segment import segment
+
         found = segment(self.read(scan), model=model)
         structures = {n: k for k, n in enumerate(found.meta['structures'], 1)}
         return self.keep_mask(
@@ -303,31 +362,39 @@ class WorkFolder:
         )
 
     def thumbnail(self, scan: Scan, pixels: int = 128) -> bytes:  # PNG
-        "The middle slice, as one glance shows it."
+        """The middle slice, as one glance shows it."""
         import io
+
         from PIL import Image
+
         from ctlab.scans.volume import reorient
+
         volume = reorient(self.read(scan), 'LPS')
-        slice_ = volume.array[len(volume.array)//2].astype(np.float32)
+        slice_ = volume.array[len(volume.array) // 2].astype(np.float32)
         grey = Image.fromarray(in_window(slice_, shown_window(slice_, slice_)))
         _, dy, dx = volume.spacing
-        wide, tall = slice_.shape[1]*dx, slice_.shape[0]*dy
-        grey.resize([max(1, round(pixels*v/max(wide, tall))) for v in (wide, tall)]).save(made := io.BytesIO(), 'PNG')
+        wide, tall = slice_.shape[1] * dx, slice_.shape[0] * dy
+        grey.resize([max(1, round(pixels * v / max(wide, tall))) for v in (wide, tall)]).save(
+            made := io.BytesIO(), 'PNG'
+        )
         return made.getvalue()
 
     def measured(self, scan: Scan, mask: Mask) -> pd.DataFrame:  # structure, mL, mean, deviation
-        "Volumes and intensities."
+        """Volumes and intensities."""
         volume, numbers = self.read(scan), nifti.read(mask.path)
         from ctlab.organs.segment import structure_facts
+
         rows = [{'structure': n} | structure_facts(volume, numbers, k) for n, k in mask.structures.items()]
         return pd.DataFrame(rows)[['structure', 'volume_ml', 'mean', 'deviation', 'voxels']]
 
     def compared(self, one: Mask, other: Mask) -> pd.DataFrame:  # structure, Dice, mL of each
-        "Two versions against each other."
+        """Two versions against each other."""
         from ctlab.judge.metrics import dice
+
         a, b = nifti.read(one.path), nifti.read(other.path)
-        if a.shape != b.shape: raise ValueError('the two masks lie on different voxels')
-        voxel, rows = float(np.prod(a.spacing))/1000, []
+        if a.shape != b.shape:
+            raise ValueError('the two masks lie on different voxels')
+        voxel, rows = float(np.prod(a.spacing)) / 1000, []
         for name in sorted(set(one.structures) & set(other.structures)):
             p, q = a.array == one.structures[name], b.array == other.structures[name]
             rows.append(
@@ -338,21 +405,24 @@ class WorkFolder:
                     f'mL, {other.label}': q.sum() * voxel,
                 }
             )
-        if not rows: raise ValueError('the two masks have no structure in common')
+        if not rows:
+            raise ValueError('the two masks have no structure in common')
         return pd.DataFrame(rows)
 
-    def as_objects(self,
+    def as_objects(
+        self,
         scan: Scan,
         mask: Mask,
         kind: str = 'stl',  # of the surfaces
     ) -> Path:  # a zip
-        "NIfTI, DICOM SEG and surfaces of a mask, to take away."
+        """NIfTI, DICOM SEG and surfaces of a mask, to take away."""
         from ctlab.cohort.masks import NoMask, write_seg
         from ctlab.scans.meshes import surface, write_mesh
-        numbers, target = nifti.read(mask.path), self.folder/'reports'/f'{scan.id}-mask{mask.number}'
-        with tempfile.TemporaryDirectory(dir=self.folder/'reports') as t:
-            shutil.copy(mask.path, Path(t)/'mask.nii.gz')
-            write_whole(Path(t)/'structures.json', json.dumps(mask.structures, indent=1))
+
+        numbers, target = nifti.read(mask.path), self.folder / 'reports' / f'{scan.id}-mask{mask.number}'
+        with tempfile.TemporaryDirectory(dir=self.folder / 'reports') as t:
+            shutil.copy(mask.path, Path(t) / 'mask.nii.gz')
+            write_whole(Path(t) / 'structures.json', json.dumps(mask.structures, indent=1))
             for name, k in mask.structures.items():
                 if (numbers.array == k).any():
                     write_mesh(
@@ -360,29 +430,37 @@ class WorkFolder:
                         Path(t) / 'meshes' / f'{safe_name(name)}.{kind}',
                     )
             if scan.path.is_dir():
-                try: write_seg(numbers, scan.path, Path(t)/'mask.dcm', safe_name(mask.made_by), numbers=mask.structures)
-                except (NoMask, ValueError) as error: write_whole(Path(t)/'no-seg.txt', str(error))
+                try:
+                    write_seg(
+                        numbers, scan.path, Path(t) / 'mask.dcm', safe_name(mask.made_by), numbers=mask.structures
+                    )
+                except (NoMask, ValueError) as error:
+                    write_whole(Path(t) / 'no-seg.txt', str(error))
             return Path(shutil.make_archive(str(target), 'zip', t))
 
     def next_case(self) -> str:
-        "A name that no case has yet."
+        """A name that no case has yet."""
         k = 1
-        while (self.folder/'training'/f'msk-{k:03}').exists(): k += 1
+        while (self.folder / 'training' / f'msk-{k:03}').exists():
+            k += 1
         return f'msk-{k:03}'
 
-    def masks_in(self,
+    def masks_in(
+        self,
         folder: str | Path,
         structures: tuple,
     ) -> dict:  # structure -> NIfTI file
-        "The masks of a folder, each found by the name of its structure in the file's name."
+        """The masks of a folder, each found by the name of its structure in the file's name."""
         files = sorted(p for p in self.within(folder).iterdir() if nifti.is_nifti(p))
         found = {n: [p for p in files if n in p.name.lower()] for n in structures}
         if twice := {n: [p.name for p in ps] for n, ps in found.items() if len(ps) > 1}:
             raise ValueError('; '.join(f'{n}: which of {", ".join(names)}?' for n, names in twice.items()))
-        if not any(found.values()): raise ValueError(f'{folder}: no mask whose name holds {", ".join(structures)}')
+        if not any(found.values()):
+            raise ValueError(f'{folder}: no mask whose name holds {", ".join(structures)}')
         return {n: ps[0] for n, ps in found.items() if ps}
 
-    def case(self,
+    def case(
+        self,
         name: str,
         scan: Scan,
         masks: dict,  # structure -> NIfTI file
@@ -390,11 +468,13 @@ class WorkFolder:
         region: bool = False,  # keep the slices from the first to the last that hold a mask
         pixels: int = 0,  # a side, in plane; 0 keeps the scan's own
     ) -> tuple[Path, pd.DataFrame]:  # (the case's folder, what was found)
-        "A case for training: a scan and one mask a structure, settled where they overlap, laid out for a study."
+        """A case for training: a scan and one mask a structure, settled where they overlap, laid out for a study."""
         from ctlab.cohort.cases import CaseRecipe, grid_for, merge_masks, to_region
         from ctlab.scans.volume import reorient, resample
-        folder = self.folder/'training'/safe_name(name)
-        if folder.exists(): raise FileExistsError(f'{folder.name}: is there already; give the case another name')
+
+        folder = self.folder / 'training' / safe_name(name)
+        if folder.exists():
+            raise FileExistsError(f'{folder.name}: is there already; give the case another name')
         volume, arrays, rows = self.read(scan), {}, []
         for structure, path in masks.items():
             found = on_voxels_of(volume, nifti.read(self.within(path)), Path(path).name)
@@ -408,53 +488,64 @@ class WorkFolder:
             )
         numbers, both = merge_masks({n: v.array > 0 for n, v in arrays.items()}, tuple(masks), rule, volume.spacing)
         numbers, known = Volume(numbers, volume.affine), {n: k for k, n in enumerate(masks, 1)}
-        if not numbers.array.any(): raise ValueError('the masks are empty: nothing to learn from')
+        if not numbers.array.any():
+            raise ValueError('the masks are empty: nothing to learn from')
         self.keep_mask(scan, numbers, known, f'case {folder.name}', {'claimed twice': int(both.sum()), 'rule': rule})
-        if region: volume, numbers = to_region(reorient(volume), reorient(numbers))
+        if region:
+            volume, numbers = to_region(reorient(volume), reorient(numbers))
         if pixels:
             grid = grid_for(volume, CaseRecipe(tuple(masks), pixels))
             volume, numbers = resample(volume, like=grid), resample(numbers, like=grid, labels=True)
-        nifti.write(volume, folder/'image.nii.gz')
+        nifti.write(volume, folder / 'image.nii.gz')
         for structure, k in known.items():
-            nifti.write(Volume((numbers.array == k).astype(np.uint8), numbers.affine),
-                        folder/'masks'/f'{safe_name(structure)}.nii.gz')
+            nifti.write(
+                Volume((numbers.array == k).astype(np.uint8), numbers.affine),
+                folder / 'masks' / f'{safe_name(structure)}.nii.gz',
+            )
         return folder, pd.DataFrame(rows).assign(**{'claimed twice (voxels)': int(both.sum())})
 
     def pelvis(self, scan: Scan) -> int:  # a slice, counted from the feet
-        "A first guess at the upper end of the pelvis, for a person to move: a span above where two legs meet."
+        """A first guess at the upper end of the pelvis, for a person to move: a span above where two legs meet."""
         from scipy.ndimage import label
         from skimage.filters import threshold_otsu
+
         from ctlab.scans.volume import reorient
+
         volume = reorient(self.read(scan))
-        inside = volume.array > threshold_otsu(volume.array[::2, ::2, ::2])/3
+        inside = volume.array > threshold_otsu(volume.array[::2, ::2, ::2]) / 3
         parts = [np.sort(np.bincount(label(s)[0].ravel())[1:])[::-1] for s in inside]
-        apart = [z for z, p in enumerate(parts) if len(p) > 1 and p[1] > p[0]/2]  # an arm is less than half a trunk
-        top = max(apart, default=-1) + 1 + round(PELVIS_MM/volume.spacing[0])
+        apart = [z for z, p in enumerate(parts) if len(p) > 1 and p[1] > p[0] / 2]  # an arm is less than half a trunk
+        top = max(apart, default=-1) + 1 + round(PELVIS_MM / volume.spacing[0])
         return min(len(inside) - 2, max(1, top))
 
     def unseen(self, scan: Scan, pelvis: int) -> Scan:
-        "The part of a scan below the pelvis, as a scan of its own."
+        """The part of a scan below the pelvis, as a scan of its own."""
         from ctlab.organs.lowerlimb import unseen
+
         part = unseen(scan.path, pelvis)
-        path = self.folder/'unseen'/f'{scan.id}-below-{pelvis}.nii.gz'
+        path = self.folder / 'unseen' / f'{scan.id}-below-{pelvis}.nii.gz'
         nifti.write(part, path)
         result = Imported()
         self._take_nifti(path, path.name, result)
         return self.scan(result.series[0])
 
     def runs(self) -> dict:  # words -> folder
-        "Finished runs, of this folder and of the lab."
+        """Finished runs, of this folder and of the lab."""
         from ctlab.core.settings import Settings
+
         found = {}
-        for root in (self.folder/'runs', Settings().out):
-            for path in sorted(root.glob('*/*/fold*/config.json')): found[' '.join(path.parts[-4:-1])] = path.parent
+        for root in (self.folder / 'runs', Settings().out):
+            for path in sorted(root.glob('*/*/fold*/config.json')):
+                found[' '.join(path.parts[-4:-1])] = path.parent
         return found
 
     def predict(self, scan: Scan, run: str | Path) -> tuple[pd.DataFrame, Path]:  # (table, page; a PDF lies beside it)
-        "Probabilities of injuries, and the page with the slices that speak for them."
+        """Probabilities of injuries, and the page with the slices that speak for them."""
         from ctlab.trauma.predict import page, pdf, predict_scans
-        if not scan.path.is_dir(): raise ValueError('the trauma studies read DICOM; this scan is NIfTI')
-        table, context = predict_scans(scan.path, run, str(self.folder/'reports'/'work'))
+
+        if not scan.path.is_dir():
+            raise ValueError('the trauma studies read DICOM; this scan is NIfTI')
+        table, context = predict_scans(scan.path, run, str(self.folder / 'reports' / 'work'))
         path = write_whole(
             self.folder / 'reports' / f'{scan.id}-{safe_name(Path(run).parent.name)}.html', page(table, context)
         )
@@ -470,17 +561,19 @@ def shown_window(
     array: np.ndarray,  # a scan or a slice
     sample: np.ndarray,  # some of it, from which the window follows where it is no CT
 ) -> tuple[float, float]:  # lowest and highest value shown
-    "Soft tissue where the values are HU, else nearly all there is."
+    """Soft tissue where the values are HU, else nearly all there is."""
     low, high = (-160, 240) if array.min() < -200 else np.percentile(sample, (1, 99.5))
     return float(low), float(max(high, low + 1))
 
+
 def in_window(values: np.ndarray, window: tuple[float, float]) -> np.ndarray:  # uint8
-    "Values as grey."
+    """Values as grey."""
     low, high = window
-    return np.clip((values - low)/(high - low)*255, 0, 255).astype(np.uint8)
+    return np.clip((values - low) / (high - low) * 255, 0, 255).astype(np.uint8)
+
 
 class Painting:
-    "A mask under the brush."
+    """A mask under the brush."""
 
     def __init__(self, work: WorkFolder, scan: Scan, mask: Mask | None = None, structures: dict | None = None):
         self.work, self.scan, self.mask = work, scan, mask
@@ -492,20 +585,22 @@ class Painting:
         self.done, self.undone = [], []
 
     def slices(self, axis: int = 0) -> int:
-        "How many slices there are along an axis."
+        """How many slices there are along an axis."""
         return self.numbers.shape[axis]
 
     def slice(self, array: np.ndarray, axis: int, at: int) -> np.ndarray:  # a view, not a copy
-        "A slice as it is shown: across the patient the head is up."
-        if not 0 <= at < self.slices(axis): raise IndexError(f'no slice {at}')
+        """A slice as it is shown: across the patient the head is up."""
+        if not 0 <= at < self.slices(axis):
+            raise IndexError(f'no slice {at}')
         view = np.moveaxis(array, axis, 0)[at]
         return view[::-1] if axis and self.volume.affine[2, 2] > 0 else view
 
     def spacing(self, axis: int = 0) -> tuple:  # mm between rows, between columns
-        "How far apart the pixels of a slice are."
+        """How far apart the pixels of a slice are."""
         return tuple(s for k, s in enumerate(self.volume.spacing) if k != axis)
 
-    def stroke(self,
+    def stroke(
+        self,
         at: int,  # slice
         points: list,  # (row, column), in pixels of the slice as it is shown
         radius: float,  # mm
@@ -513,23 +608,27 @@ class Painting:
         only: int | None = None,  # an eraser that takes one structure only
         axis: int = 0,  # slices along the stack; 1 and 2 are the planes across it
     ) -> int:  # voxels changed
-        "One stroke."
+        """One stroke."""
         slice_, (dy, dx) = self.slice(self.numbers, axis, at), self.spacing(axis)
-        if number not in (0, *self.structures.values()): raise ValueError(f'no structure has the number {number}')
-        rows, columns = np.ogrid[:slice_.shape[0], :slice_.shape[1]]
+        if number not in (0, *self.structures.values()):
+            raise ValueError(f'no structure has the number {number}')
+        rows, columns = np.ogrid[: slice_.shape[0], : slice_.shape[1]]
         inside = np.zeros(slice_.shape, bool)
         for y, x in _dense(points, min(dy, dx), radius, (dy, dx)):
             inside |= ((rows - y) * dy) ** 2 + ((columns - x) * dx) ** 2 <= radius**2
-        if only is not None: inside &= slice_ == only
+        if only is not None:
+            inside &= slice_ == only
         inside &= slice_ != number
-        if not inside.any(): return 0
+        if not inside.any():
+            return 0
         self.done.append((axis, at, slice_.copy()))
         self.undone.clear()
         slice_[inside] = number
         return int(inside.sum())
 
     def _swap(self, source, target):
-        if not source: return None
+        if not source:
+            return None
         axis, at, before = source.pop()
         slice_ = self.slice(self.numbers, axis, at)
         target.append((axis, at, slice_.copy()))
@@ -537,15 +636,15 @@ class Painting:
         return axis, at
 
     def undo(self) -> tuple | None:  # (axis, slice) that changed; None where there is nothing to take back
-        "Take the last stroke back."
+        """Take the last stroke back."""
         return self._swap(self.done, self.undone)
 
     def redo(self) -> tuple | None:
-        "Do it again after all."
+        """Do it again after all."""
         return self._swap(self.undone, self.done)
 
     def save(self) -> Mask:
-        "A new version of the mask."
+        """A new version of the mask."""
         base = f'{self.mask.label}, corrected' if self.mask else 'drawn by hand'
         return self.work.keep_mask(
             self.scan,
@@ -555,11 +654,14 @@ class Painting:
             {'strokes': len(self.done)},
         )
 
+
 def _dense(points, step, radius, spacing):
-    "The points of a stroke, close enough that discs around them touch."
+    """The points of a stroke, close enough that discs around them touch."""
     points = [(float(y), float(x)) for y, x in points]
-    if not points: return
+    if not points:
+        return
     yield points[0]
     for (a, b), (c, d) in zip(points, points[1:]):
-        n = int(np.hypot((c - a)*spacing[0], (d - b)*spacing[1])//max(step, radius/2)) + 1
-        for k in range(1, n + 1): yield a + (c - a)*k/n, b + (d - b)*k/n
+        n = int(np.hypot((c - a) * spacing[0], (d - b) * spacing[1]) // max(step, radius / 2)) + 1
+        for k in range(1, n + 1):
+            yield a + (c - a) * k / n, b + (d - b) * k / n

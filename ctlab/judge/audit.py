@@ -4,11 +4,14 @@
 
 # %% ../../nbs/lib/judge/01_audit.ipynb #66705e11
 from __future__ import annotations
+
 from dataclasses import dataclass, field
 from itertools import permutations
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
+
 from ..core.anatomy import LETTERS, PREVALENCE
 
 # %% auto #0
@@ -16,45 +19,68 @@ __all__ = ['ROLES', 'AuditReport', 'audit_table', 'read_table', 'corrected']
 
 # %% ../../nbs/lib/judge/01_audit.ipynb #b7c77ed6
 ROLES = ('accuracy', 'auc_roc', 'f1', 'precision', 'recall')
-_NAMES = {'accuracy': 'accuracy', 'acc': 'accuracy', 'auc': 'auc_roc', 'auc-roc': 'auc_roc', 'auc_roc': 'auc_roc',
-          'roc-auc': 'auc_roc', 'roc_auc': 'auc_roc', 'auroc': 'auc_roc',
-          'f1': 'f1', 'f1-score': 'f1', 'f1_score': 'f1', 'f1 score': 'f1', 'precision': 'precision',
-          'ppv': 'precision', 'recall': 'recall', 'sensitivity': 'recall'}
-_HIT = 6.  # nats for an identity that holds to rounding: log of about 1 in 400
-_HOME = 3.  # nats in favour of the printed order
+_NAMES = {
+    'accuracy': 'accuracy',
+    'acc': 'accuracy',
+    'auc': 'auc_roc',
+    'auc-roc': 'auc_roc',
+    'auc_roc': 'auc_roc',
+    'roc-auc': 'auc_roc',
+    'roc_auc': 'auc_roc',
+    'auroc': 'auc_roc',
+    'f1': 'f1',
+    'f1-score': 'f1',
+    'f1_score': 'f1',
+    'f1 score': 'f1',
+    'precision': 'precision',
+    'ppv': 'precision',
+    'recall': 'recall',
+    'sensitivity': 'recall',
+}
+_HIT = 6.0  # nats for an identity that holds to rounding: log of about 1 in 400
+_HOME = 3.0  # nats in favour of the printed order
+
 
 def _violations(v, roles, binary, step):
-    "(identities that hold, rules that are broken) in one row, as (pooled, averaged) pairs."
+    """(identities that hold, rules that are broken) in one row, as (pooled, averaged) pairs."""
     at = {name: v[k] for k, name in enumerate(roles)}
     p, r, f1, acc, auc = (at.get(n, np.nan) for n in ('precision', 'recall', 'f1', 'accuracy', 'auc_roc'))
-    slack = 1.01*step
-    broken = int(not all(-slack <= x <= 1 + slack for x in at.values())) + int(f1 > (p + r)/2 + slack)
+    slack = 1.01 * step
+    broken = int(not all(-slack <= x <= 1 + slack for x in at.values())) + int(f1 > (p + r) / 2 + slack)
     if not binary:
-        same = abs(r - acc) <= 1.5*slack
+        same = abs(r - acc) <= 1.5 * slack
         return (int(same), int(same)), (broken + int(not same), broken + int(not same))
-    if np.isnan(p + r + f1): return (0, 0), (broken, broken)
-    holds = abs(f1 - (2*p*r/(p + r) if p + r > 0 else 0)) <= 1.5*slack
+    if np.isnan(p + r + f1):
+        return (0, 0), (broken, broken)
+    holds = abs(f1 - (2 * p * r / (p + r) if p + r > 0 else 0)) <= 1.5 * slack
     pooled = broken + int(not holds) + int(holds and not _auc_possible(acc, auc, p, r, step))
     return (int(holds and p > 0), 0), (pooled, broken)
 
+
 def _auc_possible(acc, auc, p, r, step):
-    "Can a ROC curve with this area pass through the operating point that accuracy, precision and recall imply?"
-    if np.isnan(acc + auc) or p <= 2*step or r <= 2*step or acc >= 1 - 2*step: return True
-    false_per_hit = (1 - p)/p
-    share = (1 - acc)/(r*false_per_hit + 1 - r) if r*false_per_hit + 1 - r > 0 else np.nan  # prevalence
-    if not np.isfinite(share): return True
-    blur = 3*step*(1 + 1/p)*(1 + share/(1 - acc))
-    if not -blur <= share <= 1 + blur: return False
-    if share >= 1 - 1e-6: return True
-    fpr = share*r*false_per_hit/(1 - share)
-    if fpr > 1 + blur/max(1e-6, 1 - share): return False
-    fpr, blur = min(fpr, 1.), blur/max(1e-3, 1 - share)
-    return r*(1 - fpr) - blur <= auc <= 1 - fpr*(1 - r) + blur
+    """Can a ROC curve with this area pass through the operating point that accuracy, precision and recall imply?"""
+    if np.isnan(acc + auc) or p <= 2 * step or r <= 2 * step or acc >= 1 - 2 * step:
+        return True
+    false_per_hit = (1 - p) / p
+    share = (1 - acc) / (r * false_per_hit + 1 - r) if r * false_per_hit + 1 - r > 0 else np.nan  # prevalence
+    if not np.isfinite(share):
+        return True
+    blur = 3 * step * (1 + 1 / p) * (1 + share / (1 - acc))
+    if not -blur <= share <= 1 + blur:
+        return False
+    if share >= 1 - 1e-6:
+        return True
+    fpr = share * r * false_per_hit / (1 - share)
+    if fpr > 1 + blur / max(1e-6, 1 - share):
+        return False
+    fpr, blur = min(fpr, 1.0), blur / max(1e-3, 1 - share)
+    return r * (1 - fpr) - blur <= auc <= 1 - fpr * (1 - r) + blur
 
 # %% ../../nbs/lib/judge/01_audit.ipynb #5ad71834
 @dataclass
 class AuditReport:
-    "What the auditor found."
+    """What the auditor found."""
+
     printed: list[str]  # roles as the header gives them
     columns: list[str]  # roles as the rows force them, in the printed columns' order
     evidence: float  # nats by which `columns` beats the printed order (0 when they agree)
@@ -65,59 +91,70 @@ class AuditReport:
 
     @property
     def sound(self) -> bool:
-        "Do the columns carry their true names?"
+        """Do the columns carry their true names?"""
         return self.columns == self.printed
 
     def __str__(self):
-        if self.sound: head = f'The header is consistent with its rows ({", ".join(self.printed)}).'
+        if self.sound:
+            head = f'The header is consistent with its rows ({", ".join(self.printed)}).'
         else:
-            head = (f'The header is wrong. Printed: {", ".join(self.printed)}. The rows say: '
-                    f'{", ".join(self.columns)}.\n'
-                    f'{int((self.rows["broken_as_printed"] > 0).sum())} of {len(self.rows)} rows contradict the '
-                    f'printed header, {int((self.rows["broken_as_found"] > 0).sum())} the found one; '
-                    f'evidence {self.evidence:.0f} nats, {self.margin:.0f} ahead of the next order.')
+            head = (
+                f'The header is wrong. Printed: {", ".join(self.printed)}. The rows say: '
+                f'{", ".join(self.columns)}.\n'
+                f'{int((self.rows["broken_as_printed"] > 0).sum())} of {len(self.rows)} rows contradict the '
+                f'printed header, {int((self.rows["broken_as_found"] > 0).sum())} the found one; '
+                f'evidence {self.evidence:.0f} nats, {self.margin:.0f} ahead of the next order.'
+            )
         return '\n'.join([head, *(f'- {f}' for f in self.flags)])
 
+
 def _columns(df):
-    "(metric columns, their roles)."
+    """(metric columns, their roles)."""
     found = [(c, _NAMES[str(c).strip().lower()]) for c in df.columns if str(c).strip().lower() in _NAMES]
     roles = [r for _, r in found]
     if len(found) < 2 or len(set(roles)) != len(roles):
-        raise ValueError(f'expected columns named accuracy, AUC, F1, precision, recall, each once; found '
-                         f'{", ".join(map(str, df.columns))}')
+        raise ValueError(
+            f'expected columns named accuracy, AUC, F1, precision, recall, each once; found '
+            f'{", ".join(map(str, df.columns))}'
+        )
     return [c for c, _ in found], roles
 
+
 def _values(df, columns):
-    "Numbers as fractions, and the size of the last printed digit."
+    """Numbers as fractions, and the size of the last printed digit."""
     table = (
         df[columns]
         .apply(lambda c: pd.to_numeric(c.astype(str).str.strip().str.rstrip('%'), errors='coerce'))
         .to_numpy(float)
     )
-    if np.isnan(table).any(): raise ValueError('the table holds cells that are no numbers')
-    scale = 100. if np.abs(table).max() > 1.5 else 1.
+    if np.isnan(table).any():
+        raise ValueError('the table holds cells that are no numbers')
+    scale = 100.0 if np.abs(table).max() > 1.5 else 1.0
     digits = next((d for d in range(8) if np.allclose(table, np.round(table, d), rtol=0, atol=1e-9)), 8)
-    return table/scale, max(10.**-digits/scale, 1e-7)
+    return table / scale, max(10.0**-digits / scale, 1e-7)
 
 # %% ../../nbs/lib/judge/01_audit.ipynb #26c3c92e
 def _evidence(values, roles, binary, step):
-    "Nats for an order of columns: the better of pooled and averaged computation. Also the broken rules per row."
+    """Nats for an order of columns: the better of pooled and averaged computation. Also the broken rules per row."""
     held, broken = zip(*(_violations(v, roles, b, step) for v, b in zip(values, binary)))
     held, broken = np.array(held), np.array(broken)
-    score = _HIT*held.sum(0) - _HIT*np.minimum(broken, 2).sum(0) - np.array([0., 2.])
+    score = _HIT * held.sum(0) - _HIT * np.minimum(broken, 2).sum(0) - np.array([0.0, 2.0])
     best = int(score.argmax())
     return float(score[best]), broken[:, best]
 
+
 def _is_binary(df, values, step):
     """Which rows are of two classes: by target name where known, else by whether some two columns agree (weighted
-    recall and accuracy)."""
+    recall and accuracy).
+    """
     letters = {
         **{k: k in ('bowel', 'extravasation') for k in LETTERS},
         **{v.lower(): k in ('bowel', 'extravasation') for k, v in LETTERS.items()},
     }
-    names = df['target'].astype(str).str.strip().str.lower() if 'target' in df else pd.Series(['']*len(df))
-    twins = [any(abs(a - b) <= 1.5*step for i, a in enumerate(v) for b in v[i+1:]) for v in values]
+    names = df['target'].astype(str).str.strip().str.lower() if 'target' in df else pd.Series([''] * len(df))
+    twins = [any(abs(a - b) <= 1.5 * step for i, a in enumerate(v) for b in v[i + 1 :]) for v in values]
     return [letters.get(n, not t) for n, t in zip(names, twins)]
+
 
 def audit_table(
     # columns accuracy, AUC, F1, precision, recall (any order), one row per target and split; optional columns target
@@ -125,17 +162,17 @@ def audit_table(
     df: pd.DataFrame,
     prevalence: dict | None = None,  # target -> share of the healthy, for the check of accuracy against it
 ) -> AuditReport:
-    "Check that a table's columns can be what they claim, and find the order that makes every row consistent."
+    """Check that a table's columns can be what they claim, and find the order that makes every row consistent."""
     columns, printed = _columns(df)
     values, step = _values(df, columns)
     binary = _is_binary(df, values, step)
     scored = []
     for order in permutations(printed):
         score, broken = _evidence(values, order, binary, step)
-        scored.append((score + _HOME*(list(order) == printed), list(order), broken))
+        scored.append((score + _HOME * (list(order) == printed), list(order), broken))
     scored.sort(key=lambda s: -s[0])
     best, home = scored[0], next(s for s in scored if s[1] == printed)
-    ties = [s[1] for s in scored[1:] if s[0] >= best[0] - 1e-9 - _HOME*(best[1] == printed)]
+    ties = [s[1] for s in scored[1:] if s[0] >= best[0] - 1e-9 - _HOME * (best[1] == printed)]
     if best[1] != printed and ties:
         best = min(
             [best, *(s for s in scored[1:] if s[1] in ties)], key=lambda s: sum(a != b for a, b in zip(s[1], printed))
@@ -144,15 +181,16 @@ def audit_table(
     margin = best[0] - max((s[0] for s in scored if s[1] != best[1]), default=best[0])
     keys = [c for c in ('target', 'split') if c in df]
     rows = df[keys].assign(broken_as_printed=home[2], broken_as_found=best[2]).reset_index(drop=True)
-    report = AuditReport(printed, best[1], best[0] - home[0] + _HOME*(best[1] != printed), margin, rows, ties=ties)
+    report = AuditReport(printed, best[1], best[0] - home[0] + _HOME * (best[1] != printed), margin, rows, ties=ties)
     report.flags = _flags(df, pd.DataFrame(values, columns=best[1]), step, prevalence)
     return report
 
 # %% ../../nbs/lib/judge/01_audit.ipynb #c89c9473
 def _flags(df, values, step, prevalence):
-    "Suspicious patterns, in words."
+    """Suspicious patterns, in words."""
     flags = []
-    if ((values < -step) | (values > 1 + step)).any().any(): flags.append('a metric lies outside 0 … 1')
+    if ((values < -step) | (values > 1 + step)).any().any():
+        flags.append('a metric lies outside 0 … 1')
     majority = prevalence or {
         **{LETTERS[t]: p[0] for t, p in PREVALENCE.items()},
         **{t: p[0] for t, p in PREVALENCE.items()},
@@ -165,34 +203,42 @@ def _flags(df, values, step, prevalence):
     )
     for k, v in values.iterrows():
         share = majority.get(target[k], None)
-        if share is not None and 'accuracy' in v and abs(v['accuracy'] - share) < .011:
-            flags.append(f'{target[k]} {split[k]}: accuracy {v["accuracy"]:.1%} is what calling everyone healthy '
-                         f'gives ({share:.1%})')
-        if split[k].startswith('val') and v.get('auc_roc', 0) >= .97:
-            flags.append(f'{target[k]} {split[k]}: an AUC of {v["auc_roc"]:.1%} on held-out data; look for the same '
-                         f'patient on both sides')
+        if share is not None and 'accuracy' in v and abs(v['accuracy'] - share) < 0.011:
+            flags.append(
+                f'{target[k]} {split[k]}: accuracy {v["accuracy"]:.1%} is what calling everyone healthy '
+                f'gives ({share:.1%})'
+            )
+        if split[k].startswith('val') and v.get('auc_roc', 0) >= 0.97:
+            flags.append(
+                f'{target[k]} {split[k]}: an AUC of {v["auc_roc"]:.1%} on held-out data; look for the same '
+                f'patient on both sides'
+            )
     for name in dict.fromkeys(target):
         train, valid = (values[(target == name) & split.str.startswith(s)] for s in ('train', 'val'))
         if len(train) == len(valid) == 1:
-            better = [m for m in values if valid[m].iloc[0] > train[m].iloc[0] + .02]
+            better = [m for m in values if valid[m].iloc[0] > train[m].iloc[0] + 0.02]
             if len(better) >= 2:
                 flags.append(f'{name}: validation beats training by more than 2 points in {", ".join(better)}')
     return flags
 
+
 def read_table(
     path: str | Path,  # CSV
 ) -> pd.DataFrame:
-    "A metrics table from CSV."
+    """A metrics table from CSV."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such file; expected a CSV with columns such as target, split, accuracy, '
-                                f'AUC, F1, precision, recall')
+        raise FileNotFoundError(
+            f'{path}: no such file; expected a CSV with columns such as target, split, accuracy, '
+            f'AUC, F1, precision, recall'
+        )
     return pd.read_csv(path, dtype=str)
+
 
 def corrected(
     df: pd.DataFrame,  # as printed
 ) -> pd.DataFrame:  # target, split and the metrics under their true names, as fractions
-    "The table under the names that its rows force."
+    """The table under the names that its rows force."""
     columns, _ = _columns(df)
     values, _ = _values(df, columns)
     table = pd.DataFrame(values, columns=audit_table(df).columns)[list(ROLES)]

@@ -4,11 +4,14 @@
 
 # %% ../../nbs/lib/judge/02_comparison.ipynb #3881254e
 from __future__ import annotations
+
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
-from ..core.anatomy import LABEL_COLUMNS, TARGETS
+
 from ..cohort.labels import grade
+from ..core.anatomy import LABEL_COLUMNS, TARGETS
 from ..learn.inference import by_patient
 
 # %% auto #0
@@ -19,10 +22,11 @@ def held_out(
     folder: str | Path,  # of a study and preset: holds fold0, fold1 …
     folds: tuple = (),  # which; all that are there when left out
 ) -> pd.DataFrame:  # indexed by patient, one row per patient held out
-    "The held-out predictions of a study, one per patient."
+    """The held-out predictions of a study, one per patient."""
     wanted = {f'fold{k}' for k in folds}
     paths = [p for p in sorted(Path(folder).glob('fold*/predictions.parquet')) if not wanted or p.parent.name in wanted]
-    if not paths: raise FileNotFoundError(f'{folder}: no finished fold; run the study first')
+    if not paths:
+        raise FileNotFoundError(f'{folder}: no finished fold; run the study first')
     return by_patient(pd.concat([pd.read_parquet(p).query("split == 'valid'") for p in paths]))
 
 
@@ -32,19 +36,22 @@ def compare_masks(
     n: int = 2000,  # resamples
     seed: int = 0,
 ) -> pd.DataFrame:  # structure, cases, one, other, difference, low, high
-    "The Dice of two mask studies on the cases that both have held out; cases are resampled in pairs."
+    """The Dice of two mask studies on the cases that both have held out; cases are resampled in pairs."""
     sides = []
     for folder in (one, other):
         paths = sorted(Path(folder).glob('fold*/predictions.parquet'))
-        if not paths: raise FileNotFoundError(f'{folder}: no finished fold; run the study first')
+        if not paths:
+            raise FileNotFoundError(f'{folder}: no finished fold; run the study first')
         held = pd.concat([pd.read_parquet(p) for p in paths])
-        if 'dice' not in held: raise ValueError(f'{folder}: not a study of masks')
+        if 'dice' not in held:
+            raise ValueError(f'{folder}: not a study of masks')
         sides.append(held[held['split'] != 'train'].groupby(['case', 'structure'], sort=False)['dice'].mean())
     both, rng, rows = pd.concat(sides, axis=1, keys=['one', 'other']).dropna(), np.random.default_rng(seed), []
-    if not len(both): raise ValueError('the two studies have held out no case in common')
+    if not len(both):
+        raise ValueError('the two studies have held out no case in common')
     for structure, part in both.groupby(level='structure', sort=False):
         gap = (part['one'] - part['other']).to_numpy()
-        low, high = np.quantile(gap[rng.integers(len(gap), size=(n, len(gap)))].mean(1), [.025, .975])
+        low, high = np.quantile(gap[rng.integers(len(gap), size=(n, len(gap)))].mean(1), [0.025, 0.975])
         rows.append(
             {
                 'structure': structure,
@@ -58,6 +65,7 @@ def compare_masks(
         )
     return pd.DataFrame(rows)
 
+
 def compare(
     one: pd.DataFrame,  # from `held_out`
     other: pd.DataFrame,  # the same, of another study
@@ -67,14 +75,17 @@ def compare(
 ) -> (
     pd.DataFrame
 ):  # one row per target and one for the competition's metric: one, other, difference, low, high, p, patients
-    "Two studies on the patients that both have judged."
+    """Two studies on the patients that both have judged."""
     from ctlab.judge.metrics import delong, patient_weights
+
     both = one.index.intersection(other.index)
-    if not len(both): raise ValueError('the two studies have no patient in common')
+    if not len(both):
+        raise ValueError('the two studies have no patient in common')
     truth, rows = grade(labels.loc[both]), []
     for target in TARGETS:
         y = (truth[target].to_numpy() > 0).astype(int)
-        if y.min() == y.max(): continue
+        if y.min() == y.max():
+            continue
         found = delong(y, *(1 - p.loc[both, f'{target}_healthy'].to_numpy() for p in (one, other)))
         rows.append(
             {
@@ -87,10 +98,18 @@ def compare(
     resamples = np.vstack([np.ones(len(both)), patient_weights(np.asarray(both), n, seed)])
     scores = [competition_scores(labels.loc[both], p.loc[both], resamples) for p in (one, other)]
     spread = (scores[0] - scores[1])[1:]
-    rows.append({'measure': 'competition metric', 'one': scores[0][0], 'other': scores[1][0], 'difference': scores[0][0]
-                 - scores[1][0], 'low': np.quantile(spread, .025), 'high': np.quantile(spread, .975),
-                 # never zero: n resamples cannot show less
-                 'p': min(1., 2*(min((spread >= 0).sum(), (spread <= 0).sum()) + 1)/(n + 1))})
+    rows.append(
+        {
+            'measure': 'competition metric',
+            'one': scores[0][0],
+            'other': scores[1][0],
+            'difference': scores[0][0] - scores[1][0],
+            'low': np.quantile(spread, 0.025),
+            'high': np.quantile(spread, 0.975),
+            # never zero: n resamples cannot show less
+            'p': min(1.0, 2 * (min((spread >= 0).sum(), (spread <= 0).sum()) + 1) / (n + 1)),
+        }
+    )
     return pd.DataFrame(rows).assign(patients=len(both))
 
 
@@ -102,54 +121,63 @@ def against(
     labels: pd.DataFrame,  # the label table
     folds: tuple = (),  # which; all that are there when left out
 ) -> pd.DataFrame:  # as `compare`, and against whom
-    "A study beside others that have judged the same patients."
-    mine, tables = held_out(Path(runs)/study/preset, folds), []
+    """A study beside others that have judged the same patients."""
+    mine, tables = held_out(Path(runs) / study / preset, folds), []
     for other in others:
-        try: theirs = held_out(Path(runs)/other/preset, folds)
-        except FileNotFoundError: print(f'{other} has not been run at preset {preset} yet'); continue
+        try:
+            theirs = held_out(Path(runs) / other / preset, folds)
+        except FileNotFoundError:
+            print(f'{other} has not been run at preset {preset} yet')
+            continue
         tables.append(compare(mine, theirs, labels).assign(against=other))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=['against', *COMPARED])
 
+
 COMPARED = ['measure', 'one', 'other', 'difference', 'low', 'high', 'p', 'patients']
+
 
 def as_page(
     table: pd.DataFrame,  # from `compare` or `against`
     caption: str,
 ):  # a styled table
-    "A comparison as it is shown in a chapter."
+    """A comparison as it is shown in a chapter."""
     shown = table[[c for c in ('against', *COMPARED) if c in table]]
-    numbers = {c: '{:.3f}' for c in COMPARED[1:-1]}
+    numbers = dict.fromkeys(COMPARED[1:-1], '{:.3f}')
     return shown.style.format(numbers).hide(axis='index').set_caption(caption)
+
 
 def areas(
     labels: pd.DataFrame,  # the label table
     predictions: pd.DataFrame,  # of the same patients
     resamples: np.ndarray,  # weights of the patients, one row a resample
 ) -> dict:  # AUC and target -> one area a row
-    "The areas under the curve, injured against healthy, for each row of patient weights."
+    """The areas under the curve, injured against healthy, for each row of patient weights."""
     from ctlab.judge.metrics import roc_auc
+
     truth, sound = grade(labels) > 0, predictions[[f'{t}_healthy' for t in TARGETS]].to_numpy()
     return {f'AUC {t}': roc_auc(truth[t].to_numpy(), 1 - sound[:, k], resamples) for k, t in enumerate(TARGETS)}
+
 
 def competition_scores(
     labels: pd.DataFrame,  # the label table
     predictions: pd.DataFrame,  # of the same patients
     resamples: np.ndarray,  # weights of the patients, one row a resample
 ) -> np.ndarray:  # one score a row
-    "The competition's metric for each row of patient weights."
+    """The competition's metric for each row of patient weights."""
     from ctlab.judge.metrics import RSNA_WEIGHTS
+
     parts, hurt = [], []
     for target, grades in TARGETS.items():
         columns = [f'{target}_{g}' for g in grades]
         p = predictions[columns].to_numpy(float)
-        parts.append((labels[columns].to_numpy(), p/p.sum(1, keepdims=True), RSNA_WEIGHTS[target]))
+        parts.append((labels[columns].to_numpy(), p / p.sum(1, keepdims=True), RSNA_WEIGHTS[target]))
         hurt.append(1 - parts[-1][1][:, 0])
     any_p, any_y = np.max(hurt, axis=0), labels['any_injury'].to_numpy()
     parts.append((np.stack([1 - any_y, any_y], 1), np.stack([1 - any_p, any_p], 1), RSNA_WEIGHTS['any_injury']))
     losses = []
     for truth, p, weights in parts:
-        w, loss = truth @ np.asarray(weights, float), -(truth*np.log(np.clip(p, 1e-15, 1 - 1e-15))).sum(1)
-        losses.append((resamples @ (w*loss))/(resamples @ w))
+        w, loss = truth @ np.asarray(weights, float), -(truth * np.log(np.clip(p, 1e-15, 1 - 1e-15))).sum(1)
+        losses.append((resamples @ (w * loss)) / (resamples @ w))
     return np.mean(losses, axis=0)
 
 # %% ../../nbs/lib/judge/02_comparison.ipynb #5725091f
@@ -162,10 +190,12 @@ def leakage(
     seed: int = 0,
     n: int = 2000,  # resamples of the interval
 ) -> pd.DataFrame:  # folds by, AUC, low, high
-    "The same model under folds by scan and folds by patient."
+    """The same model under folds by scan and folds by patient."""
     from sklearn.model_selection import GroupKFold, KFold, cross_val_predict
     from sklearn.neighbors import KNeighborsClassifier
+
     from ctlab.judge.metrics import bootstrap
+
     rows = []
     for name, split in (
         ('scan', KFold(n_folds, shuffle=True, random_state=seed)),

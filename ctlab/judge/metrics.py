@@ -4,8 +4,10 @@
 
 # %% ../../nbs/lib/judge/00_metrics.ipynb #25513154
 from __future__ import annotations
+
 import numpy as np
 import pandas as pd
+
 from ..core.anatomy import LABEL_COLUMNS, TARGETS
 from ..scans.volume import bounding_box
 
@@ -18,23 +20,30 @@ __all__ = ['METRICS', 'TABLE_METRICS', 'RSNA_WEIGHTS', 'confusion', 'roc_auc', '
 
 # %% ../../nbs/lib/judge/00_metrics.ipynb #8d4f2755
 def _weights(n, weight):
-    "Weights as a (resamples, n) array, and whether one answer is wanted."
-    if weight is None: return np.ones((1, n)), True
+    """Weights as a (resamples, n) array, and whether one answer is wanted."""
+    if weight is None:
+        return np.ones((1, n)), True
     weight = np.asarray(weight, float)
     return np.atleast_2d(weight), weight.ndim == 1
 
-def _ratio(a, b, empty=0.):
-    "a/b, and `empty` where b is 0."
-    with np.errstate(divide='ignore', invalid='ignore'): return np.where(b > 0, a/np.where(b > 0, b, 1), empty)
+
+def _ratio(a, b, empty=0.0):
+    """a/b, and `empty` where b is 0."""
+    with np.errstate(divide='ignore', invalid='ignore'):
+        return np.where(b > 0, a / np.where(b > 0, b, 1), empty)
+
 
 def _check(truth, score):
-    "Truth as int classes (n,), scores as float (n,) or (n, classes)."
+    """Truth as int classes (n,), scores as float (n,) or (n, classes)."""
     truth, score = np.asarray(truth), np.asarray(score, float)
     if truth.ndim != 1 or len(truth) != len(score):
         raise ValueError(f'truth {truth.shape} and score {score.shape} must have the same number of rows')
-    if not len(truth): raise ValueError('no rows: a metric needs at least one')
-    if not np.isfinite(score).all(): raise ValueError('scores hold NaN or infinity')
+    if not len(truth):
+        raise ValueError('no rows: a metric needs at least one')
+    if not np.isfinite(score).all():
+        raise ValueError('scores hold NaN or infinity')
     return truth.astype(int), score
+
 
 def confusion(
     truth: np.ndarray,  # classes 0…K-1
@@ -42,10 +51,10 @@ def confusion(
     classes: int,  # K
     weight: np.ndarray | None = None,  # (n,) or (resamples, n)
 ) -> np.ndarray:  # (…, K, K), rows are the truth
-    "The weighted confusion matrix."
+    """The weighted confusion matrix."""
     w, single = _weights(len(truth), weight)
-    cell = np.asarray(truth)*classes + np.asarray(predicted)
-    table = np.stack([w[:, cell == c].sum(1) for c in range(classes*classes)], axis=1).reshape(-1, classes, classes)
+    cell = np.asarray(truth) * classes + np.asarray(predicted)
+    table = np.stack([w[:, cell == c].sum(1) for c in range(classes * classes)], axis=1).reshape(-1, classes, classes)
     return table[0] if single else table
 
 # %% ../../nbs/lib/judge/00_metrics.ipynb #81832e16
@@ -54,41 +63,42 @@ def roc_auc(
     score: np.ndarray,  # higher for 1
     weight: np.ndarray | None = None,  # (n,) or (resamples, n)
 ) -> float | np.ndarray:  # NaN where only one class is present
-    "Area under the ROC curve: the chance that an injured patient scores above a healthy one, ties counting half."
+    """Area under the ROC curve: the chance that an injured patient scores above a healthy one, ties counting half."""
     truth, score = _check(truth, score)
     w, single = _weights(len(truth), weight)
     order = np.argsort(score, kind='stable')
     starts = np.flatnonzero(np.r_[True, np.diff(score[order]) > 0])
-    positive = np.add.reduceat(w[:, order]*truth[order], starts, axis=1)
-    negative = np.add.reduceat(w[:, order]*(1 - truth[order]), starts, axis=1)
-    below = np.cumsum(negative, axis=1) - negative/2
-    area = _ratio((positive*below).sum(1), positive.sum(1)*negative.sum(1), np.nan)
+    positive = np.add.reduceat(w[:, order] * truth[order], starts, axis=1)
+    negative = np.add.reduceat(w[:, order] * (1 - truth[order]), starts, axis=1)
+    below = np.cumsum(negative, axis=1) - negative / 2
+    area = _ratio((positive * below).sum(1), positive.sum(1) * negative.sum(1), np.nan)
     return float(area[0]) if single else area
+
 
 def average_precision(
     truth: np.ndarray,  # 0 or 1
     score: np.ndarray,  # higher for 1
     weight: np.ndarray | None = None,  # (n,) or (resamples, n)
 ) -> float | np.ndarray:  # NaN without a positive
-    "Area under the precision-recall steps."
+    """Area under the precision-recall steps."""
     truth, score = _check(truth, score)
     w, single = _weights(len(truth), weight)
     order = np.argsort(-score, kind='stable')
     ends = np.r_[np.flatnonzero(np.diff(score[order]) < 0), len(score) - 1]
-    hits = np.cumsum(w[:, order]*truth[order], axis=1)[:, ends]
+    hits = np.cumsum(w[:, order] * truth[order], axis=1)[:, ends]
     called = np.cumsum(w[:, order], axis=1)[:, ends]
     gained = np.diff(np.concatenate([np.zeros((len(w), 1)), hits], axis=1), axis=1)
-    area = _ratio((gained*_ratio(hits, called)).sum(1), hits[:, -1], np.nan)
+    area = _ratio((gained * _ratio(hits, called)).sum(1), hits[:, -1], np.nan)
     return float(area[0]) if single else area
 
 # %% ../../nbs/lib/judge/00_metrics.ipynb #f12f11e8
 def binary_metrics(
     truth: np.ndarray,  # 0 or 1
     probability: np.ndarray,  # of 1
-    threshold: float = .5,  # at or above it: injured; choose it on validation data only
+    threshold: float = 0.5,  # at or above it: injured; choose it on validation data only
     weight: np.ndarray | None = None,  # (n,) or (resamples, n)
 ) -> dict:  # name -> value (or one value per resample)
-    "Every binary metric at once."
+    """Every binary metric at once."""
     truth, probability = _check(truth, probability)
     w, single = _weights(len(truth), weight)
     table = confusion(truth, (probability >= threshold).astype(int), 2, w)
@@ -97,16 +107,16 @@ def binary_metrics(
     p = np.clip(probability, 1e-15, 1 - 1e-15)
     total = w.sum(1)
     values = {
-        'accuracy': (tp + tn)/total,
+        'accuracy': (tp + tn) / total,
         'auc_roc': roc_auc(truth, probability, w),
-        'f1': _ratio(2*tp, 2*tp + fp + fn),
+        'f1': _ratio(2 * tp, 2 * tp + fp + fn),
         'precision': _ratio(tp, tp + fp),
         'recall': sensitivity,
         'specificity': specificity,
-        'balanced_accuracy': (sensitivity + specificity)/2,
+        'balanced_accuracy': (sensitivity + specificity) / 2,
         'average_precision': average_precision(truth, probability, w),
-        'brier': w @ (probability - truth)**2/total,
-        'log_loss': -(w @ np.where(truth == 1, np.log(p), np.log1p(-p)))/total,
+        'brier': w @ (probability - truth) ** 2 / total,
+        'log_loss': -(w @ np.where(truth == 1, np.log(p), np.log1p(-p))) / total,
         'likelihood_ratio_positive': _ratio(sensitivity, 1 - specificity, np.inf),
         'likelihood_ratio_negative': _ratio(1 - sensitivity, specificity, np.inf),
     }
@@ -118,29 +128,40 @@ def multiclass_metrics(
     probability: np.ndarray,  # (n, K)
     weight: np.ndarray | None = None,  # (n,) or (resamples, n)
 ) -> dict:  # name -> value (or one value per resample)
-    "Metrics for more than two classes; averages weighted by prevalence, and macro averages."
+    """Metrics for more than two classes; averages weighted by prevalence, and macro averages."""
     truth, probability = _check(truth, probability)
     classes = probability.shape[1]
-    if truth.min() < 0 or truth.max() >= classes: raise ValueError(f'classes must be 0 to {classes - 1}')
+    if truth.min() < 0 or truth.max() >= classes:
+        raise ValueError(f'classes must be 0 to {classes - 1}')
     w, single = _weights(len(truth), weight)
     table = confusion(truth, probability.argmax(1), classes, w)
     hit, true, called = np.einsum('bii->bi', table), table.sum(2), table.sum(1)
-    precision, recall, f1 = _ratio(hit, called), _ratio(hit, true), _ratio(2*hit, true + called)
+    precision, recall, f1 = _ratio(hit, called), _ratio(hit, true), _ratio(2 * hit, true + called)
     specificity = _ratio(true.sum(1, keepdims=True) - true - called + hit, true.sum(1, keepdims=True) - true)
-    share = true/true.sum(1, keepdims=True)
+    share = true / true.sum(1, keepdims=True)
     area = np.stack([np.atleast_1d(roc_auc(truth == c, probability[:, c], w)) for c in range(classes)], axis=1)
     present = np.where(np.isnan(area), 0, 1)
     seen = true > 0
-    macro = lambda v: (v*seen).sum(1)/seen.sum(1)
-    p = np.clip(probability/probability.sum(1, keepdims=True), 1e-15, 1)
-    values = {'accuracy': hit.sum(1)/true.sum(1), 'auc_roc': _ratio((np.nan_to_num(area)*share*present).sum(1),
-        (share*present).sum(1), np.nan), 'f1': (f1*share).sum(1),
-              'precision': (precision*share).sum(1), 'recall': (recall*share).sum(1),
-              'specificity': (specificity*share).sum(1), 'balanced_accuracy': macro(recall),
-              'auc_roc_macro': _ratio((np.nan_to_num(area)*present).sum(1), present.sum(1), np.nan),
-              'f1_macro': macro(f1), 'precision_macro': macro(precision), 'recall_macro': macro(recall),
-              'brier': w @ ((probability - np.eye(classes)[truth])**2).sum(1)/w.sum(1),
-              'log_loss': -(w @ np.log(p[np.arange(len(truth)), truth]))/w.sum(1)}
+
+    def macro(v):
+        return (v * seen).sum(1) / seen.sum(1)
+
+    p = np.clip(probability / probability.sum(1, keepdims=True), 1e-15, 1)
+    values = {
+        'accuracy': hit.sum(1) / true.sum(1),
+        'auc_roc': _ratio((np.nan_to_num(area) * share * present).sum(1), (share * present).sum(1), np.nan),
+        'f1': (f1 * share).sum(1),
+        'precision': (precision * share).sum(1),
+        'recall': (recall * share).sum(1),
+        'specificity': (specificity * share).sum(1),
+        'balanced_accuracy': macro(recall),
+        'auc_roc_macro': _ratio((np.nan_to_num(area) * present).sum(1), present.sum(1), np.nan),
+        'f1_macro': macro(f1),
+        'precision_macro': macro(precision),
+        'recall_macro': macro(recall),
+        'brier': w @ ((probability - np.eye(classes)[truth]) ** 2).sum(1) / w.sum(1),
+        'log_loss': -(w @ np.log(p[np.arange(len(truth)), truth])) / w.sum(1),
+    }
     return {k: float(v[0]) if single else v for k, v in values.items()}
 
 # %% ../../nbs/lib/judge/00_metrics.ipynb #2a56cb28
@@ -149,12 +170,14 @@ def patient_weights(
     n: int = 2000,  # resamples
     seed: int = 0,
 ) -> np.ndarray:  # (n, rows) how often each row's patient was drawn
-    "Bootstrap weights by patient."
+    """Bootstrap weights by patient."""
     patients, which = np.unique(np.asarray(groups), return_inverse=True)
-    drawn = np.random.default_rng(seed).multinomial(len(patients), np.full(len(patients), 1/len(patients)), size=n)
+    drawn = np.random.default_rng(seed).multinomial(len(patients), np.full(len(patients), 1 / len(patients)), size=n)
     return drawn[:, which]
 
+
 METRICS = {'roc_auc': roc_auc, 'auc_roc': roc_auc, 'average_precision': average_precision}
+
 
 def bootstrap(
     metric,  # a name (accuracy, auc_roc, f1, …) or a function of (truth, score)
@@ -163,42 +186,52 @@ def bootstrap(
     groups: np.ndarray | None = None,  # patient of each row; each row its own when left out
     n: int = 2000,  # resamples
     seed: int = 0,
-    level: float = .95,  # of the interval
+    level: float = 0.95,  # of the interval
 ) -> tuple[float, float, float]:  # (value, low, high); percentile interval
-    "A metric with its patient-level bootstrap interval."
+    """A metric with its patient-level bootstrap interval."""
     truth, score = np.asarray(truth), np.asarray(score, float)
     groups = np.arange(len(truth)) if groups is None else np.asarray(groups)
-    if len(groups) != len(truth): raise ValueError(f'{len(groups)} groups for {len(truth)} rows')
-    if callable(metric): value, values = float(metric(truth, score)), _resampled(metric, truth, score, groups, n, seed)
+    if len(groups) != len(truth):
+        raise ValueError(f'{len(groups)} groups for {len(truth)} rows')
+    if callable(metric):
+        value, values = float(metric(truth, score)), _resampled(metric, truth, score, groups, n, seed)
     else:
         value = _by_name(metric, truth, score, None)
-        weights = np.array_split(patient_weights(groups, n, seed), max(1, n*len(truth)//2_000_000))
+        weights = np.array_split(patient_weights(groups, n, seed), max(1, n * len(truth) // 2_000_000))
         values = np.concatenate([_by_name(metric, truth, score, w) for w in weights])
     values = values[np.isfinite(values)]
-    if not len(values): return value, np.nan, np.nan
-    low, high = np.quantile(values, [(1 - level)/2, (1 + level)/2])
+    if not len(values):
+        return value, np.nan, np.nan
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(value), float(low), float(high)
 
+
 def _by_name(name, truth, score, weight):
-    "One named metric, for one or many weights."
-    if name in METRICS and score.ndim == 1: return METRICS[name](truth, score, weight)
+    """One named metric, for one or many weights."""
+    if name in METRICS and score.ndim == 1:
+        return METRICS[name](truth, score, weight)
     every = binary_metrics(truth, score, weight=weight) if score.ndim == 1 else multiclass_metrics(truth, score, weight)
-    if name not in every: raise ValueError(f'no metric is called {name!r}; choose from {", ".join(every)}')
+    if name not in every:
+        raise ValueError(f'no metric is called {name!r}; choose from {", ".join(every)}')
     return every[name]
 
+
 def _resampled(metric, truth, score, groups, n, seed):
-    "Any function on resampled rows; NaN where it cannot be computed."
+    """Any function on resampled rows; NaN where it cannot be computed."""
     patients, which = np.unique(groups, return_inverse=True)
     rows = [np.flatnonzero(which == k) for k in range(len(patients))]
     rng, values = np.random.default_rng(seed), []
     for _ in range(n):
         take = np.concatenate([rows[k] for k in rng.integers(len(rows), size=len(rows))])
-        try: values.append(float(metric(truth[take], score[take])))
-        except ValueError: values.append(np.nan)
+        try:
+            values.append(float(metric(truth[take], score[take])))
+        except ValueError:
+            values.append(np.nan)
     return np.array(values)
 
 # %% ../../nbs/lib/judge/00_metrics.ipynb #274f2f23
 TABLE_METRICS = ('accuracy', 'auc_roc', 'f1', 'precision', 'recall')
+
 
 def metrics_table(
     truth: pd.DataFrame,  # one column per target, class numbers
@@ -208,9 +241,9 @@ def metrics_table(
     n: int = 2000,  # resamples
     seed: int = 0,
 ) -> pd.DataFrame:  # target, metric, value, low, high, n
-    "Every metric of every target with its interval."
+    """Every metric of every target with its interval."""
     groups = np.asarray(groups)
-    weights = np.array_split(patient_weights(groups, n, seed), max(1, n*len(groups)//2_000_000))
+    weights = np.array_split(patient_weights(groups, n, seed), max(1, n * len(groups) // 2_000_000))
     rows = []
     for target, p in probability.items():
         kind = binary_metrics if np.ndim(p) == 1 else multiclass_metrics
@@ -219,7 +252,7 @@ def metrics_table(
         for name in metrics:
             spread = np.concatenate([part[name] for part in parts])
             spread = spread[np.isfinite(spread)]
-            low, high = np.quantile(spread, [.025, .975]) if len(spread) else (np.nan, np.nan)
+            low, high = np.quantile(spread, [0.025, 0.975]) if len(spread) else (np.nan, np.nan)
             rows.append((target, name, values[name], float(low), float(high), len(np.unique(groups))))
     return pd.DataFrame(rows, columns=['target', 'metric', 'value', 'low', 'high', 'n'])
 
@@ -229,26 +262,28 @@ def delong(
     first: np.ndarray,  # scores of one model
     second: np.ndarray,  # scores of the other
 ) -> dict:  # auc of both, difference, its 95 % interval and p
-    "DeLong's paired comparison of two AUCs (fast midrank form)."
+    """DeLong's paired comparison of two AUCs (fast midrank form)."""
     from scipy.stats import norm, rankdata
+
     truth = np.asarray(truth).astype(bool)
-    if truth.all() or not truth.any(): raise ValueError('DeLong needs injured and healthy patients')
+    if truth.all() or not truth.any():
+        raise ValueError('DeLong needs injured and healthy patients')
     m, n = truth.sum(), (~truth).sum()
     scores = np.stack([np.asarray(first, float), np.asarray(second, float)])
     every = np.stack([rankdata(s) for s in scores])
     inner = np.stack([rankdata(s[truth]) for s in scores]), np.stack([rankdata(s[~truth]) for s in scores])
-    v10, v01 = (every[:, truth] - inner[0])/n, 1 - (every[:, ~truth] - inner[1])/m
+    v10, v01 = (every[:, truth] - inner[0]) / n, 1 - (every[:, ~truth] - inner[1]) / m
     auc = v10.mean(1)
-    covariance = np.cov(v10)/m + np.cov(v01)/n
-    variance = covariance[0, 0] + covariance[1, 1] - 2*covariance[0, 1]
+    covariance = np.cov(v10) / m + np.cov(v01) / n
+    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
     difference, error = auc[0] - auc[1], np.sqrt(max(variance, 0))
-    p = float(2*norm.sf(abs(difference)/error)) if error > 0 else 1.
+    p = float(2 * norm.sf(abs(difference) / error)) if error > 0 else 1.0
     return {
         'first': auc[0],
         'second': auc[1],
         'difference': difference,
-        'low': difference - 1.96*error,
-        'high': difference + 1.96*error,
+        'low': difference - 1.96 * error,
+        'high': difference + 1.96 * error,
         'p': p,
     }
 
@@ -258,9 +293,9 @@ def calibration_curve(
     probability: np.ndarray,  # of 1
     bins: int = 10,
 ) -> pd.DataFrame:  # mean probability, observed share and count per bin that is not empty
-    "Observed against promised, in bins of equal width."
+    """Observed against promised, in bins of equal width."""
     truth, probability = _check(truth, probability)
-    which = np.minimum((probability*bins).astype(int), bins - 1)
+    which = np.minimum((probability * bins).astype(int), bins - 1)
     table = (
         pd.DataFrame({'bin': which, 'promised': probability, 'observed': truth})
         .groupby('bin')
@@ -268,30 +303,35 @@ def calibration_curve(
     )
     return table.reset_index(drop=True)
 
+
 def calibration_error(
     truth: np.ndarray,  # 0 or 1
     probability: np.ndarray,  # of 1
     bins: int = 10,
 ) -> float:  # 0 is perfect
-    "Expected calibration error."
+    """Expected calibration error."""
     table = calibration_curve(truth, probability, bins)
-    return float((table['n']*(table['promised'] - table['observed']).abs()).sum()/table['n'].sum())
+    return float((table['n'] * (table['promised'] - table['observed']).abs()).sum() / table['n'].sum())
+
 
 def fit_temperature(
     truth: np.ndarray,  # classes
     logits: np.ndarray,  # (n,) or (n, K), of validation data
 ) -> float:  # divide logits by it
-    "The temperature that makes log loss least."
+    """The temperature that makes log loss least."""
     from scipy.optimize import minimize_scalar
     from scipy.special import log_expit, log_softmax
+
     truth, logits = _check(truth, logits)
+
     def loss(log_t):
-        z = logits/np.exp(log_t)
+        z = logits / np.exp(log_t)
         return -np.mean(
             np.where(truth == 1, log_expit(z), log_expit(-z))
             if z.ndim == 1
             else log_softmax(z, axis=1)[np.arange(len(truth)), truth]
         )
+
     return float(np.exp(minimize_scalar(loss, bounds=(-4, 4), method='bounded').x))
 
 # %% ../../nbs/lib/judge/00_metrics.ipynb #62d0331a
@@ -300,36 +340,43 @@ def net_benefit(
     probability: np.ndarray,  # of 1
     thresholds: np.ndarray | None = None,  # probabilities at which one would act
 ) -> pd.DataFrame:  # threshold, model, treat_all (treat_none is 0)
-    "The decision curve."
+    """The decision curve."""
     truth, probability = _check(truth, probability)
-    thresholds = np.linspace(.01, .6, 60) if thresholds is None else np.asarray(thresholds)
-    odds = thresholds/(1 - thresholds)
+    thresholds = np.linspace(0.01, 0.6, 60) if thresholds is None else np.asarray(thresholds)
+    odds = thresholds / (1 - thresholds)
     called = probability[None, :] >= thresholds[:, None]
-    model = (called*truth).mean(1) - odds*(called*(1 - truth)).mean(1)
-    return pd.DataFrame({'threshold': thresholds, 'model': model, 'treat_all': truth.mean() - odds*(1 - truth.mean())})
+    model = (called * truth).mean(1) - odds * (called * (1 - truth)).mean(1)
+    return pd.DataFrame(
+        {'threshold': thresholds, 'model': model, 'treat_all': truth.mean() - odds * (1 - truth.mean())}
+    )
+
 
 def choose_threshold(
     truth: np.ndarray,  # 0 or 1, of validation data
     probability: np.ndarray,  # of 1
     rule: str = 'youden',  # youden (sensitivity + specificity), f1, or a sensitivity to reach such as '0.9'
 ) -> float:
-    "A threshold chosen on validation data."
+    """A threshold chosen on validation data."""
     truth, probability = _check(truth, probability)
     candidates = np.unique(probability)
     tables = [binary_metrics(truth, probability, t) for t in candidates]
-    if rule == 'f1': return float(candidates[np.argmax([t['f1'] for t in tables])])
-    if rule == 'youden': return float(candidates[np.argmax([t['recall'] + t['specificity'] for t in tables])])
+    if rule == 'f1':
+        return float(candidates[np.argmax([t['f1'] for t in tables])])
+    if rule == 'youden':
+        return float(candidates[np.argmax([t['recall'] + t['specificity'] for t in tables])])
     reached = [c for c, t in zip(candidates, tables) if t['recall'] >= float(rule)]
     return float(max(reached)) if reached else float(candidates[0])
+
 
 def posterior(
     prior: float,  # probability before the test
     likelihood_ratio: float,  # of the result
 ) -> float:  # probability after it
-    "Bayes' rule in odds."
-    if not 0 <= prior < 1: raise ValueError(f'a prior lies between 0 and 1, got {prior}')
-    odds = prior/(1 - prior)*likelihood_ratio
-    return odds/(1 + odds) if np.isfinite(odds) else 1.
+    """Bayes' rule in odds."""
+    if not 0 <= prior < 1:
+        raise ValueError(f'a prior lies between 0 and 1, got {prior}')
+    odds = prior / (1 - prior) * likelihood_ratio
+    return odds / (1 + odds) if np.isfinite(odds) else 1.0
 
 # %% ../../nbs/lib/judge/00_metrics.ipynb #4c009e68
 RSNA_WEIGHTS = {
@@ -341,17 +388,18 @@ RSNA_WEIGHTS = {
     'any_injury': (1, 6),
 }
 
+
 def rsna_losses(
     labels: pd.DataFrame,  # indexed by patient, columns of the label table
     predictions: pd.DataFrame,  # the same with probabilities; any_injury is worked out
 ) -> dict:  # the six losses
-    "The six parts of the competition's metric."
+    """The six parts of the competition's metric."""
     predictions = _check_predictions(labels, predictions)
     losses, hurt = {}, []
     for target, grades in TARGETS.items():
         columns = [f'{target}_{g}' for g in grades]
         p = predictions[columns].to_numpy(float)
-        p = p/p.sum(1, keepdims=True)
+        p = p / p.sum(1, keepdims=True)
         hurt.append(1 - p[:, 0])
         losses[target] = _weighted_log_loss(labels[columns].to_numpy(), p, RSNA_WEIGHTS[target])
     any_p, any_y = np.max(hurt, axis=0), labels['any_injury'].to_numpy()
@@ -360,24 +408,29 @@ def rsna_losses(
     )
     return losses
 
+
 def rsna_score(
     labels: pd.DataFrame,  # indexed by patient, columns of the label table
     predictions: pd.DataFrame,  # the same with probabilities
 ) -> float:  # lower is better; the winner of 2023 had 0.326 with one model
-    "The competition's metric."
+    """The competition's metric."""
     return float(np.mean(list(rsna_losses(labels, predictions).values())))
 
+
 def _weighted_log_loss(truth, p, weights):
-    "Log loss with class weights as sample weights."
+    """Log loss with class weights as sample weights."""
     w = truth @ np.asarray(weights, float)
     p = np.clip(p, np.finfo(float).eps, 1 - np.finfo(float).eps)
-    return float(-(w*(truth*np.log(p)).sum(1)).sum()/w.sum())
+    return float(-(w * (truth * np.log(p)).sum(1)).sum() / w.sum())
+
 
 def _check_predictions(labels, predictions):
-    "The predictions of the labelled patients, or an error as the contest gives it."
+    """The predictions of the labelled patients, or an error as the contest gives it."""
     absent = [c for c in LABEL_COLUMNS if c not in predictions]
-    if absent: raise ValueError(f'the predictions lack the columns {", ".join(absent)}')
-    if not len(labels): raise ValueError('no patients to score')
+    if absent:
+        raise ValueError(f'the predictions lack the columns {", ".join(absent)}')
+    if not len(labels):
+        raise ValueError('no patients to score')
     missing = labels.index.difference(predictions.index)
     if len(missing) or predictions.index.duplicated().any() or labels.index.duplicated().any():
         raise ValueError(
@@ -385,57 +438,66 @@ def _check_predictions(labels, predictions):
         )
     p = predictions.loc[labels.index, LABEL_COLUMNS]
     values = p.to_numpy(float)
-    if not np.isfinite(values).all(): raise ValueError('the predictions hold NaN or infinity')
-    if (values < 0).any(): raise ValueError('the predictions hold negative probabilities')
+    if not np.isfinite(values).all():
+        raise ValueError('the predictions hold NaN or infinity')
+    if (values < 0).any():
+        raise ValueError('the predictions hold negative probabilities')
     for target, grades in TARGETS.items():
         total = p[[f'{target}_{g}' for g in grades]].sum(axis=1)
         if (total <= 0).any():
             raise ValueError(f'the probabilities of {target} sum to zero for {int((total <= 0).sum())} patients')
-        if (total - 1).abs().max() > .01:
-            raise ValueError(f'the probabilities of {target} sum to {total.iloc[(total - 1).abs().argmax()]:.3f} for '
-                             f'a patient; expected 1')
+        if (total - 1).abs().max() > 0.01:
+            raise ValueError(
+                f'the probabilities of {target} sum to {total.iloc[(total - 1).abs().argmax()]:.3f} for '
+                f'a patient; expected 1'
+            )
     return p
 
 # %% ../../nbs/lib/judge/00_metrics.ipynb #a45225b4
 def _masks(pred, true):
-    "Both masks as booleans of one shape."
+    """Both masks as booleans of one shape."""
     pred, true = np.asarray(pred).astype(bool), np.asarray(true).astype(bool)
     if pred.shape != true.shape:
         raise ValueError(f'the masks differ in shape: {pred.shape} and {true.shape}; resample one onto the other')
     return pred, true
 
+
 def dice(
     pred: np.ndarray,  # mask
     true: np.ndarray,  # mask
 ) -> float:  # 1 is perfect
-    "Twice the overlap over the sum of both."
+    """Twice the overlap over the sum of both."""
     pred, true = _masks(pred, true)
     total = int(pred.sum()) + int(true.sum())
-    return 2*int((pred & true).sum())/total if total else 1.
+    return 2 * int((pred & true).sum()) / total if total else 1.0
+
 
 def jaccard(
     pred: np.ndarray,  # mask
     true: np.ndarray,  # mask
 ) -> float:  # 1 is perfect
-    "The overlap over the union."
+    """The overlap over the union."""
     pred, true = _masks(pred, true)
     union = int((pred | true).sum())
-    return int((pred & true).sum())/union if union else 1.
+    return int((pred & true).sum()) / union if union else 1.0
+
 
 def mask_sensitivity(pred: np.ndarray, true: np.ndarray) -> float:
-    "Share of the true voxels that were found; NaN without any."
+    """Share of the true voxels that were found; NaN without any."""
     pred, true = _masks(pred, true)
     return float(_ratio((pred & true).sum(), true.sum(), np.nan))
 
+
 def mask_specificity(pred: np.ndarray, true: np.ndarray) -> float:
-    "Share of the background that was left alone; NaN without any."
+    """Share of the background that was left alone; NaN without any."""
     pred, true = _masks(pred, true)
     return float(_ratio((~pred & ~true).sum(), (~true).sum(), np.nan))
 
 # %% ../../nbs/lib/judge/00_metrics.ipynb #0d06bb95
 def _surface_distances(pred, true, spacing):
-    "Distances from each surface voxel of one mask to the other's surface, mm, both ways."
+    """Distances from each surface voxel of one mask to the other's surface, mm, both ways."""
     from scipy.ndimage import binary_erosion, distance_transform_edt
+
     both = pred | true
     box = tuple(map(slice, *bounding_box(both, 1)))
     pred, true = np.pad(pred[box], 1), np.pad(true[box], 1)
@@ -443,42 +505,51 @@ def _surface_distances(pred, true, spacing):
     away = [distance_transform_edt(~e, sampling=spacing) for e in edges]
     return away[1][edges[0]], away[0][edges[1]]
 
+
 def _distance(pred, true, spacing, summary):
-    "A summary of surface distances with the conventions for empty masks."
+    """A summary of surface distances with the conventions for empty masks."""
     pred, true = _masks(pred, true)
     spacing = np.broadcast_to(np.asarray(spacing, float), pred.ndim)
-    if not (spacing > 0).all(): raise ValueError(f'spacing must be positive, got {spacing.tolist()}')
-    if not pred.any() and not true.any(): return 0.
-    if not pred.any() or not true.any(): return float('nan')
+    if not (spacing > 0).all():
+        raise ValueError(f'spacing must be positive, got {spacing.tolist()}')
+    if not pred.any() and not true.any():
+        return 0.0
+    if not pred.any() or not true.any():
+        return float('nan')
     return float(summary(*_surface_distances(pred, true, spacing)))
 
-def hausdorff(pred: np.ndarray, true: np.ndarray, spacing=1.) -> float:
-    "The largest distance between the surfaces, mm."
+
+def hausdorff(pred: np.ndarray, true: np.ndarray, spacing=1.0) -> float:
+    """The largest distance between the surfaces, mm."""
     return _distance(pred, true, spacing, lambda a, b: max(a.max(), b.max()))
+
 
 def hausdorff95(
     pred: np.ndarray,  # mask
     true: np.ndarray,  # mask
-    spacing=1.,  # mm per axis of the arrays, (z, y, x)
+    spacing=1.0,  # mm per axis of the arrays, (z, y, x)
 ) -> float:  # mm
-    "The larger of the two 95th percentiles of surface distance, as MONAI has it."
+    """The larger of the two 95th percentiles of surface distance, as MONAI has it."""
     return _distance(pred, true, spacing, lambda a, b: max(np.percentile(a, 95), np.percentile(b, 95)))
 
-def surface_distance(pred: np.ndarray, true: np.ndarray, spacing=1.) -> float:
-    "The average symmetric surface distance, mm."
-    return _distance(pred, true, spacing, lambda a, b: (a.sum() + b.sum())/(len(a) + len(b)))
 
-def surface_dice(pred: np.ndarray, true: np.ndarray, spacing=1., tolerance: float = 2.) -> float:
-    "Share of both surfaces that lies within a tolerance (mm) of the other; 0 when one mask alone is empty."
+def surface_distance(pred: np.ndarray, true: np.ndarray, spacing=1.0) -> float:
+    """The average symmetric surface distance, mm."""
+    return _distance(pred, true, spacing, lambda a, b: (a.sum() + b.sum()) / (len(a) + len(b)))
+
+
+def surface_dice(pred: np.ndarray, true: np.ndarray, spacing=1.0, tolerance: float = 2.0) -> float:
+    """Share of both surfaces that lies within a tolerance (mm) of the other; 0 when one mask alone is empty."""
     value = _distance(
-        pred, true, spacing, lambda a, b: ((a <= tolerance).sum() + (b <= tolerance).sum())/(len(a) + len(b))
+        pred, true, spacing, lambda a, b: ((a <= tolerance).sum() + (b <= tolerance).sum()) / (len(a) + len(b))
     )
     pred, true = _masks(pred, true)
-    return 1. if not pred.any() and not true.any() else 0. if np.isnan(value) else value
+    return 1.0 if not pred.any() and not true.any() else 0.0 if np.isnan(value) else value
 
-def volume_error(pred: np.ndarray, true: np.ndarray, spacing=1.) -> float:
-    "Predicted minus true volume, mL."
+
+def volume_error(pred: np.ndarray, true: np.ndarray, spacing=1.0) -> float:
+    """Predicted minus true volume, mL."""
     pred, true = _masks(pred, true)
     return float(
-        (int(pred.sum()) - int(true.sum()))*np.prod(np.broadcast_to(np.asarray(spacing, float), pred.ndim))/1000
+        (int(pred.sum()) - int(true.sum())) * np.prod(np.broadcast_to(np.asarray(spacing, float), pred.ndim)) / 1000
     )

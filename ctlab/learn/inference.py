@@ -4,21 +4,25 @@
 
 # %% ../../nbs/lib/learn/05_inference.ipynb #a43d2e4c
 from __future__ import annotations
+
 import numpy as np
 import pandas as pd
 import torch
+
 from ..core.anatomy import LABEL_COLUMNS, TARGETS
-from .patches import neighbours
 from .losses import probabilities
+from .patches import neighbours
 from ..scans.volume import Volume, resample
+
 
 def predict(
     net: torch.nn.Module,
     data,  # DataLoader over a SliceDataset
     device: str = 'cpu',  # cpu or cuda
 ) -> pd.DataFrame:  # patient_id, series_id and the 13 probabilities, one row per series
-    "Probabilities of every series."
+    """Probabilities of every series."""
     from lightning.fabric.utilities import move_data_to_device
+
     net = net.to(device).eval()
     found, order = [], []
     with torch.inference_mode():
@@ -30,16 +34,18 @@ def predict(
     table = data.dataset.table.iloc[np.concatenate(order)][['patient_id', 'series_id']].reset_index(drop=True)
     return pd.concat([table, pd.DataFrame(np.concatenate(found).astype(float), columns=LABEL_COLUMNS)], axis=1)
 
+
 def by_patient(
     predictions: pd.DataFrame,  # one row per series
 ) -> pd.DataFrame:  # indexed by patient: the mean over the patient's series
-    "One answer per patient."
+    """One answer per patient."""
     return predictions.groupby('patient_id')[LABEL_COLUMNS].mean()
+
 
 def as_scores(
     predictions: pd.DataFrame,  # with the 13 columns
 ) -> dict:  # target -> (n,) for two classes, (n, 3) for three, as the metrics want them
-    "Columns of probabilities by target."
+    """Columns of probabilities by target."""
     return {
         t: predictions[f'{t}_{g[1]}'].to_numpy() if len(g) == 2 else predictions[[f'{t}_{x}' for x in g]].to_numpy()
         for t, g in TARGETS.items()
@@ -54,39 +60,54 @@ def mask_probabilities(
     picture: np.ndarray,  # uint8, (z, y, x), as prepared
     depth: int = 1,  # slices that the network sees at once
     axis: int = 0,  # slices are taken along this axis
-    overlap: float = .5,  # of neighbouring windows, for 3-D networks
+    overlap: float = 0.5,  # of neighbouring windows, for 3-D networks
     batch: int = 8,  # windows at once
     device: str = 'cpu',  # cpu or cuda
     context: int = 0,  # slices on either side that 2-D networks see as channels
     window: int = 0,  # pixels a side of what 3-D networks see at once; 0 for whole slices
 ) -> np.ndarray:  # float16, (numbers, z, y, x), sums to 1
-    "What the network thinks of every voxel."
+    """What the network thinks of every voxel."""
     from monai.inferers import sliding_window_inference
+
     x = torch.from_numpy(np.moveaxis(np.asarray(picture), axis, 0).copy())
-    plane = [window or -(-n//32)*32 for n in x.shape[1:]]
+    plane = [window or -(-n // 32) * 32 for n in x.shape[1:]]
     net = net.to(device).eval()
     with torch.inference_mode():
         if depth == 1:
-            parts = [sliding_window_inference(x[at].to(device).float().div_(255), plane, batch,
-                                              net).softmax(1).half().cpu()
-                                              for at in torch.from_numpy(neighbours(np.arange(len(x)), context,
-                                                  len(x))).split(batch)]
+            parts = [
+                sliding_window_inference(x[at].to(device).float().div_(255), plane, batch, net).softmax(1).half().cpu()
+                for at in torch.from_numpy(neighbours(np.arange(len(x)), context, len(x))).split(batch)
+            ]
             p = torch.cat(parts).movedim(1, 0)
-        else: p = sliding_window_inference(x.float().div_(255)[None, None], [depth, *plane], batch if window else 1,
-                                           net, overlap, 'gaussian', sw_device=device,
-                                           device='cpu')[0].softmax(0).half()
+        else:
+            p = (
+                sliding_window_inference(
+                    x.float().div_(255)[None, None],
+                    [depth, *plane],
+                    batch if window else 1,
+                    net,
+                    overlap,
+                    'gaussian',
+                    sw_device=device,
+                    device='cpu',
+                )[0]
+                .softmax(0)
+                .half()
+            )
     return np.moveaxis(p.numpy(), 1, axis + 1)
+
 
 def on_scan(
     probabilities: np.ndarray,  # (numbers, z, y, x)
     affine: np.ndarray,  # of the prepared grid
     scan: Volume,  # on whose voxels the answer is wanted
 ) -> Volume:  # numbers, uint8
-    "The most probable number at every voxel of the scan; background beyond the prepared field."
+    """The most probable number at every voxel of the scan; background beyond the prepared field."""
     best, answer = None, np.zeros(scan.shape, np.uint8)
     for k, p in enumerate(probabilities):
         there = resample(Volume(p.astype(np.float32), affine), like=scan, outside=float(k == 0), antialias=False).array
-        if best is None: best = there
+        if best is None:
+            best = there
         else:
             answer[there > best] = k
             np.maximum(best, there, out=best)

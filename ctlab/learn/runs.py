@@ -4,11 +4,16 @@
 
 # %% ../../nbs/lib/learn/06_runs.ipynb #f5ce6fda
 from __future__ import annotations
-import ast, json, platform
+
+import ast
+import json
+import platform
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
+
 import pandas as pd
+
 import ctlab
 from ..core.files import only_one, whole, write_whole
 from ..core.settings import Settings
@@ -18,32 +23,37 @@ __all__ = ['code_of', 'claim', 'environment', 'write_run', 'read_run', 'Job', 'F
 
 # %% ../../nbs/lib/learn/06_runs.ipynb #5d0b1e09
 def _meaning(source):
-    "Code as the interpreter sees it: neither words for people nor the way lines are broken."
+    """Code as the interpreter sees it: neither words for people nor the way lines are broken."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant): node.value = ast.Constant(None)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value = ast.Constant(None)
     return ast.unparse(tree)
+
 
 def code_of(
     *modules: str,  # rooms and their modules, such as core.anatomy; a plan tried in a notebook has none
 ) -> str:  # a hash of what they do
-    "Which code a result came from."
+    """Which code a result came from."""
     import hashlib
+
     files = [Path(ctlab.__file__).parent.joinpath(*n.split('.')).with_suffix('.py') for n in modules]
     return hashlib.sha1(''.join(_meaning(p.read_text()) for p in files if p.exists()).encode()).hexdigest()
+
 
 def claim(
     folder: str | Path,
     key: dict,  # all that the result depends on
 ) -> str:  # finished, unfinished or new
-    "What a run's folder holds for a key; a folder of another run is emptied."
+    """What a run's folder holds for a key; a folder of another run is emptied."""
     import shutil
+
     folder, text = Path(folder), json.dumps(key, sort_keys=True, default=str)
-    path = folder/'running.json'
+    path = folder / 'running.json'
     if path.exists() and path.read_text() == text:
         return (
             'finished'
-            if (folder/'config.json').exists() and (folder/'weights.safetensors').exists()
+            if (folder / 'config.json').exists() and (folder / 'weights.safetensors').exists()
             else 'unfinished'
         )
     shutil.rmtree(folder, ignore_errors=True)
@@ -53,13 +63,25 @@ def claim(
 
 # %% ../../nbs/lib/learn/06_runs.ipynb #36b6bf39
 def environment() -> dict:  # versions and machine
-    "What the run was made with."
-    names = ('torch', 'torchvision', 'timm', 'monai', 'lightning', 'pydicom', 'SimpleITK', 'numpy', 'scikit-learn',
-             'pandas')
+    """What the run was made with."""
+    names = (
+        'torch',
+        'torchvision',
+        'timm',
+        'monai',
+        'lightning',
+        'pydicom',
+        'SimpleITK',
+        'numpy',
+        'scikit-learn',
+        'pandas',
+    )
     versions = {}
     for name in names:
-        try: versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError: versions[name] = None
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
     return {
         'python': platform.python_version(),
         'machine': platform.machine(),
@@ -67,36 +89,40 @@ def environment() -> dict:  # versions and machine
         'versions': versions,
     }
 
+
 def write_run(
     folder: str | Path,  # out_dir/<study>/<preset>/fold<k>
     metrics: pd.DataFrame,  # study, fold, target, split, metric, value, low, high, n
     predictions: pd.DataFrame,  # one row per series, with a column `split`
     config: dict,  # every parameter, and what was decided on the way
 ) -> Path:
-    "Store a run's results."
+    """Store a run's results."""
     folder = Path(folder)
-    write_whole(folder/'metrics.csv', metrics.to_csv(index=False))
-    with whole(folder/'predictions.parquet') as half: predictions.to_parquet(half, index=False)
-    write_whole(folder/'environment.json', json.dumps(environment(), indent=1))
-    write_whole(folder/'config.json', json.dumps(config, indent=1, default=str))
+    write_whole(folder / 'metrics.csv', metrics.to_csv(index=False))
+    with whole(folder / 'predictions.parquet') as half:
+        predictions.to_parquet(half, index=False)
+    write_whole(folder / 'environment.json', json.dumps(environment(), indent=1))
+    write_whole(folder / 'config.json', json.dumps(config, indent=1, default=str))
     return folder
+
 
 def read_run(
     folder: str | Path,
     learner,  # whose network gets the run's weights
 ) -> dict:  # history, best, waiting, seconds, metrics, predictions, folder, learner, config
-    "A finished run from its folder."
+    """A finished run from its folder."""
     from ctlab.learn.training import load_weights
+
     folder = Path(folder)
-    load_weights(learner.net, folder/'weights.safetensors')
-    config = json.loads((folder/'config.json').read_text())
+    load_weights(learner.net, folder / 'weights.safetensors')
+    config = json.loads((folder / 'config.json').read_text())
     return {
-        'history': pd.read_csv(folder/'history.csv'),
+        'history': pd.read_csv(folder / 'history.csv'),
         'best': config['best_epoch'],
         'waiting': config['waiting_for_data'],
         'seconds': config['seconds'],
-        'metrics': pd.read_csv(folder/'metrics.csv'),
-        'predictions': pd.read_parquet(folder/'predictions.parquet'),
+        'metrics': pd.read_csv(folder / 'metrics.csv'),
+        'predictions': pd.read_parquet(folder / 'predictions.parquet'),
         'folder': folder,
         'learner': learner,
         'config': config,
@@ -105,7 +131,8 @@ def read_run(
 # %% ../../nbs/lib/learn/06_runs.ipynb #ab27e382
 @dataclass(frozen=True)
 class Job:
-    "What is a study's own in a run."
+    """What is a study's own in a run."""
+
     study: str  # name of the run's folder
     key: dict  # all that the result depends on besides the settings
     learner: object  # (finished?) -> Learner with its network
@@ -114,9 +141,11 @@ class Job:
     card: dict  # what a user of the weights must know
     facts: object = field(default=lambda run, predictions: {})  # (run, predictions) -> more for config.json
 
+
 @dataclass(frozen=True)
 class Facts:
-    "What config.json says of every run."
+    """What config.json says of every run."""
+
     study: str
     weights: str  # where the network's first weights came from
     phantom: bool
@@ -124,19 +153,23 @@ class Facts:
     seconds: float  # of training
     waiting_for_data: float  # share of them
 
+
 def keep_run(
     settings: Settings,
     job: Job,
 ) -> dict:  # history, best, waiting, seconds, metrics, predictions, folder, learner, config
-    "Train, judge and store; a finished run of the same key is read back, an unfinished one goes on."
+    """Train, judge and store; a finished run of the same key is read back, an unfinished one goes on."""
     import lightning as L
+
     from ctlab.learn.training import save_weights
+
     folder = settings.run_folder(job.study)
     with only_one(folder):
         state = claim(folder, asdict(replace(settings, workers=0)) | {'study': job.study} | job.key)
-        L.seed_everything(settings.seed*1000 + settings.fold, verbose=False)
+        L.seed_everything(settings.seed * 1000 + settings.fold, verbose=False)
         learner = job.learner(state == 'finished')
-        if state == 'finished': return read_run(folder, learner)
+        if state == 'finished':
+            return read_run(folder, learner)
         run = job.fit(learner, folder, state == 'unfinished')
         metrics, predictions = job.judge(learner)
         weights = getattr(learner.net, 'weights', 'random')
@@ -145,7 +178,7 @@ def keep_run(
         )
         config = asdict(settings) | asdict(facts) | job.facts(run | {'learner': learner}, predictions)
         about = {'study': job.study, 'fold': settings.fold, 'preset': settings.preset, 'started from': weights}
-        save_weights(learner.net, folder/'weights.safetensors', about | job.card)
+        save_weights(learner.net, folder / 'weights.safetensors', about | job.card)
         write_run(folder, metrics, predictions, config)
     return run | {
         'metrics': metrics,
@@ -161,13 +194,19 @@ def gather(
     study: str,
     preset: str,
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[dict]]:  # (metrics of every fold, predictions of every fold, configs)
-    "Everything the finished folds of a study have left."
-    folders = sorted(p.parent for p in (Path(out)/study/preset).glob('fold*/config.json'))
-    if not folders: raise FileNotFoundError(f'{Path(out)/study/preset}: no finished fold; run the study first, for '
-                                            f'example: ctlab run {study} -p preset {preset}')
-    read = lambda name, how: pd.concat([how(f/name).assign(fold=int(f.name[4:])) for f in folders], ignore_index=True)
+    """Everything the finished folds of a study have left."""
+    folders = sorted(p.parent for p in (Path(out) / study / preset).glob('fold*/config.json'))
+    if not folders:
+        raise FileNotFoundError(
+            f'{Path(out) / study / preset}: no finished fold; run the study first, for '
+            f'example: ctlab run {study} -p preset {preset}'
+        )
+
+    def read(name, how):
+        return pd.concat([how(f / name).assign(fold=int(f.name[4:])) for f in folders], ignore_index=True)
+
     return (
         read('metrics.csv', pd.read_csv),
         read('predictions.parquet', pd.read_parquet),
-        [json.loads((f/'config.json').read_text()) for f in folders],
+        [json.loads((f / 'config.json').read_text()) for f in folders],
     )

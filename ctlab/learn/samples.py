@@ -4,12 +4,14 @@
 
 # %% ../../nbs/lib/learn/00_samples.ipynb #e2fa1ab4
 from __future__ import annotations
+
 import numpy as np
 import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, RandomSampler
-from ..core.anatomy import TARGETS
+
 from ..cohort.stacks import Stacks, read_slices
+from ..core.anatomy import TARGETS
 
 # %% auto #0
 __all__ = ['middle_slices', 'even_slices', 'published_augmentation', 'organ_mask', 'SliceDataset', 'loader']
@@ -18,47 +20,62 @@ __all__ = ['middle_slices', 'even_slices', 'published_augmentation', 'organ_mask
 def middle_slices(
     n: int,  # slices in the stack
 ) -> np.ndarray:  # four indices
-    "Four slices between 40 % and 60 % of a scan, as published."
-    if n < 8: raise ValueError(f'the published selector needs at least 8 slices, got {n}')
-    low, high = int(n*.4), int(n*.6)
-    step = (high - low)//3
-    return np.array([low, low + step, low + 2*step, min(high, n - 1)])
+    """Four slices between 40 % and 60 % of a scan, as published."""
+    if n < 8:
+        raise ValueError(f'the published selector needs at least 8 slices, got {n}')
+    low, high = int(n * 0.4), int(n * 0.6)
+    step = (high - low) // 3
+    return np.array([low, low + step, low + 2 * step, min(high, n - 1)])
+
 
 def even_slices(
     n: int,  # slices to choose from
     k: int,  # slices wanted
     published: bool = False,  # the source's arithmetic, which crowds the front and jumps to the last slice
 ) -> np.ndarray:  # k indices, ascending; repeated when there are fewer slices than asked for
-    "Slices evenly over a range."
-    if n < 1 or k < 1: raise ValueError(f'cannot choose {k} slices from {n}')
+    """Slices evenly over a range."""
+    if n < 1 or k < 1:
+        raise ValueError(f'cannot choose {k} slices from {n}')
     if published:
-        step = max(1, n//k)
-        return np.minimum([*(step*i for i in range(k - 1)), n - 1], n - 1)
+        step = max(1, n // k)
+        return np.minimum([*(step * i for i in range(k - 1)), n - 1], n - 1)
     return np.round(np.linspace(0, n - 1, k)).astype(int)
 
 # %% ../../nbs/lib/learn/00_samples.ipynb #eb746e6a
 def published_augmentation():  # a callable on (slices, 1, rows, columns) in 0…1
-    "The trauma study's augmentation, the same for all slices of a sample."
+    """The trauma study's augmentation, the same for all slices of a sample."""
     from torchvision.transforms import v2
-    return v2.Compose([v2.RandomHorizontalFlip(), v2.ColorJitter(brightness=.2), v2.ColorJitter(contrast=.2),
-                       v2.RandomAffine(0, shear=10),
-                       v2.RandomAffine(0, scale=(.8, 1.2)), v2.RandomErasing(p=.2, scale=(.02, .2))])
+
+    return v2.Compose(
+        [
+            v2.RandomHorizontalFlip(),
+            v2.ColorJitter(brightness=0.2),
+            v2.ColorJitter(contrast=0.2),
+            v2.RandomAffine(0, shear=10),
+            v2.RandomAffine(0, scale=(0.8, 1.2)),
+            v2.RandomErasing(p=0.2, scale=(0.02, 0.2)),
+        ]
+    )
+
 
 def organ_mask(
     codes: np.ndarray,  # (slices, rows, columns) organ numbers
     opened: bool = False,  # remove what is thinner than 2 pixels
 ) -> np.ndarray:  # uint8, 1 inside any organ
-    "All organs together, as the study applies them."
+    """All organs together, as the study applies them."""
     inside = np.asarray(codes) > 0
     if opened:
         from scipy.ndimage import binary_opening
+
         inside = binary_opening(inside, np.ones((1, 2, 2), bool))
     return inside.astype(np.uint8)
 
-class SliceDataset(Dataset):
-    "Frames of prepared scans with the answers of their patients."
 
-    def __init__(self,
+class SliceDataset(Dataset):
+    """Frames of prepared scans with the answers of their patients."""
+
+    def __init__(
+        self,
         table: pd.DataFrame,  # patient_id, series_id and one column per target
         stacks: Stacks,  # where the pictures are
         select,  # (slices in the stack, row) -> indices
@@ -75,11 +92,13 @@ class SliceDataset(Dataset):
             augment,
             volume,
         )
-        self.paths = {r['series_id']: stacks.folder/r['stack'] for r in stacks.usable.to_dict('records')}
+        self.paths = {r['series_id']: stacks.folder / r['stack'] for r in stacks.usable.to_dict('records')}
         absent = set(self.table['series_id']) - set(self.paths)
-        if absent: raise ValueError(f'{len(absent)} series have no prepared stack, among them {sorted(absent)[:5]}')
+        if absent:
+            raise ValueError(f'{len(absent)} series have no prepared stack, among them {sorted(absent)[:5]}')
 
-    def __len__(self): return len(self.table)
+    def __len__(self):
+        return len(self.table)
 
     def __getitem__(self, k):
         row = self.table.iloc[k]
@@ -87,9 +106,10 @@ class SliceDataset(Dataset):
         chosen = np.asarray(self.select(len(np.load(path, mmap_mode='r')), row))
         pictures = read_slices(path, chosen)
         if self.masks is not None:
-            pictures = pictures*organ_mask(self.masks.load(row['series_id'])[chosen], self.opened)
+            pictures = pictures * organ_mask(self.masks.load(row['series_id'])[chosen], self.opened)
         slices = torch.from_numpy(pictures).float().div_(255)[:, None]
-        if self.augment is not None: slices = self.augment(slices)
+        if self.augment is not None:
+            slices = self.augment(slices)
         image = slices[:, 0]
         return {'image': image[None] if self.volume else image, 'index': k, **{t: int(row[t]) for t in TARGETS}}
 
@@ -101,15 +121,26 @@ def loader(
     workers: int = 0,  # processes; 0 loads in this process
     seed: int = 0,
 ) -> DataLoader:
-    "A data loader whose order depends on the seed alone."
+    """A data loader whose order depends on the seed alone."""
     single = train and len(dataset) % batch_size == 1 and len(dataset) > 1
-    generator = lambda: torch.Generator().manual_seed(seed)
-    return DataLoader(dataset, batch_size, sampler=RandomSampler(dataset, generator=generator()) if train else None,
-                      drop_last=single, num_workers=workers,
-                      # training begins every epoch with random numbers of its own
-                      persistent_workers=workers > 0 and not train,
-                      generator=generator(), worker_init_fn=_seed_worker, pin_memory=torch.cuda.is_available())
+
+    def generator():
+        return torch.Generator().manual_seed(seed)
+
+    return DataLoader(
+        dataset,
+        batch_size,
+        sampler=RandomSampler(dataset, generator=generator()) if train else None,
+        drop_last=single,
+        num_workers=workers,
+        # training begins every epoch with random numbers of its own
+        persistent_workers=workers > 0 and not train,
+        generator=generator(),
+        worker_init_fn=_seed_worker,
+        pin_memory=torch.cuda.is_available(),
+    )
+
 
 def _seed_worker(k):
-    "Each worker its own numbers."
+    """Each worker its own numbers."""
     np.random.seed(torch.initial_seed() % 2**32)

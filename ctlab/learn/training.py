@@ -4,15 +4,23 @@
 
 # %% ../../nbs/lib/learn/04_training.ipynb #d05fb16c
 from __future__ import annotations
-import contextlib, json, logging, random, time, warnings
+
+import contextlib
+import json
+import logging
+import random
+import time
+import warnings
 from pathlib import Path
+
+import lightning as L
 import numpy as np
 import pandas as pd
 import torch
-import lightning as L
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer, WeightAveraging
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
 from ..core.files import whole, write_whole
 
 log = logging.getLogger(__name__)
@@ -28,20 +36,23 @@ CHANNELS_LAST = {
     5: torch.channels_last_3d,
 }  # by dimensions; the order of memory that CPUs and GPUs prefer
 
-class Learner(L.LightningModule):
-    "A network with its loss and optimiser."
 
-    def __init__(self,
+class Learner(L.LightningModule):
+    """A network with its loss and optimiser."""
+
+    def __init__(
+        self,
         net: torch.nn.Module,
         loss: torch.nn.Module,  # (outputs, batch) -> dict with 'total'
         rate: float = 1e-4,  # Adam's learning rate
         schedule=None,  # epoch -> factor of the rate; constant when left out
-        decay: float = 0.,  # of the weights
+        decay: float = 0.0,  # of the weights
     ):
         super().__init__()
         self.net, self.loss, self.rate, self.schedule, self.decay = net, loss, rate, schedule, decay
 
-    def forward(self, x): return self.net(x)
+    def forward(self, x):
+        return self.net(x)
 
     def _step(self, batch, split):
         image = batch['image']
@@ -56,29 +67,42 @@ class Learner(L.LightningModule):
             batch_size=len(next(iter(image.values())) if isinstance(image, dict) else image),
             sync_dist=True,
         )
-        with torch.no_grad(): self.score(outputs, batch, split)
+        with torch.no_grad():
+            self.score(outputs, batch, split)
         return losses['total']
 
-    def score(self, outputs, batch, split): "Measure more than the loss; for learners to come."
+    def score(self, outputs, batch, split):
+        """Measure more than the loss; for learners to come."""
 
-    def training_step(self, batch, _): return self._step(batch, 'train')
-    def validation_step(self, batch, _): return self._step(batch, 'valid')
+    def training_step(self, batch, _):
+        return self._step(batch, 'train')
+
+    def validation_step(self, batch, _):
+        return self._step(batch, 'valid')
 
     def configure_optimizers(self):
         optimiser = torch.optim.AdamW(
             [p for p in self.net.parameters() if p.requires_grad], self.rate, weight_decay=self.decay
         )  # Adam where nothing decays
-        if self.schedule is None: return optimiser
+        if self.schedule is None:
+            return optimiser
         return {'optimizer': optimiser, 'lr_scheduler': torch.optim.lr_scheduler.LambdaLR(optimiser, self.schedule)}
 
-class MaskLearner(Learner):
-    "A learner of masks: Dice over all voxels of an epoch, the mean over the structures."
 
-    def __init__(self, net: torch.nn.Module, loss: torch.nn.Module, rate: float = 1e-4, schedule=None,
+class MaskLearner(Learner):
+    """A learner of masks: Dice over all voxels of an epoch, the mean over the structures."""
+
+    def __init__(
+        self,
+        net: torch.nn.Module,
+        loss: torch.nn.Module,
+        rate: float = 1e-4,
+        schedule=None,
         structures: int = 1,  # background not counted
     ):
         super().__init__(net, loss, rate, schedule)
         from torchmetrics.segmentation import DiceScore
+
         whole_epoch = {
             'include_background': False,
             'average': 'macro',
@@ -91,31 +115,37 @@ class MaskLearner(Learner):
         self.overlap[f'{split}_'].update(outputs.argmax(1), batch['mask'])
         self.log(f'{split}_dice', self.overlap[f'{split}_'], on_epoch=True, on_step=False, batch_size=len(outputs))
 
+
 def falling(
     start: float,  # the first rate
     step: float,  # taken off after every epoch
 ):  # epoch -> factor
-    "A rate that falls by the same amount every epoch, as the lower-limb study's (1e-4, by 1e-6)."
-    return lambda epoch: max(0., 1 - epoch*step/start)
+    """A rate that falls by the same amount every epoch, as the lower-limb study's (1e-4, by 1e-6)."""
+    return lambda epoch: max(0.0, 1 - epoch * step / start)
+
 
 def fading(
     epochs: int,
-    warm: float = .1,  # share of the epochs in which the rate rises
+    warm: float = 0.1,  # share of the epochs in which the rate rises
 ):  # epoch -> factor
-    "A rate that rises quickly and fades along a cosine."
+    """A rate that rises quickly and fades along a cosine."""
     import math
-    rise = max(1, round(warm*epochs))
+
+    rise = max(1, round(warm * epochs))
     return lambda epoch: (
-        (epoch + 1)/rise if epoch < rise else 0.5*(1 + math.cos(math.pi*(epoch - rise)/max(1, epochs - rise)))
+        (epoch + 1) / rise if epoch < rise else 0.5 * (1 + math.cos(math.pi * (epoch - rise) / max(1, epochs - rise)))
     )
 
 # %% ../../nbs/lib/learn/04_training.ipynb #cfc2ee4c
 class Waiting(Callback):
-    "Measures the share of training time spent waiting for data."
+    """Measures the share of training time spent waiting for data."""
 
-    def __init__(self): self.waited = self.worked = 0.; self.last = None
+    def __init__(self):
+        self.waited = self.worked = 0.0
+        self.last = None
 
-    def on_train_epoch_start(self, *_): self.last = time.perf_counter()
+    def on_train_epoch_start(self, *_):
+        self.last = time.perf_counter()
 
     def on_train_batch_start(self, *_):
         now = time.perf_counter()
@@ -127,87 +157,110 @@ class Waiting(Callback):
         self.worked += now - self.last
         self.last = now
 
-    def state_dict(self): return {'waited': self.waited, 'worked': self.worked}  # a resumed run goes on counting
+    def state_dict(self):
+        return {'waited': self.waited, 'worked': self.worked}  # a resumed run goes on counting
 
-    def load_state_dict(self, state): self.waited, self.worked = state['waited'], state['worked']
+    def load_state_dict(self, state):
+        self.waited, self.worked = state['waited'], state['worked']
 
     @property
     def share(self) -> float:
-        "Share of the time spent waiting."
-        return self.waited/max(1e-9, self.waited + self.worked)
+        """Share of the time spent waiting."""
+        return self.waited / max(1e-9, self.waited + self.worked)
 
 # %% ../../nbs/lib/learn/04_training.ipynb #f9f00ac3
 class Finite(Callback):
-    "Stops a training whose loss is no number any more: nothing can be learned from there on."
+    """Stops a training whose loss is no number any more: nothing can be learned from there on."""
 
     def on_train_batch_end(self, trainer, _, outputs, *__):
         loss = outputs['loss'] if isinstance(outputs, dict) else outputs
         if not bool(torch.isfinite(loss)):
-            raise FloatingPointError(f'the loss is {float(loss)} in epoch {trainer.current_epoch + 1}: the training '
-                                     f'diverged ({trainer.precision} numbers); try a lower rate, or 32 bits')
+            raise FloatingPointError(
+                f'the loss is {float(loss)} in epoch {trainer.current_epoch + 1}: the training '
+                f'diverged ({trainer.precision} numbers); try a lower rate, or 32 bits'
+            )
+
 
 class Renewed(Callback):
-    "Gives every epoch the random numbers of its number."
+    """Gives every epoch the random numbers of its number."""
 
-    def __init__(self, loader, seed: int): self.loader, self.seed, self.first = loader, seed, 0
+    def __init__(self, loader, seed: int):
+        self.loader, self.seed, self.first = loader, seed, 0
 
     def renew(self, epoch: int, rank: int = 0):
-        "Begin the epoch's numbers: in this process, in the order of the samples, and in the processes that load them."
+        """Begin the epoch's numbers: in this process, in the order of the samples, and in the processes that load them."""
         seed = int(np.random.SeedSequence([self.seed, epoch, rank]).generate_state(1)[0])
-        for begin in (random.seed, np.random.seed, torch.manual_seed): begin(seed)
+        for begin in (random.seed, np.random.seed, torch.manual_seed):
+            begin(seed)
         sampler = getattr(self.loader, 'sampler', None)
         for generator in (getattr(self.loader, 'generator', None), getattr(sampler, 'generator', None)):
-            if generator is not None: generator.manual_seed(seed)
-        if hasattr(sampler, 'set_epoch'): sampler.set_epoch(epoch)
+            if generator is not None:
+                generator.manual_seed(seed)
+        if hasattr(sampler, 'set_epoch'):
+            sampler.set_epoch(epoch)
 
-    def on_load_checkpoint(self, trainer, _, checkpoint): self.first = checkpoint['epoch'] + 1
+    def on_load_checkpoint(self, trainer, _, checkpoint):
+        self.first = checkpoint['epoch'] + 1
 
     def on_fit_start(self, trainer, _):
         self.renew(self.first, trainer.global_rank)  # processes that load samples begin before the epoch does
 
-    def on_train_epoch_start(self, trainer, _): self.renew(trainer.current_epoch, trainer.global_rank)
+    def on_train_epoch_start(self, trainer, _):
+        self.renew(trainer.current_epoch, trainer.global_rank)
 
 # %% ../../nbs/lib/learn/04_training.ipynb #5ac57ebe
 def accelerator(
     device: str = 'auto',  # auto, cpu, cuda
 ) -> str:  # Lightning's name
-    "Which processor to use."
-    if device not in ('auto', 'cpu', 'cuda'): raise ValueError(f"device is 'auto', 'cpu' or 'cuda', not {device!r}")
+    """Which processor to use."""
+    if device not in ('auto', 'cpu', 'cuda'):
+        raise ValueError(f"device is 'auto', 'cpu' or 'cuda', not {device!r}")
     if device == 'cuda' and not torch.cuda.is_available():
         raise ValueError('device cuda was asked for, but torch sees no GPU; use device cpu or auto')
     return 'gpu' if device == 'cuda' or device == 'auto' and torch.cuda.is_available() else 'cpu'
 
+
 class AtomicCheckpoints(TorchCheckpointIO):
-    "Writes a checkpoint under a temporary name, then renames it: a kill never leaves half of one."
+    """Writes a checkpoint under a temporary name, then renames it: a kill never leaves half of one."""
 
     def save_checkpoint(self, checkpoint, path, storage_options=None):
-        with whole(path) as half: super().save_checkpoint(checkpoint, half, storage_options)
+        with whole(path) as half:
+            super().save_checkpoint(checkpoint, half, storage_options)
+
 
 @contextlib.contextmanager
 def _quiet():
-    "Keep Lightning's tips out of reports."
+    """Keep Lightning's tips out of reports."""
     loggers = [
         logging.getLogger(n) for n in ('lightning.pytorch', 'lightning.fabric', 'lightning.pytorch.utilities.rank_zero')
     ]
-    levels = [l.level for l in loggers]
-    for l in loggers: l.setLevel(logging.ERROR)
+    levels = [line.level for line in loggers]
+    for line in loggers:
+        line.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', module='lightning')
         warnings.filterwarnings('ignore', message='.*(dataloader|num_workers|LeafSpec|treespec|isinstance).*')
         yield
-    for l, level in zip(loggers, levels): l.setLevel(level)
+    for line, level in zip(loggers, levels):
+        line.setLevel(level)
 
 # %% ../../nbs/lib/learn/04_training.ipynb #9414a8c8
 def half_precision() -> bool:
-    "Does this processor multiply in bfloat16? Where it does, a step of a 3-D network takes half the time."
-    try: return bool(torch.cpu._is_avx512_bf16_supported())
-    except (AttributeError, RuntimeError): return False
+    """Does this processor multiply in bfloat16? Where it does, a step of a 3-D network takes half the time."""
+    try:
+        return bool(torch.cpu._is_avx512_bf16_supported())
+    except (AttributeError, RuntimeError):
+        return False
+
 
 def _precision(kind, wanted):
-    "Lightning's word for it."
-    if wanted not in ('auto', 'half'): return wanted
-    if kind == 'gpu': return '16-mixed'
+    """Lightning's word for it."""
+    if wanted not in ('auto', 'half'):
+        return wanted
+    if kind == 'gpu':
+        return '16-mixed'
     return 'bf16-mixed' if wanted == 'half' and half_precision() else '32-true'
+
 
 def fit(
     learner: L.LightningModule,
@@ -222,16 +275,17 @@ def fit(
     devices: int = 1,
     progress: bool = False,
     watch: str = 'valid_total',  # what decides which epoch is kept: a loss, or valid_dice; empty keeps the last
-    average: float = 0.,  # share that a running mean of the weights keeps at every step; 0 for no mean
+    average: float = 0.0,  # share that a running mean of the weights keeps at every step; 0 for no mean
 ) -> dict:  # history (DataFrame), best (epoch), waiting (share), seconds (with those before a resume)
-    "Train, keep the best epoch, and load it back into the learner."
+    """Train, keep the best epoch, and load it back into the learner."""
     folder, kind, mode = Path(folder), accelerator(device), 'max' if watch.endswith('dice') else 'min'
-    best, last = (folder/'checkpoints'/f'{n}.ckpt' for n in ('best', 'last'))
-    waiting, timer, history = Waiting(), Timer(), History(folder/'history.csv')
+    best, last = (folder / 'checkpoints' / f'{n}.ckpt' for n in ('best', 'last'))
+    waiting, timer, history = Waiting(), Timer(), History(folder / 'history.csv')
     calls = [Renewed(train, torch.initial_seed()), Finite(), waiting, timer, history] + (
         [EarlyStopping(watch, patience=patience, mode=mode)] if patience else []
     )
-    if average: calls.append(WeightAveraging(multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(average)))
+    if average:
+        calls.append(WeightAveraging(multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(average)))
     if watch:
         calls.append(ModelCheckpoint(best.parent, best.stem, monitor=watch, mode=mode, enable_version_counter=False))
     calls.append(
@@ -253,7 +307,8 @@ def fit(
             log_every_n_steps=1,
             num_sanity_val_steps=0,
         )
-        if kind == 'cpu': _channels_last(learner.net)
+        if kind == 'cpu':
+            _channels_last(learner.net)
         with _kept_memory() if kind == 'cpu' else contextlib.nullcontext():
             trainer.fit(learner, train, valid, ckpt_path=last if resume and last.exists() else None, weights_only=True)
     kept = checkpoint(best if watch else last)
@@ -265,34 +320,51 @@ def fit(
         'seconds': timer.time_elapsed(),
     }
 
+
 def checkpoint(
     path: str | Path,  # best.ckpt or last.ckpt
 ) -> dict:  # epoch, state_dict and what Lightning needs to go on
-    "Read a checkpoint as data; nothing in it is executed."
+    """Read a checkpoint as data; nothing in it is executed."""
     return torch.load(path, weights_only=True, map_location='cpu')
+
 
 @contextlib.contextmanager
 def _kept_memory():
     """Let the C library keep what a step frees for the next one: handing 400,000 pages back and asking for them
-    anew takes a 3-D network a sixth of its time."""
+    anew takes a 3-D network a sixth of its time.
+    """
     import ctypes
-    try: mallopt = ctypes.CDLL('libc.so.6').mallopt
-    except (OSError, AttributeError): mallopt = lambda *_: 0  # another C library
+
+    try:
+        mallopt = ctypes.CDLL('libc.so.6').mallopt
+    except (OSError, AttributeError):
+
+        def mallopt(*_):
+            return 0  # another C library
+
     trim, threshold, mmaps = -1, -3, -4  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX
-    mallopt(trim, 2**31 - 1); mallopt(mmaps, 0)
-    try: yield
+    mallopt(trim, 2**31 - 1)
+    mallopt(mmaps, 0)
+    try:
+        yield
     # where glibc's own rule ends after large arrays
-    finally: mallopt(trim, 64 << 20); mallopt(threshold, 32 << 20); mallopt(mmaps, 65536)
+    finally:
+        mallopt(trim, 64 << 20)
+        mallopt(threshold, 32 << 20)
+        mallopt(mmaps, 65536)
+
 
 def _channels_last(net):
     for p in net.parameters():
-        if p.ndim in CHANNELS_LAST: p.data = p.data.contiguous(memory_format=CHANNELS_LAST[p.ndim])
+        if p.ndim in CHANNELS_LAST:
+            p.data = p.data.contiguous(memory_format=CHANNELS_LAST[p.ndim])
 
 # %% ../../nbs/lib/learn/04_training.ipynb #4a4d1046
 class History(Callback):
-    "One line per epoch, kept on disk so that a resumed run has them all."
+    """One line per epoch, kept on disk so that a resumed run has them all."""
 
-    def __init__(self, path: Path): self.path = Path(path)
+    def __init__(self, path: Path):
+        self.path = Path(path)
 
     def on_validation_epoch_end(self, trainer, _):
         self._note(trainer)
@@ -301,32 +373,37 @@ class History(Callback):
         self._note(trainer)
 
     def _note(self, trainer):
-        if trainer.sanity_checking or not trainer.is_global_zero: return
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
         row = {'epoch': trainer.current_epoch} | {
             k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(('train_', 'valid_'))
         }
         rows = [r for r in self._rows() if r['epoch'] != row['epoch']] + [row]
         write_whole(self.path, pd.DataFrame(sorted(rows, key=lambda r: r['epoch'])).to_csv(index=False))
 
-    def _rows(self): return pd.read_csv(self.path).to_dict('records') if self.path.exists() else []
+    def _rows(self):
+        return pd.read_csv(self.path).to_dict('records') if self.path.exists() else []
 
-    def table(self) -> pd.DataFrame: return pd.DataFrame(self._rows())
+    def table(self) -> pd.DataFrame:
+        return pd.DataFrame(self._rows())
 
 # %% ../../nbs/lib/learn/04_training.ipynb #2448811e
 def own_state(
     net: torch.nn.Module,
 ) -> dict:  # name -> tensor
-    "What a network stores: each tensor once, also where two of its parts share it."
+    """What a network stores: each tensor once, also where two of its parts share it."""
     state = net.state_dict()
     return {n: state[n] for n, _ in (*net.named_parameters(), *net.named_buffers()) if n in state}
+
 
 def save_weights(
     net: torch.nn.Module,
     path: str | Path,  # .safetensors
     card: dict,  # what a user of the weights must know
 ) -> Path:
-    "Save weights and their card, atomically."
+    """Save weights and their card, atomically."""
     from safetensors.torch import save_file
+
     path, facts = Path(path), {k: json.dumps(v) for k, v in card.items()}
     with whole(path) as half:
         save_file({k: v.detach().cpu().contiguous() for k, v in own_state(net).items()}, half, facts)
@@ -341,16 +418,21 @@ def save_weights(
     path.with_suffix('.md').write_text('\n'.join(lines))
     return path
 
+
 def load_weights(
     net: torch.nn.Module,  # of the same architecture
     path: str | Path,  # .safetensors
 ) -> torch.nn.Module:
-    "Load weights; nothing in the file is executed."
+    """Load weights; nothing in the file is executed."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-    if not Path(path).is_file(): raise FileNotFoundError(f'{path}: no such weights; train the study first')
-    try: found = load_file(path)
-    except SafetensorError as error: raise ValueError(f'{path}: not a safetensors file ({error})') from error
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'{path}: no such weights; train the study first')
+    try:
+        found = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f'{path}: not a safetensors file ({error})') from error
     own = own_state(net)
     differ = [n for n in sorted({*own, *found}) if n not in own or n not in found or own[n].shape != found[n].shape]
     if differ:
@@ -358,5 +440,6 @@ def load_weights(
             f'{path}: weights of another architecture ({len(differ)} tensors differ, the first: {differ[0]})'
         )
     with torch.no_grad():
-        for name, value in found.items(): own[name].copy_(value)
+        for name, value in found.items():
+            own[name].copy_(value)
     return net

@@ -4,39 +4,53 @@
 
 # %% ../../nbs/lib/network/04_findings.ipynb #9187f52e
 from __future__ import annotations
+
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+
 from ..core.files import whole
 
 RESEARCH = 'Research use only, not for diagnosis'
 
+
 @dataclass(frozen=True)
 class Finding:
-    "A number that was found."
+    """A number that was found."""
+
     name: str  # such as spleen, or probability of kidney injury
     value: float
     unit: str  # mL, or 1
     low: float | None = None  # of its interval
     high: float | None = None
 
+
 def result_uid(
     *facts,  # what the result follows from
 ) -> str:  # the same for the same
-    "A UID that a repeated reading finds again."
-    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, '|'.join(map(str, facts))).int}"
+    """A UID that a repeated reading finds again."""
+    return f'2.25.{uuid.uuid5(uuid.NAMESPACE_OID, "|".join(map(str, facts))).int}'
+
 
 def _code(value, meaning, scheme='99CTLAB'):
     from highdicom.sr import CodedConcept
+
     return CodedConcept(value=value, scheme_designator=scheme, meaning=meaning)
+
 
 _UNITS = {'mL': ('mL', 'milliliter'), '1': ('1', 'no units')}
 
+
 def _measured(finding, algorithm):
-    "A number with its unit, and its interval beside it."
+    """A number with its unit, and its interval beside it."""
     import highdicom as hd
-    unit = lambda: _code(*_UNITS[finding.unit], 'UCUM')
-    kind = lambda: _code('118565006', 'Volume', 'SCT') if finding.unit == 'mL' else _code('probability', 'Probability')
+
+    def unit():
+        return _code(*_UNITS[finding.unit], 'UCUM')
+
+    def kind():
+        return _code('118565006', 'Volume', 'SCT') if finding.unit == 'mL' else _code('probability', 'Probability')
+
     rows = [hd.sr.Measurement(name=kind(), value=round(float(finding.value), 4), unit=unit(), algorithm_id=algorithm)]
     for word, value in (('lower', finding.low), ('upper', finding.high)):
         if value is not None:
@@ -49,6 +63,7 @@ def _measured(finding, algorithm):
             )
     return rows
 
+
 def write_report(
     series: str | Path,  # folder of the series that was read
     findings: list[Finding],
@@ -59,12 +74,15 @@ def write_report(
     segmentation=None,  # Dataset of the SEG whose segments bear the findings' names
     warnings: list = (),  # in words
 ) -> Path:
-    "A Comprehensive 3D SR of what was found in a series."
+    """A Comprehensive 3D SR of what was found in a series."""
     import highdicom as hd
     from pydicom.sr.codedict import codes
+
     from ctlab.cohort.masks import source_images
     from ctlab.scans import dicom
-    if not findings: raise ValueError('a report without a finding')
+
+    if not findings:
+        raise ValueError('a report without a finding')
     headers, _ = dicom.find_series(series)
     slices = source_images(headers, dicom.geometry(headers).order, stop_before_pixels=True)
     device = hd.sr.DeviceObserverIdentifyingAttributes(
@@ -100,12 +118,15 @@ def write_report(
         is_verified=False,
         series_description=f'ctlab: {RESEARCH}',
     )
-    with whole(path) as half: made.save_as(half)
+    with whole(path) as half:
+        made.save_as(half)
     return Path(path)
 
+
 def _group(finding, k, slices, segmentation, algorithm, uid, warnings):
-    "One finding with its place and its warning label."
+    """One finding with its place and its warning label."""
     import highdicom as hd
+
     tracking = hd.sr.TrackingIdentifier(uid=result_uid(uid, k), identifier=finding.name[:64])
     said = [hd.sr.QualitativeEvaluation(_code('use', 'Intended use'), _code('research-only', RESEARCH))]
     said += [

@@ -4,10 +4,18 @@
 
 # %% ../../nbs/lib/network/01_node.ipynb #6ce9cefd
 from __future__ import annotations
-import contextlib, ipaddress, logging, socket, ssl, threading, time
+
+import contextlib
+import ipaddress
+import logging
+import socket
+import ssl
+import threading
+import time
 from dataclasses import dataclass, field
-from ..scans.dicom import complete_class
+
 from .store import LEVELS, NOT_UNDERSTOOD, Refused, Store
+from ..scans.dicom import complete_class
 
 log = logging.getLogger(__name__)
 
@@ -18,17 +26,20 @@ __all__ = ['log', 'Peer', 'read_peer', 'is_near', 'Tls', 'Limits', 'storage_clas
 # %% ../../nbs/lib/network/01_node.ipynb #c1469e22
 @dataclass(frozen=True)
 class Peer:
-    "Another application entity."
+    """Another application entity."""
+
     title: str
     host: str
     port: int
 
-    def __str__(self): return f'{self.title}@{self.host}:{self.port}'
+    def __str__(self):
+        return f'{self.title}@{self.host}:{self.port}'
+
 
 def read_peer(
     text: str,  # TITLE@host:port
 ) -> Peer:
-    "A peer from how it is written."
+    """A peer from how it is written."""
     title, at, place = text.rpartition('@')
     host, colon, port = place.rpartition(':')
     if not (at and colon and title and host and port.isdigit() and 0 < int(port) < 65536):
@@ -37,15 +48,18 @@ def read_peer(
         raise ValueError(f'{title!r}: an AE title has 1 to 16 ASCII characters and no backslash')
     return Peer(title, host.strip('[]'), int(port))
 
+
 def is_near(
     host: str,
 ) -> bool:
-    "Is an address heard on this machine only?"
+    """Is an address heard on this machine only?"""
     return host in ('127.0.0.1', 'localhost', '::1')
+
 
 @dataclass(frozen=True)
 class Tls:
-    "Certificates, as PEM files."
+    """Certificates, as PEM files."""
+
     certificate: str = ''  # ours
     key: str = ''  # ours
     authority: str = (
@@ -53,54 +67,87 @@ class Tls:
     )
 
     def server(self) -> ssl.SSLContext:
-        "For who listens; with an authority, peers without its signature are not heard."
+        """For who listens; with an authority, peers without its signature are not heard."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.authority or None)
         context.load_cert_chain(self.certificate, self.key or None)
-        if self.authority: context.verify_mode = ssl.CERT_REQUIRED
+        if self.authority:
+            context.verify_mode = ssl.CERT_REQUIRED
         return context
 
     def client(self) -> ssl.SSLContext:
-        "For who calls."
+        """For who calls."""
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=self.authority or None)
-        if self.certificate: context.load_cert_chain(self.certificate, self.key or None)
+        if self.certificate:
+            context.load_cert_chain(self.certificate, self.key or None)
         return context
+
 
 @dataclass(frozen=True)
 class Limits:
-    "What a peer may use of this machine."
+    """What a peer may use of this machine."""
+
     associations: int = 16  # at a time
     pdu: int = 1 << 20  # bytes that are read at once
     object: int = 1 << 30  # bytes of one object
     waiting: int = 2 << 30  # bytes of all objects that are not whole yet
     matches: int = 100_000  # answers to one query
-    idle: float = 60.  # seconds of silence
-    handshake: float = 15.  # seconds until an association stands
+    idle: float = 60.0  # seconds of silence
+    handshake: float = 15.0  # seconds until an association stands
 
 # %% ../../nbs/lib/network/01_node.ipynb #22c8e054
 def storage_classes() -> list[str]:  # SOP class UIDs
-    "Objects that are taken."
+    """Objects that are taken."""
     from pydicom import uid
-    names = """CTImageStorage EnhancedCTImageStorage LegacyConvertedEnhancedCTImageStorage MRImageStorage
-        EnhancedMRImageStorage LegacyConvertedEnhancedMRImageStorage SecondaryCaptureImageStorage
-        MultiFrameGrayscaleByteSecondaryCaptureImageStorage
-        MultiFrameGrayscaleWordSecondaryCaptureImageStorage MultiFrameTrueColorSecondaryCaptureImageStorage
-        SegmentationStorage SurfaceSegmentationStorage BasicTextSRStorage EnhancedSRStorage ComprehensiveSRStorage
-        Comprehensive3DSRStorage XRayRadiationDoseSRStorage KeyObjectSelectionDocumentStorage""".split()
+
+    names = [
+        'CTImageStorage',
+        'EnhancedCTImageStorage',
+        'LegacyConvertedEnhancedCTImageStorage',
+        'MRImageStorage',
+        'EnhancedMRImageStorage',
+        'LegacyConvertedEnhancedMRImageStorage',
+        'SecondaryCaptureImageStorage',
+        'MultiFrameGrayscaleByteSecondaryCaptureImageStorage',
+        'MultiFrameGrayscaleWordSecondaryCaptureImageStorage',
+        'MultiFrameTrueColorSecondaryCaptureImageStorage',
+        'SegmentationStorage',
+        'SurfaceSegmentationStorage',
+        'BasicTextSRStorage',
+        'EnhancedSRStorage',
+        'ComprehensiveSRStorage',
+        'Comprehensive3DSRStorage',
+        'XRayRadiationDoseSRStorage',
+        'KeyObjectSelectionDocumentStorage',
+    ]
     return [str(getattr(uid, n)) for n in names]
+
 
 def transfer_syntaxes() -> list[str]:
-    "How they may be packed; the plain ways first."
+    """How they may be packed; the plain ways first."""
     from pydicom import uid
-    names = (
-        """ExplicitVRLittleEndian ImplicitVRLittleEndian DeflatedExplicitVRLittleEndian ExplicitVRBigEndian RLELossless
-        JPEGBaseline8Bit JPEGExtended12Bit JPEGLossless JPEGLosslessSV1 JPEGLSLossless JPEGLSNearLossless
-        JPEG2000Lossless JPEG2000""".split()
-    )
+
+    names = [
+        'ExplicitVRLittleEndian',
+        'ImplicitVRLittleEndian',
+        'DeflatedExplicitVRLittleEndian',
+        'ExplicitVRBigEndian',
+        'RLELossless',
+        'JPEGBaseline8Bit',
+        'JPEGExtended12Bit',
+        'JPEGLossless',
+        'JPEGLosslessSV1',
+        'JPEGLSLossless',
+        'JPEGLSNearLossless',
+        'JPEG2000Lossless',
+        'JPEG2000',
+    ]
     return [str(getattr(uid, n)) for n in names]
 
+
 def query_models():
-    "(FIND, MOVE, GET) of the patient's and the study's root."
+    """(FIND, MOVE, GET) of the patient's and the study's root."""
     from pynetdicom import sop_class as s
+
     return [
         (
             s.PatientRootQueryRetrieveInformationModelFind,
@@ -116,24 +163,27 @@ def query_models():
 
 # %% ../../nbs/lib/network/01_node.ipynb #edf640f1
 def _at_once(wire):
-    "Send small messages when they are said: TCP's habit of waiting costs 40 ms an object."
+    """Send small messages when they are said: TCP's habit of waiting costs 40 ms an object."""
     wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
+
 def _wire():
-    "(socket, request handler, server) that keep to limits."
+    """(socket, request handler, server) that keep to limits."""
     from pynetdicom import transport
 
     class Wire(transport.AssociationSocket):
         limit = Limits.pdu
 
         def recv(self, nr_bytes):
-            "So many bytes; fewer when the peer hangs up."
-            if nr_bytes > self.limit + 1024: raise OSError(f'a PDU of {nr_bytes} bytes, where {self.limit} were agreed')
+            """So many bytes; fewer when the peer hangs up."""
+            if nr_bytes > self.limit + 1024:
+                raise OSError(f'a PDU of {nr_bytes} bytes, where {self.limit} were agreed')
             block = bytearray(nr_bytes)
             view, at = memoryview(block), 0
             while at < nr_bytes:
                 n = self.socket.recv_into(view[at:], min(1 << 18, nr_bytes - at))
-                if not n: break
+                if not n:
+                    break
                 at += n
             return block if at == nr_bytes else block[:at]
 
@@ -150,11 +200,12 @@ def _wire():
         limits, networks = Limits(), ()
 
         def verify_request(self, request, address):
-            if len(self.active_associations) > 8*self.limits.associations:
+            if len(self.active_associations) > 8 * self.limits.associations:
                 log.warning('hung up on %s: too many who call and say nothing', address[0])
                 return False
             ours = not self.networks or any(ipaddress.ip_address(address[0]) in n for n in self.networks)
-            if not ours: log.warning('hung up on %s, which is on no list', address[0])
+            if not ours:
+                log.warning('hung up on %s, which is on no list', address[0])
             return ours
 
         def get_request(self):
@@ -175,8 +226,9 @@ def _wire():
                 self.shutdown_request(request)
 
         def counted(self, association):
-            "Let objects grow as far as the limits go."
+            """Let objects grow as far as the limits go."""
             take, waiting = association.dimse.receive_primitive, self.waiting
+
             def receive(primitive):
                 size = sum(len(v) for _, v in primitive.presentation_data_value_list)
                 if waiting.add(association, size) > self.limits.object or waiting.total > self.limits.waiting:
@@ -185,13 +237,19 @@ def _wire():
                     association.dul.event_queue.put('Evt19')
                     return
                 take(primitive)
-                if association.dimse.message is None: waiting.forget(association)
+                if association.dimse.message is None:
+                    waiting.forget(association)
+
             return receive
+
     return Wire, Handler, Server
 
+
 class _Waiting:
-    "Bytes of objects that are not whole yet, by association."
-    def __init__(self): self.sizes, self.lock = {}, threading.Lock()
+    """Bytes of objects that are not whole yet, by association."""
+
+    def __init__(self):
+        self.sizes, self.lock = {}, threading.Lock()
 
     def add(self, who, size):
         with self.lock:
@@ -199,15 +257,18 @@ class _Waiting:
         return total
 
     def forget(self, who):
-        with self.lock: self.sizes.pop(id(who), None)
+        with self.lock:
+            self.sizes.pop(id(who), None)
 
     @property
-    def total(self): return sum(list(self.sizes.values()))
+    def total(self):
+        return sum(list(self.sizes.values()))
 
 # %% ../../nbs/lib/network/01_node.ipynb #22cc1a83
 @dataclass
 class Node:
-    "An application entity that keeps what it is sent, and finds and sends it again."
+    """An application entity that keeps what it is sent, and finds and sends it again."""
+
     store: Store
     title: str = 'CTLAB'
     host: str = '127.0.0.1'
@@ -219,13 +280,15 @@ class Node:
     limits: Limits = Limits()
     _server: object = field(default=None, repr=False)
 
-    def start(self) -> 'Node':
-        "Listen, in threads of its own."
+    def start(self) -> Node:
+        """Listen, in threads of its own."""
         from pynetdicom import AE, _config, evt
         from pynetdicom.sop_class import Verification
+
         if not is_near(self.host) and not (self.callers or self.networks or self.tls):
             raise ValueError(f'{self.host}: who listens beyond this machine says to whom: AE titles, addresses or TLS')
         _config.LOG_HANDLER_LEVEL = 'none'
+
         class Entity(AE):
             @property
             def active_associations(self):  # who only called and says nothing takes nobody's place
@@ -237,43 +300,64 @@ class Node:
         ae.acse_timeout = self.limits.handshake
         ae.require_called_aet, ae.require_calling_aet = bool(self.callers), list(self.callers)
         ae.add_supported_context(Verification)
-        for sop in storage_classes(): ae.add_supported_context(sop, transfer_syntaxes(), scu_role=True, scp_role=True)
+        for sop in storage_classes():
+            ae.add_supported_context(sop, transfer_syntaxes(), scu_role=True, scp_role=True)
         for three in query_models():
-            for sop in three: ae.add_supported_context(sop)
-        handlers = [(evt.EVT_C_ECHO, lambda event: 0), (evt.EVT_C_STORE, self._store), (evt.EVT_C_FIND, self._find),
-                    (evt.EVT_C_GET, self._get), (evt.EVT_C_MOVE, self._move), (evt.EVT_CONN_CLOSE, self._closed)]
+            for sop in three:
+                ae.add_supported_context(sop)
+        handlers = [
+            (evt.EVT_C_ECHO, lambda event: 0),
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_C_FIND, self._find),
+            (evt.EVT_C_GET, self._get),
+            (evt.EVT_C_MOVE, self._move),
+            (evt.EVT_CONN_CLOSE, self._closed),
+        ]
         _, handler, server = _wire()
         logging.getLogger('pynetdicom').setLevel(logging.CRITICAL)
-        made = server(ae, (self.host, self.port), self.title, ae.supported_contexts, self.tls and self.tls.server(),
-                      handlers, handler)
+        made = server(
+            ae,
+            (self.host, self.port),
+            self.title,
+            ae.supported_contexts,
+            self.tls and self.tls.server(),
+            handlers,
+            handler,
+        )
         made.limits, made.networks = self.limits, tuple(ipaddress.ip_network(n, strict=False) for n in self.networks)
         made.waiting = self._waiting = _Waiting()
         ae._servers.append(made)
         self._server, self.port = made, made.server_address[1]
-        threading.Thread(target=made.serve_forever, args=(.1,), daemon=True, name='node').start()
+        threading.Thread(target=made.serve_forever, args=(0.1,), daemon=True, name='node').start()
         return self
 
-    def stop(self, patience: float = 10.) -> None:
-        "Take no new association, let those at work finish, then go."
-        if self._server is None: return
+    def stop(self, patience: float = 10.0) -> None:
+        """Take no new association, let those at work finish, then go."""
+        if self._server is None:
+            return
         self._server.shutdown()
         until = time.monotonic() + patience
         while any(a.is_established for a in self._server.active_associations) and time.monotonic() < until:
             time.sleep(0.02)
-        for association in self._server.active_associations: association.abort()
+        for association in self._server.active_associations:
+            association.abort()
         self._server = None
 
-    def __enter__(self): return self.start()
-    def __exit__(self, *_): self.stop()
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *_):
+        self.stop()
 
     def _closed(self, event):
         self._waiting.forget(event.assoc)
         self.store.close()
 
     def _store(self, event):
-        "C-STORE: the answer is success when the object is on the disk."
+        """C-STORE: the answer is success when the object is on the disk."""
         from pydicom.filebase import DicomBytesIO
         from pydicom.filewriter import write_file_meta_info
+
         peer = f'{event.assoc.requestor.ae_title}@{event.assoc.requestor.address}'
         try:
             meta = event.file_meta
@@ -285,16 +369,18 @@ class Node:
             if kept.uid != str(event.request.AffectedSOPInstanceUID) and not self.store.names:
                 log.warning('%s: calls it %s', kept.uid, event.request.AffectedSOPInstanceUID)
             return 0
-        except Refused as error: return error.status
+        except Refused as error:
+            return error.status
         except Exception as error:  # whatever a peer sends, it gets an answer
             log.warning('refused from %s: %s: %s', peer, type(error).__name__, error)
             return NOT_UNDERSTOOD
 
     def _identifier(self, event):
-        "(level, keyword -> what is wanted) of a query."
+        """(level, keyword -> what is wanted) of a query."""
         ds = event.identifier
         level = str(ds.get('QueryRetrieveLevel', '')).strip()
-        if level not in LEVELS: raise ValueError(f'level {level!r}')
+        if level not in LEVELS:
+            raise ValueError(f'level {level!r}')
         keys = {}
         for element in ds:
             if element.keyword and element.keyword != 'QueryRetrieveLevel' and element.VR != 'SQ':
@@ -305,15 +391,20 @@ class Node:
         return level, keys
 
     def _find(self, event):
-        "C-FIND: what is asked for, of what matches."
-        try: level, keys = self._identifier(event)
-        except Exception: yield 0xA900, None; return
+        """C-FIND: what is asked for, of what matches."""
+        try:
+            level, keys = self._identifier(event)
+        except Exception:
+            yield 0xA900, None
+            return
         for found in self.store.find(level, keys, self.limits.matches):
-            if event.is_cancelled: yield 0xFE00, None; return
+            if event.is_cancelled:
+                yield 0xFE00, None
+                return
             yield 0xFF00, answer(found, [*keys], level, self.title)
 
     def _wanted(self, event):
-        "Files of a C-GET or C-MOVE."
+        """Files of a C-GET or C-MOVE."""
         level, keys = self._identifier(event)
         unique = {
             'PATIENT': 'PatientID',
@@ -321,37 +412,53 @@ class Node:
             'SERIES': 'SeriesInstanceUID',
             'IMAGE': 'SOPInstanceUID',
         }
-        if not keys.get(unique[level]): raise ValueError(f'{level} without {unique[level]}')
+        if not keys.get(unique[level]):
+            raise ValueError(f'{level} without {unique[level]}')
         return list(self.store.find('IMAGE', {k: v for k, v in keys.items() if k in unique.values()}))
 
     def _get(self, event):
-        "C-GET: send on the same association, as it is stored where the peer takes that."
-        try: wanted = self._wanted(event)
-        except Exception: yield 0; yield 0xA900, None; return
+        """C-GET: send on the same association, as it is stored where the peer takes that."""
+        try:
+            wanted = self._wanted(event)
+        except Exception:
+            yield 0
+            yield 0xA900, None
+            return
         yield from self._sent(event, wanted, agreed(event.assoc))
 
     def _sent(self, event, wanted, takes):
         yield len(wanted)
         for found in wanted:
-            if event.is_cancelled: yield 0xFE00, None; return
+            if event.is_cancelled:
+                yield 0xFE00, None
+                return
             yield 0xFF00, packed_for(found, takes.get(found['SOPClassUID'], set()))
 
     def _move(self, event):
-        "C-MOVE: send to a third, if we know it."
+        """C-MOVE: send to a third, if we know it."""
         target = next((p for p in self.peers if p.title == str(event.move_destination).strip()), None)
         if target is None:
             log.warning('C-MOVE to %s, which is no peer of ours', event.move_destination)
-            yield None, None; return
-        try: wanted = self._wanted(event)
-        except Exception: yield None, None; return
+            yield None, None
+            return
+        try:
+            wanted = self._wanted(event)
+        except Exception:
+            yield None, None
+            return
         contexts = contexts_for((f['SOPClassUID'], f['syntax']) for f in wanted)
         takes = accepted(self.title, target, contexts, self.tls)
-        yield target.host, target.port, {'contexts': contexts, 'ae_title': target.title} | (
-            {'tls_args': (self.tls.client(), target.host)} if self.tls else {}
+        yield (
+            target.host,
+            target.port,
+            {'contexts': contexts, 'ae_title': target.title}
+            | ({'tls_args': (self.tls.client(), target.host)} if self.tls else {}),
         )
         yield from self._sent(event, wanted, takes)
 
+
 _PLAIN = ['1.2.840.10008.1.2.1', '1.2.840.10008.1.2']  # explicit and implicit little endian: nothing is packed
+
 
 def answer(
     found: dict,  # from `Store.find`
@@ -359,46 +466,59 @@ def answer(
     level: str,
     title: str,  # where it can be had
 ):  # Dataset
-    "One answer to a query: the keys that were asked for."
+    """One answer to a query: the keys that were asked for."""
     from pydicom.dataset import Dataset
+
     ds = Dataset()
     for key in asked:
         value = found.get(key, '')
-        try: setattr(ds, key, value.split('\\') if '\\' in value else value)
-        except Exception: setattr(ds, key, '')
+        try:
+            setattr(ds, key, value.split('\\') if '\\' in value else value)
+        except Exception:
+            setattr(ds, key, '')
     ds.QueryRetrieveLevel, ds.RetrieveAETitle = level, title
-    if not all(v.isascii() for v in found.values()): ds.SpecificCharacterSet = 'ISO_IR 192'
+    if not all(v.isascii() for v in found.values()):
+        ds.SpecificCharacterSet = 'ISO_IR 192'
     return ds
+
 
 def packed_for(
     found: dict,  # of an object, from `Store.find`
     syntaxes: set,  # that the other side takes
 ):  # Dataset
-    "An object as it is stored; unpacked where the other side does not know its packing."
+    """An object as it is stored; unpacked where the other side does not know its packing."""
     import pydicom
+
     ds = complete_class(pydicom.dcmread(found['path']))
     if found['syntax'] not in syntaxes and found['syntax'] not in _PLAIN and syntaxes & set(_PLAIN):
-        try: ds.decompress(generate_instance_uid=False)
-        except Exception as error: log.warning('%s: cannot be unpacked: %s', found['path'], error)
+        try:
+            ds.decompress(generate_instance_uid=False)
+        except Exception as error:
+            log.warning('%s: cannot be unpacked: %s', found['path'], error)
     return ds
+
 
 def contexts_for(
     kinds,  # (SOP class, transfer syntax) of objects
 ) -> list:  # at most 128 presentation contexts
-    "What must be agreed to send objects as they are, or unpacked."
+    """What must be agreed to send objects as they are, or unpacked."""
     from pynetdicom import build_context
+
     pairs = sorted(set(kinds))
     made = [build_context(sop, syntax) for sop, syntax in pairs if syntax not in _PLAIN]
     made += [build_context(sop, _PLAIN) for sop in sorted({sop for sop, _ in pairs})]
-    if len(made) > 128: raise ValueError(f'{len(made)} kinds of objects at once; an association can agree on 128')
+    if len(made) > 128:
+        raise ValueError(f'{len(made)} kinds of objects at once; an association can agree on 128')
     return made
 
+
 def agreed(association) -> dict:  # SOP class -> transfer syntaxes
-    "What the two sides of an association have agreed on."
+    """What the two sides of an association have agreed on."""
     takes = {}
     for context in association.accepted_contexts:
         takes.setdefault(str(context.abstract_syntax), set()).update(map(str, context.transfer_syntax))
     return takes
+
 
 def accepted(
     title: str,  # ours
@@ -406,14 +526,18 @@ def accepted(
     contexts: list,
     tls: Tls | None = None,
 ) -> dict:  # SOP class -> transfer syntaxes
-    "What a peer would take."
-    with associated(title, peer, contexts, tls) as association: return agreed(association)
+    """What a peer would take."""
+    with associated(title, peer, contexts, tls) as association:
+        return agreed(association)
+
 
 class PeerError(OSError):
-    "What is wrong with a peer, in words."
+    """What is wrong with a peer, in words."""
+
 
 class NotHeard(PeerError):
-    "It is not there, or does not know us: asking otherwise will not help."
+    """It is not there, or does not know us: asking otherwise will not help."""
+
 
 @contextlib.contextmanager
 def associated(
@@ -423,10 +547,11 @@ def associated(
     tls: Tls | None = None,
     roles: tuple = (),  # SOP classes of which we are the receiver
     handlers: tuple = (),  # of events
-    timeout: float = 30.,
+    timeout: float = 30.0,
 ):  # an association
-    "An association with a peer, for as long as the block lasts."
+    """An association with a peer, for as long as the block lasts."""
     from pynetdicom import AE, _config, build_role, evt
+
     _config.LOG_HANDLER_LEVEL = 'none'
     logging.getLogger('pynetdicom').setLevel(logging.CRITICAL)
     ae = AE(title)
@@ -445,12 +570,16 @@ def associated(
         if made.is_rejected:
             titles = {3: f'does not know the calling title {title}', 7: f'is not called {peer.title}'}
             why = titles.get(made.acceptor.primitive.diagnostic)
-            if why: raise NotHeard(f'{peer}: {why}')
+            if why:
+                raise NotHeard(f'{peer}: {why}')
             why = 'rejects the association'
         elif made.acceptor.primitive is not None and made.acceptor.primitive.result == 0:
             why = 'answers, and takes none of what was offered'
-        else: raise NotHeard(f'{peer}: does not answer; are host, port and TLS right, and does it run?')
+        else:
+            raise NotHeard(f'{peer}: does not answer; are host, port and TLS right, and does it run?')
         raise PeerError(f'{peer}: {why}')
-    try: yield made
+    try:
+        yield made
     finally:
-        if made.is_established: made.release()
+        if made.is_established:
+            made.release()

@@ -4,11 +4,25 @@
 
 # %% ../../nbs/lib/network/02_peers.ipynb #84b1848c
 from __future__ import annotations
-import hashlib, logging, time
+
+import hashlib
+import logging
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
+
 from ctlab.network.node import (
-    Node, NotHeard, Peer, PeerError, Tls, agreed, associated, contexts_for, packed_for, query_models, storage_classes,
+    Node,
+    NotHeard,
+    Peer,
+    PeerError,
+    Tls,
+    agreed,
+    associated,
+    contexts_for,
+    packed_for,
+    query_models,
+    storage_classes,
     transfer_syntaxes,
 )
 from .store import LEVELS, Refused, Store, described
@@ -16,34 +30,40 @@ from ..scans.dicom import list_files
 
 log = logging.getLogger(__name__)
 
+
 @dataclass
 class Moved:
-    "What a transfer came to."
+    """What a transfer came to."""
+
     moved: int = 0
     there: int = 0  # already
     failed: list = field(default_factory=list)  # (object, reason)
-    seconds: float = 0.
+    seconds: float = 0.0
     bytes: int = 0
 
     def __str__(self):
-        rate = f', {self.bytes/1e6/self.seconds:.0f} MB/s' if self.seconds and self.bytes else ''
+        rate = f', {self.bytes / 1e6 / self.seconds:.0f} MB/s' if self.seconds and self.bytes else ''
         rest = f'{self.there} were there already; {len(self.failed)} failed'
         return f'{self.moved} objects in {self.seconds:.1f} s{rate}; {rest}'
+
 
 def echo(
     peer: Peer,
     title: str = 'CTLAB',  # ours
     tls: Tls | None = None,
-    timeout: float = 10.,
+    timeout: float = 10.0,
 ) -> float:  # seconds
-    "Does a peer answer, and how quickly?"
+    """Does a peer answer, and how quickly?"""
     from pynetdicom import build_context
     from pynetdicom.sop_class import Verification
+
     start = time.perf_counter()
     with associated(title, peer, [build_context(Verification)], tls, timeout=timeout) as association:
         status = association.send_c_echo()
-        if 'Status' not in status or status.Status: raise PeerError(f'{peer}: no answer to C-ECHO')
+        if 'Status' not in status or status.Status:
+            raise PeerError(f'{peer}: no answer to C-ECHO')
     return time.perf_counter() - start
+
 
 def ask(
     peer: Peer,
@@ -52,17 +72,21 @@ def ask(
     title: str = 'CTLAB',
     tls: Tls | None = None,
 ) -> list[dict]:  # keyword -> value
-    "Query a peer by C-FIND."
+    """Query a peer by C-FIND."""
     from pydicom.dataset import Dataset
     from pynetdicom import build_context
+
     model, wanted = query_models()[0 if level == 'PATIENT' else 1][0], Dataset()
     wanted.QueryRetrieveLevel = level
-    for key, value in keys.items(): setattr(wanted, key, value)
+    for key, value in keys.items():
+        setattr(wanted, key, value)
     rows = []
     with associated(title, peer, [build_context(model)], tls) as association:
-        if not association.accepted_contexts: raise PeerError(f'{peer}: answers no queries')
+        if not association.accepted_contexts:
+            raise PeerError(f'{peer}: answers no queries')
         for status, found in association.send_c_find(wanted, model):
-            if 'Status' not in status: raise PeerError(f'{peer}: the line broke during a query')
+            if 'Status' not in status:
+                raise PeerError(f'{peer}: the line broke during a query')
             if status.Status in (0xFF00, 0xFF01):
                 rows.append({e.keyword: '' if e.value is None else str(e.value) for e in found if e.keyword})
             elif status.Status:
@@ -75,7 +99,8 @@ __all__ = ['log', 'Moved', 'echo', 'ask', 'send', 'fetch']
 # %% ../../nbs/lib/network/02_peers.ipynb #11ab2185
 @dataclass(frozen=True)
 class _Object:
-    "A file that can be sent."
+    """A file that can be sent."""
+
     path: str
     uid: str
     series: str
@@ -83,13 +108,17 @@ class _Object:
     sop: str
     syntax: str
 
+
 def _objects(files, result):
-    "What can be sent; the rest is noted."
+    """What can be sent; the rest is noted."""
     for path in files:
         try:
-            with open(path, 'rb') as file: block = file.read(1 << 16)
-            try: found, syntax = described(block)
-            except Refused: found, syntax = described(Path(path).read_bytes())
+            with open(path, 'rb') as file:
+                block = file.read(1 << 16)
+            try:
+                found, syntax = described(block)
+            except Refused:
+                found, syntax = described(Path(path).read_bytes())
             yield _Object(
                 str(path),
                 found['SOPInstanceUID'],
@@ -98,7 +127,9 @@ def _objects(files, result):
                 found['SOPClassUID'],
                 syntax,
             )
-        except (Refused, OSError) as error: result.failed.append((str(path), str(error)))
+        except (Refused, OSError) as error:
+            result.failed.append((str(path), str(error)))
+
 
 def send(
     peer: Peer,
@@ -110,7 +141,7 @@ def send(
     tries: int = 3,  # associations, when the line breaks
     progress=None,  # called with (done, all)
 ) -> Moved:
-    "Send objects; what the peer has is left out."
+    """Send objects; what the peer has is left out."""
     result, start = Moved(), time.perf_counter()
     files = source if isinstance(source, (list, tuple)) else [source] if Path(source).is_file() else list_files(source)
     if not isinstance(source, (list, tuple)) and not Path(source).exists():
@@ -119,33 +150,43 @@ def send(
     total, book = len(waiting), _Ledger(ledger, peer)
     if not again:
         has = _has(peer, waiting, title, tls)
-        if has is None: has = book.uids()
+        if has is None:
+            has = book.uids()
         result.there = sum(o.uid in has for o in waiting)
         waiting = [o for o in waiting if o.uid not in has]
     for attempt in range(tries):
-        if not waiting: break
-        try: waiting = _send_some(peer, waiting, title, tls, result, book, progress, total)
+        if not waiting:
+            break
+        try:
+            waiting = _send_some(peer, waiting, title, tls, result, book, progress, total)
         except PeerError:
-            if attempt == tries - 1 or not result.moved: raise
+            if attempt == tries - 1 or not result.moved:
+                raise
             time.sleep(min(5, 2**attempt))
     result.failed += [(o.path, 'the line broke') for o in waiting]
     result.seconds = time.perf_counter() - start
     return result
 
-class _Ledger:
-    "What a peer has acknowledged."
-    def __init__(self, folder, peer):
-        self.path = Path(folder)/f'{hashlib.sha1(str(peer).encode()).hexdigest()[:12]}.txt' if folder else None
-        if self.path: self.path.parent.mkdir(parents=True, exist_ok=True)
 
-    def uids(self): return set(self.path.read_text().split()) if self.path and self.path.exists() else set()
+class _Ledger:
+    """What a peer has acknowledged."""
+
+    def __init__(self, folder, peer):
+        self.path = Path(folder) / f'{hashlib.sha1(str(peer).encode()).hexdigest()[:12]}.txt' if folder else None
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def uids(self):
+        return set(self.path.read_text().split()) if self.path and self.path.exists() else set()
 
     def note(self, uid):
         if self.path:
-            with open(self.path, 'a') as file: file.write(uid + '\n')
+            with open(self.path, 'a') as file:
+                file.write(uid + '\n')
+
 
 def _has(peer, objects, title, tls):
-    "UIDs that a peer has of these series; None when it cannot say."
+    """UIDs that a peer has of these series; None when it cannot say."""
     found = set()
     for study, series in sorted({(o.study, o.series) for o in objects}):
         try:
@@ -156,22 +197,29 @@ def _has(peer, objects, title, tls):
                 title,
                 tls,
             )
-        except NotHeard: raise
-        except PeerError: return None
+        except NotHeard:
+            raise
+        except PeerError:
+            return None
         found |= {r.get('SOPInstanceUID', '') for r in rows}
     return found
 
+
 def _send_some(peer, objects, title, tls, result, book, progress, total):
-    "Send until done or the line breaks; what is left over."
+    """Send until done or the line breaks; what is left over."""
     left = list(objects)
     with associated(title, peer, contexts_for((o.sop, o.syntax) for o in objects), tls) as association:
         takes = agreed(association)
         for o in objects:
-            if not association.is_established: break
+            if not association.is_established:
+                break
             if not takes.get(o.sop):
-                result.failed.append((o.path, f'{peer} takes no objects of class {o.sop}')); left.remove(o); continue
+                result.failed.append((o.path, f'{peer} takes no objects of class {o.sop}'))
+                left.remove(o)
+                continue
             status = _send_one(association, o, takes[o.sop])
-            if status is None: break  # nobody heard us: it stays to be sent
+            if status is None:
+                break  # nobody heard us: it stays to be sent
             left.remove(o)
             if status in (0, 0xB000, 0xB006, 0xB007):
                 result.moved += 1
@@ -180,18 +228,25 @@ def _send_some(peer, objects, title, tls, result, book, progress, total):
             else:
                 why = status if isinstance(status, str) else f'{peer} refuses it with status {status:04X}'
                 result.failed.append((o.path, why))
-            if progress: progress(result.moved + result.there + len(result.failed), total)
+            if progress:
+                progress(result.moved + result.there + len(result.failed), total)
     return left
 
+
 def _send_one(association, o, takes):
-    "Status of one C-STORE; None when the line broke."
+    """Status of one C-STORE; None when the line broke."""
     from pynetdicom import _config
+
     as_is = o.syntax in takes
     _config.STORE_SEND_CHUNKED_DATASET = as_is
-    try: status = association.send_c_store(o.path if as_is else packed_for({'path': o.path, 'syntax': o.syntax}, takes))
-    except (RuntimeError, OSError): return None
-    except Exception as error: return f'cannot be sent: {error}'
-    finally: _config.STORE_SEND_CHUNKED_DATASET = False
+    try:
+        status = association.send_c_store(o.path if as_is else packed_for({'path': o.path, 'syntax': o.syntax}, takes))
+    except (RuntimeError, OSError):
+        return None
+    except Exception as error:
+        return f'cannot be sent: {error}'
+    finally:
+        _config.STORE_SEND_CHUNKED_DATASET = False
     return int(status.Status) if 'Status' in status else None
 
 # %% ../../nbs/lib/network/02_peers.ipynb #69659d3f
@@ -206,9 +261,11 @@ def fetch(
     tls: Tls | None = None,
     progress=None,  # called with (done, all)
 ) -> Moved:
-    "Get objects from a peer; what the store has is left out."
-    if how not in ('get', 'move'): raise ValueError(f'objects come by get or move, not {how!r}')
-    if not any(keys.values()): raise ValueError('say what to fetch: a patient, a study, a series, a date')
+    """Get objects from a peer; what the store has is left out."""
+    if how not in ('get', 'move'):
+        raise ValueError(f'objects come by get or move, not {how!r}')
+    if not any(keys.values()):
+        raise ValueError('say what to fetch: a patient, a study, a series, a date')
     result, start = Moved(), time.perf_counter()
     wanted = _series_of(peer, keys, title, tls)
     listening = Node(store, title, host, port).start() if how == 'move' and port else None
@@ -224,14 +281,17 @@ def fetch(
             result.there += len(images) - len(missing)
             if missing:
                 _fetch_series(peer, store, study, series, missing, len(missing) == len(images), how, title, tls, result)
-            if progress: progress(result.moved + result.there + len(result.failed), total)
+            if progress:
+                progress(result.moved + result.there + len(result.failed), total)
     finally:
-        if listening: listening.stop()
+        if listening:
+            listening.stop()
     result.seconds = time.perf_counter() - start
     return result
 
+
 def _series_of(peer, keys, title, tls):
-    "[(study, series, {uid: SOP class})] of what is wanted, as the peer tells."
+    """[(study, series, {uid: SOP class})] of what is wanted, as the peer tells."""
     series_uid = keys.get('SeriesInstanceUID', '')
     studies = (
         [keys['StudyInstanceUID']]
@@ -274,11 +334,14 @@ def _series_of(peer, keys, title, tls):
             )
     return rows
 
+
 def _fetch_series(peer, store, study, series, missing, everything, how, title, tls, result):
-    "One series, or what is missing of it."
+    """One series, or what is missing of it."""
     from pydicom.dataset import Dataset
     from pynetdicom import build_context, evt
+
     model, got = query_models()[1][1 if how == 'move' else 2], []
+
     def take(event):
         try:
             kept = store.add(event.encoded_dataset(), str(peer))
@@ -288,6 +351,7 @@ def _fetch_series(peer, store, study, series, missing, everything, how, title, t
         except Refused as error:
             result.failed.append((str(event.request.AffectedSOPInstanceUID), str(error)))
             return error.status
+
     before = {f['SOPInstanceUID'] for f in store.find('IMAGE', {'SeriesInstanceUID': series})}
     classes = sorted({s for s in missing.values() if s} or set(storage_classes()))
     each = [[s] for s in transfer_syntaxes()] if len(classes) < 9 else [transfer_syntaxes()]
@@ -302,16 +366,20 @@ def _fetch_series(peer, store, study, series, missing, everything, how, title, t
                 study,
                 series,
             )
-            if uid: ds.SOPInstanceUID = uid
+            if uid:
+                ds.SOPInstanceUID = uid
             answers = association.send_c_move(ds, title, model) if how == 'move' else association.send_c_get(ds, model)
             last = None
-            for status, _ in answers: last = status
+            for status, _ in answers:
+                last = status
             if last is None or 'Status' not in last:
                 raise PeerError(
                     f'{peer}: the line broke while {series} was fetched; once more goes on where it stopped'
                 )
-            if last.Status not in (0, 0xB000): raise PeerError(f'{peer}: sends no {series}: status {last.Status:04X}')
-    if how == 'move': got = {f['SOPInstanceUID'] for f in store.find('IMAGE', {'SeriesInstanceUID': series})} - before
+            if last.Status not in (0, 0xB000):
+                raise PeerError(f'{peer}: sends no {series}: status {last.Status:04X}')
+    if how == 'move':
+        got = {f['SOPInstanceUID'] for f in store.find('IMAGE', {'SeriesInstanceUID': series})} - before
     result.moved += len(got)
     known = {u for u, _ in result.failed}
     if not store.names:

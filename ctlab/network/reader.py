@@ -4,9 +4,17 @@
 
 # %% ../../nbs/lib/network/05_reader.ipynb #5fbccd5b
 from __future__ import annotations
-import hashlib, json, logging, re, tempfile, threading, time
+
+import hashlib
+import json
+import logging
+import re
+import tempfile
+import threading
+import time
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+
 from .findings import RESEARCH, Finding, result_uid, write_report
 from .node import Peer, PeerError, Tls, read_peer
 from .store import Store
@@ -19,19 +27,22 @@ __all__ = ['log', 'Rule', 'Rules', 'read_rules', 'images_of', 'read_one', 'Reade
 # %% ../../nbs/lib/network/05_reader.ipynb #5d71efcd
 @dataclass(frozen=True)
 class Rule:
-    "Which series are read, and how."
+    """Which series are read, and how."""
+
     name: str
     modality: str = 'CT'
     body_part: tuple = ()  # any of these; empty for all
-    thickness: tuple = (0., 1e9)  # mm
+    thickness: tuple = (0.0, 1e9)  # mm
     slices: int = 8  # at least
     do: str = 'segment'  # segment or predict
     model: str = ''  # of segment: the organ model when empty, or a run; of predict: a run
 
     def wants(self, series: dict, slices: int) -> bool:
-        "Does the rule speak of this series?"
-        try: thick = float(series.get('SliceThickness') or self.thickness[0])
-        except ValueError: return False
+        """Does the rule speak of this series?"""
+        try:
+            thick = float(series.get('SliceThickness') or self.thickness[0])
+        except ValueError:
+            return False
         return (
             series.get('Modality') == self.modality
             and slices >= self.slices
@@ -39,18 +50,22 @@ class Rule:
             and (not self.body_part or series.get('BodyPartExamined', '') in self.body_part)
         )
 
+
 @dataclass(frozen=True)
 class Rules:
-    "What is read, when, and where the findings go."
+    """What is read, when, and where the findings go."""
+
     rules: tuple
-    quiet: float = 30.
+    quiet: float = 30.0
     send_to: Peer | None = None
+
 
 def read_rules(
     path: str | Path,  # TOML
 ) -> Rules:
-    "Rules from a file; what is wrong with it is said in words."
+    """Rules from a file; what is wrong with it is said in words."""
     import tomllib
+
     path = Path(path)
     try:
         given = tomllib.loads(path.read_text())
@@ -58,23 +73,25 @@ def read_rules(
         raise ValueError(f'{path}: {error}') from error
     known = {f.name for f in fields(Rule)}
     if strange := set(given) - {'quiet', 'send_to', 'rule'}:
-        raise ValueError(f"{path}: {', '.join(sorted(strange))}: expected quiet, send_to and [[rule]]")
+        raise ValueError(f'{path}: {", ".join(sorted(strange))}: expected quiet, send_to and [[rule]]')
     made = []
     for r in given.get('rule', []):
         if strange := set(r) - known:
-            raise ValueError(f"{path}: {', '.join(sorted(strange))}: a rule has {', '.join(sorted(known))}")
+            raise ValueError(f'{path}: {", ".join(sorted(strange))}: a rule has {", ".join(sorted(known))}')
         if not re.fullmatch(r'[\w-]{1,40}', str(r.get('name', ''))):
             raise ValueError(f'{path}: a rule has a name of letters, digits and -')
         if r.get('do', 'segment') not in ('segment', 'predict'):
-            raise ValueError(f"{path}: do = {r['do']!r}: expected segment or predict")
+            raise ValueError(f'{path}: do = {r["do"]!r}: expected segment or predict')
         if r.get('do') == 'predict' and not r.get('model'):
-            raise ValueError(f"{path}: rule {r['name']}: predict needs model, the folder of a run")
+            raise ValueError(f'{path}: rule {r["name"]}: predict needs model, the folder of a run')
         thick = r.get('thickness', Rule.thickness)
         if len(thick) != 2 or not all(isinstance(v, (int, float)) for v in thick):
             raise ValueError(f'{path}: thickness = [least, most] in mm')
         made.append(Rule(**r | {'thickness': tuple(map(float, thick)), 'body_part': tuple(r.get('body_part', ()))}))
-    if not made: raise ValueError(f'{path}: holds no [[rule]]')
-    if len({r.name for r in made}) < len(made): raise ValueError(f'{path}: two rules of one name')
+    if not made:
+        raise ValueError(f'{path}: holds no [[rule]]')
+    if len({r.name for r in made}) < len(made):
+        raise ValueError(f'{path}: two rules of one name')
     return Rules(
         tuple(made),
         float(given.get('quiet', Rules.quiet)),
@@ -83,42 +100,52 @@ def read_rules(
 
 # %% ../../nbs/lib/network/05_reader.ipynb #1d50b1a3
 def _version(rule):
-    "What a reading's result depends on besides the images."
+    """What a reading's result depends on besides the images."""
     if rule.do == 'segment' and not rule.model:
         from ctlab.organs.organ_model import weights_version
+
         return f'organ model {weights_version()}'
     weights = sorted(Path(rule.model).rglob('weights.safetensors'))
-    if not weights: raise FileNotFoundError(f'{rule.model}: holds no finished run')
-    return f"{Path(rule.model).name} {hashlib.sha1(b''.join(p.read_bytes() for p in weights)).hexdigest()[:8]}"
+    if not weights:
+        raise FileNotFoundError(f'{rule.model}: holds no finished run')
+    return f'{Path(rule.model).name} {hashlib.sha1(b"".join(p.read_bytes() for p in weights)).hexdigest()[:8]}'
+
 
 def images_of(
     store: Store,
     series: str,  # SeriesInstanceUID
 ) -> str:  # a hash
-    "Which images a series has now."
+    """Which images a series has now."""
     return hashlib.sha1(
         ' '.join(sorted(f['SOPInstanceUID'] for f in store.find('IMAGE', {'SeriesInstanceUID': series}))).encode()
     ).hexdigest()[:16]
+
 
 def read_one(
     folder: str | Path,  # of the store
     series: str,  # SeriesInstanceUID
     rule: Rule,
 ) -> list[str]:  # UIDs of the findings
-    "Read one series and keep what was found; findings that are there already are left alone."
+    """Read one series and keep what was found; findings that are there already are left alone."""
     store = Store(folder)
     place, facts = store.folder_of(series), (series, images_of(store, series), rule.name, _version(rule))
     uids = {k: (result_uid(*facts, k, 'series'), result_uid(*facts, k)) for k in ('seg', 'sr')}
-    there = lambda k: next((Path(f['path']) for f in store.find('IMAGE', {'SOPInstanceUID': uids[k][1]})), None)
-    if there('sr'): return [u for k, (_, u) in uids.items() if there(k)]
+
+    def there(k):
+        return next((Path(f['path']) for f in store.find('IMAGE', {'SOPInstanceUID': uids[k][1]})), None)
+
+    if there('sr'):
+        return [u for k, (_, u) in uids.items() if there(k)]
     with tempfile.TemporaryDirectory(dir=store.incoming.parent, prefix='.reading-') as t:
         findings, doubts = (_segmented if rule.do == 'segment' else _predicted)(
             place, rule, Path(t), uids['seg'], facts[-1]
         )
-        if (Path(t)/'seg.dcm').exists() and not there('seg'): _kept(store, Path(t)/'seg.dcm')
+        if (Path(t) / 'seg.dcm').exists() and not there('seg'):
+            _kept(store, Path(t) / 'seg.dcm')
         segmentation = None
         if there('seg'):
             import highdicom as hd
+
             segmentation = hd.seg.segread(there('seg'))
         _kept(
             store,
@@ -128,33 +155,44 @@ def read_one(
         )
     return [u for k, (_, u) in uids.items() if there(k)]
 
+
 def _kept(store, path):
-    "Our own findings are kept as they are: they come from images that were cleaned already."
+    """Our own findings are kept as they are: they come from images that were cleaned already."""
     names, store.names = store.names, None
-    try: store.add(path.read_bytes(), 'reading')
-    finally: store.names = names
+    try:
+        store.add(path.read_bytes(), 'reading')
+    finally:
+        store.names = names
+
 
 def _segmented(place, rule, out, uids, version):
-    "Masks, and volumes in mL."
+    """Masks, and volumes in mL."""
     import numpy as np
+
     from ctlab.cohort.masks import NoMask, write_seg
     from ctlab.organs.segment import segment
+
     found = segment(place, model=rule.model)
     names = {n: k for k, n in enumerate(found.meta['structures'], 1)}
-    voxel = float(np.prod(found.spacing))/1000
+    voxel = float(np.prod(found.spacing)) / 1000
     volumes = [
         Finding(n, float((found.array == k).sum() * voxel), 'mL') for n, k in names.items() if (found.array == k).any()
     ]
     doubts = list(found.meta.get('warnings', []))
-    if not volumes: return [Finding('no organ was found', 0., 'mL')], doubts
-    try: write_seg(found, place, out/'seg.dcm', *version.rsplit(' ', 1), numbers=names, uids=uids)
-    except NoMask as error: doubts.append(str(error))
+    if not volumes:
+        return [Finding('no organ was found', 0.0, 'mL')], doubts
+    try:
+        write_seg(found, place, out / 'seg.dcm', *version.rsplit(' ', 1), numbers=names, uids=uids)
+    except NoMask as error:
+        doubts.append(str(error))
     return volumes, doubts
 
+
 def _predicted(place, rule, out, uids, version):
-    "Probabilities of injuries, with their spread over the folds."
+    """Probabilities of injuries, with their spread over the folds."""
     from ctlab.trauma.predict import predict_scans
-    table, _ = predict_scans(place, rule.model, str(out/'work'), workers=1)
+
+    table, _ = predict_scans(place, rule.model, str(out / 'work'), workers=1)
     hurt = table[table['grade'] != 'healthy']
     return [Finding(f'{r.target} {r.grade}', r.probability, '1', r.low, r.high) for r in hurt.itertuples()], []
 
@@ -163,16 +201,18 @@ _WORK = """CREATE TABLE IF NOT EXISTS work (series TEXT, rule TEXT, images TEXT,
            tries INTEGER DEFAULT 0, words TEXT DEFAULT '',
            results TEXT DEFAULT '[]', due REAL DEFAULT 0, PRIMARY KEY (series, rule, images))"""
 
+
 @dataclass
 class Reader:
-    "Reads the studies of a store by rule, and sends what it finds."
+    """Reads the studies of a store by rule, and sends what it finds."""
+
     store: Store
     rules: Rules
     title: str = 'CTLAB'  # ours, to the peer
     tls: Tls | None = None
     tries: int = 3
-    patience: float = 3600.  # seconds of one reading
-    pause: float = 60.  # seconds until a peer that did not answer is asked again; doubled each time
+    patience: float = 3600.0  # seconds of one reading
+    pause: float = 60.0  # seconds until a peer that did not answer is asked again; doubled each time
     _stop: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def __post_init__(self):
@@ -182,14 +222,15 @@ class Reader:
         )  # whoever was reading is dead
 
     def look(self) -> int:  # how many are new
-        "Put quiet studies into the queue."
+        """Put quiet studies into the queue."""
         new = 0
         for study in self.store.quiet(self.rules.quiet):
             for series in self.store.find(
                 'SERIES', {'StudyInstanceUID': study}, counts=('NumberOfSeriesRelatedInstances',)
             ):
                 for rule in self.rules.rules:
-                    if not rule.wants(series, int(series['NumberOfSeriesRelatedInstances'])): continue
+                    if not rule.wants(series, int(series['NumberOfSeriesRelatedInstances'])):
+                        continue
                     uid = series['SeriesInstanceUID']
                     new += self.store.db.execute(
                         "INSERT OR IGNORE INTO work (series, rule, images, state) VALUES (?, ?, ?, 'waiting')",
@@ -198,7 +239,7 @@ class Reader:
         return new
 
     def _take(self, state):
-        "The next piece of work in a state."
+        """The next piece of work in a state."""
         return self.store.db.execute(
             'SELECT rowid, series, rule, tries, results FROM work WHERE state = ? AND due <= ? ORDER BY rowid',
             (state, time.time()),
@@ -209,8 +250,10 @@ class Reader:
         self.store.db.execute(f'UPDATE work SET {sets} WHERE rowid = ?', (state, *values.values(), row))
 
     def work(self) -> bool:  # was there something to do?
-        "Read one series, or send the findings of one."
-        if (job := self._take('waiting')): self._read(*job[:4]); return True
+        """Read one series, or send the findings of one."""
+        if job := self._take('waiting'):
+            self._read(*job[:4])
+            return True
         if self.rules.send_to and (job := self._take('kept')):
             self._send(job[0], job[3], json.loads(job[4]))
             return True
@@ -218,7 +261,8 @@ class Reader:
 
     def _read(self, row, series, name, tries):
         rule = next((r for r in self.rules.rules if r.name == name), None)
-        if rule is None: return self._note(row, 'failed', words=f'no rule {name} any more')
+        if rule is None:
+            return self._note(row, 'failed', words=f'no rule {name} any more')
         self._note(row, 'reading', tries=tries + 1)
         log.info('reading %s by %s', series, name)
         good, words = in_own_process(str(self.store.folder), series, rule, self.patience)
@@ -232,9 +276,12 @@ class Reader:
 
     def _send(self, row, tries, results):
         from ctlab.network.peers import send
+
         files = [str(p) for uid in results for p in self.store.paths(SOPInstanceUID=uid)]
-        try: done = send(self.rules.send_to, files, self.title, self.tls, tries=1)
-        except (PeerError, OSError) as error: done, words = None, str(error)
+        try:
+            done = send(self.rules.send_to, files, self.title, self.tls, tries=1)
+        except (PeerError, OSError) as error:
+            done, words = None, str(error)
         if done and not done.failed:
             self._note(row, 'sent', words=str(self.rules.send_to))
         else:
@@ -247,30 +294,33 @@ class Reader:
             )
 
     def state(self) -> dict:  # state -> how many
-        "How the queue stands."
+        """How the queue stands."""
         return dict(self.store.db.execute('SELECT state, count(*) FROM work GROUP BY state'))
 
-    def run(self, every: float = 1.) -> None:
-        "Look and work until stopped."
+    def run(self, every: float = 1.0) -> None:
+        """Look and work until stopped."""
         while not self._stop.is_set():
             try:
                 self.look()
-                if not self.work(): self._stop.wait(every)
+                if not self.work():
+                    self._stop.wait(every)
             except Exception:
                 log.exception('the queue stumbled; it goes on')
                 self._stop.wait(max(every, 5))
         self.store.close()
 
-    def start(self) -> 'Reader':
-        "Run in a thread."
+    def start(self) -> Reader:
+        """Run in a thread."""
         self._thread = threading.Thread(target=self.run, daemon=True, name='reader')
         self._thread.start()
         return self
 
     def stop(self) -> None:
-        "Take up nothing new."
+        """Take up nothing new."""
         self._stop.set()
-        if getattr(self, '_thread', None): self._thread.join(5)
+        if getattr(self, '_thread', None):
+            self._thread.join(5)
+
 
 def in_own_process(
     folder: str,  # of the store
@@ -278,24 +328,31 @@ def in_own_process(
     rule: Rule,
     patience: float,  # seconds
 ) -> tuple[bool, object]:  # (True, UIDs of the findings), or (False, why not)
-    "A reading that cannot take its reader with it."
-    import subprocess, sys
+    """A reading that cannot take its reader with it."""
+    import subprocess
+    import sys
+
     task = json.dumps({'folder': folder, 'series': series, 'rule': asdict(rule)})
     code = 'from ctlab.network.reader import own_process; own_process()'
     child = subprocess.Popen(
         [sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    try: out, err = child.communicate(task, timeout=patience)
+    try:
+        out, err = child.communicate(task, timeout=patience)
     except subprocess.TimeoutExpired:
-        child.kill(); child.communicate()
+        child.kill()
+        child.communicate()
         return False, f'not done after {patience:.0f} s'
-    said = [l.removeprefix('findings ') for l in out.splitlines() if l.startswith('findings ')]
-    if child.returncode == 0 and said: return True, json.loads(said[-1])
+    said = [line.removeprefix('findings ') for line in out.splitlines() if line.startswith('findings ')]
+    if child.returncode == 0 and said:
+        return True, json.loads(said[-1])
     return False, (err.strip().splitlines() or [f'ended with {child.returncode}'])[-1][:500]
 
+
 def own_process() -> None:
-    "What a reading's process does."
+    """What a reading's process does."""
     import sys
+
     task = json.loads(sys.stdin.read())
     rule = task['rule'] | {'body_part': tuple(task['rule']['body_part']), 'thickness': tuple(task['rule']['thickness'])}
     print('findings', json.dumps(read_one(task['folder'], task['series'], Rule(**rule))), flush=True)

@@ -4,42 +4,89 @@
 
 # %% ../../nbs/lib/network/00_store.ipynb #8b4de4bf
 from __future__ import annotations
-import contextlib, hashlib, io, json, logging, os, re, shutil, sqlite3, threading, time, uuid
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+import shutil
+import sqlite3
+import threading
+import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
+
 from ..core.files import only_one
-from ..scans.dicom import complete_class
 from ..scans.deidentify import NotClean, Pseudonyms, deidentified
+from ..scans.dicom import complete_class
 
 log = logging.getLogger(__name__)
 
+
 class Refused(ValueError):
-    "Why an object was not taken; `status` is DICOM's word for it."
-    def __init__(self, words, status=0xC000): super().__init__(words); self.status = status
+    """Why an object was not taken; `status` is DICOM's word for it."""
+
+    def __init__(self, words, status=0xC000):
+        super().__init__(words)
+        self.status = status
+
 
 class NoUid(Refused):
-    "An object whose identity is none."
+    """An object whose identity is none."""
+
 
 # DICOM's statuses: https://dicom.nema.org, PS3.4 B.2.3
 NO_ROOM, NOT_UNDERSTOOD, DUPLICATE, NOT_OF_ITS_CLASS = 0xA700, 0xC000, 0x0111, 0xA900
 
 LEVELS = {
-    'PATIENT': 'PatientName PatientID PatientBirthDate PatientSex'.split(),
-    'STUDY': """StudyInstanceUID StudyDate StudyTime AccessionNumber StudyID StudyDescription
-        ReferringPhysicianName""".split(),
-    'SERIES': """SeriesInstanceUID Modality SeriesNumber SeriesDescription SeriesDate SeriesTime
-        BodyPartExamined Manufacturer
-        SliceThickness FrameOfReferenceUID ProtocolName""".split(),
-    'IMAGE': """SOPInstanceUID SOPClassUID InstanceNumber Rows Columns BitsAllocated NumberOfFrames ContentDate
-        ContentTime""".split(),
+    'PATIENT': ['PatientName', 'PatientID', 'PatientBirthDate', 'PatientSex'],
+    'STUDY': [
+        'StudyInstanceUID',
+        'StudyDate',
+        'StudyTime',
+        'AccessionNumber',
+        'StudyID',
+        'StudyDescription',
+        'ReferringPhysicianName',
+    ],
+    'SERIES': [
+        'SeriesInstanceUID',
+        'Modality',
+        'SeriesNumber',
+        'SeriesDescription',
+        'SeriesDate',
+        'SeriesTime',
+        'BodyPartExamined',
+        'Manufacturer',
+        'SliceThickness',
+        'FrameOfReferenceUID',
+        'ProtocolName',
+    ],
+    'IMAGE': [
+        'SOPInstanceUID',
+        'SOPClassUID',
+        'InstanceNumber',
+        'Rows',
+        'Columns',
+        'BitsAllocated',
+        'NumberOfFrames',
+        'ContentDate',
+        'ContentTime',
+    ],
 }
 _KEYS = tuple(k for keys in LEVELS.values() for k in keys)
 _UID = re.compile(r'[0-9]+(\.[0-9]+)*')
 _SCANS = ('1.2.840.10008.5.1.4.1.1.2', '1.2.840.10008.5.1.4.1.1.4')  # CT and MR, with their enhanced forms
 
+
 @dataclass(frozen=True)
 class Kept:
-    "An object that the store has."
+    """An object that the store has."""
+
     uid: str
     series_uid: str
     study_uid: str
@@ -54,41 +101,53 @@ __all__ = ['log', 'NO_ROOM', 'NOT_UNDERSTOOD', 'DUPLICATE', 'NOT_OF_ITS_CLASS', 
 def described(
     raw: bytes,  # a DICOM file
 ) -> tuple[dict, str]:  # (keyword -> value as text, transfer syntax)
-    "What the index needs of an object; an object that cannot be one is refused."
+    """What the index needs of an object; an object that cannot be one is refused."""
     import pydicom
-    try: ds = pydicom.dcmread(io.BytesIO(raw), stop_before_pixels=True, specific_tags=list(_KEYS))
-    except Exception as error: raise Refused(f'not readable as DICOM ({type(error).__name__})') from error
+
+    try:
+        ds = pydicom.dcmread(io.BytesIO(raw), stop_before_pixels=True, specific_tags=list(_KEYS))
+    except Exception as error:
+        raise Refused(f'not readable as DICOM ({type(error).__name__})') from error
     found = {}
     complete_class(ds)
     for key in _KEYS:
-        try: value = ds.get(key)
-        except Exception: value = None
-        if value not in (None, ''): found[key] = _text(value)
+        try:
+            value = ds.get(key)
+        except Exception:
+            value = None
+        if value not in (None, ''):
+            found[key] = _text(value)
     for key in ('SOPInstanceUID', 'SOPClassUID', 'SeriesInstanceUID', 'StudyInstanceUID'):
         value = found.get(key, '')
         if not (_UID.fullmatch(value) and len(value) <= 64):
             raise NoUid(f'{key} {value[:70]!r} is no UID', NOT_OF_ITS_CLASS)
     return found, str(ds.file_meta.get('TransferSyntaxUID', ''))
 
+
 def _text(value):
-    "A value as text; several with a backslash between, as DICOM writes them."
+    """A value as text; several with a backslash between, as DICOM writes them."""
     many = isinstance(value, (list, tuple)) or type(value).__name__ == 'MultiValue'
     return ('\\'.join(map(str, value)) if many else str(value)).replace('\0', '').strip()[:1024]
+
 
 def matches(
     value: str,  # of an object
     wanted: str,  # a key of a query: empty, a value, UIDs with backslashes, a range of dates, or with * and ?
     vr: str,  # the key's value representation
 ) -> bool:
-    "Does an object answer to a key of a query? (PS3.4 C.2.2.2)"
-    if wanted in ('', '*'): return True
-    if vr == 'UI': return value in wanted.split('\\')
+    """Does an object answer to a key of a query? (PS3.4 C.2.2.2)."""
+    if wanted in ('', '*'):
+        return True
+    if vr == 'UI':
+        return value in wanted.split('\\')
     if vr in ('DA', 'TM', 'DT') and '-' in wanted:
         low, _, high = wanted.partition('-')
-        return bool(value) and (not low or value[:len(low)] >= low) and (not high or value[:len(high)] <= high)
-    if vr == 'TM': return value.startswith(wanted)
+        return bool(value) and (not low or value[: len(low)] >= low) and (not high or value[: len(high)] <= high)
+    if vr == 'TM':
+        return value.startswith(wanted)
     fold = str.casefold if vr == 'PN' else str
-    if not set('*?') & set(wanted): return any(fold(v) == fold(wanted) for v in value.split('\\'))
+    if not set('*?') & set(wanted):
+        return any(fold(v) == fold(wanted) for v in value.split('\\'))
     pattern = ''.join({'*': '.*', '?': '.'}.get(c, re.escape(c)) for c in fold(wanted))
     return any(re.fullmatch(pattern, fold(v)) for v in value.split('\\'))
 
@@ -124,51 +183,57 @@ COUNTS = {
 
 _CLEANED = 'INSERT INTO cleaned VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET times = times + excluded.times'
 
-class Store:
-    "DICOM objects on disk, in the layout of a cohort, with an index."
 
-    def __init__(self,
+class Store:
+    """DICOM objects on disk, in the layout of a cohort, with an index."""
+
+    def __init__(
+        self,
         folder: str | Path,  # made if needed
         names: Pseudonyms | None = None,  # de-identify on arrival
         free: int = 1 << 30,  # bytes of the disk that stay free
     ):
         self.folder, self.names, self.free, self._local = Path(folder).resolve(), names, free, threading.local()
-        self.incoming = self.folder/'.incoming'
+        self.incoming = self.folder / '.incoming'
         self.incoming.mkdir(parents=True, exist_ok=True)
-        (self.folder/'train_images').mkdir(exist_ok=True)
-        with only_one(self.folder/'index'):
+        (self.folder / 'train_images').mkdir(exist_ok=True)
+        with only_one(self.folder / 'index'):
             self.db.executescript(_TABLES)
 
     @property
     def db(self):
-        "This thread's connection."
+        """This thread's connection."""
         if getattr(self._local, 'db', None) is None:
-            db = sqlite3.connect(self.folder/'index.sqlite', timeout=60, isolation_level=None)
+            db = sqlite3.connect(self.folder / 'index.sqlite', timeout=60, isolation_level=None)
             db.execute('PRAGMA journal_mode=WAL')
             db.execute('PRAGMA synchronous=NORMAL')
             self._local.db = db
         return self._local.db
 
     def close(self):
-        "Give back this thread's connection."
-        if getattr(self._local, 'db', None) is not None: self._local.db.close(); self._local.db = None
+        """Give back this thread's connection."""
+        if getattr(self._local, 'db', None) is not None:
+            self._local.db.close()
+            self._local.db = None
 
     @contextlib.contextmanager
     def writing(self):
-        "A transaction; its writer is alone."
+        """A transaction; its writer is alone."""
         self.db.execute('BEGIN IMMEDIATE')
         try:
             yield self.db
             self.db.execute('COMMIT')
         except BaseException:
-            with contextlib.suppress(sqlite3.Error): self.db.execute('ROLLBACK')
+            with contextlib.suppress(sqlite3.Error):
+                self.db.execute('ROLLBACK')
             raise
 
-    def add(self,
+    def add(
+        self,
         raw: bytes,  # a DICOM file
         peer: str = '',  # where it came from
     ) -> Kept:
-        "Keep an object. When this returns it is on the disk; when it raises it is not."
+        """Keep an object. When this returns it is on the disk; when it raises it is not."""
         try:
             raw, changes = self._without_owner(raw) if self.names else (raw, {})
             found, syntax = described(raw)
@@ -185,18 +250,22 @@ class Store:
 
     def _without_owner(self, raw):
         import pydicom
-        try: ds = pydicom.dcmread(io.BytesIO(raw))
-        except Exception as error: raise Refused(f'not readable as DICOM ({type(error).__name__})') from error
+
+        try:
+            ds = pydicom.dcmread(io.BytesIO(raw))
+        except Exception as error:
+            raise Refused(f'not readable as DICOM ({type(error).__name__})') from error
         try:
             changes = deidentified(ds, self.names)
             ds.save_as(clean := io.BytesIO())
-        except NotClean as error: raise Refused(f'not de-identified: {error}', NOT_OF_ITS_CLASS) from error
+        except NotClean as error:
+            raise Refused(f'not de-identified: {error}', NOT_OF_ITS_CLASS) from error
         except Exception as error:
             raise Refused(f'not de-identified: {type(error).__name__}', NOT_OF_ITS_CLASS) from error
         return clean.getvalue(), changes
 
     def _note(self, peer, error, raw):
-        "Count what was refused."
+        """Count what was refused."""
         log.warning('refused from %s: %s', peer or 'somebody', error)
         with contextlib.suppress(sqlite3.Error):
             self.db.execute(
@@ -205,19 +274,24 @@ class Store:
             )
 
     def room(self) -> bool:
-        "Is there room for more?"
+        """Is there room for more?"""
         return shutil.disk_usage(self.folder).free > self.free
 
     def _keep(self, raw, found, syntax, changes):
-        if not self.room(): raise Refused(f'less than {self.free >> 20} MiB of the disk are free', NO_ROOM)
+        if not self.room():
+            raise Refused(f'less than {self.free >> 20} MiB of the disk are free', NO_ROOM)
         uid, sha = found['SOPInstanceUID'], hashlib.sha256(raw).hexdigest()
-        if there := self._there(uid, sha, raw): return there
-        half, placed = self.incoming/uuid.uuid4().hex, None
+        if there := self._there(uid, sha, raw):
+            return there
+        half, placed = self.incoming / uuid.uuid4().hex, None
         try:
             with open(half, 'wb') as file:
-                file.write(raw); file.flush(); os.fsync(file.fileno())
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
             with self.writing() as db:
-                if there := self._there(uid, sha, raw): return there
+                if there := self._there(uid, sha, raw):
+                    return there
                 path = self._place(db, found)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 half.replace(path)
@@ -228,28 +302,31 @@ class Store:
             _flush(path.parent)
         finally:
             half.unlink(missing_ok=True)
-            if placed: placed.unlink(missing_ok=True)  # no row, no file: the sender hears that it was not kept
+            if placed:
+                placed.unlink(missing_ok=True)  # no row, no file: the sender hears that it was not kept
         return Kept(uid, found['SeriesInstanceUID'], found['StudyInstanceUID'], path, True)
 
     def _there(self, uid, sha, raw):
-        "The object of this UID, if there is one; another content under the same UID is refused."
+        """The object of this UID, if there is one; another content under the same UID is refused."""
         row = self.db.execute(
-            f"SELECT i.sha, i.path, s.uid, t.uid FROM {_JOINS['IMAGE']} WHERE i.uid = ?", (uid,)
+            f'SELECT i.sha, i.path, s.uid, t.uid FROM {_JOINS["IMAGE"]} WHERE i.uid = ?', (uid,)
         ).fetchone()
-        if row is None: return None
-        path = self.folder/row[1]
+        if row is None:
+            return None
+        path = self.folder / row[1]
         if row[0] != sha and not _same(path, raw):
             raise Refused(f'{uid} is here already, with other content', DUPLICATE)
         return Kept(uid, row[2], row[3], path, False)
 
     def _place(self, db, found):
-        "Where an object goes; its patient, study and series get their rows."
+        """Where an object goes; its patient, study and series get their rows."""
         patient = self._patient(db, found)
         study, series = found['StudyInstanceUID'], found['SeriesInstanceUID']
         row = db.execute('SELECT patient FROM study WHERE uid = ?', (study,)).fetchone()
         if row is None:
             db.execute('INSERT INTO study VALUES (?, ?, ?, ?)', (study, patient, _packed(found, 'STUDY'), time.time()))
-        elif row[0] != patient: raise Refused(f'study {study} belongs to another patient here', NOT_OF_ITS_CLASS)
+        elif row[0] != patient:
+            raise Refused(f'study {study} belongs to another patient here', NOT_OF_ITS_CLASS)
         row = db.execute('SELECT number, study, kind FROM series WHERE uid = ?', (series,)).fetchone()
         if row is not None and row[1] != study:
             raise Refused(f'series {series} belongs to another study here', NOT_OF_ITS_CLASS)
@@ -259,19 +336,29 @@ class Store:
                 if found['SOPClassUID'] in _SCANS or found['SOPClassUID'].startswith(tuple(f'{s}.' for s in _SCANS))
                 else 'objects'
             )
-            number = db.execute('INSERT INTO series (uid, study, kind, attributes) VALUES (?, ?, ?, ?)',
-                                (series, study, kind, _packed(found, 'SERIES'))).lastrowid
-        else: number, _, kind = row
-        folder = self.folder/kind/str(patient)/str(number)
-        n = 1 + (db.execute('SELECT max(CAST(substr(path, ?) AS INTEGER)) FROM instance WHERE series = ?',
-                            (len(f'{kind}/{patient}/{number}/') + 1, number)).fetchone()[0] or 0)
-        while (folder/f'{n}.dcm').exists(): n += 1
-        return folder/f'{n}.dcm'
+            number = db.execute(
+                'INSERT INTO series (uid, study, kind, attributes) VALUES (?, ?, ?, ?)',
+                (series, study, kind, _packed(found, 'SERIES')),
+            ).lastrowid
+        else:
+            number, _, kind = row
+        folder = self.folder / kind / str(patient) / str(number)
+        n = 1 + (
+            db.execute(
+                'SELECT max(CAST(substr(path, ?) AS INTEGER)) FROM instance WHERE series = ?',
+                (len(f'{kind}/{patient}/{number}/') + 1, number),
+            ).fetchone()[0]
+            or 0
+        )
+        while (folder / f'{n}.dcm').exists():
+            n += 1
+        return folder / f'{n}.dcm'
 
     def _patient(self, db, found):
         name = _whose(found)
         row = db.execute('SELECT number FROM patient WHERE patient_id = ?', (name,)).fetchone()
-        if row: return row[0]
+        if row:
+            return row[0]
         return db.execute(
             'INSERT INTO patient (patient_id, attributes) VALUES (?, ?)', (name, _packed(found, 'PATIENT'))
         ).lastrowid
@@ -292,22 +379,26 @@ class Store:
         )
         db.execute('UPDATE study SET changed = ? WHERE uid = ?', (time.time(), found['StudyInstanceUID']))
 
-    def find(self,
+    def find(
+        self,
         level: str,  # PATIENT, STUDY, SERIES or IMAGE
         keys: dict | None = None,  # keyword -> what is wanted; all must match
         limit: int = 0,  # 0 for all
         offset: int = 0,
         counts: tuple = (),  # such as NumberOfStudyRelatedInstances
     ):  # yields keyword -> value, of this level and those above
-        "Answer a query."
+        """Answer a query."""
         keys = dict(keys or {})
-        order, columns = list(_JOINS), {
-            'PATIENT': 'p.attributes',
-            'STUDY': 't.attributes',
-            'SERIES': 's.attributes',
-            'IMAGE': 'i.attributes',
-        }
-        levels = order[:order.index(level) + 1]
+        order, columns = (
+            list(_JOINS),
+            {
+                'PATIENT': 'p.attributes',
+                'STUDY': 't.attributes',
+                'SERIES': 's.attributes',
+                'IMAGE': 'i.attributes',
+            },
+        )
+        levels = order[: order.index(level) + 1]
         counted = [c for c in dict.fromkeys([*counts, *(k for k in keys if k in COUNTS)]) if COUNTS[c][0] in levels]
         where, values = [], []
         for key, column in (
@@ -317,68 +408,78 @@ class Store:
             ('SOPInstanceUID', 'i.uid'),
         ):
             wanted = keys.get(key, '')
-            if wanted and not set('*?') & set(wanted) and any(key in LEVELS[l] for l in levels):
+            if wanted and not set('*?') & set(wanted) and any(key in LEVELS[line] for line in levels):
                 parts = wanted.split('\\') if key != 'PatientID' else [wanted]
-                where.append(f"{column} IN ({','.join('?'*len(parts))})"); values += parts
+                where.append(f'{column} IN ({",".join("?" * len(parts))})')
+                values += parts
         chosen = (
-            [columns[l] for l in levels]
+            [columns[line] for line in levels]
             + [f'({COUNTS[c][1]})' for c in counted]
             + (['i.path', 'i.syntax'] if level == 'IMAGE' else [])
         )
         number = {'PATIENT': 'p.number', 'STUDY': 't.rowid', 'SERIES': 's.number', 'IMAGE': 'i.rowid'}[level]
         which = 'WHERE ' + ' AND '.join(where) if where else ''
-        sql = f"SELECT {', '.join(chosen)} FROM {_JOINS[level]} {which} ORDER BY {number}"
-        ours = {k for l in levels for k in LEVELS[l]} | set(counted)  # a key of a lower level asks nothing here
+        sql = f'SELECT {", ".join(chosen)} FROM {_JOINS[level]} {which} ORDER BY {number}'
+        ours = {k for line in levels for k in LEVELS[line]} | set(counted)  # a key of a lower level asks nothing here
         asked, given = [(k, w, _vr(k)) for k, w in keys.items() if k in ours], 0
         for row in self.db.execute(sql, values):
-            found = {k: v for part in row[:len(levels)] for k, v in json.loads(part).items()}
+            found = {k: v for part in row[: len(levels)] for k, v in json.loads(part).items()}
             found |= {
                 c: str(v or '').replace(',', '\\') if c == 'ModalitiesInStudy' else str(v)
                 for c, v in zip(counted, row[len(levels) :])
             }
-            if not all(matches(found.get(k, ''), w, vr) for k, w, vr in asked): continue
+            if not all(matches(found.get(k, ''), w, vr) for k, w, vr in asked):
+                continue
             given += 1
-            if given <= offset: continue
-            if level == 'IMAGE': found |= {'path': str(self.folder/row[-2]), 'syntax': row[-1]}
+            if given <= offset:
+                continue
+            if level == 'IMAGE':
+                found |= {'path': str(self.folder / row[-2]), 'syntax': row[-1]}
             yield found
-            if limit and given - offset >= limit: return
+            if limit and given - offset >= limit:
+                return
 
     def paths(self, **keys) -> list[Path]:  # for example StudyInstanceUID='1.2.3'
-        "The files of what a query finds."
+        """The files of what a query finds."""
         return [Path(f['path']) for f in self.find('IMAGE', keys)]
 
     def folder_of(self, series_uid: str) -> Path:
-        "The folder of a series."
+        """The folder of a series."""
         row = self.db.execute(
             'SELECT s.kind, p.number, s.number FROM ' + _JOINS['SERIES'] + ' WHERE s.uid = ?', (series_uid,)
         ).fetchone()
-        if row is None: raise KeyError(f'{series_uid}: no such series in {self.folder}')
-        return self.folder/row[0]/str(row[1])/str(row[2])
+        if row is None:
+            raise KeyError(f'{series_uid}: no such series in {self.folder}')
+        return self.folder / row[0] / str(row[1]) / str(row[2])
 
     def quiet(self, seconds: float) -> list[str]:  # StudyInstanceUIDs
-        "Studies to which nothing was added for so long."
+        """Studies to which nothing was added for so long."""
         return [
             u
-            for u, in self.db.execute(
+            for (u,) in self.db.execute(
                 'SELECT uid FROM study WHERE changed < ? ORDER BY changed', (time.time() - seconds,)
             )
         ]
 
     def cleaned(self) -> list[tuple]:  # (attribute, what was done, how often)
-        "What de-identification has changed on arrival; no values."
+        """What de-identification has changed on arrival; no values."""
         return self.db.execute('SELECT * FROM cleaned ORDER BY attribute, done').fetchall()
 
     def totals(self) -> dict:
-        "How much there is."
-        count = lambda table: self.db.execute(f'SELECT count(*) FROM {table}').fetchone()[0]
+        """How much there is."""
+
+        def count(table):
+            return self.db.execute(f'SELECT count(*) FROM {table}').fetchone()[0]
+
         size = self.db.execute('SELECT coalesce(sum(size), 0) FROM instance').fetchone()[0]
         return {t: count(t) for t in ('patient', 'study', 'series', 'instance', 'refused')} | {'bytes': size}
 
     def mend(self) -> dict:  # entered, forgotten, set aside
-        "Make the index agree with the files, after a crash or when it was lost; what is no object is set aside."
+        """Make the index agree with the files, after a crash or when it was lost; what is no object is set aside."""
         done = {'entered': 0, 'forgotten': 0, 'set aside': 0}
-        for half in self.incoming.iterdir(): half.unlink(missing_ok=True)
-        known = {p for p, in self.db.execute('SELECT path FROM instance')}
+        for half in self.incoming.iterdir():
+            half.unlink(missing_ok=True)
+        known = {p for (p,) in self.db.execute('SELECT path FROM instance')}
         there = {
             p.relative_to(self.folder).as_posix()
             for kind in ('train_images', 'objects')
@@ -386,8 +487,10 @@ class Store:
         }
         with self.writing() as db:
             for path in known - there:
-                db.execute('DELETE FROM instance WHERE path = ?', (path,)); done['forgotten'] += 1
-            for path in sorted(there - known, key=_by_number): done[self._enter_file(db, self.folder/path)] += 1
+                db.execute('DELETE FROM instance WHERE path = ?', (path,))
+                done['forgotten'] += 1
+            for path in sorted(there - known, key=_by_number):
+                done[self._enter_file(db, self.folder / path)] += 1
             for table, child, column in (
                 ('series', 'instance', 'series'),
                 ('study', 'series', 'study'),
@@ -398,13 +501,16 @@ class Store:
         return done
 
     def _enter_file(self, db, path):
-        "Enter a file where it lies; the numbers of its folders become those of its patient and series."
+        """Enter a file where it lies; the numbers of its folders become those of its patient and series."""
         raw = path.read_bytes()
-        try: found, syntax = described(raw)
-        except Refused: found = None
+        try:
+            found, syntax = described(raw)
+        except Refused:
+            found = None
         name = found and _whose(found)
         kind, patient, number = path.parts[-4], int(path.parts[-3]), int(path.parts[-2])
-        if not found or not self._fits(db, found, name, patient, number): return self._set_aside(path)
+        if not found or not self._fits(db, found, name, patient, number):
+            return self._set_aside(path)
         db.execute('INSERT OR IGNORE INTO patient VALUES (?, ?, ?)', (patient, name, _packed(found, 'PATIENT')))
         db.execute(
             'INSERT OR IGNORE INTO study VALUES (?, ?, ?, ?)',
@@ -418,49 +524,70 @@ class Store:
         return 'entered'
 
     def _fits(self, db, found, name, patient, number):
-        "Do the numbers of the folders belong to this object, or to nobody yet?"
-        one = lambda sql, value: (db.execute(sql, (value,)).fetchone() or (None,))[0]
-        return (one('SELECT patient_id FROM patient WHERE number = ?', patient) in (None, name)
-                and one('SELECT number FROM patient WHERE patient_id = ?', name) in (None, patient)
-                and one('SELECT uid FROM series WHERE number = ?', number) in (None, found['SeriesInstanceUID'])
-                and one('SELECT number FROM series WHERE uid = ?', found['SeriesInstanceUID']) in (None, number)
-                and one('SELECT patient FROM study WHERE uid = ?', found['StudyInstanceUID']) in (None, patient)
-                and one('SELECT uid FROM instance WHERE uid = ?', found['SOPInstanceUID']) is None)
+        """Do the numbers of the folders belong to this object, or to nobody yet?"""
+
+        def one(sql, value):
+            return (db.execute(sql, (value,)).fetchone() or (None,))[0]
+
+        return (
+            one('SELECT patient_id FROM patient WHERE number = ?', patient) in (None, name)
+            and one('SELECT number FROM patient WHERE patient_id = ?', name) in (None, patient)
+            and one('SELECT uid FROM series WHERE number = ?', number) in (None, found['SeriesInstanceUID'])
+            and one('SELECT number FROM series WHERE uid = ?', found['SeriesInstanceUID']) in (None, number)
+            and one('SELECT patient FROM study WHERE uid = ?', found['StudyInstanceUID']) in (None, patient)
+            and one('SELECT uid FROM instance WHERE uid = ?', found['SOPInstanceUID']) is None
+        )
 
     def _set_aside(self, path):
-        target = self.folder/'set_aside'/uuid.uuid4().hex
+        target = self.folder / 'set_aside' / uuid.uuid4().hex
         target.parent.mkdir(exist_ok=True)
         path.replace(target)
         log.warning('%s: does not belong there; it is %s now', path, target)
         return 'set aside'
 
+
 def _whose(found):
-    "Whose an object is: nobody's studies are not one person's."
-    return found.get('PatientID', '') or f"study {found['StudyInstanceUID']}"
+    """Whose an object is: nobody's studies are not one person's."""
+    return found.get('PatientID', '') or f'study {found["StudyInstanceUID"]}'
+
 
 def _vr(keyword):
     from pydicom.datadict import dictionary_VR
+
     return dictionary_VR(keyword)
 
-def _packed(found, level): return json.dumps({k: found[k] for k in LEVELS[level] if k in found}, ensure_ascii=False)
 
-def _by_number(path): return [int(p) if p.isdigit() else 0 for p in path.removesuffix('.dcm').split('/')]
+def _packed(found, level):
+    return json.dumps({k: found[k] for k in LEVELS[level] if k in found}, ensure_ascii=False)
+
+
+def _by_number(path):
+    return [int(p) if p.isdigit() else 0 for p in path.removesuffix('.dcm').split('/')]
+
 
 def _flush(folder):
-    "Let a folder's new names reach the disk."
+    """Let a folder's new names reach the disk."""
     handle = os.open(folder, os.O_RDONLY)
-    try: os.fsync(handle)
-    finally: os.close(handle)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
 
 def _same(path, raw):
-    "Are a file and these bytes one object, but for the way it is stored?"
-    import numpy as np, pydicom
+    """Are a file and these bytes one object, but for the way it is stored?"""
+    import numpy as np
+    import pydicom
+
     try:
         a, b = pydicom.dcmread(path), pydicom.dcmread(io.BytesIO(raw))
         pixels = 'PixelData' in a, 'PixelData' in b
-        if pixels[0] != pixels[1]: return False
+        if pixels[0] != pixels[1]:
+            return False
         if pixels[0]:
-            if not np.array_equal(a.pixel_array, b.pixel_array): return False
+            if not np.array_equal(a.pixel_array, b.pixel_array):
+                return False
             del a.PixelData, b.PixelData
         return a == b
-    except Exception: return False
+    except Exception:
+        return False

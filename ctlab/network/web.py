@@ -4,12 +4,21 @@
 
 # %% ../../nbs/lib/network/03_web.ipynb #60807cc9
 from __future__ import annotations
-import contextlib, hmac, io, json, logging, re, secrets, threading, time
+
+import contextlib
+import hmac
+import io
+import logging
+import re
+import secrets
+import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from ..scans.dicom import complete_class
+
 from .node import Limits, Tls, is_near
-from .store import LEVELS, NO_ROOM, Refused, Store, COUNTS
+from .store import COUNTS, LEVELS, NO_ROOM, Refused, Store
+from ..scans.dicom import complete_class
 
 log = logging.getLogger(__name__)
 
@@ -32,38 +41,47 @@ __all__ = ['log', 'BadBody', 'parts', 'boundary_of', 'app', 'Web']
 
 # %% ../../nbs/lib/network/03_web.ipynb #e709bbab
 class BadBody(ValueError):
-    "What is wrong with a request, in words."
+    """What is wrong with a request, in words."""
+
 
 async def parts(
     chunks,  # an asynchronous iterator of bytes
     boundary: bytes,
     most: int = Limits.object,  # bytes of a part
 ):  # yields (content type, body)
-    "The parts of a multipart body."
+    """The parts of a multipart body."""
     line, buffer, first = b'--' + boundary, bytearray(), True
     async for chunk in chunks:
         buffer += chunk
         while True:
             at = buffer.find(line, 0 if first else 2) if first else buffer.find(b'\r\n' + line)
-            if at < 0: break
-            part, rest = bytes(buffer[:at]), buffer[at + len(line) + (0 if first else 2):]
-            if len(rest) < 2: break  # not known yet whether it is the last
-            if not first: yield _part(part)
+            if at < 0:
+                break
+            part, rest = bytes(buffer[:at]), buffer[at + len(line) + (0 if first else 2) :]
+            if len(rest) < 2:
+                break  # not known yet whether it is the last
+            if not first:
+                yield _part(part)
             buffer, first = bytearray(rest), False
-            if rest[:2] == b'--': return
-        if len(buffer) > most + 65536: raise BadBody(f'a part of more than {most} bytes')
+            if rest[:2] == b'--':
+                return
+        if len(buffer) > most + 65536:
+            raise BadBody(f'a part of more than {most} bytes')
     raise BadBody('the body ends before its last boundary')
+
 
 def _part(raw):
     head, gap, body = raw.partition(b'\r\n\r\n')
-    if not gap or len(head) > 16384: raise BadBody('a part without a header')
+    if not gap or len(head) > 16384:
+        raise BadBody('a part without a header')
     kind = re.search(rb'content-type:\s*([^\r\n]*)', head, re.IGNORECASE)
     return (kind[1].decode('latin-1').strip() if kind else ''), body
+
 
 def boundary_of(
     header: str,  # Content-Type
 ) -> bytes:
-    "The boundary that a multipart header names."
+    """The boundary that a multipart header names."""
     found = re.search(r'boundary="?([^";,]+)"?', header, re.IGNORECASE)
     if not header.lower().startswith('multipart/related') or not found:
         raise BadBody('expected multipart/related with a boundary')
@@ -71,41 +89,56 @@ def boundary_of(
 
 # %% ../../nbs/lib/network/03_web.ipynb #ef1170ee
 def _query(request):
-    "(keys, limit, offset) of a QIDO request; fields beyond the usual are only checked: all that is indexed is told."
+    """(keys, limit, offset) of a QIDO request; fields beyond the usual are only checked: all that is indexed is told."""
     from pydicom.datadict import keyword_for_tag, tag_for_keyword
+
     keys, limit, offset = {}, 0, 0
+
     def named(name):
         word = keyword_for_tag(int(name, 16)) if re.fullmatch(r'[0-9A-Fa-f]{8}', name) else name
-        if not word or tag_for_keyword(word) is None: raise BadBody(f'{name}: no attribute of DICOM')
+        if not word or tag_for_keyword(word) is None:
+            raise BadBody(f'{name}: no attribute of DICOM')
         return word
+
     for name, value in request.query_params.multi_items():
         if name in ('limit', 'offset'):
-            if not value.isdigit(): raise BadBody(f'{name}={value}: expected a number')
+            if not value.isdigit():
+                raise BadBody(f'{name}={value}: expected a number')
             limit, offset = (int(value), offset) if name == 'limit' else (limit, int(value))
         elif name == 'includefield':
-            for field_ in value.split(',') if value != 'all' else (): named(field_)
+            for field_ in value.split(',') if value != 'all' else ():
+                named(field_)
         elif name != 'fuzzymatching':
             keys[named(name)] = value.replace(',', '\\') if named(name).endswith('UID') else value
     known = set().union(*LEVELS.values()) | set(COUNTS)
     if unknown := set(keys) - known:
-        raise BadBody(f"{', '.join(sorted(unknown))}: not indexed; these are: {', '.join(sorted(known))}")
+        raise BadBody(f'{", ".join(sorted(unknown))}: not indexed; these are: {", ".join(sorted(known))}')
     return keys, limit, offset
 
+
 def _json(found, url):
-    "What a query found, as DICOM JSON."
+    """What a query found, as DICOM JSON."""
     from pydicom.dataset import Dataset
+
     ds = Dataset()
     for key, value in found.items():
-        if key in ('path', 'syntax'): continue
-        with contextlib.suppress(Exception): setattr(ds, key, value.split('\\') if '\\' in value else value)
+        if key in ('path', 'syntax'):
+            continue
+        with contextlib.suppress(Exception):
+            setattr(ds, key, value.split('\\') if '\\' in value else value)
     ds.RetrieveURL = url
     return ds.to_json_dict()
 
+
 def _metadata(path, url):
-    "All of an object but its large parts, which have addresses of their own."
+    """All of an object but its large parts, which have addresses of their own."""
     import pydicom
+
     ds = complete_class(pydicom.dcmread(path, defer_size=4096))
-    link = lambda element: f'{url}/bulkdata/{int(element.tag):08X}'
+
+    def link(element):
+        return f'{url}/bulkdata/{int(element.tag):08X}'
+
     made = {}
     for element in ds:
         if element.VR in ('OB', 'OW', 'OF', 'OD', 'OL', 'OV', 'UN') and (
@@ -113,132 +146,171 @@ def _metadata(path, url):
         ):
             made[f'{int(element.tag):08X}'] = {'vr': element.VR, 'BulkDataURI': link(element)}
         else:
-            with contextlib.suppress(Exception): made[f'{int(element.tag):08X}'] = element.to_json_dict(link, 1024)
+            with contextlib.suppress(Exception):
+                made[f'{int(element.tag):08X}'] = element.to_json_dict(link, 1024)
     return made
 
+
 def _wanted_syntax(accept):
-    "Transfer syntax that a client asks for; * for as it is stored, explicit little endian when it says nothing."
+    """Transfer syntax that a client asks for; * for as it is stored, explicit little endian when it says nothing."""
     found = re.search(r'transfer-syntax="?([0-9.*]+)"?', accept)
     return found[1] if found else _PLAIN
 
+
 def _object(found, syntax):
-    "The bytes of an object in a transfer syntax."
-    if syntax in ('*', found['syntax']): return Path(found['path']).read_bytes()
+    """The bytes of an object in a transfer syntax."""
+    if syntax in ('*', found['syntax']):
+        return Path(found['path']).read_bytes()
     if syntax != _PLAIN:
-        raise BadBody(f"{syntax}: given as stored ({found['syntax']}, ask for transfer-syntax=*) or as {_PLAIN}")
+        raise BadBody(f'{syntax}: given as stored ({found["syntax"]}, ask for transfer-syntax=*) or as {_PLAIN}')
     import pydicom
+
     ds = pydicom.dcmread(found['path'])
-    if ds.file_meta.TransferSyntaxUID.is_compressed: ds.decompress(generate_instance_uid=False)
+    if ds.file_meta.TransferSyntaxUID.is_compressed:
+        ds.decompress(generate_instance_uid=False)
     ds.save_as(raw := io.BytesIO(), implicit_vr=False, little_endian=True)
     return raw.getvalue()
 
+
 def _frames(found, numbers, accept):
-    "(content type, bytes) of frames: as they are stored where the client takes that, else unpacked."
+    """(content type, bytes) of frames: as they are stored where the client takes that, else unpacked."""
     import pydicom
     from pydicom.encaps import generate_frames
     from pydicom.pixels import pixel_array
+
     kind = next((k for k, syntaxes in _PACKED.items() if found['syntax'] in syntaxes), '')
     ds = pydicom.dcmread(found['path'])
     total = int(ds.get('NumberOfFrames', 1) or 1)
     if not numbers or min(numbers) < 1 or max(numbers) > total:
         raise BadBody(f'frames {numbers}: there are 1 to {total}')
-    if kind and (kind in accept or f"transfer-syntax={found['syntax']}" in accept.replace('"', '')):
+    if kind and (kind in accept or f'transfer-syntax={found["syntax"]}' in accept.replace('"', '')):
         packed = list(generate_frames(ds.PixelData, number_of_frames=total))
-        return [(f"{kind}; transfer-syntax={found['syntax']}", packed[n - 1]) for n in numbers]
+        return [(f'{kind}; transfer-syntax={found["syntax"]}', packed[n - 1]) for n in numbers]
     return [
         (f'application/octet-stream; transfer-syntax={_PLAIN}', _little(pixel_array(ds, index=n - 1, raw=True)))
         for n in numbers
     ]
 
-def _little(array): return array.astype(array.dtype.newbyteorder('<')).tobytes()
+
+def _little(array):
+    return array.astype(array.dtype.newbyteorder('<')).tobytes()
+
 
 def _picture(found, params, accept):
-    "(content type, bytes) of a slice as it is looked at."
+    """(content type, bytes) of a slice as it is looked at."""
     import numpy as np
     from PIL import Image
+
     from ctlab.scans.dicom import displayed, read_header, read_pixels
+
     header = read_header(found['path'])
     hu = read_pixels(header)
     if 'window' in params:
-        try: centre, width = map(float, params['window'].split(',')[:2])
-        except ValueError as error: raise BadBody('window=centre,width') from error
-        grey = np.clip((hu - centre)/max(1, width) + .5, 0, 1)
-    elif header.windows or header.voi_table: grey = displayed(hu, header)
-    else: grey = (hu - hu.min())/max(1, np.ptp(hu))
-    picture = Image.fromarray((grey*255).astype(np.uint8))
+        try:
+            centre, width = map(float, params['window'].split(',')[:2])
+        except ValueError as error:
+            raise BadBody('window=centre,width') from error
+        grey = np.clip((hu - centre) / max(1, width) + 0.5, 0, 1)
+    elif header.windows or header.voi_table:
+        grey = displayed(hu, header)
+    else:
+        grey = (hu - hu.min()) / max(1, np.ptp(hu))
+    picture = Image.fromarray((grey * 255).astype(np.uint8))
     if 'viewport' in params:
-        try: wide, high = (min(4096, max(1, int(float(v)))) for v in params['viewport'].split(',')[:2])
-        except ValueError as error: raise BadBody('viewport=width,height') from error
+        try:
+            wide, high = (min(4096, max(1, int(float(v)))) for v in params['viewport'].split(',')[:2])
+        except ValueError as error:
+            raise BadBody('viewport=width,height') from error
         picture.thumbnail((wide, high))
     kind = 'png' if 'image/png' in accept else 'jpeg'
     picture.save(raw := io.BytesIO(), kind)
     return f'image/{kind}', raw.getvalue()
 
+
 def _multipart(items, kind):
-    "A streaming body of many parts."
+    """A streaming body of many parts."""
     from starlette.responses import StreamingResponse
+
     boundary = secrets.token_hex(16)
+
     def body():
         for content, raw in items:
             yield f'--{boundary}\r\nContent-Type: {content}\r\nContent-Length: {len(raw)}\r\n\r\n'.encode()
             yield raw
             yield b'\r\n'
         yield f'--{boundary}--\r\n'.encode()
+
     return StreamingResponse(body(), media_type=f'multipart/related; type="{kind}"; boundary={boundary}')
 
 # %% ../../nbs/lib/network/03_web.ipynb #56f709f1
 _DICOM_JSON = 'application/dicom+json'
 _UIDS = {'study': 'StudyInstanceUID', 'series': 'SeriesInstanceUID', 'instance': 'SOPInstanceUID'}  # in an address
 
+
 def _keys_of(request):
-    "What an address asks for."
+    """What an address asks for."""
     p = request.path_params
     for name in _UIDS:
-        if name in p and not re.fullmatch(r'[0-9.]{1,64}', p[name]): raise BadBody(f'{p[name][:70]!r} is no UID')
+        if name in p and not re.fullmatch(r'[0-9.]{1,64}', p[name]):
+            raise BadBody(f'{p[name][:70]!r} is no UID')
     return {key: p[name] for name, key in _UIDS.items() if name in p}
 
+
 def _address(request, found):
-    "Where a study, a series or an object is had."
-    url = str(request.base_url).rstrip('/') + f"/studies/{found['StudyInstanceUID']}"
-    if 'SeriesInstanceUID' in found: url += f"/series/{found['SeriesInstanceUID']}"
-    return url + f"/instances/{found['SOPInstanceUID']}" if 'SOPInstanceUID' in found else url
+    """Where a study, a series or an object is had."""
+    url = str(request.base_url).rstrip('/') + f'/studies/{found["StudyInstanceUID"]}'
+    if 'SeriesInstanceUID' in found:
+        url += f'/series/{found["SeriesInstanceUID"]}'
+    return url + f'/instances/{found["SOPInstanceUID"]}' if 'SOPInstanceUID' in found else url
+
 
 @dataclass(frozen=True)
 class _Desk:
-    "Answers to whoever asks a store."
+    """Answers to whoever asks a store."""
+
     store: Store
     token: str
     limits: Limits
 
     def stranger(self, request):
-        "The answer to somebody without the token; None for who has it."
+        """The answer to somebody without the token; None for who has it."""
         from starlette.responses import JSONResponse
+
         given = request.headers.get('authorization', '')
-        if not self.token or hmac.compare_digest(given.encode(), f'Bearer {self.token}'.encode()): return None
+        if not self.token or hmac.compare_digest(given.encode(), f'Bearer {self.token}'.encode()):
+            return None
         words = 'who are you? send Authorization: Bearer and the token'
         return JSONResponse({'error': words}, 401, {'WWW-Authenticate': 'Bearer'})
 
     def guarded(self, work):
-        "Answer in words whatever goes wrong; blocking work in a thread."
+        """Answer in words whatever goes wrong; blocking work in a thread."""
         from starlette.concurrency import run_in_threadpool
         from starlette.responses import JSONResponse
+
         async def answer(request):
-            if no := self.stranger(request): return no
-            try: return await run_in_threadpool(work, request)
-            except BadBody as error: return JSONResponse({'error': str(error)}, 400)
-            except KeyError as error: return JSONResponse({'error': str(error).strip("'")}, 404)
+            if no := self.stranger(request):
+                return no
+            try:
+                return await run_in_threadpool(work, request)
+            except BadBody as error:
+                return JSONResponse({'error': str(error)}, 400)
+            except KeyError as error:
+                return JSONResponse({'error': str(error).strip("'")}, 404)
             except Exception as error:
                 log.exception('%s', request.url.path)
                 return JSONResponse({'error': f'{type(error).__name__}'}, 500)
+
         return answer
 
     def objects(self, request):
         found = list(self.store.find('IMAGE', _keys_of(request)))
-        if not found: raise KeyError('no such object here')
+        if not found:
+            raise KeyError('no such object here')
         return found
 
     def search(self, request):
         from starlette.responses import JSONResponse
+
         level = _LEVEL[request.url.path.rstrip('/').rpartition('/')[2]]
         keys, limit, offset = _query(request)
         found = self.store.find(level, keys | _keys_of(request), limit or self.limits.matches, offset, tuple(COUNTS))
@@ -249,43 +321,55 @@ class _Desk:
         if syntax not in ('*', _PLAIN) and any(f['syntax'] != syntax for f in found):
             _object(found[0], syntax)  # says what there is
         kind = 'application/dicom'
-        given = lambda f: f'{kind}; transfer-syntax={f["syntax"] if syntax == "*" else syntax}'
+
+        def given(f):
+            return f'{kind}; transfer-syntax={f["syntax"] if syntax == "*" else syntax}'
+
         return _multipart(((given(f), _object(f, syntax)) for f in found), kind)
 
     def metadata(self, request):
         from starlette.responses import JSONResponse
+
         made = [_metadata(f['path'], _address(request, f)) for f in self.objects(request)]
         return JSONResponse(made, media_type=_DICOM_JSON)
 
     def frames(self, request):
         text = request.path_params['frames']
-        if not re.fullmatch(r'\d{1,6}(,\d{1,6})*', text): raise BadBody(f'frames {text[:50]!r}: expected numbers')
+        if not re.fullmatch(r'\d{1,6}(,\d{1,6})*', text):
+            raise BadBody(f'frames {text[:50]!r}: expected numbers')
         numbers, accept = [int(n) for n in text.split(',')], request.headers.get('accept', '')
         made = _frames(self.objects(request)[0], numbers, accept)
         return _multipart(made, made[0][0].partition(';')[0])
 
     def bulkdata(self, request):
         import pydicom
+
         tag, kind = request.path_params['tag'], 'application/octet-stream'
-        if not re.fullmatch(r'[0-9A-Fa-f]{8}', tag): raise BadBody(f'{tag[:20]!r} is no tag')
+        if not re.fullmatch(r'[0-9A-Fa-f]{8}', tag):
+            raise BadBody(f'{tag[:20]!r} is no tag')
         found = self.objects(request)[0]
-        if tag.upper() == '7FE00010': return _multipart(_frames(found, [1], ''), kind)
+        if tag.upper() == '7FE00010':
+            return _multipart(_frames(found, [1], ''), kind)
         ds = pydicom.dcmread(found['path'])
-        if int(tag, 16) not in ds: raise KeyError(f'no attribute {tag}')
+        if int(tag, 16) not in ds:
+            raise KeyError(f'no attribute {tag}')
         value = ds[int(tag, 16)].value
         return _multipart([(kind, value if isinstance(value, bytes) else str(value).encode())], kind)
 
     def rendered(self, request):
         from starlette.responses import Response
+
         found = self.objects(request)
-        content, raw = _picture(found[len(found)//2], request.query_params, request.headers.get('accept', ''))
+        content, raw = _picture(found[len(found) // 2], request.query_params, request.headers.get('accept', ''))
         return Response(raw, media_type=content)
 
     async def keep(self, request):
-        "What a client brings."
+        """What a client brings."""
         from starlette.concurrency import run_in_threadpool
         from starlette.responses import JSONResponse
-        if no := self.stranger(request): return no
+
+        if no := self.stranger(request):
+            return no
         good, bad, peer = [], [], request.client.host if request.client else ''
         try:
             study = _keys_of(request).get('StudyInstanceUID', '')
@@ -294,19 +378,27 @@ class _Desk:
                 if content and not content.startswith('application/dicom'):
                     bad.append((content, 0xC000, 'expected application/dicom'))
                     continue
-                try: good.append(await run_in_threadpool(self._keep, raw, study, peer))
-                except Refused as error: bad.append(('', error.status, str(error)))
-        except BadBody as error: return JSONResponse({'error': str(error), 'kept': len(good)}, 400)
-        uids = lambda k: dict(zip(_UIDS.values(), (k.study_uid, k.series_uid, k.uid)))
+                try:
+                    good.append(await run_in_threadpool(self._keep, raw, study, peer))
+                except Refused as error:
+                    bad.append(('', error.status, str(error)))
+        except BadBody as error:
+            return JSONResponse({'error': str(error), 'kept': len(good)}, 400)
+
+        def uids(k):
+            return dict(zip(_UIDS.values(), (k.study_uid, k.series_uid, k.uid)))
+
         status = 200 if not bad else 202 if good else 507 if all(s == NO_ROOM for _, s, _ in bad) else 409
         made = _stored(good, bad, lambda k: _address(request, uids(k)), self.store)
         return JSONResponse(made, status, media_type=_DICOM_JSON)
 
     def _keep(self, raw, study, peer):
         from ctlab.network.store import NOT_OF_ITS_CLASS, described
+
         if study and not self.store.names and described(raw)[0]['StudyInstanceUID'] != study:
             raise Refused(f'not of study {study}', NOT_OF_ITS_CLASS)
         return self.store.add(raw, peer)
+
 
 def app(
     store: Store,
@@ -314,41 +406,58 @@ def app(
     hosts: tuple = ('127.0.0.1', 'localhost'),  # names by which this server may be called
     limits: Limits = Limits(),
 ):  # an ASGI application
-    "DICOMweb over a store."
+    """DICOMweb over a store."""
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.routing import Route
+
     desk = _Desk(store, token, limits)
-    route = lambda place, work: Route(place, desk.guarded(work))
+
+    def route(place, work):
+        return Route(place, desk.guarded(work))
+
     study = '/studies/{study}'
     series = f'{study}/series/{{series}}'
     one = f'{series}/instances/{{instance}}'
     routes = [Route('/studies', desk.keep, methods=['POST']), Route(study, desk.keep, methods=['POST'])]
-    for place, levels in (('', ('studies', 'series', 'instances')), (study, ('series', 'instances')),
-                          (series, ('instances',))):
+    for place, levels in (
+        ('', ('studies', 'series', 'instances')),
+        (study, ('series', 'instances')),
+        (series, ('instances',)),
+    ):
         routes += [route(f'{place}/{level}', desk.search) for level in levels]
     for place in (study, series, one):
-        routes += [route(place, desk.retrieve), route(f'{place}/metadata', desk.metadata),
-                   route(f'{place}/rendered', desk.rendered)]
+        routes += [
+            route(place, desk.retrieve),
+            route(f'{place}/metadata', desk.metadata),
+            route(f'{place}/rendered', desk.rendered),
+        ]
     routes += [route(f'{one}/frames/{{frames}}', desk.frames), route(f'{one}/bulkdata/{{tag}}', desk.bulkdata)]
     return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))])
 
+
 def _stored(good, bad, address, store):
-    "The answer to STOW: what was kept, what was not and why."
+    """The answer to STOW: what was kept, what was not and why."""
     from pydicom.dataset import Dataset
+
     ds = Dataset()
+
     def item(**values):
         made = Dataset()
-        for k, v in values.items(): setattr(made, k, v)
+        for k, v in values.items():
+            setattr(made, k, v)
         return made
+
     if good:
         ds.ReferencedSOPSequence = [
             item(ReferencedSOPClassUID=_class_of(store, k), ReferencedSOPInstanceUID=k.uid, RetrieveURL=address(k))
             for k in good
         ]
-    if bad: ds.FailedSOPSequence = [item(FailureReason=status, ErrorComment=words[:64]) for _, status, words in bad]
+    if bad:
+        ds.FailedSOPSequence = [item(FailureReason=status, ErrorComment=words[:64]) for _, status, words in bad]
     return ds.to_json_dict()
+
 
 def _class_of(store, kept):
     found = next(store.find('IMAGE', {'SOPInstanceUID': kept.uid}), {})
@@ -357,7 +466,8 @@ def _class_of(store, kept):
 # %% ../../nbs/lib/network/03_web.ipynb #78249538
 @dataclass
 class Web:
-    "DICOMweb, listening."
+    """DICOMweb, listening."""
+
     store: Store
     host: str = '127.0.0.1'
     port: int = 8042  # 0 for any that is free
@@ -368,9 +478,12 @@ class Web:
     limits: Limits = Limits()
     _server: object = field(default=None, repr=False)
 
-    def start(self) -> 'Web':
-        "Listen, in a thread of its own."
-        import socket, uvicorn
+    def start(self) -> Web:
+        """Listen, in a thread of its own."""
+        import socket
+
+        import uvicorn
+
         near = is_near(self.host)
         if not near and not self.token:
             raise ValueError(f'{self.host}: who listens beyond this machine asks for a token')
@@ -383,21 +496,28 @@ class Web:
             lifespan='off',
             timeout_keep_alive=int(self.limits.idle),
             limit_concurrency=4 * self.limits.associations,
-            **({'ssl_certfile': self.tls.certificate, 'ssl_keyfile': self.tls.key or None} if self.tls else {})
+            **({'ssl_certfile': self.tls.certificate, 'ssl_keyfile': self.tls.key or None} if self.tls else {}),
         )
         self._server = uvicorn.Server(config)
         threading.Thread(target=self._server.run, kwargs={'sockets': [listening]}, daemon=True, name='web').start()
         until = time.monotonic() + 15
-        while not self._server.started and time.monotonic() < until: time.sleep(.01)
+        while not self._server.started and time.monotonic() < until:
+            time.sleep(0.01)
         return self
 
     def stop(self) -> None:
-        "Stop listening."
-        if self._server: self._server.should_exit = True; time.sleep(.15)
+        """Stop listening."""
+        if self._server:
+            self._server.should_exit = True
+            time.sleep(0.15)
         self._server = None
 
     @property
-    def url(self) -> str: return f"http{'s' if self.tls else ''}://{self.host}:{self.port}"
+    def url(self) -> str:
+        return f'http{"s" if self.tls else ""}://{self.host}:{self.port}'
 
-    def __enter__(self): return self.start()
-    def __exit__(self, *_): self.stop()
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *_):
+        self.stop()

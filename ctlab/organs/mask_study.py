@@ -4,15 +4,18 @@
 
 # %% ../../nbs/lib/organs/00_mask_study.ipynb #c2ec9220
 from __future__ import annotations
+
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
+
 from ..cohort.cases import Case, CaseRecipe, Prepared, find_cases, prepare_case, prepare_cases, read_case
-from ..learn.patches import Patches, patch_loader
 from ..core.files import only_one
 from ..core.settings import Settings, project_root
+from ..learn.patches import Patches, patch_loader
 from ..scans.volume import Volume, bounding_box, reorient
 
 log = logging.getLogger(__name__)
@@ -26,7 +29,7 @@ def ensure_set(
     settings: Settings,
     kind: str,  # spleen, lits, ircad or limbs
 ) -> Path:  # the set's folder
-    "The set's folder; phantoms are drawn on first use, once, even when many ask at the same time."
+    """The set's folder; phantoms are drawn on first use, once, even when many ask at the same time."""
     if settings.data_root:
         if not settings.data.is_dir():
             raise FileNotFoundError(
@@ -34,8 +37,10 @@ def ensure_set(
             )
         return settings.data
     from ctlab.phantoms.case_sets import make_set
-    root = project_root()/'data'/'phantom'/'sets'/f'{kind}-{settings.preset}'
-    with only_one(root): return make_set(kind, root, settings.preset, workers=settings.workers)
+
+    root = project_root() / 'data' / 'phantom' / 'sets' / f'{kind}-{settings.preset}'
+    with only_one(root):
+        return make_set(kind, root, settings.preset, workers=settings.workers)
 
 # %% ../../nbs/lib/organs/00_mask_study.ipynb #b8861a01
 def split_cases(
@@ -43,30 +48,33 @@ def split_cases(
     n_folds: int,
     fold: int,  # the test side
     seed: int = 0,
-    share: float = .2,  # of the rest, for validation; at least one case
+    share: float = 0.2,  # of the rest, for validation; at least one case
 ) -> dict[str, list[str]]:  # train, valid, test
-    "Every patient on one side only, and every patient in the test side of one fold."
-    if len(set(names)) != len(names): raise ValueError('a case appears twice; every patient has one place in a split')
+    """Every patient on one side only, and every patient in the test side of one fold."""
+    if len(set(names)) != len(names):
+        raise ValueError('a case appears twice; every patient has one place in a split')
     if len(names) < max(3, n_folds):
         raise ValueError(f'{len(names)} cases cannot fill {n_folds} folds of training, validation and test')
     order = np.random.default_rng([seed, len(names)]).permutation(sorted(names)).tolist()
     test = order[fold::n_folds]
     rest = [n for n in order if n not in test]
     rest = rest[fold:] + rest[:fold]  # another validation side in every fold
-    k = max(1, round(share*len(rest)))
+    k = max(1, round(share * len(rest)))
     return {'train': rest[k:], 'valid': rest[:k], 'test': test}
 
 # %% ../../nbs/lib/organs/00_mask_study.ipynb #edf08b5a
 SCORES = ('dice', 'jaccard', 'hausdorff95_mm', 'surface_dice', 'volume_error_ml')
+
 
 def score_case(
     found: Volume,  # numbers
     truth: Volume,  # numbers
     structures: tuple,  # names of the numbers 1, 2, …
 ) -> list[dict]:  # one row per structure
-    "Every score of every structure."
+    """Every score of every structure."""
     from ctlab.judge.metrics import dice, hausdorff95, jaccard, surface_dice, volume_error
-    rows, size = [], np.prod(truth.spacing)/1000
+
+    rows, size = [], np.prod(truth.spacing) / 1000
     for k, name in enumerate(structures, 1):
         p, t = found.array == k, truth.array == k
         rows.append(
@@ -77,11 +85,12 @@ def score_case(
                 'hausdorff95_mm': hausdorff95(p, t, truth.spacing),
                 'surface_dice': surface_dice(p, t, truth.spacing),
                 'volume_error_ml': volume_error(p, t, truth.spacing),
-                'volume_ml': float(p.sum()*size),
-                'true_ml': float(t.sum()*size),
+                'volume_ml': float(p.sum() * size),
+                'true_ml': float(t.sum() * size),
             }
         )
     return rows
+
 
 def summarise(
     scores: pd.DataFrame,  # case, structure, split and the scores
@@ -90,7 +99,7 @@ def summarise(
     seed: int = 0,
     n: int = 2000,  # bootstrap resamples
 ) -> pd.DataFrame:  # study, fold, target, split, metric, value, low, high, n
-    "Means over cases, with intervals from resampling the cases."
+    """Means over cases, with intervals from resampling the cases."""
     rows, rng = [], np.random.default_rng(seed)
     for (split, structure), part in scores.groupby(['split', 'structure'], sort=False):
         for metric in SCORES:
@@ -101,15 +110,26 @@ def summarise(
                 if len(values) > 1
                 else np.full(1, np.nan)
             )
-            rows.append({'study': study, 'fold': fold, 'target': structure, 'split': split, 'metric': metric,
-                         'value': values.mean() if len(values) else np.nan,
-                         'low': np.quantile(drawn, .025), 'high': np.quantile(drawn, .975), 'n': len(values)})
+            rows.append(
+                {
+                    'study': study,
+                    'fold': fold,
+                    'target': structure,
+                    'split': split,
+                    'metric': metric,
+                    'value': values.mean() if len(values) else np.nan,
+                    'low': np.quantile(drawn, 0.025),
+                    'high': np.quantile(drawn, 0.975),
+                    'n': len(values),
+                }
+            )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/lib/organs/00_mask_study.ipynb #fb0628ee
 @dataclass(frozen=True)
 class MaskPlan:
-    "What a study does to its cases."
+    """What a study does to its cases."""
+
     study: str  # name of the run's folder
     recipe: CaseRecipe
     net: object  # () -> network
@@ -124,7 +144,7 @@ class MaskPlan:
     context: int = 0  # slices on either side that a slice brings along, as channels
     window: int = 0  # pixels a side of 3-D blocks, cut anew out of the scans for every step; 0 for whole slices
     augment: object = None  # a MONAI transform on {'image', 'mask'}
-    share: float = .75  # of the draws, or windows, chosen for a structure
+    share: float = 0.75  # of the draws, or windows, chosen for a structure
     empty: bool = True  # keep samples without a mask
     prior: bool = False  # begin with the structures' shares of the training patients (see `nets.begin_at`)
     pieces: int = 0  # connected parts of the answer that are kept, the largest; 0 keeps all
@@ -133,6 +153,7 @@ class MaskPlan:
     half: bool = False  # train in 16-bit numbers where the processor has them
     note: dict | None = None  # more to store in config.json
 
+
 def train_masks(
     settings: Settings,
     cases: list[Prepared],  # all of the set
@@ -140,10 +161,11 @@ def train_masks(
     split: dict | None = None,  # train, valid, test: names; `split_cases` when left out
     aside: pd.DataFrame | None = None,  # cases that could not be used, with the reason; recorded with the run
 ) -> dict:  # history, best, metrics, scores, folder, learner, config
-    "Train on one side, keep the epoch that another side prefers, and score the third."
+    """Train on one side, keep the epoch that another side prefers, and score the third."""
     from ctlab.learn.nets import begin_at
     from ctlab.learn.runs import Job, keep_run
     from ctlab.learn.training import MaskLearner, accelerator, fit
+
     split = split or split_cases([c.name for c in cases], settings.n_folds, settings.fold, settings.seed)
     named, own, epochs = {c.name: c for c in cases}, _own(plan), settings.epochs or plan.epochs
     device = 'cuda' if accelerator(settings.device) == 'gpu' else 'cpu'
@@ -152,45 +174,66 @@ def train_masks(
         net = plan.net()
         if plan.prior:
             counts = sum(named[n].counts.sum(0) for n in split['train'])
-            begin_at(net, counts/counts.sum())
+            begin_at(net, counts / counts.sum())
         return MaskLearner(net, plan.loss(), plan.rate, plan.schedule, len(plan.recipe.structures))
 
     def train_on(learner, folder, resume):
         shown, judged = (_patches(named, split[side], plan, side == 'train') for side in ('train', 'valid'))
-        draws, share = plan.draws or len(shown), plan.share if plan.draws else 0.
-        return fit(learner, patch_loader(shown, plan.batch, draws, share, settings.seed),
-                   patch_loader(judged, plan.batch),
-                   folder, epochs, settings.device, plan.patience, resume=resume, watch=plan.watch,
-                   precision='half' if plan.half else 'auto')
+        draws, share = plan.draws or len(shown), plan.share if plan.draws else 0.0
+        return fit(
+            learner,
+            patch_loader(shown, plan.batch, draws, share, settings.seed),
+            patch_loader(judged, plan.batch),
+            folder,
+            epochs,
+            settings.device,
+            plan.patience,
+            resume=resume,
+            watch=plan.watch,
+            precision='half' if plan.half else 'auto',
+        )
 
     def judge(learner):
-        sides = [score_cases(learner.net, [named[n] for n in split[side]], plan, device).assign(split=side)
-                 for side in ('valid', 'test')]
+        sides = [
+            score_cases(learner.net, [named[n] for n in split[side]], plan, device).assign(split=side)
+            for side in ('valid', 'test')
+        ]
         scores = pd.concat(sides, ignore_index=True)
         return summarise(scores, plan.study, settings.fold, settings.seed), scores
 
     def facts(run, scores):
         left_out = [] if aside is None else aside.to_dict('records')
-        return {'plan': own, 'split': split, 'set_aside': left_out, 'epochs': epochs,
-                'parameters': sum(p.numel() for p in run['learner'].net.parameters())} | (plan.note or {})
+        return {
+            'plan': own,
+            'split': split,
+            'set_aside': left_out,
+            'epochs': epochs,
+            'parameters': sum(p.numel() for p in run['learner'].net.parameters()),
+        } | (plan.note or {})
 
-    card = {'structures': list(plan.recipe.structures),
-            'trained on': 'phantoms' if settings.phantom else str(settings.data.name)}
+    card = {
+        'structures': list(plan.recipe.structures),
+        'trained on': 'phantoms' if settings.phantom else str(settings.data.name),
+    }
     run = keep_run(
         settings, Job(plan.study, _key_of(settings, cases, plan, own, split), learner, train_on, judge, card, facts)
     )
     return run | {'scores': run.pop('predictions')}
 
+
 def _own(plan):
-    "What of a plan can be written down."
+    """What of a plan can be written down."""
     return {k: v for k, v in asdict(plan).items() if k not in ('net', 'loss', 'schedule', 'augment')}
 
+
 def _key_of(settings, cases, plan, own, split):
-    "All that a run depends on besides the settings."
+    """All that a run depends on besides the settings."""
     from ctlab.learn.runs import code_of
+
     learned = [f'learn.{m}' for m in ('patches', 'nets', 'losses', 'training', 'inference', 'runs')]
-    code = code_of('cohort.cases', *learned, 'judge.metrics', 'organs.mask_study',
-                   f"organs.{plan.study.partition('_')[0]}")
+    code = code_of(
+        'cohort.cases', *learned, 'judge.metrics', 'organs.mask_study', f'organs.{plan.study.partition("_")[0]}'
+    )
     return {
         'plan': own,
         'split': split,
@@ -199,11 +242,20 @@ def _key_of(settings, cases, plan, own, split):
         'code': code,
     }
 
+
 def _patches(named, names, plan, train):
-    "The samples of one side; only those of training are varied and cut."
-    return Patches([named[n] for n in names], plan.depth, plan.axis, plan.augment if train else None, plan.empty
-                   or not train,
-                   plan.context, plan.window if train else 0, plan.share)
+    """The samples of one side; only those of training are varied and cut."""
+    return Patches(
+        [named[n] for n in names],
+        plan.depth,
+        plan.axis,
+        plan.augment if train else None,
+        plan.empty or not train,
+        plan.context,
+        plan.window if train else 0,
+        plan.share,
+    )
+
 
 def run_study(
     settings: Settings,
@@ -211,14 +263,15 @@ def run_study(
     plan: MaskPlan,
     split=None,  # names -> {train, valid, test}; `split_cases` when left out
 ) -> dict:  # see `train_masks`, with the cases and what was set aside
-    "Prepare a set, train and score one fold."
+    """Prepare a set, train and score one fold."""
     ready, aside = prepare_cases(find_cases(ensure_set(settings, kind)), settings.work, plan.recipe, settings.workers)
     names = [c.name for c in ready]
-    try: sides = split(names) if split else split_cases(names, settings.n_folds, settings.fold, settings.seed)
+    try:
+        sides = split(names) if split else split_cases(names, settings.n_folds, settings.fold, settings.seed)
     except ValueError as error:
         raise ValueError(
-            f'{error}; set aside: '
-            f'{len(aside)}{"".join(f", the first: {why}" for why in aside["reason"].head(1))}') from error
+            f'{error}; set aside: {len(aside)}{"".join(f", the first: {why}" for why in aside["reason"].head(1))}'
+        ) from error
     return train_masks(settings, ready, plan, sides, aside) | {'cases': ready, 'aside': aside}
 
 # %% ../../nbs/lib/organs/00_mask_study.ipynb #c03e5208
@@ -228,14 +281,17 @@ def segment_scan(
     plan: MaskPlan,
     device: str = 'cpu',
 ) -> Volume:  # numbers on the scan's own voxels
-    "Prepare, predict, and bring the answer back."
+    """Prepare, predict, and bring the answer back."""
     picture, _ = prepare_case(reorient(scan), plan.recipe)
     return _answer(net, picture.array, picture.affine, scan, plan, device)
 
+
 def _answer(net, picture, affine, scan, plan, device):
-    "Predict a prepared picture, bring the answer back, keep its largest parts."
+    """Predict a prepared picture, bring the answer back, keep its largest parts."""
     import cc3d
+
     from ctlab.learn.inference import mask_probabilities, on_scan
+
     found = on_scan(
         mask_probabilities(
             net, picture, plan.depth, plan.axis, device=device, context=plan.context, window=plan.window
@@ -243,8 +299,10 @@ def _answer(net, picture, affine, scan, plan, device):
         affine,
         scan,
     )
-    if plan.pieces: found.array[~cc3d.largest_k(found.array > 0, plan.pieces).astype(bool)] = 0
+    if plan.pieces:
+        found.array[~cc3d.largest_k(found.array > 0, plan.pieces).astype(bool)] = 0
     return found
+
 
 def score_cases(
     net,
@@ -253,7 +311,7 @@ def score_cases(
     device: str = 'cpu',
     finish=None,  # numbers volume -> numbers volume, for example `tidy`
 ) -> pd.DataFrame:  # case, structure and the scores
-    "Score cases on their own voxels."
+    """Score cases on their own voxels."""
     rows = []
     for case in cases:
         scan, truth = read_case(case.case, plan.recipe.structures, plan.recipe.rule)
@@ -270,8 +328,9 @@ def grid_limit(
     truth: Volume,  # numbers on its voxels
     recipe: CaseRecipe,
 ) -> list[dict]:  # structure and the scores
-    "What a grid alone costs: the truth, brought to a recipe's voxels and back."
+    """What a grid alone costs: the truth, brought to a recipe's voxels and back."""
     from ctlab.learn.inference import on_scan
+
     _, seen = prepare_case(scan, recipe, truth)
     sure = np.stack([seen.array == k for k in range(len(recipe.structures) + 1)])
     return score_case(on_scan(sure, seen.affine, scan), truth, recipe.structures)
@@ -283,17 +342,19 @@ def real_trial(
     structure: str,  # spleen or liver; whatever the network found counts as this
     n: int = 3,  # slices to show, around the one with most of it
 ) -> dict | None:  # scores (one row) and items for `mask_gallery`; None where no real scan is at hand
-    "Segment a real CT and score it."
+    """Segment a real CT and score it."""
     from ctlab.core.settings import real_data
-    if (real := real_data()) is None: return None
+
+    if (real := real_data()) is None:
+        return None
     scan, truth = read_case(
-        Case('real CT', real/'example_ct_sm.nii.gz', {structure: real/'example_seg'/f'{structure}.nii.gz'}),
+        Case('real CT', real / 'example_ct_sm.nii.gz', {structure: real / 'example_seg' / f'{structure}.nii.gz'}),
         (structure,),
     )
     found = segment_scan(net, scan, plan)
     found = Volume((found.array > 0).astype(np.uint8), found.affine)
     area = truth.array.sum((1, 2))
-    shown = np.clip(int(area.argmax()) + 8*(np.arange(n) - n//2), 0, len(area) - 1)
+    shown = np.clip(int(area.argmax()) + 8 * (np.arange(n) - n // 2), 0, len(area) - 1)
     return {
         'scores': pd.DataFrame(score_case(found, truth, (structure,))),
         'items': [(scan, truth, found, int(z), f'real CT, slice {z}') for z in shown],
@@ -302,36 +363,42 @@ def real_trial(
 # %% ../../nbs/lib/organs/00_mask_study.ipynb #93442fe9
 def tidy(
     found: Volume,  # numbers
-    least: float = .01,  # parts smaller than this share of their structure's area in the slice go
+    least: float = 0.01,  # parts smaller than this share of their structure's area in the slice go
 ) -> Volume:
-    "Fill holes and remove crumbs, slice by slice, all slices at once."
+    """Fill holes and remove crumbs, slice by slice, all slices at once."""
     answer = np.zeros_like(found.array)
     for k in range(1, int(found.array.max()) + 1):
         mask = found.array == k
-        if not mask.any(): continue
+        if not mask.any():
+            continue
         box = tuple(map(slice, *bounding_box(mask, 1)))
         part = _sweep(_fill(mask[box]), least)
         target = answer[box]
         target[part & (target == 0)] = k
     return Volume(answer, found.affine)
 
+
 def _sheet(mask, frame):
-    "All slices below each other on one sheet, each in a frame."
+    """All slices below each other on one sheet, each in a frame."""
     z, y, x = mask.shape
     sheet = np.full((z, y + 2, x + 2), frame, bool)
     sheet[:, 1:-1, 1:-1] = mask
     return sheet.reshape(-1, x + 2)
 
+
 def _fill(mask):
-    "Background that cannot reach the edge of its slice becomes mask."
+    """Background that cannot reach the edge of its slice becomes mask."""
     import cc3d
+
     z, y, x = mask.shape
     parts = cc3d.connected_components(_sheet(~mask, True), connectivity=4)  # the frames join all that reaches an edge
     return (parts != parts[0, 0]).reshape(z, y + 2, x + 2)[:, 1:-1, 1:-1]
 
+
 def _sweep(mask, least):
-    "Parts below a share of the area in their slice go."
+    """Parts below a share of the area in their slice go."""
     import cc3d
+
     z, y, x = mask.shape
     parts, n = cc3d.connected_components(_sheet(mask, False), connectivity=4, return_N=True)
     area = np.bincount(parts.ravel(), minlength=n + 1)
@@ -339,9 +406,10 @@ def _sweep(mask, least):
     sums = mask.sum((1, 2))
     ends = parts.reshape(z, -1).max(1)  # numbers rise from slice to slice
     first[1:] = np.searchsorted(np.maximum.accumulate(ends), np.arange(1, n + 1))
-    gone = area < least*sums[first]
+    gone = area < least * sums[first]
     gone[0] = False
-    if not gone.any(): return mask
+    if not gone.any():
+        return mask
     return mask & ~gone[parts].reshape(z, y + 2, x + 2)[:, 1:-1, 1:-1]
 
 # %% ../../nbs/lib/organs/00_mask_study.ipynb #bf11bea0
@@ -351,12 +419,13 @@ PUBLISHED = {
     'liver2d': {'liver': 0.351},
 }  # study -> structure -> Dice as printed in the sources, on real patients
 
+
 def mask_table(
     scores: pd.DataFrame,  # of all folds, with the column split
     published: dict | None = None,  # structure -> published Dice
     seed: int = 0,
 ) -> pd.DataFrame:  # one row per structure; texts with intervals
-    "Means over the held-out patients with 95 % intervals."
+    """Means over the held-out patients with 95 % intervals."""
     wide = summarise(scores[scores['split'] == 'test'], '', 0, seed)
     words = {
         'dice': 'Dice',
@@ -365,10 +434,13 @@ def mask_table(
         'surface_dice': 'surface Dice, 2 mm',
         'volume_error_ml': 'volume error, mL',
     }
-    digits = lambda m: 1 if m in ('hausdorff95_mm', 'volume_error_ml') else 3
+
+    def digits(m):
+        return 1 if m in ('hausdorff95_mm', 'volume_error_ml') else 3
+
     wide['text'] = [
         (
-            f"{r.value:.{digits(r.metric)}f} [{r.low:.{digits(r.metric)}f}, {r.high:.{digits(r.metric)}f}]"
+            f'{r.value:.{digits(r.metric)}f} [{r.low:.{digits(r.metric)}f}, {r.high:.{digits(r.metric)}f}]'
             if np.isfinite(r.low)
             else f'{r.value:.{digits(r.metric)}f}'
         )
@@ -384,5 +456,6 @@ def mask_table(
         .loc[list(dict.fromkeys(wide['target']))]
     )
     table.insert(0, 'patients', patients)
-    if published: table['published Dice'] = table.index.map(lambda n: published.get(n, '–'))
+    if published:
+        table['published Dice'] = table.index.map(lambda n: published.get(n, '–'))
     return table.rename_axis('structure')

@@ -4,12 +4,16 @@
 
 # %% ../../nbs/17_patients.ipynb #a80f89c1
 from __future__ import annotations
-import functools, logging
+
+import functools
+import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
 import numpy as np
 import torch
 from torch.nn import functional as F
+
 from ..core.anatomy import CODES
 from ..core.files import short_hash
 from ..core.settings import Settings
@@ -26,7 +30,8 @@ __all__ = ['log', 'SIZES', 'PLAUSIBLE', 'NOTHING', 'MANY', 'Size', 'organ_net', 
 # %% ../../nbs/17_patients.ipynb #6bb094ec
 @dataclass(frozen=True)
 class Size:
-    "What a preset trains."
+    """What a preset trains."""
+
     bodies: int
     spacing: float  # mm
     shape: tuple  # of a sample, voxels
@@ -35,34 +40,50 @@ class Size:
     epochs: int
     rate: float = 2e-3
 
-SIZES = {'tiny': Size(4, 6., (32, 40, 48), (4, 8, 16), 6, 2),
-         'demo': Size(60, 3., (64, 80, 96), (16, 32, 64, 128, 192), 100, 10),
-         'full': Size(200, 3., (64, 80, 96), (16, 32, 64, 128, 192), 200, 25)}
+
+SIZES = {
+    'tiny': Size(4, 6.0, (32, 40, 48), (4, 8, 16), 6, 2),
+    'demo': Size(60, 3.0, (64, 80, 96), (16, 32, 64, 128, 192), 100, 10),
+    'full': Size(200, 3.0, (64, 80, 96), (16, 32, 64, 128, 192), 200, 25),
+}
+
 
 def organ_net(
     widths: tuple = SIZES['full'].widths,  # channels by level
 ) -> torch.nn.Module:
-    "A U-Net for the classes of `synthesis`."
+    """A U-Net for the classes of `synthesis`."""
     from monai.networks.nets import DynUNet
+
     n = len(widths)
-    return DynUNet(3, 1, len(CLASSES) + 1, [3]*n, [1] + [2]*(n - 1), [2]*(n - 1), list(widths),
-                   norm_name=('group', {'num_groups': min(8, widths[0])}))
+    return DynUNet(
+        3,
+        1,
+        len(CLASSES) + 1,
+        [3] * n,
+        [1] + [2] * (n - 1),
+        [2] * (n - 1),
+        list(widths),
+        norm_name=('group', {'num_groups': min(8, widths[0])}),
+    )
+
 
 class Drawn(torch.utils.data.Dataset):
-    "So many samples; what is in them follows from torch's seed, or is the same for ever."
+    """So many samples; what is in them follows from torch's seed, or is the same for ever."""
 
     def __init__(self, maker: Synthesis, n: int, fixed: bool = False):
         self.maker, self.n, self.fixed = maker, n, fixed
 
-    def __len__(self): return self.n
+    def __len__(self):
+        return self.n
 
     def __getitem__(self, k):
         seed = [k, 1] if self.fixed else [int(torch.randint(2**31, ())), 0]
         image, mask = self.maker.sample(np.random.default_rng(seed))
         return {'image': image, 'mask': mask}
 
+
 class VoxelLoss(torch.nn.Module):
-    "Cross-entropy and Dice over the classes that a sample holds."
+    """Cross-entropy and Dice over the classes that a sample holds."""
 
     def forward(self, logits, batch):
         truth, classes = batch['mask'], logits.shape[1]
@@ -70,20 +91,23 @@ class VoxelLoss(torch.nn.Module):
         p, flat = log_p.exp(), truth.flatten()
         both = torch.zeros(classes, device=p.device).index_add(0, flat, p.gather(1, truth[:, None]).flatten())
         size = torch.bincount(flat, minlength=classes).float()
-        overlap, there = (2*both + 1)/(p.sum((0, 2, 3, 4)) + size + 1), size[1:] > 0
-        dice = 1 - overlap[1:][there].mean() if there.any() else logits.sum()*0
+        overlap, there = (2 * both + 1) / (p.sum((0, 2, 3, 4)) + size + 1), size[1:] > 0
+        dice = 1 - overlap[1:][there].mean() if there.any() else logits.sum() * 0
         entropy = F.nll_loss(log_p, truth)
         return {'total': entropy + dice, 'entropy': entropy, 'dice': dice}
 
 # %% ../../nbs/17_patients.ipynb #0a5348e4
 def _weights_file():
     import ctlab
-    return Path(ctlab.__file__).parent/'organs'/'organ_model.safetensors'
+
+    return Path(ctlab.__file__).parent / 'organs' / 'organ_model.safetensors'
+
 
 @functools.cache
 def weights_version() -> str:  # a short hash
-    "Which weights come with the package."
+    """Which weights come with the package."""
     return short_hash(_weights_file())
+
 
 def run(
     settings: Settings,
@@ -93,54 +117,87 @@ def run(
     label_maps: str | Path = '',  # cases of patients, whose shapes make a third of the samples; empty for none
     size: Size | None = None,  # what to train; the preset's when left out
 ) -> dict:  # history, best, seconds, metrics, predictions, folder, learner, config
-    "Train on drawn bodies; judged on drawn bodies that were held out. A killed run goes on where it stopped."
+    """Train on drawn bodies; judged on drawn bodies that were held out. A killed run goes on where it stopped."""
     import pandas as pd
+
     from ctlab.learn.runs import Job, code_of, keep_run
     from ctlab.learn.training import Learner, accelerator, fit, load_weights
+
     size = size or SIZES[settings.preset]
     epochs, gpu = settings.epochs or size.epochs, accelerator(settings.device) == 'gpu'
     begun = _weights_file() if start == 'shipped' else Path(start) if start else None
-    rate, came_from = (size.rate/2, short_hash(begun)) if begun else (size.rate, 'random')
+    rate, came_from = (size.rate / 2, short_hash(begun)) if begun else (size.rate, 'random')
     shapes = labelled_pool(label_maps, settings.work, size.spacing, settings.workers) if label_maps else {}
     code = code_of('phantoms.body', 'phantoms.synthesis', 'learn.training', 'learn.runs', 'organs.organ_model')
 
     @functools.cache
     def makers():
-        bodies = body_pool(size.bodies, settings.work, size.spacing, 1000 + 10_000*settings.seed, settings.workers)
-        held = max(1, len(bodies)//10)
+        bodies = body_pool(size.bodies, settings.work, size.spacing, 1000 + 10_000 * settings.seed, settings.workers)
+        held = max(1, len(bodies) // 10)
         drawn, patients = bodies[held:], list(shapes.values())
-        if patients: drawn = drawn + patients*max(1, round(len(drawn)/2/len(patients)))
+        if patients:
+            drawn = drawn + patients * max(1, round(len(drawn) / 2 / len(patients)))
         return Synthesis(drawn, size.shape, size.spacing, how), Synthesis(bodies[:held], size.shape, size.spacing)
 
     def learner(finished):
-        fade = lambda epoch: min(1., (epoch + 1)/2)*(1 - epoch/max(1, epochs))**.9
+        def fade(epoch):
+            return min(1.0, (epoch + 1) / 2) * (1 - epoch / max(1, epochs)) ** 0.9
+
         net = organ_net(size.widths)
-        if begun and not finished: load_weights(net, begun)
+        if begun and not finished:
+            load_weights(net, begun)
         net.weights = came_from
         return Learner(net, VoxelLoss(), rate, fade, 1e-5)
 
     def train_on(learner, folder, resume):
         drawn, judged = makers()
-        load = lambda data: torch.utils.data.DataLoader(
-            data, 1, num_workers=2 if gpu else 1 if settings.preset != 'tiny' else 0
+
+        def load(data):
+            return torch.utils.data.DataLoader(data, 1, num_workers=2 if gpu else 1 if settings.preset != 'tiny' else 0)
+
+        return fit(
+            learner,
+            load(Drawn(drawn, size.steps)),
+            load(Drawn(judged, max(2, size.steps // 10), True)),
+            folder,
+            epochs,
+            settings.device,
+            resume=resume,
+            watch='',
+            precision='half',
+            average=0.998,
         )
-        return fit(learner, load(Drawn(drawn, size.steps)), load(Drawn(judged, max(2, size.steps//10), True)), folder,
-                   epochs,
-                   settings.device, resume=resume, watch='', precision='half', average=.998)
 
     def judge(learner):
         scores = pd.DataFrame(overlaps(learner.net, Drawn(makers()[1], 4 if settings.preset == 'tiny' else 24, True)))
         mean = scores.groupby('structure', sort=False)['dice'].agg(['mean', 'count'])
-        metrics = pd.DataFrame({'study': name, 'fold': settings.fold, 'target': mean.index, 'split': 'valid',
-                                'metric': 'dice',
-                                'value': mean['mean'].to_numpy(), 'low': np.nan, 'high': np.nan,
-                                'n': mean['count'].to_numpy()})
+        metrics = pd.DataFrame(
+            {
+                'study': name,
+                'fold': settings.fold,
+                'target': mean.index,
+                'split': 'valid',
+                'metric': 'dice',
+                'value': mean['mean'].to_numpy(),
+                'low': np.nan,
+                'high': np.nan,
+                'n': mean['count'].to_numpy(),
+            }
+        )
         return metrics, scores.assign(split='valid')
 
     seen = f'shapes of {len(shapes)} patients' if shapes else 'no patient'
     card = {'structures': list(CLASSES), 'trained on': f'{size.bodies} drawn bodies, {seen}', 'widths': size.widths}
-    facts = lambda run, scores: {'phantom': not shapes, 'epochs': epochs, 'size': asdict(size),
-                                 'label maps': len(shapes), 'randomness': asdict(how)}
+
+    def facts(run, scores):
+        return {
+            'phantom': not shapes,
+            'epochs': epochs,
+            'size': asdict(size),
+            'label maps': len(shapes),
+            'randomness': asdict(how),
+        }
+
     return keep_run(
         settings,
         Job(
@@ -154,21 +211,26 @@ def run(
         ),
     )
 
+
 def _marks(shapes):
-    "What tells these shapes from others."
+    """What tells these shapes from others."""
     import hashlib
+
     return {case: hashlib.sha1(body.tobytes()).hexdigest()[:12] for case, body in shapes.items()}
+
 
 def overlaps(
     net: torch.nn.Module,
     data: Drawn,  # samples that stay the same
 ) -> list[dict]:  # case, structure, dice
-    "Dice of every class in samples that hold it."
+    """Dice of every class in samples that hold it."""
     from ctlab.judge.metrics import dice
+
     rows, net = [], net.cpu().eval()
     for k in range(len(data)):
         sample = data[k]
-        with torch.inference_mode(): found = net(sample['image'][None].float()).argmax(1)[0].numpy()
+        with torch.inference_mode():
+            found = net(sample['image'][None].float()).argmax(1)[0].numpy()
         truth = sample['mask'].numpy()
         rows += [
             {'case': k, 'structure': s, 'dice': dice(found == n, truth == n)}
@@ -180,51 +242,63 @@ def overlaps(
 # %% ../../nbs/17_patients.ipynb #7d5c4b45
 _WINDOW = (64, 96, 128)  # voxels that the network sees at once
 
+
 @functools.cache
 def shipped() -> torch.nn.Module:
-    "The network that comes with the package."
+    """The network that comes with the package."""
     from ctlab.learn.training import load_weights
+
     path = _weights_file()
-    if not path.is_file(): raise FileNotFoundError(f'{path}: the organ model is missing; reinstall ctlab')
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: the organ model is missing; reinstall ctlab')
     return load_weights(organ_net(), path).eval()
+
 
 def pack(
     run: str | Path,  # the folder of a finished run of the organ model
     path: str | Path,  # .safetensors
 ) -> Path:
-    "A run's weights in half precision, as they are shipped."
+    """A run's weights in half precision, as they are shipped."""
     from safetensors.torch import save_file
+
     from ctlab.core.files import whole
     from ctlab.learn.training import load_weights, own_state
-    net = load_weights(organ_net(), Path(run)/'weights.safetensors')
-    with whole(Path(path)) as half: save_file({n: v.half().contiguous() for n, v in own_state(net).items()}, half)
+
+    net = load_weights(organ_net(), Path(run) / 'weights.safetensors')
+    with whole(Path(path)) as half:
+        save_file({n: v.half().contiguous() for n, v in own_state(net).items()}, half)
     return Path(path)
+
 
 def coarse(
     scan: Volume,  # upright (LPS)
-    spacing: float = 3.,  # mm
+    spacing: float = 3.0,  # mm
 ) -> Volume:  # float32
-    "A scan on voxels of about `spacing`: averaged where they are larger, interpolated where they are smaller."
+    """A scan on voxels of about `spacing`: averaged where they are larger, interpolated where they are smaller."""
     old = np.array(scan.spacing)
-    shape = np.maximum(1, np.round(np.array(scan.shape)*old/spacing)).astype(int)
+    shape = np.maximum(1, np.round(np.array(scan.shape) * old / spacing)).astype(int)
     down = tuple(int(min(n, m)) for n, m in zip(shape, scan.shape))
     x = F.adaptive_avg_pool3d(torch.from_numpy(np.ascontiguousarray(scan.array, dtype=np.float32))[None, None], down)
-    if down != tuple(shape): x = F.interpolate(x, size=tuple(int(n) for n in shape), mode='trilinear')
-    new, affine = old*scan.shape/shape, scan.affine.copy()
-    affine[:3, :3] = scan.direction*new[::-1]
-    affine[:3, 3] = to_patient(scan, (new/old - 1)/2)  # outer edges coincide
+    if down != tuple(shape):
+        x = F.interpolate(x, size=tuple(int(n) for n in shape), mode='trilinear')
+    new, affine = old * scan.shape / shape, scan.affine.copy()
+    affine[:3, :3] = scan.direction * new[::-1]
+    affine[:3, 3] = to_patient(scan, (new / old - 1) / 2)  # outer edges coincide
     return Volume(x[0, 0].numpy(), affine)
+
 
 def class_probabilities(
     net: torch.nn.Module,
     picture: Volume,  # from `coarse`
     device: str = 'cpu',  # cpu or cuda
-    overlap: float = .5,  # of neighbouring windows
+    overlap: float = 0.5,  # of neighbouring windows
 ) -> torch.Tensor:  # (classes, z, y, x)
-    "What the network thinks of every voxel."
+    """What the network thinks of every voxel."""
     from monai.inferers import sliding_window_inference
+
     from ctlab.learn.training import half_precision
-    x, nothing = scaled(torch.from_numpy(picture.array))[None, None], float(scaled(torch.tensor(-1000.)))
+
+    x, nothing = scaled(torch.from_numpy(picture.array))[None, None], float(scaled(torch.tensor(-1000.0)))
     net, quick = net.to(device).eval(), device == 'cuda' or half_precision()
     with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=quick):
         logits = sliding_window_inference(
@@ -232,8 +306,9 @@ def class_probabilities(
         )
     return logits[0].float().softmax(0)
 
+
 def _weights(scan, grid, axis):
-    "Matrix of linear interpolation from the grid's samples to the scan's along an axis."
+    """Matrix of linear interpolation from the grid's samples to the scan's along an axis."""
     ends = np.zeros((scan.shape[axis], 3))
     ends[:, axis] = np.arange(scan.shape[axis])
     at = np.clip(to_index(grid, to_patient(scan, ends))[:, axis], 0, grid.shape[axis] - 1)
@@ -245,21 +320,25 @@ def _weights(scan, grid, axis):
     ).float()
     return matrix
 
+
 def most_probable(
     p: torch.Tensor,  # (classes, z, y, x) on the grid
     grid: Volume,
     scan: Volume,  # on whose voxels the answer is wanted; same directions
 ) -> np.ndarray:  # uint8
     """The most probable class at every voxel of a scan, a slice at a time. Between samples that all hold the first
-    class for the likeliest it is the first: only the other classes are asked, and only where they may win."""
+    class for the likeliest it is the first: only the other classes are asked, and only where they may win.
+    """
     from threadpoolctl import threadpool_limits
+
     z, y, x = (_weights(scan, grid, a) for a in range(3))
     answer, other = np.zeros(scan.shape, np.uint8), p[1:] > p[:1]
     with torch.inference_mode(), threadpool_limits(1):  # threads that share crumbs of work wait for each other
         for k in range(scan.shape[0]):
             near = z[k].nonzero()[:, 0]
             here = other[:, near].any(1)
-            if not here.any(): continue
+            if not here.any():
+                continue
             rows, columns = _reached(y, here.any((0, 2))), _reached(x, here.any((0, 1)))
             classes = torch.cat([torch.zeros(1, dtype=torch.long), 1 + here.any((1, 2)).nonzero()[:, 0]])
             layer = torch.einsum('n,cnij->cij', z[k, near], p[:, near][classes])
@@ -267,8 +346,9 @@ def most_probable(
             answer[k, rows, columns] = classes.numpy()[best]
     return answer
 
+
 def _reached(weights, samples):
-    "The voxels that some samples of the grid have a say in, along an axis."
+    """The voxels that some samples of the grid have a say in, along an axis."""
     at = weights[:, samples].any(1).nonzero()[:, 0]
     return slice(int(at[0]), int(at[-1]) + 1)
 
@@ -282,19 +362,23 @@ PLAUSIBLE = {
     'bowel': (150, 5000),
 }  # mL, of an adult's whole organ
 
-NOTHING = .5  # what the likeliest of everything else counts beside an organ
+NOTHING = 0.5  # what the likeliest of everything else counts beside an organ
 MANY = ('aorta', 'bowel')  # organs that may be in several pieces, cut by the scan's end or by a mask's thinness
+
 
 def main_part(
     mask: np.ndarray,  # of an organ that is one piece; what is False around it may be cut off, but for a rim
     bridges: int = 1,  # voxels; what hangs on the rest by less than twice that is another piece
 ) -> np.ndarray:
-    "The largest piece of a mask, bridges cut."
+    """The largest piece of a mask, bridges cut."""
     import cc3d
     from scipy import ndimage
-    if not bridges: return cc3d.largest_k(mask, k=1, connectivity=6) > 0
+
+    if not bridges:
+        return cc3d.largest_k(mask, k=1, connectivity=6) > 0
     core = ndimage.binary_erosion(mask, iterations=bridges, border_value=1)  # a scan's end is no edge
-    if not core.any(): core = mask
+    if not core.any():
+        core = mask
     pieces = cc3d.connected_components(core, connectivity=6)
     largest = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
     others = (pieces > 0) & ~largest
@@ -304,93 +388,114 @@ def main_part(
     parts = cc3d.connected_components(mask, connectivity=6)
     return parts == np.bincount(parts[largest]).argmax()
 
+
 def no_crumbs(
     mask: np.ndarray,
-    least: float = .05,  # of the largest piece
+    least: float = 0.05,  # of the largest piece
 ) -> np.ndarray:
-    "All pieces of a mask that are not small beside the largest."
+    """All pieces of a mask that are not small beside the largest."""
     import cc3d
+
     pieces = cc3d.connected_components(mask, connectivity=6)
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
-    return (sizes >= max(1, least*sizes.max()))[pieces]
+    return (sizes >= max(1, least * sizes.max()))[pieces]
+
 
 def _found_in(labels):
-    "(number, name, the box around it with a rim) of every organ that labels hold."
+    """(number, name, the box around it with a rim) of every organ that labels hold."""
     from scipy import ndimage
+
     for k, (organ, box) in enumerate(zip(ORGANS, ndimage.find_objects(labels, len(ORGANS))), 1):
-        if box is not None: yield k, organ, tuple(slice(max(0, s.start - 1), s.stop + 1) for s in box)
+        if box is not None:
+            yield k, organ, tuple(slice(max(0, s.start - 1), s.stop + 1) for s in box)
+
 
 def tidied(
     labels: np.ndarray,  # numbers of ORGANS
     bridges: int = 0,  # voxels; see `main_part`
 ) -> np.ndarray:
-    "The largest piece of each organ; of aorta and bowel all that are not crumbs."
+    """The largest piece of each organ; of aorta and bowel all that are not crumbs."""
     kept = np.zeros_like(labels)
     for k, organ, at in _found_in(labels):
         mask = labels[at] == k
         kept[at][no_crumbs(mask) if organ in MANY else main_part(mask, bridges)] = k
     return kept
 
+
 def trunk(
     hu: np.ndarray,  # (z, y, x), voxels of about 3 mm
-    air: float = -300.,
+    air: float = -300.0,
 ) -> np.ndarray:
-    "The body without table and arms, with the gas in it; on voxels twice as large, because skin need not be sharp."
+    """The body without table and arms, with the gas in it; on voxels twice as large, because skin need not be sharp."""
     from scipy import ndimage
+
     rough = hu[::2, ::2, ::2] > air
-    if not rough.any(): return np.ones(hu.shape, bool)  # nothing is left to choose from
+    if not rough.any():
+        return np.ones(hu.shape, bool)  # nothing is left to choose from
     body = np.stack([ndimage.binary_fill_holes(s) for s in main_part(rough, 2)])
     return body.repeat(2, 0).repeat(2, 1).repeat(2, 2)[tuple(slice(n) for n in hu.shape)]
+
 
 def second_choice(
     probabilities: torch.Tensor,  # (1 + organs, z, y, x); the first is everything else
     rounds: int = 3,  # a second choice may itself be a crumb
 ) -> torch.Tensor:  # the same, without the first choice where it cannot be
-    "A crumb is not the organ that it was called; it is what came second."
+    """A crumb is not the organ that it was called; it is what came second."""
     p = probabilities.clone()
     labels = p.argmax(0).numpy().astype(np.uint8)
     for _ in range(rounds):
         crumbs = np.nonzero(labels != tidied(labels, 1))
-        if not len(crumbs[0]): break
+        if not len(crumbs[0]):
+            break
         where = tuple(torch.from_numpy(i) for i in crumbs)
         p[(torch.from_numpy(labels[crumbs]).long(), *where)] = 0
         labels[crumbs] = p[(slice(None), *where)].argmax(0).numpy()
     return _given_back(p, labels)
 
+
 def _given_back(p, labels, least=50):
-    "Pieces on a neck of less than four voxels that are rather another organ's than nobody's become that organ's."
+    """Pieces on a neck of less than four voxels that are rather another organ's than nobody's become that organ's."""
     import cc3d
+
     for k, organ, at in _found_in(labels):
-        if organ in MANY: continue
+        if organ in MANY:
+            continue
         mask, near = labels[at] == k, p[(slice(None), *at)]
         pieces = cc3d.connected_components(mask & ~main_part(mask, 2), connectivity=6)
         for piece in np.flatnonzero(np.bincount(pieces.ravel())[1:] >= least) + 1:
             where = tuple(torch.from_numpy(i) for i in np.nonzero(pieces == piece))
             seconds = near[(slice(None), *where)].index_fill(0, torch.tensor(k), 0).argmax(0)
             usual = seconds.mode().values
-            if usual > 0 and (seconds == usual).sum() > len(seconds)/2: near[(k, *where)] = 0
+            if usual > 0 and (seconds == usual).sum() > len(seconds) / 2:
+                near[(k, *where)] = 0
     return p
+
 
 def doubts(
     found: Volume,  # numbers of ORGANS, upright
 ) -> list[str]:
-    "What about the masks cannot be, or cannot be trusted, in words."
-    words, voxel, centre = [], np.prod(found.spacing)/1000, {}
+    """What about the masks cannot be, or cannot be trusted, in words."""
+    words, voxel, centre = [], np.prod(found.spacing) / 1000, {}
     boxes = {organ: (k, at) for k, organ, at in _found_in(found.array)}
     for organ in ORGANS:
-        if organ not in boxes: words.append(f'{organ}: not found'); continue
+        if organ not in boxes:
+            words.append(f'{organ}: not found')
+            continue
         k, at = boxes[organ]
         mask = found.array[at] == k
         counts = by_plane(mask)
-        ml, (low, high) = counts[0].sum()*voxel, PLAUSIBLE[organ]
+        ml, (low, high) = counts[0].sum() * voxel, PLAUSIBLE[organ]
         cut = found.array[[0, -1]] == k
-        if ml > high or (ml < low and not cut.any()): words.append(f'{organ}: {ml:.0f} mL, expected {low} to {high}')
+        if ml > high or (ml < low and not cut.any()):
+            words.append(f'{organ}: {ml:.0f} mL, expected {low} to {high}')
         middle = [s.start + np.average(np.arange(len(n)), weights=n) for s, n in zip(at, counts)]
         centre[organ] = to_patient(found, np.array(middle))
+
     def left_of(a, b, gap):  # LPS: x grows to the patient's left
         if a in centre and b in centre and centre[a][0] < centre[b][0] + gap:
             words.append(f'{a}: does not lie left of the {b}; is the scan mirrored, or are its directions wrong?')
+
     for pair in (
         ('spleen', 'liver'),
         ('kidney_left', 'kidney_right'),
@@ -400,23 +505,28 @@ def doubts(
         left_of(*pair, 10)
     return words
 
+
 def find_organs(
     scan: Volume,  # CT in HU, in any orientation
     net: torch.nn.Module | None = None,  # the shipped one when left out
     device: str = 'cpu',  # cpu or cuda
-    spacing: float = 3.,  # mm of the voxels that the network knows
+    spacing: float = 3.0,  # mm of the voxels that the network knows
     votes: int = 1,  # 3: copies 8 % smaller and larger vote too, and their agreement is measured
 ) -> Volume:  # numbers of ORGANS on the scan's voxels; `meta` holds structures, warnings and agreement
-    "Outline liver, spleen, kidneys, aorta and bowel."
+    """Outline liver, spleen, kidneys, aorta and bowel."""
     from ctlab.judge.metrics import dice
-    if scan.array.min() > -200: log.warning('no voxel is darker than -200 HU: is this a CT in Hounsfield units?')
+
+    if scan.array.min() > -200:
+        log.warning('no voxel is darker than -200 HU: is this a CT in Hounsfield units?')
     upright, net = reorient(scan), net or shipped()
     grid = coarse(upright, spacing)
     parts = [
-        _organs_only(class_probabilities(net, grid if zoom == 1 else coarse(upright, spacing*zoom), device), grid.shape)
-        for zoom in (1.0, 1.08, 0.92)[: votes]
+        _organs_only(
+            class_probabilities(net, grid if zoom == 1 else coarse(upright, spacing * zoom), device), grid.shape
+        )
+        for zoom in (1.0, 1.08, 0.92)[:votes]
     ]
-    mean = sum(parts)/len(parts)
+    mean = sum(parts) / len(parts)
     mean[0] *= NOTHING
     mean[1:, torch.from_numpy(~trunk(grid.array))] = 0
     labels = tidied(most_probable(second_choice(mean), grid, upright))
@@ -424,43 +534,50 @@ def find_organs(
     agreement = {}
     if votes > 1:
         own = [p.argmax(0).numpy() for p in parts]
-        pairs = [(a, b) for i, a in enumerate(own) for b in own[i + 1:]]
+        pairs = [(a, b) for i, a in enumerate(own) for b in own[i + 1 :]]
         agreement = {o: float(np.mean([dice(a == k, b == k) for a, b in pairs])) for k, o in enumerate(ORGANS, 1)}
-    unsure = [f'{o}: three looks agree with Dice {v:.2f} only' for o, v in agreement.items() if v < .8]
+    unsure = [f'{o}: three looks agree with Dice {v:.2f} only' for o, v in agreement.items() if v < 0.8]
     meta = {'structures': ORGANS, 'warnings': doubts(found) + unsure, 'agreement': agreement}
     back = reorient(found, orientation(scan))
     return Volume(back.array, scan.affine, meta)
 
+
 def _organs_only(p, shape):
-    "Probabilities of the organs, and of the likeliest of everything else, on one grid."
-    rest = torch.cat([p[:1], p[len(ORGANS) + 1:]]).amax(0, keepdim=True)
-    p = torch.cat([rest, p[1:len(ORGANS) + 1]])
+    """Probabilities of the organs, and of the likeliest of everything else, on one grid."""
+    rest = torch.cat([p[:1], p[len(ORGANS) + 1 :]]).amax(0, keepdim=True)
+    p = torch.cat([rest, p[1 : len(ORGANS) + 1]])
     return p if p.shape[1:] == shape else F.interpolate(p[None], size=tuple(shape), mode='trilinear')[0]
 
 # %% ../../nbs/17_patients.ipynb #e4365642
 @dataclass(frozen=True)
 class OrganModel:
-    "Masks by the organ model; a provider like those of `cohort.masks`, and the one that is always there."
+    """Masks by the organ model; a provider like those of `cohort.masks`, and the one that is always there."""
+
     device: str = 'cpu'  # cpu or cuda
     name: str = 'organ model'
     # other weights draw other masks, and so do other rules
     version: str = field(default_factory=lambda: f'{weights_version()}, trunk, second choice, no bridges')
 
-    def ready(self) -> str: return ''
+    def ready(self) -> str:
+        return ''
 
     def __call__(self, row: dict) -> Volume:
-        "The masks of a series, in the lab's codes."
+        """The masks of a series, in the lab's codes."""
         from ctlab.cohort.masks import NoMask
         from ctlab.scans.dicom import DicomError
         from ctlab.scans.reading import read
-        try: found = find_organs(read(row['folder']), device=self.device)
-        except DicomError as error: raise NoMask(str(error)) from error
+
+        try:
+            found = find_organs(read(row['folder']), device=self.device)
+        except DicomError as error:
+            raise NoMask(str(error)) from error
         codes = np.array([0, *(CODES[CLASSES[o][0] if o != 'bowel' else 'small_bowel'] for o in ORGANS)], np.uint8)
-        if not found.array.any(): raise NoMask('the organ model found no organ')
+        if not found.array.any():
+            raise NoMask('the organ model found no organ')
         return Volume(codes[found.array], found.affine)
 
     def draw(self, scan: Volume) -> tuple[Volume, dict]:  # (numbers, structure -> number)
-        "The masks of a scan."
+        """The masks of a scan."""
         return find_organs(scan, device=self.device), {o: k for k, o in enumerate(ORGANS, 1)}
 
 # %% ../../nbs/17_patients.ipynb #5066f48d
@@ -468,21 +585,27 @@ def looked_at(
     slices: int,  # of the scan
     thick: int = 8,  # of a slab, slices
 ) -> np.ndarray:  # bool
-    "Which slices of the public patient belong to the half that choices were made on."
-    return (np.arange(slices)//thick) % 2 == 0
+    """Which slices of the public patient belong to the half that choices were made on."""
+    return (np.arange(slices) // thick) % 2 == 0
+
 
 def on_the_patient(
     found: Volume,  # 1 to 6, as `ORGANS`
     folder: str | Path,  # example_seg_full/ of TotalSegmentator's public test scan
 ) -> tuple:  # table of Dice by organ: whole, seen half, other half; and the truth, organ -> mask
-    "What was found on the public patient, beside what TotalSegmentator published."
+    """What was found on the public patient, beside what TotalSegmentator published."""
     import pandas as pd
+
     from ctlab.judge.metrics import dice
     from ctlab.scans.reading import read
+
     seen, rows, truth = looked_at(len(found.array)), {}, {}
     for k, organ in enumerate(ORGANS, 1):
-        truth[organ] = sum(read(Path(folder)/f'{s}.nii.gz').array > 0 for s in CLASSES[organ]) > 0
+        truth[organ] = sum(read(Path(folder) / f'{s}.nii.gz').array > 0 for s in CLASSES[organ]) > 0
         mine, theirs = found.array == k, truth[organ]
-        rows[organ] = {'Dice, whole': dice(mine, theirs), 'seen half': dice(mine[seen], theirs[seen]),
-                       'other half': dice(mine[~seen], theirs[~seen])}
+        rows[organ] = {
+            'Dice, whole': dice(mine, theirs),
+            'seen half': dice(mine[seen], theirs[seen]),
+            'other half': dice(mine[~seen], theirs[~seen]),
+        }
     return pd.DataFrame(rows).T, truth

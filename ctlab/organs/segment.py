@@ -4,15 +4,21 @@
 
 # %% ../../nbs/lib/organs/01_segment.ipynb #a8453a44
 from __future__ import annotations
-import functools, importlib, json, logging
+
+import functools
+import importlib
+import json
+import logging
 from dataclasses import dataclass, fields
 from pathlib import Path
+
 import numpy as np
-from ..scans import nifti
+
 from ..core.anatomy import CODES, COLOURS
-from ..scans.reading import read
 from ..core.files import write_whole
 from ..core.settings import Settings
+from ..scans import nifti
+from ..scans.reading import read
 from ..scans.volume import Volume, by_plane, reorient
 
 log = logging.getLogger(__name__)
@@ -23,62 +29,74 @@ __all__ = ['log', 'STUDIES', 'load_run', 'OwnNetwork', 'segment', 'structure_fac
 # %% ../../nbs/lib/organs/01_segment.ipynb #49214490
 STUDIES = ('spleen', 'lowerlimb', 'liver3d', 'liver2d')
 
+
 def load_run(
     folder: str | Path,  # out_dir/<study>/<preset>/fold<k>
 ):  # (network, MaskPlan)
-    "The trained network of a segmentation run."
+    """The trained network of a segmentation run."""
     from ctlab.learn.training import load_weights
+
     folder = Path(folder)
-    path = folder/'config.json'
+    path = folder / 'config.json'
     if not path.is_file():
-        raise FileNotFoundError(f'{folder}: no config.json; give the folder of a finished run, such as '
-                                f'reports/runs/spleen/demo/fold0, or totalsegmentator')
+        raise FileNotFoundError(
+            f'{folder}: no config.json; give the folder of a finished run, such as '
+            f'reports/runs/spleen/demo/fold0, or totalsegmentator'
+        )
     config = json.loads(path.read_text())
     study = str(config.get('study', '')).partition('_')[0]
     if study not in STUDIES:
         raise ValueError(
-            f"{path}: a run of {config.get('study')!r} draws no masks; the studies that do are {', '.join(STUDIES)}"
+            f'{path}: a run of {config.get("study")!r} draws no masks; the studies that do are {", ".join(STUDIES)}'
         )
     settings = Settings(**{f.name: config[f.name] for f in fields(Settings) if f.name in config})
     plan = importlib.import_module(f'ctlab.organs.{study}').plan(settings, **config.get('options', {}))
-    return load_weights(plan.net(), folder/'weights.safetensors'), plan
+    return load_weights(plan.net(), folder / 'weights.safetensors'), plan
 
 # %% ../../nbs/lib/organs/01_segment.ipynb #636a8536
 @dataclass(frozen=True)
 class OwnNetwork:
-    "Masks by a finished segmentation run; a provider like those of `ctlab.cohort.masks`."
+    """Masks by a finished segmentation run; a provider like those of `ctlab.cohort.masks`."""
+
     run: str  # out_dir/<study>/<preset>/fold<k>
     device: str = 'cpu'  # cpu or cuda
 
     @property
     def name(self) -> str:
-        "Which network it is."
+        """Which network it is."""
         return f'own network {self.run}'
 
     def ready(self) -> str:
-        "Why nothing can come from here; empty when something may."
-        return '' if (Path(self.run)/'weights.safetensors').is_file() else f'{self.run} holds no finished run'
+        """Why nothing can come from here; empty when something may."""
+        return '' if (Path(self.run) / 'weights.safetensors').is_file() else f'{self.run} holds no finished run'
 
     def __call__(self, row: dict) -> Volume:
-        "The masks of a series."
+        """The masks of a series."""
         from ctlab.cohort.masks import NoMask
         from ctlab.scans.dicom import DicomError
-        try: found, numbers = self.draw(read(row['folder']))
-        except DicomError as error: raise NoMask(str(error)) from error
+
+        try:
+            found, numbers = self.draw(read(row['folder']))
+        except DicomError as error:
+            raise NoMask(str(error)) from error
         codes = np.zeros(len(numbers) + 1, np.uint8)
-        for name, k in numbers.items(): codes[k] = CODES.get('liver' if name == 'tumour' else name, 0)
+        for name, k in numbers.items():
+            codes[k] = CODES.get('liver' if name == 'tumour' else name, 0)
         if not codes.any():
             raise NoMask(f'{self.run} draws {", ".join(numbers)}, none of which is an organ of the trauma studies')
         return Volume(codes[found.array], found.affine)
 
     def draw(self, scan: Volume) -> tuple[Volume, dict]:  # (numbers, structure -> number)
-        "The masks of a scan."
+        """The masks of a scan."""
         from ctlab.organs.mask_study import segment_scan
+
         net, plan = _loaded(self.run)
         return segment_scan(net, scan, plan, self.device), {n: k for k, n in enumerate(plan.recipe.structures, 1)}
 
+
 @functools.lru_cache(maxsize=4)
-def _loaded(run): return load_run(run)
+def _loaded(run):
+    return load_run(run)
 
 # %% ../../nbs/lib/organs/01_segment.ipynb #620f6549
 def segment(
@@ -93,16 +111,18 @@ def segment(
     votes: int = 1,  # of the organ model: 3 looks in different sizes, and their agreement
     **options,  # for DICOM: series_uid, acquisition, gaps, as `read` takes them
 ) -> dict | Volume:  # what was written and measured; the masks where no folder is given
-    "Segment a scan and write everything that is to be known."
+    """Segment a scan and write everything that is to be known."""
     if mesh not in ('stl', 'ply', 'glb', 'none'):
-        raise ValueError(f"surfaces are written as stl, ply, glb or none, not {mesh!r}")
+        raise ValueError(f'surfaces are written as stl, ply, glb or none, not {mesh!r}')
     scan = source if isinstance(source, Volume) else read(source, **options)
     found, numbers = _draw(scan, str(model), fast, device, votes)
-    if out is None: return Volume(found.array, found.affine, found.meta | {'structures': tuple(numbers)})
+    if out is None:
+        return Volume(found.array, found.affine, found.meta | {'structures': tuple(numbers)})
     source, out = Path('a scan in memory' if isinstance(source, Volume) else source), Path(out)
-    for doubt in found.meta.get('warnings', []): log.warning('%s: %s', source, doubt)
+    for doubt in found.meta.get('warnings', []):
+        log.warning('%s: %s', source, doubt)
     present = {n: k for n, k in numbers.items() if (found.array == k).any()}
-    nifti.write(found, out/'segmentation.nii.gz')
+    nifti.write(found, out / 'segmentation.nii.gz')
     facts = {
         'source': str(source),
         'model': str(model) or 'organ model',
@@ -112,67 +132,82 @@ def segment(
         'spacing_mm': [round(s, 4) for s in scan.spacing],
         'structures': {n: structure_facts(scan, found, k) for n, k in numbers.items()},
     }
-    if mesh != 'none': _surfaces(found, present, out, mesh, smooth, facts)
+    if mesh != 'none':
+        _surfaces(found, present, out, mesh, smooth, facts)
     if source.is_dir() and present:
         from ctlab.cohort.masks import write_seg
+
         write_seg(
             found,
             source,
-            out/'segmentation.dcm',
+            out / 'segmentation.dcm',
             'TotalSegmentator' if str(model) == 'totalsegmentator' else 'ctlab',
             numbers=present,
             **{name: options[name] for name in ('series_uid', 'acquisition') if name in options},
         )
         facts['dicom'] = 'segmentation.dcm'
     _preview(scan, found, present, out, phantom)
-    write_whole(out/'statistics.json', json.dumps(facts, indent=1))
+    write_whole(out / 'statistics.json', json.dumps(facts, indent=1))
     return facts
 
+
 def _draw(scan, model, fast, device, votes):
-    "(numbers on the scan's voxels, structure -> number) by whatever is asked for."
-    if model == 'totalsegmentator': return _by_totalsegmentator(scan, fast, device)
-    if model: return OwnNetwork(model, device).draw(scan)
+    """(numbers on the scan's voxels, structure -> number) by whatever is asked for."""
+    if model == 'totalsegmentator':
+        return _by_totalsegmentator(scan, fast, device)
+    if model:
+        return OwnNetwork(model, device).draw(scan)
     from ctlab.organs.organ_model import ORGANS, find_organs
+
     return find_organs(scan, device=device, votes=votes), {o: k for k, o in enumerate(ORGANS, 1)}
 
+
 def _by_totalsegmentator(scan, fast, device):
-    "Masks by TotalSegmentator; a clear message when its weights are absent."
+    """Masks by TotalSegmentator; a clear message when its weights are absent."""
     from ctlab.cohort.masks import NoMask, TotalSegmentator
+
     provider = TotalSegmentator(fast, 'gpu' if device == 'cuda' else 'cpu')
-    if why := provider.ready(): raise NoMask(why)
+    if why := provider.ready():
+        raise NoMask(why)
     return provider.segment(scan), {n: CODES[n] for n in provider.organs}
+
 
 def structure_facts(
     scan: Volume,
     found: Volume,  # numbers on the scan's voxels
     k: int,  # which of them
 ) -> dict:  # number, voxels, volume_ml, mean, deviation
-    "Volume and intensity of one structure."
+    """Volume and intensity of one structure."""
     inside = scan.array[found.array == k]
     return {
         'number': int(k),
         'voxels': int(inside.size),
-        'volume_ml': round(float(inside.size*np.prod(scan.spacing)/1000), 3),
+        'volume_ml': round(float(inside.size * np.prod(scan.spacing) / 1000), 3),
         'mean': round(float(inside.mean()), 2) if inside.size else None,
         'deviation': round(float(inside.std()), 2) if inside.size else None,
     }
 
+
 def _surfaces(found, present, out, kind, smooth, facts):
-    "One surface per structure."
+    """One surface per structure."""
     from ctlab.scans.meshes import measures, surface, write_mesh
+
     for name, k in present.items():
         made = surface(Volume(found.array == k, found.affine), smooth)
-        write_mesh(made, out/'meshes'/f'{name}.{kind}', COLOURS.get(name, '#cccccc'))
+        write_mesh(made, out / 'meshes' / f'{name}.{kind}', COLOURS.get(name, '#cccccc'))
         facts['structures'][name] |= {'mesh': f'meshes/{name}.{kind}', 'area_mm2': round(measures(made)['area_mm2'], 1)}
 
+
 def _preview(scan, found, present, out, phantom):
-    "Three planes through the middle of what was found."
+    """Three planes through the middle of what was found."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # works without a screen
+
     from ctlab.show.figures import save, three_planes
+
     upright, masks = reorient(scan), reorient(found).array
     sums = [counts.cumsum() for counts in by_plane(masks)]
-    at = tuple(int(np.searchsorted(s, s[-1]/2)) for s in sums) if present else None
+    at = tuple(int(np.searchsorted(s, s[-1] / 2)) for s in sums) if present else None
     low, high = (
         np.percentile(upright.array, (1, 99.5)) if upright.array.min() > -500 else (-150, 250)
     )  # MR has no negative values

@@ -4,8 +4,11 @@
 
 # %% ../../nbs/lib/phantoms/02_acquisition.ipynb #74ded242
 from __future__ import annotations
+
 from dataclasses import dataclass
+
 import numpy as np
+
 from ..core.anatomy import CODES
 from .body import CORTEX, DETAILS, Canvas, cortex_voxels, smooth_noise
 from ..scans.physics import ct_noise
@@ -16,93 +19,160 @@ __all__ = ['PHASES', 'contrast_table', 'Scan', 'scan_grid', 'outline', 'acquire'
 
 # %% ../../nbs/lib/phantoms/02_acquisition.ipynb #c3674126
 PHASES = ('arterial', 'portal', 'late')
-_BASE = {'skin': 20, 'fat': -102, 'muscle': 52, 'bone_cortex': 820, 'bone_marrow': 140, 'cartilage': 90,
-         'spinal_canal': 22, 'lung': -840, 'heart': 40,
-         'aorta': 42, 'inferior_vena_cava': 42, 'portal_vein': 42, 'liver': 58, 'gallbladder': 8, 'spleen': 48,
-         'kidney_left': 34, 'kidney_right': 34,
-         'kidney_pelvis': -15, 'pancreas': 42, 'stomach': 35, 'duodenum': 35, 'small_bowel': 35, 'colon': 35,
-         'urinary_bladder': 6, 'peritoneum': -104,
-         'vessel': 42, 'table': -860}
-_ENHANCE = {'muscle': (6, 12, 12), 'skin': (5, 8, 8), 'heart': (230, 110, 72), 'aorta': (265, 112, 74),
-            'inferior_vena_cava': (35, 98, 72), 'portal_vein': (75, 122, 78),
-            'liver': (14, 56, 40), 'spleen': (80, 76, 56), 'kidney_left': (160, 155, 115),
-            'kidney_right': (160, 155, 115), 'pancreas': (60, 55, 38),
-            'stomach': (48, 58, 42), 'duodenum': (50, 58, 42), 'small_bowel': (50, 60, 44), 'colon': (42, 54, 40),
-            'vessel': (130, 108, 74), 'bone_marrow': (10, 14, 14)}
-_DETAIL = {'gas': -960, 'fluid': 14, 'stool': 5, 'oral_contrast': 240, 'cyst': 6, 'calcification': 620, 'urine': 8,
-           'laceration': 40, 'haematoma': 58,
-           'devascularised': 42, 'blood': 48, 'stranding': -45, 'free_gas': -930, 'ascites': 12, 'tumour': 62}
+_BASE = {
+    'skin': 20,
+    'fat': -102,
+    'muscle': 52,
+    'bone_cortex': 820,
+    'bone_marrow': 140,
+    'cartilage': 90,
+    'spinal_canal': 22,
+    'lung': -840,
+    'heart': 40,
+    'aorta': 42,
+    'inferior_vena_cava': 42,
+    'portal_vein': 42,
+    'liver': 58,
+    'gallbladder': 8,
+    'spleen': 48,
+    'kidney_left': 34,
+    'kidney_right': 34,
+    'kidney_pelvis': -15,
+    'pancreas': 42,
+    'stomach': 35,
+    'duodenum': 35,
+    'small_bowel': 35,
+    'colon': 35,
+    'urinary_bladder': 6,
+    'peritoneum': -104,
+    'vessel': 42,
+    'table': -860,
+}
+_ENHANCE = {
+    'muscle': (6, 12, 12),
+    'skin': (5, 8, 8),
+    'heart': (230, 110, 72),
+    'aorta': (265, 112, 74),
+    'inferior_vena_cava': (35, 98, 72),
+    'portal_vein': (75, 122, 78),
+    'liver': (14, 56, 40),
+    'spleen': (80, 76, 56),
+    'kidney_left': (160, 155, 115),
+    'kidney_right': (160, 155, 115),
+    'pancreas': (60, 55, 38),
+    'stomach': (48, 58, 42),
+    'duodenum': (50, 58, 42),
+    'small_bowel': (50, 60, 44),
+    'colon': (42, 54, 40),
+    'vessel': (130, 108, 74),
+    'bone_marrow': (10, 14, 14),
+}
+_DETAIL = {
+    'gas': -960,
+    'fluid': 14,
+    'stool': 5,
+    'oral_contrast': 240,
+    'cyst': 6,
+    'calcification': 620,
+    'urine': 8,
+    'laceration': 40,
+    'haematoma': 58,
+    'devascularised': 42,
+    'blood': 48,
+    'stranding': -45,
+    'free_gas': -930,
+    'ascites': 12,
+    'tumour': 62,
+}
+
 
 def contrast_table(
     phase: str,  # arterial, portal or late
     rng: np.random.Generator,  # the patient's own variation
 ) -> np.ndarray:  # HU by [structure code, detail code]
-    "What every tissue looks like in a phase."
-    when, gain = PHASES.index(phase), np.clip(rng.normal(1, .13), .65, 1.4)
-    table = np.full((len(CODES) + 1, len(DETAILS)), -1000., np.float32)
+    """What every tissue looks like in a phase."""
+    when, gain = PHASES.index(phase), np.clip(rng.normal(1, 0.13), 0.65, 1.4)
+    table = np.full((len(CODES) + 1, len(DETAILS)), -1000.0, np.float32)
     for name, code in CODES.items():
         table[code, :] = (
-            _BASE[name] + gain*_ENHANCE.get(name, (0, 0, 0))[when] + rng.normal(0, 2 if _BASE[name] > -80 else 4)
+            _BASE[name] + gain * _ENHANCE.get(name, (0, 0, 0))[when] + rng.normal(0, 2 if _BASE[name] > -80 else 4)
         )
     table[CODES['liver']] -= max(0, rng.normal(-6, 14))
     table[CODES['bone_marrow']] += rng.spawn(1)[0].normal(0, 35)  # the young have more of it, the old less
-    for name, hu in _DETAIL.items(): table[1:, DETAILS[name]] = hu + rng.normal(0, 3)
+    for name, hu in _DETAIL.items():
+        table[1:, DETAILS[name]] = hu + rng.normal(0, 3)
     for kidney in ('kidney_left', 'kidney_right'):
-        table[CODES[kidney], DETAILS['medulla']] = 36 + gain*(45, 135, 130)[when]
-    table[CODES['heart'], DETAILS['myocardium']] = 45 + gain*(65, 62, 45)[when]
+        table[CODES[kidney], DETAILS['medulla']] = 36 + gain * (45, 135, 130)[when]
+    table[CODES['heart'], DETAILS['myocardium']] = 45 + gain * (65, 62, 45)[when]
     table[CODES['kidney_pelvis'], DETAILS['urine']] = (6, 10, rng.uniform(180, 600))[when]
     table[CODES['urinary_bladder'], DETAILS['urine']] = (5, 6, rng.uniform(5, 60))[when]
     table[CODES['table'], DETAILS['wall']] = -380
     for gut in ('stomach', 'duodenum', 'small_bowel', 'colon'):
         table[CODES[gut], DETAILS['thick_wall']] = table[CODES[gut], 0] + 25
-    table[1:, DETAILS['extravasation']] = .93*table[CODES['aorta'], 0] + 12
+    table[1:, DETAILS['extravasation']] = 0.93 * table[CODES['aorta'], 0] + 12
     return table
 
 # %% ../../nbs/lib/phantoms/02_acquisition.ipynb #1ff41c2b
 @dataclass(frozen=True)
 class Scan:
-    "One acquisition."
+    """One acquisition."""
+
     phase: str = 'portal'
-    start: float = 20.  # mm above the hips, lowest slice
-    stop: float = 440.
-    spacing: float = 5.  # mm between slices
-    thickness: float = 5.  # mm
+    start: float = 20.0  # mm above the hips, lowest slice
+    stop: float = 440.0
+    spacing: float = 5.0  # mm between slices
+    thickness: float = 5.0  # mm
     matrix: int = 256
-    field_of_view: float = 400.  # mm
-    noise: float = 12.  # HU at 5 mm
-    streaks: float = 0.  # HU, along the densest rows
+    field_of_view: float = 400.0  # mm
+    noise: float = 12.0  # HU at 5 mm
+    streaks: float = 0.0  # HU, along the densest rows
     feet_first: bool = False
     mirrored: bool = False  # rows run to the patient's right
     ascending: bool = True  # instance 1 is the lowest slice
     syntax: str = 'rle'
     fault: str = ''
 
+
 def _profile(places, width, centres, step):
-    "How much each base layer at `centres` counts in slices of some width at `places`."
-    half = max(width, step)/2
-    overlap = np.minimum(places[:, None] + half, centres + step/2) - np.maximum(
-        places[:, None] - half, centres - step/2
+    """How much each base layer at `centres` counts in slices of some width at `places`."""
+    half = max(width, step) / 2
+    overlap = np.minimum(places[:, None] + half, centres + step / 2) - np.maximum(
+        places[:, None] - half, centres - step / 2
     )
     weights = np.clip(overlap, 0, None)
-    return (weights/np.maximum(weights.sum(1, keepdims=True), 1e-6)).astype(np.float32)
+    return (weights / np.maximum(weights.sum(1, keepdims=True), 1e-6)).astype(np.float32)
+
 
 def _blur(places, sigma, centres):
-    "Gaussian weights of base voxels for pixels at `places`; pixels beyond the base see nothing."
-    weights = np.exp(-.5*((places[:, None] - centres)/sigma)**2)
+    """Gaussian weights of base voxels for pixels at `places`; pixels beyond the base see nothing."""
+    weights = np.exp(-0.5 * ((places[:, None] - centres) / sigma) ** 2)
     total = weights.sum(1, keepdims=True)
-    weights /= np.maximum(total, .5*total.max())
+    weights /= np.maximum(total, 0.5 * total.max())
     return np.where(weights > 1e-30, weights, 0).astype(
         np.float32
     )  # numbers smaller than that change nothing and multiply slowly
 
 # %% ../../nbs/lib/phantoms/02_acquisition.ipynb #cc2a601e
-_TEXTURE = {'fat': 7, 'peritoneum': 10, 'muscle': 7, 'bone_marrow': 60, 'bone_cortex': 90, 'lung': 35, 'liver': 5,
-            'spleen': 5, 'pancreas': 9, 'cartilage': 15, 'aorta': 3}
+_TEXTURE = {
+    'fat': 7,
+    'peritoneum': 10,
+    'muscle': 7,
+    'bone_marrow': 60,
+    'bone_cortex': 90,
+    'lung': 35,
+    'liver': 5,
+    'spleen': 5,
+    'pancreas': 9,
+    'cartilage': 15,
+    'aorta': 3,
+}
+
 
 def _paint_hu(canvas, detail, table, rng):
-    "HU on the body's own grid."
+    """HU on the body's own grid."""
     texture = np.zeros(table.shape, np.float32)
-    for name, amount in _TEXTURE.items(): texture[CODES[name], 0] = amount
+    for name, amount in _TEXTURE.items():
+        texture[CODES[name], 0] = amount
     texture[:, DETAILS['stool']], texture[:, DETAILS['blood']], texture[:, DETAILS['haematoma']] = 75, 5, 6
     texture[:, DETAILS['laceration']], texture[:, DETAILS['devascularised']], texture[:, DETAILS['extravasation']] = (
         6,
@@ -110,56 +180,64 @@ def _paint_hu(canvas, detail, table, rng):
         12,
     )
     table, cortex, marrow = table.copy(), CODES['bone_cortex'], CODES['bone_marrow']
-    share = min(1., CORTEX/(cortex_voxels(canvas.spacing)*canvas.spacing))  # of a voxel that the cortex fills
-    table[cortex] = share*table[cortex] + (1 - share)*table[marrow]
-    index = canvas.labels.astype(np.uint16)*table.shape[1] + detail
+    share = min(1.0, CORTEX / (cortex_voxels(canvas.spacing) * canvas.spacing))  # of a voxel that the cortex fills
+    table[cortex] = share * table[cortex] + (1 - share) * table[marrow]
+    index = canvas.labels.astype(np.uint16) * table.shape[1] + detail
     hu = table.ravel()[index]
-    hu += texture.ravel()[index]*smooth_noise(rng, canvas.shape, canvas.spacing, max(4.5, 1.6*canvas.spacing))
+    hu += texture.ravel()[index] * smooth_noise(rng, canvas.shape, canvas.spacing, max(4.5, 1.6 * canvas.spacing))
     return hu
+
 
 def scan_grid(
     canvas: Canvas,  # the body
     scan: Scan,  # the acquisition
 ) -> Volume:  # an empty volume where the slices will be, axes LPS
-    "Where the slices of a scan lie."
-    pixel = scan.field_of_view/scan.matrix
-    n = max(2, int((scan.stop - scan.start)*canvas.habitus.scale[2]/scan.spacing) + 1)
-    corner = -pixel*(scan.matrix - 1)/2
-    origin = (corner, corner + 18*canvas.habitus.scale[1], scan.start*canvas.habitus.scale[2])
+    """Where the slices of a scan lie."""
+    pixel = scan.field_of_view / scan.matrix
+    n = max(2, int((scan.stop - scan.start) * canvas.habitus.scale[2] / scan.spacing) + 1)
+    corner = -pixel * (scan.matrix - 1) / 2
+    origin = (corner, corner + 18 * canvas.habitus.scale[1], scan.start * canvas.habitus.scale[2])
     return volume_from(
         np.broadcast_to(np.int16(0), (n, scan.matrix, scan.matrix)), (scan.spacing, pixel, pixel), origin
     )
 
 # %% ../../nbs/lib/phantoms/02_acquisition.ipynb #1a865d8c
 def _axes(canvas, grid):
-    "Physical mm of the grid's and the body's samples, (z, y, x) each."
-    body = [l*s + canvas.spacing*np.arange(n) for l, s, n in zip(canvas.low, canvas.habitus.scale[::-1], canvas.shape)]
-    places = [o + d*np.arange(n) for o, d, n in zip(grid.origin[::-1], grid.spacing, grid.shape)]
+    """Physical mm of the grid's and the body's samples, (z, y, x) each."""
+    body = [
+        line * s + canvas.spacing * np.arange(n)
+        for line, s, n in zip(canvas.low, canvas.habitus.scale[::-1], canvas.shape)
+    ]
+    places = [o + d * np.arange(n) for o, d, n in zip(grid.origin[::-1], grid.spacing, grid.shape)]
     return places, body
 
+
 def _optics(canvas, scan, grid):
-    "How much each layer, row and column of the body counts in those of the grid."
+    """How much each layer, row and column of the body counts in those of the grid."""
     places, body = _axes(canvas, grid)
-    sigma = max(.55, .5*canvas.spacing, .4*grid.spacing[1])
+    sigma = max(0.55, 0.5 * canvas.spacing, 0.4 * grid.spacing[1])
     return (
         _profile(places[0], scan.thickness, body[0], canvas.spacing),
         _blur(places[1], sigma, body[1]),
         _blur(places[2], sigma, body[2]),
     )
 
+
 def _look(optics, array):
-    "An array of the body as the scan shows it."
+    """An array of the body as the scan shows it."""
     slices, rows, columns = optics
     return np.matmul(np.matmul(rows, np.tensordot(slices, array, 1)), columns.T)
+
 
 def outline(
     canvas: Canvas,  # the body
     scan: Scan,  # the acquisition
     part: np.ndarray,  # bool, on the body's voxels
 ) -> Volume:  # bool, on the scan's
-    "A part of the body as a reader would draw it on the scan: the voxels that show more of it than of all the rest."
+    """A part of the body as a reader would draw it on the scan: the voxels that show more of it than of all the rest."""
     grid = scan_grid(canvas, scan)
-    return Volume(_look(_optics(canvas, scan, grid), part.astype(np.float32)) > .5, grid.affine)
+    return Volume(_look(_optics(canvas, scan, grid), part.astype(np.float32)) > 0.5, grid.affine)
+
 
 def acquire(
     canvas: Canvas,  # the body, with its injuries
@@ -167,19 +245,19 @@ def acquire(
     seed: int,  # of contrast, texture and noise
     bleeding: np.ndarray | None = None,  # from `injure`
 ) -> tuple[Volume, Volume, Volume]:  # (HU, structures, details) on the same grid
-    "Scan a body."
+    """Scan a body."""
     rng = np.random.default_rng([seed, 5])
     detail = canvas.detail
     if bleeding is not None:
         detail = detail.copy()
-        detail[bleeding < rng.uniform(5.5, 7.5)*(1, 1.45, 1.9)[PHASES.index(scan.phase)]] = DETAILS['extravasation']
+        detail[bleeding < rng.uniform(5.5, 7.5) * (1, 1.45, 1.9)[PHASES.index(scan.phase)]] = DETAILS['extravasation']
     grid = scan_grid(canvas, scan)
     places, body = _axes(canvas, grid)
     hu = _paint_hu(canvas, detail, contrast_table(scan.phase, np.random.default_rng([seed, 6])), rng)
     hu = _look(_optics(canvas, scan, grid), hu + 1000) - 1000
     hu += _noise(hu, scan, grid, rng)
     z, y, x = (
-        np.clip(np.round((p - b[0])/canvas.spacing).astype(int), 0, n - 1)
+        np.clip(np.round((p - b[0]) / canvas.spacing).astype(int), 0, n - 1)
         for p, b, n in zip(places, body, canvas.shape)
     )
     place, nearest = (lambda array: Volume(array, grid.affine)), (lambda array: array.take(z, 0).take(y, 1).take(x, 2))
@@ -192,20 +270,25 @@ def acquire(
 # %% ../../nbs/lib/phantoms/02_acquisition.ipynb #4775ef65
 def _noise(hu, scan, grid, rng):
     """Quantum noise: coloured in the plane, shared between overlapping slices, strongest in the middle; streaks
-    beside dense rows if asked."""
+    beside dense rows if asked.
+    """
     n, rows, columns = hu.shape
     noise = ct_noise(rng, hu.shape)
     if scan.thickness > scan.spacing:  # an overlapping slice shares photons with its neighbour
-        share = 1 - scan.spacing/scan.thickness
-        for k in range(1, n): noise[k] = share*noise[k-1] + np.sqrt(1 - share**2)*noise[k]
-    y, x = np.ogrid[-1:1:rows*1j, -1:1:columns*1j]
-    strength = (0.45 + 0.75*np.exp(-1.6*(y**2 + x**2))).astype(np.float32)*np.float32(
-        scan.noise*np.sqrt(5/max(scan.thickness, 0.5))
+        share = 1 - scan.spacing / scan.thickness
+        for k in range(1, n):
+            noise[k] = share * noise[k - 1] + np.sqrt(1 - share**2) * noise[k]
+    y, x = np.ogrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
+    strength = (0.45 + 0.75 * np.exp(-1.6 * (y**2 + x**2))).astype(np.float32) * np.float32(
+        scan.noise * np.sqrt(5 / max(scan.thickness, 0.5))
     )
     noise *= strength
     if scan.streaks:
         from scipy.ndimage import uniform_filter1d
-        path = np.clip((hu + 1000).sum(2)*grid.spacing[2]*.0000192 - 6.5, 0, 3)
-        lines = uniform_filter1d(rng.standard_normal(hu.shape, dtype=np.float32), columns//6, axis=2)*np.sqrt(columns/6)
-        noise += lines*(scan.streaks*np.expm1(path)/20).astype(np.float32)[:, :, None]
+
+        path = np.clip((hu + 1000).sum(2) * grid.spacing[2] * 0.0000192 - 6.5, 0, 3)
+        lines = uniform_filter1d(rng.standard_normal(hu.shape, dtype=np.float32), columns // 6, axis=2) * np.sqrt(
+            columns / 6
+        )
+        noise += lines * (scan.streaks * np.expm1(path) / 20).astype(np.float32)[:, :, None]
     return noise

@@ -4,8 +4,11 @@
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #ddaf944b
 from __future__ import annotations
+
 from dataclasses import dataclass, field
+
 import numpy as np
+
 from ..core.anatomy import CODES
 from ..scans.volume import Volume, volume_from
 
@@ -15,14 +18,18 @@ __all__ = ['DETAILS', 'CORTEX', 'smooth_noise', 'Habitus', 'draw_habitus', 'Canv
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #2bc1ecf4
 def _basis(n: int, spacing: float, length: float):
-    "Cubic B-spline weights of a lattice of step `length` at n points `spacing` apart, (n, lattice)."
-    place = np.arange(n)*spacing/length
+    """Cubic B-spline weights of a lattice of step `length` at n points `spacing` apart, (n, lattice)."""
+    place = np.arange(n) * spacing / length
     low = np.floor(place).astype(int)
     t = (place - low)[:, None]
-    weights = np.concatenate([(1 - t)**3, 3*t**3 - 6*t**2 + 4, -3*t**3 + 3*t**2 + 3*t + 1, t**3], axis=1)/6
+    weights = (
+        np.concatenate([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], axis=1) / 6
+    )
     basis = np.zeros((n, low[-1] + 4), np.float32)
-    for k in range(4): basis[np.arange(n), low + k] = weights[:, k]
-    return basis/np.sqrt((basis**2).sum(axis=1, keepdims=True))
+    for k in range(4):
+        basis[np.arange(n), low + k] = weights[:, k]
+    return basis / np.sqrt((basis**2).sum(axis=1, keepdims=True))
+
 
 def smooth_noise(
     rng: np.random.Generator,  # source of randomness
@@ -30,7 +37,7 @@ def smooth_noise(
     spacing: float | tuple,  # mm
     length: float,  # mm over which the field changes
 ) -> np.ndarray:  # float32, mean 0, variance 1
-    "A smooth random field."
+    """A smooth random field."""
     bases = [_basis(n, s, length) for n, s in zip(shape, np.broadcast_to(spacing, 3))]
     field = rng.standard_normal([b.shape[1] for b in bases], dtype=np.float32)
     field = (bases[0] @ field.reshape(len(field), -1)).reshape(-1, *field.shape[1:])
@@ -39,25 +46,27 @@ def smooth_noise(
 # %% ../../nbs/lib/phantoms/00_body.ipynb #0dc273a0
 @dataclass(frozen=True)
 class Habitus:
-    "The frame of a body."
+    """The frame of a body."""
+
     female: bool
     scale: tuple  # of x, y and z against the canonical body
     fat: float  # mm of subcutaneous fat at the flanks
     visceral: float  # 0 (lean) to 1: how far the organs are apart
     warp: float  # mm by which outlines wander
-    spread: float = 0.  # 0 as in the cohorts; 1 lets sizes and places of organs vary as far as anatomy does
+    spread: float = 0.0  # 0 as in the cohorts; 1 lets sizes and places of organs vary as far as anatomy does
+
 
 def draw_habitus(
     rng: np.random.Generator,  # source of randomness
 ) -> Habitus:  # a plausible adult
-    "A random habitus."
-    female, size = bool(rng.random() < .45), rng.normal(0, .05)
+    """A random habitus."""
+    female, size = bool(rng.random() < 0.45), rng.normal(0, 0.05)
     scale = (
-        0.98 - 0.05*female + size + rng.normal(0, 0.03),
-        0.97 - 0.04*female + size + rng.normal(0, 0.04),
-        1 - 0.05*female + size/2,
+        0.98 - 0.05 * female + size + rng.normal(0, 0.03),
+        0.97 - 0.04 * female + size + rng.normal(0, 0.04),
+        1 - 0.05 * female + size / 2,
     )
-    fat = float(np.clip(rng.gamma(3.2, 6.) + 4*female, 5, 50))
+    fat = float(np.clip(rng.gamma(3.2, 6.0) + 4 * female, 5, 50))
     return Habitus(
         female,
         tuple(float(np.clip(s, 0.82, 1.2)) for s in scale),
@@ -67,128 +76,171 @@ def draw_habitus(
     )
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #b8dd3961
-DETAILS = {name: code for code, name in enumerate(
-    ('none', 'medulla', 'gas', 'fluid', 'stool', 'oral_contrast', 'wall', 'cyst', 'calcification', 'urine',
-     'myocardium', 'laceration', 'haematoma',
-     'devascularised', 'blood', 'extravasation', 'stranding', 'free_gas', 'thick_wall', 'ascites', 'tumour', 'vein'))}
+DETAILS = {
+    name: code
+    for code, name in enumerate(
+        (
+            'none',
+            'medulla',
+            'gas',
+            'fluid',
+            'stool',
+            'oral_contrast',
+            'wall',
+            'cyst',
+            'calcification',
+            'urine',
+            'myocardium',
+            'laceration',
+            'haematoma',
+            'devascularised',
+            'blood',
+            'extravasation',
+            'stranding',
+            'free_gas',
+            'thick_wall',
+            'ascites',
+            'tumour',
+            'vein',
+        )
+    )
+}
+
 
 @dataclass
 class Canvas:
-    "What a body is painted on."
+    """What a body is painted on."""
+
     habitus: Habitus
     spacing: float  # mm of the grid
     rng: np.random.Generator
     wide: np.random.Generator | None = None  # source of what `spread` adds, so that without it nothing else changes
     labels: np.ndarray = field(init=False)
     detail: np.ndarray = field(init=False)
-    low = np.array([-45., -165., -235.])  # canonical z, y, x where the grid begins
-    high = np.array([505., 205., 235.])
+    low = np.array([-45.0, -165.0, -235.0])  # canonical z, y, x where the grid begins
+    high = np.array([505.0, 205.0, 235.0])
 
     def __post_init__(self):
-        self.step = self.spacing/np.array(self.habitus.scale)[::-1]  # canonical mm per voxel
-        self.shape = tuple(np.ceil((self.high - self.low)/self.step).astype(int))
+        self.step = self.spacing / np.array(self.habitus.scale)[::-1]  # canonical mm per voxel
+        self.shape = tuple(np.ceil((self.high - self.low) / self.step).astype(int))
         self.labels, self.detail = np.zeros(self.shape, np.uint8), np.zeros(self.shape, np.uint8)
         axes = [
-            np.float32(l) + np.float32(d)*np.arange(n, dtype=np.float32)
-            for l, d, n in zip(self.low, self.step, self.shape)
+            np.float32(line) + np.float32(d) * np.arange(n, dtype=np.float32)
+            for line, d, n in zip(self.low, self.step, self.shape)
         ]
         self.axes = axes
         grids = np.meshgrid(*axes, indexing='ij', sparse=True)
-        self.z, y, x = (g + np.float32(self.habitus.warp*a)*smooth_noise(self.rng, self.shape, tuple(self.step), 75.)
-                        for g, a in zip(grids, (1.2, .8, .8)))
-        roll = np.float32(np.radians(self.rng.normal(0, 2.)))  # nobody lies quite straight
-        self.x, self.y = x + roll*y, y - roll*x
+        self.z, y, x = (
+            g + np.float32(self.habitus.warp * a) * smooth_noise(self.rng, self.shape, tuple(self.step), 75.0)
+            for g, a in zip(grids, (1.2, 0.8, 0.8))
+        )
+        roll = np.float32(np.radians(self.rng.normal(0, 2.0)))  # nobody lies quite straight
+        self.x, self.y = x + roll * y, y - roll * x
 
     def box(self, low, high):
-        "The slices that surely hold canonical points between low and high, (x, y, z)."
-        reach = 3.2*self.habitus.warp + 9
-        a = np.floor((np.asarray(low, float)[::-1] - reach - self.low)/self.step).astype(int)
-        b = np.ceil((np.asarray(high, float)[::-1] + reach - self.low)/self.step).astype(int) + 1
+        """The slices that surely hold canonical points between low and high, (x, y, z)."""
+        reach = 3.2 * self.habitus.warp + 9
+        a = np.floor((np.asarray(low, float)[::-1] - reach - self.low) / self.step).astype(int)
+        b = np.ceil((np.asarray(high, float)[::-1] + reach - self.low) / self.step).astype(int) + 1
         return tuple(slice(max(0, i), max(0, min(n, j))) for i, j, n in zip(a, b, self.shape))
 
     def by_height(self, heights, values):
-        "Values given at canonical heights, as a column that broadcasts over the grid."
+        """Values given at canonical heights, as a column that broadcasts over the grid."""
         return np.interp(self.axes[0], heights, values).astype(np.float32)[:, None, None]
 
     def stretch(self, share, n=None):
-        "A factor around 1, or n of them: 1 where nothing is spread."
-        if not self.habitus.spread: return 1. if n is None else np.ones(n)
-        return np.exp(self.habitus.spread*share*np.clip(self.wide.standard_normal(n), -2.2, 2.2))
+        """A factor around 1, or n of them: 1 where nothing is spread."""
+        if not self.habitus.spread:
+            return 1.0 if n is None else np.ones(n)
+        return np.exp(self.habitus.spread * share * np.clip(self.wide.standard_normal(n), -2.2, 2.2))
 
     def wander(self, *mm):
-        "A shift along x, y and z (or one number): 0 where nothing is spread."
-        if not self.habitus.spread: return np.zeros(len(mm))
-        return self.habitus.spread*np.asarray(mm)*self.wide.standard_normal(len(mm)).clip(-2.2, 2.2)
+        """A shift along x, y and z (or one number): 0 where nothing is spread."""
+        if not self.habitus.spread:
+            return np.zeros(len(mm))
+        return self.habitus.spread * np.asarray(mm) * self.wide.standard_normal(len(mm)).clip(-2.2, 2.2)
 
-    def at(self, box): return self.x[box], self.y[box], self.z[box]
+    def at(self, box):
+        return self.x[box], self.y[box], self.z[box]
 
     def paint(self, name, box, inside, onto=None, detail='none'):
-        "Give a structure's name to the voxels inside, where the present structure is in `onto` (anything when None)."
+        """Give a structure's name to the voxels inside, where the present structure is in `onto` (anything when None)."""
         labels = self.labels[box]
         if onto is not None:
             allowed = np.zeros(256, bool)
             allowed[[CODES[o] for o in onto]] = True
             inside = inside & allowed[labels]
-        if name is not None: labels[inside] = CODES[name]
+        if name is not None:
+            labels[inside] = CODES[name]
         self.detail[box][inside] = DETAILS[detail]
         return inside
 
     def volume(self) -> Volume:
-        "The labels as a volume in patient space."
-        return volume_from(self.labels, (self.spacing,)*3, self.low[::-1]*np.array(self.habitus.scale))
+        """The labels as a volume in patient space."""
+        return volume_from(self.labels, (self.spacing,) * 3, self.low[::-1] * np.array(self.habitus.scale))
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #ec5e3ab1
 def rotation(
     angles: tuple,  # degrees about x, y and z
 ) -> np.ndarray:  # 3×3
-    "A rotation matrix."
+    """A rotation matrix."""
     from scipy.spatial.transform import Rotation
+
     return Rotation.from_euler('xyz', angles, degrees=True).as_matrix().astype(np.float32)
+
 
 def ellipsoid(
     canvas: Canvas,  # where
     centre: tuple,  # canonical (x, y, z) mm
     radii: tuple,  # mm
     angles: tuple = (0, 0, 0),  # degrees
-    power: float = 2.,  # above 2 squarer
-    rough: float = 0.,  # relative dents
+    power: float = 2.0,  # above 2 squarer
+    rough: float = 0.0,  # relative dents
 ) -> tuple:  # (box, field), field < 1 inside
-    "An ellipsoid, possibly squared, turned and dented."
-    turn, reach = rotation(angles), max(radii)*(1.05 + 2*rough)
+    """An ellipsoid, possibly squared, turned and dented."""
+    turn, reach = rotation(angles), max(radii) * (1.05 + 2 * rough)
     box = canvas.box(np.subtract(centre, reach), np.add(centre, reach))
     d = [g - np.float32(c) for g, c in zip(canvas.at(box), centre)]
-    parts = [np.abs((turn[0, i]*d[0] + turn[1, i]*d[1] + turn[2, i]*d[2])/np.float32(r)) for i, r in enumerate(radii)]
+    parts = [
+        np.abs((turn[0, i] * d[0] + turn[1, i] * d[1] + turn[2, i] * d[2]) / np.float32(r)) for i, r in enumerate(radii)
+    ]
     field = (
-        np.sqrt(sum(p*p for p in parts))
+        np.sqrt(sum(p * p for p in parts))
         if power == 2
-        else sum(p**np.float32(power) for p in parts)**np.float32(1/power)
+        else sum(p ** np.float32(power) for p in parts) ** np.float32(1 / power)
     )
     if rough:
-        field = field + np.float32(rough)*smooth_noise(
-            canvas.rng, field.shape, tuple(canvas.step), max(12.0, min(radii)*0.7)
+        field = field + np.float32(rough) * smooth_noise(
+            canvas.rng, field.shape, tuple(canvas.step), max(12.0, min(radii) * 0.7)
         )
     return box, field
+
 
 def overlap(
     part: tuple,  # a box
     box: tuple,  # another
 ) -> tuple:  # (the common box, the same within `box`, the same within `part`)
-    "Where two boxes meet."
+    """Where two boxes meet."""
     common = tuple(slice(max(a.start, b.start), max(a.start, b.start, min(a.stop, b.stop))) for a, b in zip(part, box))
-    inside = lambda outer: tuple(slice(c.start - o.start, c.stop - o.start) for c, o in zip(common, outer))
+
+    def inside(outer):
+        return tuple(slice(c.start - o.start, c.stop - o.start) for c, o in zip(common, outer))
+
     return common, inside(box), inside(part)
+
 
 def curve(
     points,  # (n, 3) canonical control points
     step: float,  # mm between the points returned
 ) -> np.ndarray:  # (m, 3)
-    "A smooth curve through control points, evenly sampled."
+    """A smooth curve through control points, evenly sampled."""
     from scipy.interpolate import CubicSpline
+
     points = np.asarray(points, float)
     chord = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
-    fine = CubicSpline(chord, points)(np.linspace(0, chord[-1], max(2, int(chord[-1]/step*4))))
+    fine = CubicSpline(chord, points)(np.linspace(0, chord[-1], max(2, int(chord[-1] / step * 4))))
     run = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(fine, axis=0), axis=1))])
-    even = np.linspace(0, run[-1], max(2, int(run[-1]/step)))
+    even = np.linspace(0, run[-1], max(2, int(run[-1] / step)))
     return np.stack([np.interp(even, run, fine[:, i]) for i in range(3)], axis=1)
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #0467bd53
@@ -196,21 +248,22 @@ def tube(
     canvas: Canvas,  # where
     points,  # control points of the axis
     radii,  # radius at the control points, mm, or one for all
-    ripple: float = 0.,  # relative depth of haustra-like waves
+    ripple: float = 0.0,  # relative depth of haustra-like waves
 ) -> tuple:  # (box, field, nearest): field < 1 inside, nearest is the share 0…1 of the way along the axis
-    "A tube of changing radius along a smooth curve."
+    """A tube of changing radius along a smooth curve."""
     radii = np.broadcast_to(np.asarray(radii, float), len(points))
-    axis = curve(points, max(1.5, .55*radii.min(), .7*canvas.spacing))
+    axis = curve(points, max(1.5, 0.55 * radii.min(), 0.7 * canvas.spacing))
     share = np.linspace(0, 1, len(axis))
     thick = np.interp(share, np.linspace(0, 1, len(radii)), radii)
-    if ripple: thick = thick*(1 + ripple*np.sin(np.arange(len(axis))*1.35 + canvas.rng.uniform(0, 6)))
+    if ripple:
+        thick = thick * (1 + ripple * np.sin(np.arange(len(axis)) * 1.35 + canvas.rng.uniform(0, 6)))
     box = canvas.box(axis.min(0) - thick.max(), axis.max(0) + thick.max())
-    field = np.full([s.stop - s.start for s in box], 9., np.float32)
+    field = np.full([s.stop - s.start for s in box], 9.0, np.float32)
     nearest = np.zeros(field.shape, np.float32)
     for p, r, s in zip(axis.astype(np.float32), thick.astype(np.float32), share):
-        part, local, _ = overlap(canvas.box(p - 1.45*r, p + 1.45*r), box)
+        part, local, _ = overlap(canvas.box(p - 1.45 * r, p + 1.45 * r), box)
         x, y, z = canvas.at(part)
-        distance = np.sqrt((x - p[0])**2 + (y - p[1])**2 + (z - p[2])**2)/r
+        distance = np.sqrt((x - p[0]) ** 2 + (y - p[1]) ** 2 + (z - p[2]) ** 2) / r
         closer = distance < field[local]
         np.copyto(field[local], distance, where=closer)
         np.copyto(nearest[local], s, where=closer)
@@ -222,50 +275,54 @@ _OUTLINE_Z = (-45, 40, 110, 200, 290, 380, 470, 505)
 _OUTLINE_X = (150, 160, 150, 136, 142, 150, 152, 150)  # half width under the fat
 _OUTLINE_Y = (88, 92, 90, 88, 96, 104, 106, 104)
 
+
 def _frame(canvas):
-    "Skin, fat, muscle and the two cavities; returns the depth under the muscle's surface (mm, positive inside)."
+    """Skin, fat, muscle and the two cavities; returns the depth under the muscle's surface (mm, positive inside)."""
     z, habitus, rng = canvas.axes[0][:, None, None], canvas.habitus, canvas.rng
     half_x, half_y = canvas.by_height(_OUTLINE_Z, _OUTLINE_X), canvas.by_height(_OUTLINE_Z, _OUTLINE_Y)
-    half_x, half_y = half_x*canvas.stretch(.05), half_y*canvas.stretch(.12)
-    if habitus.female: half_x = half_x + 9*np.exp(-((z - 50)/70)**2) - 6*np.exp(-((z - 220)/80)**2)
-    x, y = np.abs(canvas.x)/half_x, np.abs(canvas.y - 12)/half_y
-    radius = np.cbrt((x*x*x + y*y*y))
-    depth = (1 - radius)*np.minimum(half_x, half_y)*1.05
-    behind = 1/(1 + np.exp(-canvas.axes[1]/25))[None, :, None]
+    half_x, half_y = half_x * canvas.stretch(0.05), half_y * canvas.stretch(0.12)
+    if habitus.female:
+        half_x = half_x + 9 * np.exp(-(((z - 50) / 70) ** 2)) - 6 * np.exp(-(((z - 220) / 80) ** 2))
+    x, y = np.abs(canvas.x) / half_x, np.abs(canvas.y - 12) / half_y
+    radius = np.cbrt(x * x * x + y * y * y)
+    depth = (1 - radius) * np.minimum(half_x, half_y) * 1.05
+    behind = 1 / (1 + np.exp(-canvas.axes[1] / 25))[None, :, None]
     fat = (
         habitus.fat
-        * (0.55 + 0.45*x/(radius + 1e-3) + 0.5*np.exp(-(((z - 60)/80)**2))*behind)
-        * (1 + 0.12*smooth_noise(rng, canvas.shape, tuple(canvas.step), 60.0))
+        * (0.55 + 0.45 * x / (radius + 1e-3) + 0.5 * np.exp(-(((z - 60) / 80) ** 2)) * behind)
+        * (1 + 0.12 * smooth_noise(rng, canvas.shape, tuple(canvas.step), 60.0))
     )
-    full = (slice(None),)*3
+    full = (slice(None),) * 3
     canvas.paint('skin', full, depth > -fat - 2.2)
     canvas.paint('fat', full, depth > -fat)
     if habitus.female:
         for s in (-1, 1):
             box, f = ellipsoid(
-                canvas, (s*75, -95 - 0.3*habitus.fat, 415), (52 + 0.4*habitus.fat, 26 + 0.5*habitus.fat, 50)
+                canvas, (s * 75, -95 - 0.3 * habitus.fat, 415), (52 + 0.4 * habitus.fat, 26 + 0.5 * habitus.fat, 50)
             )
             canvas.paint('skin', box, (f < 1.05) & (canvas.labels[box] == 0))
             canvas.paint('fat', box, f < 1, onto=('skin',))
     canvas.paint('muscle', full, depth > 0)
     return depth
 
+
 def _fourth(x):
-    "The fourth power, without the slow general one."
-    x = x*x
-    return x*x
+    """The fourth power, without the slow general one."""
+    x = x * x
+    return x * x
+
 
 def _cavities(canvas, depth):
-    "Chest and belly inside the wall, divided by the dome of the diaphragm."
+    """Chest and belly inside the wall, divided by the dome of the diaphragm."""
     x, y, z = canvas.x, canvas.y, canvas.z
-    inner = depth - canvas.by_height((-45, 60, 150, 250, 300, 505), (24, 18, 10, 10, 16, 17))*canvas.stretch(.2)
+    inner = depth - canvas.by_height((-45, 60, 150, 250, 300, 505), (24, 18, 10, 10, 16, 17)) * canvas.stretch(0.2)
     canvas.inner = inner  # mm from the wall of the cavity
-    edge = np.clip(1 - inner/44, 0, 1)
-    dome = 376 + canvas.wander(12)[0] + 8*np.tanh(-x/40) - 52*edge*edge - 20*np.clip((y - 20)/75, 0, 1)
+    edge = np.clip(1 - inner / 44, 0, 1)
+    dome = 376 + canvas.wander(12)[0] + 8 * np.tanh(-x / 40) - 52 * edge * edge - 20 * np.clip((y - 20) / 75, 0, 1)
     canvas.dome = dome
-    full = (slice(None),)*3
+    full = (slice(None),) * 3
     narrow = canvas.by_height((0, 60, 105, 150), (50, 58, 86, 400))  # the small pelvis
-    inside = (inner > 0) & (z <= dome) & (z > 5) & (_fourth(x/narrow) + _fourth((y - 18)/(narrow*1.35)) < 1)
+    inside = (inner > 0) & (z <= dome) & (z > 5) & (_fourth(x / narrow) + _fourth((y - 18) / (narrow * 1.35)) < 1)
     canvas.paint('peritoneum', full, inside)
     canvas.paint('muscle', full, (inner > 0) & (z > dome - 3) & (z < dome + 1))
     canvas.paint('lung', full, (inner > 0) & (z >= dome))
@@ -277,134 +334,153 @@ def _cavities(canvas, depth):
 def cortex_voxels(
     spacing: float,  # mm
 ) -> int:
-    "How many voxels the cortex of a bone is thick on a grid; one at least."
-    return max(1, round(CORTEX/spacing))
+    """How many voxels the cortex of a bone is thick on a grid; one at least."""
+    return max(1, round(CORTEX / spacing))
+
 
 def _marrow(canvas):
-    "Bones are painted whole; what lies deeper in them than the cortex is thick is marrow."
+    """Bones are painted whole; what lies deeper in them than the cortex is thick is marrow."""
     from scipy.ndimage import binary_erosion
+
     bone = canvas.labels == CODES['bone_cortex']
     canvas.labels[binary_erosion(bone, iterations=cortex_voxels(canvas.spacing))] = CODES['bone_marrow']
 
+
 def _ribs(canvas, depth):
-    "Twelve pairs of slanting ribs within the chest wall, cartilage in front, and the sternum."
-    x, y, z = canvas.at((slice(None),)*3)
-    around = np.arctan2(np.abs(x), y - 10)/np.pi  # 0 at the back, 1 in front
-    level = (z + 88*around - 262)/29.5
-    across = np.abs(level - np.floor(level) - .5)/.24
-    f = np.maximum(across, np.abs(depth - 9)/4.3)
-    reach = np.array((.38, .52, .86, .87, .89, .9, .92, .93, .95), 'f4')[np.clip(level, 0, 8).astype(np.int8)]
+    """Twelve pairs of slanting ribs within the chest wall, cartilage in front, and the sternum."""
+    x, y, z = canvas.at((slice(None),) * 3)
+    around = np.arctan2(np.abs(x), y - 10) / np.pi  # 0 at the back, 1 in front
+    level = (z + 88 * around - 262) / 29.5
+    across = np.abs(level - np.floor(level) - 0.5) / 0.24
+    f = np.maximum(across, np.abs(depth - 9) / 4.3)
+    reach = np.array((0.38, 0.52, 0.86, 0.87, 0.89, 0.9, 0.92, 0.93, 0.95), 'f4')[np.clip(level, 0, 8).astype(np.int8)]
     rib = (f < 1) & (level > 0) & (around < reach) & (np.abs(x) > 14)
-    everywhere = (slice(None),)*3
+    everywhere = (slice(None),) * 3
     canvas.paint('bone_cortex', everywhere, rib)
-    canvas.paint('cartilage', everywhere, rib & (around > .74))
+    canvas.paint('cartilage', everywhere, rib & (around > 0.74))
     box, f = ellipsoid(canvas, (0, -86, 440), (17, 6, 75), power=3)
     canvas.paint('bone_cortex', box, f < 1)
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #60191b2b
-def spine_y(z): return 58 + 9*np.cos((z - 175)/95)*-1 + 6*np.clip((z - 330)/150, 0, 1)
+def spine_y(z):
+    return 58 + 9 * np.cos((z - 175) / 95) * -1 + 6 * np.clip((z - 330) / 150, 0, 1)
+
 
 def _spine(canvas):
-    "Vertebrae with discs, arch, processes and the canal, following the curves of the back."
+    """Vertebrae with discs, arch, processes and the canal, following the curves of the back."""
     box = canvas.box((-60, 20, 95), (60, 150, 505))
     x, y, z = canvas.at(box)
     y = y - spine_y(z).astype('f4')
-    phase = (z - 20)/34.5
+    phase = (z - 20) / 34.5
     phase = phase - np.floor(phase)
-    size = np.interp(z, (100, 500), (1.12, .82)).astype('f4')
-    body = np.sqrt((x/(24*size))**2 + (y/(17*size))**2)*(1 - .09*np.cos(2*np.pi*(phase - .5)))
+    size = np.interp(z, (100, 500), (1.12, 0.82)).astype('f4')
+    body = np.sqrt((x / (24 * size)) ** 2 + (y / (17 * size)) ** 2) * (1 - 0.09 * np.cos(2 * np.pi * (phase - 0.5)))
     inside = z > 100
     canvas.paint('muscle', box, inside & (body < 1.1))
-    disc = phase < .2
+    disc = phase < 0.2
     canvas.paint('cartilage', box, inside & (body < 1) & disc)
     canvas.paint('bone_cortex', box, inside & (body < 1) & ~disc)
-    ring = np.sqrt((x/(15*size))**2 + ((y - 26*size)/(13*size))**2)
-    arch = inside & (ring < 1.25) & (phase > .25)
-    spinous = inside & (np.abs(x) < 4) & (y > 34*size) & (y < 62*size) & (phase > .3) & (phase < .85)
+    ring = np.sqrt((x / (15 * size)) ** 2 + ((y - 26 * size) / (13 * size)) ** 2)
+    arch = inside & (ring < 1.25) & (phase > 0.25)
+    spinous = inside & (np.abs(x) < 4) & (y > 34 * size) & (y < 62 * size) & (phase > 0.3) & (phase < 0.85)
     transverse = (
         inside
-        & (np.abs(y - 20*size - 0.12*np.abs(x)) < 5)
-        & (np.abs(x) < 40*size)
+        & (np.abs(y - 20 * size - 0.12 * np.abs(x)) < 5)
+        & (np.abs(x) < 40 * size)
         & (phase > 0.4)
         & (phase < 0.72)
     )
     canvas.paint('bone_cortex', box, (arch | spinous | transverse) & (body >= 1))
-    canvas.paint('spinal_canal', box, inside & (ring < .78) & (body >= 1))
+    canvas.paint('spinal_canal', box, inside & (ring < 0.78) & (body >= 1))
+
 
 def _pelvis(canvas):
-    "Iliac wings, sacrum, hip joints and pubis."
-    box, f = ellipsoid(canvas, (0, 82, 62), (46, 20, 52), (22, 0, 0), rough=.05)
+    """Iliac wings, sacrum, hip joints and pubis."""
+    box, f = ellipsoid(canvas, (0, 82, 62), (46, 20, 52), (22, 0, 0), rough=0.05)
     canvas.paint('bone_cortex', box, f < 1)
     for s in (-1, 1):
-        box = canvas.box((s*80 - 75, -60, 25), (s*80 + 75, 110, 175))
+        box = canvas.box((s * 80 - 75, -60, 25), (s * 80 + 75, 110, 175))
         x, y, z = canvas.at(box)
-        within = np.sqrt(((y - 18)/70)**2 + ((z - 98)/68)**2)
-        thick = 4 + 3*within**6 + 5*np.exp(-((z - 55)/22)**2) + 3.5*np.clip((y - 30)/40, 0, 1)  # half of it, mm
-        across = .76*s*(x - s*(80 + .0045*(y - 18)**2)) + .52*(y - 18) - .38*(z - 105)
+        within = np.sqrt(((y - 18) / 70) ** 2 + ((z - 98) / 68) ** 2)
+        thick = (
+            4 + 3 * within**6 + 5 * np.exp(-(((z - 55) / 22) ** 2)) + 3.5 * np.clip((y - 30) / 40, 0, 1)
+        )  # half of it, mm
+        across = 0.76 * s * (x - s * (80 + 0.0045 * (y - 18) ** 2)) + 0.52 * (y - 18) - 0.38 * (z - 105)
         wing = within < 1
-        beside, g = ellipsoid(canvas, (s*34, 70, 88), (34, 15, 30), (15, 0, -s*25))  # the sacrum's own wing
+        beside, g = ellipsoid(canvas, (s * 34, 70, 88), (34, 15, 30), (15, 0, -s * 25))  # the sacrum's own wing
         canvas.paint('bone_cortex', beside, g < 1)
         canvas.paint('cartilage', box, wing & (np.abs(across) < thick + 2), ('bone_cortex',))  # its joint
         canvas.paint('bone_cortex', box, wing & (np.abs(across) < thick))
-        for centre, radii in (((s*88, 12, 26), (31, 30, 30)), ((s*42, -46, 8), (48, 11, 12)),
-                              ((s*62, 62, -5), (16, 17, 34))):
-            box, f = ellipsoid(canvas, centre, radii, rough=.03)
+        for centre, radii in (
+            ((s * 88, 12, 26), (31, 30, 30)),
+            ((s * 42, -46, 8), (48, 11, 12)),
+            ((s * 62, 62, -5), (16, 17, 34)),
+        ):
+            box, f = ellipsoid(canvas, centre, radii, rough=0.03)
             canvas.paint('bone_cortex', box, f < 1)
-        box, f = ellipsoid(canvas, (s*93, 10, 24), (25, 25, 25))
+        box, f = ellipsoid(canvas, (s * 93, 10, 24), (25, 25, 25))
         canvas.paint('cartilage', box, f < 1)
-        canvas.paint('bone_cortex', box, f < .93)
-        box, f, _ = tube(canvas, [(s*95, 10, 22), (s*122, 14, 2), (s*140, 16, -20), (s*142, 16, -60)], (16, 15, 18, 18))
+        canvas.paint('bone_cortex', box, f < 0.93)
+        box, f, _ = tube(
+            canvas, [(s * 95, 10, 22), (s * 122, 14, 2), (s * 140, 16, -20), (s * 142, 16, -60)], (16, 15, 18, 18)
+        )
         canvas.paint('bone_cortex', box, f < 1)
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #d0945636
 def _muscles(canvas):
-    "Psoas and the long muscles of the back, each in a sheath of fat."
+    """Psoas and the long muscles of the back, each in a sheath of fat."""
     for s in (-1, 1):
-        size = canvas.rng.uniform(.85, 1.2)
+        size = canvas.rng.uniform(0.85, 1.2)
         paths = [
             (
-                [(s*30, 60, 285), (s*42, 58, 220), (s*50, 46, 160), (s*66, 20, 100), (s*86, -12, 40)],
+                [(s * 30, 60, 285), (s * 42, 58, 220), (s * 50, 46, 160), (s * 66, 20, 100), (s * 86, -12, 40)],
                 (7, 15, 20, 18, 14),
             )
         ]
         for points, radii in paths:
-            box, f, _ = tube(canvas, points, np.array(radii)*size)
+            box, f, _ = tube(canvas, points, np.array(radii) * size)
             canvas.paint('peritoneum', box, f < 1.14, ('muscle', 'peritoneum'))
             canvas.paint('muscle', box, f < 1, ('muscle', 'peritoneum'))
         box = canvas.box((-200, -120, -45), (200, 150, 150))  # septa of fat between the muscles of the hip
-        sheet = np.abs(smooth_noise(canvas.rng, [e.stop - e.start for e in box], tuple(canvas.step), 42.))
-        if s == 1: canvas.paint('fat', box, sheet < .06, ('muscle',))
-        box, f = ellipsoid(canvas, (s*30, 100, 270), (27, 20, 260), power=2.4)
+        sheet = np.abs(smooth_noise(canvas.rng, [e.stop - e.start for e in box], tuple(canvas.step), 42.0))
+        if s == 1:
+            canvas.paint('fat', box, sheet < 0.06, ('muscle',))
+        box, f = ellipsoid(canvas, (s * 30, 100, 270), (27, 20, 260), power=2.4)
         canvas.paint('fat', box, f < 1.1, ('muscle', 'fat'))
         canvas.paint('muscle', box, f < 1, ('muscle', 'fat'))
 
+
 def _vessels(canvas):
-    "Aorta, vena cava, iliac, portal, splenic and renal vessels."
-    rng, size = canvas.rng, canvas.rng.uniform(.88, 1.2)*canvas.stretch(.12)
-    j = lambda p, a=3: tuple(np.add(p, rng.normal(0, a, 3)) + canvas.wander(6, 4, 4))
+    """Aorta, vena cava, iliac, portal, splenic and renal vessels."""
+    rng, size = canvas.rng, canvas.rng.uniform(0.88, 1.2) * canvas.stretch(0.12)
+
+    def j(p, a=3):
+        return tuple(np.add(p, rng.normal(0, a, 3)) + canvas.wander(6, 4, 4))
+
     soft = ('peritoneum', 'muscle', 'fat', 'lung', 'cartilage')
     fork = j((4, 34, 158))
     lines = [
         (
             'aorta',
             [(14, 40, 520), (13, 40, 420), j((9, 38, 330)), j((5, 36, 240)), fork],
-            np.array((12, 12, 11, 9.5, 8))*size,
+            np.array((12, 12, 11, 9.5, 8)) * size,
         )
     ]
     trunk = lines[0][1]
-    for s in (-1, 1): lines.append(('aorta', [fork, (s*28, 26, 110), (s*52, 14, 60), (s*70, -38, 0)], (6, 5.5, 5, 4.5)))
+    for s in (-1, 1):
+        lines.append(('aorta', [fork, (s * 28, 26, 110), (s * 52, 14, 60), (s * 70, -38, 0)], (6, 5.5, 5, 4.5)))
     join = j((-18, 38, 150))
     lines.append(
         (
             'inferior_vena_cava',
             [join, j((-20, 34, 230)), j((-22, 20, 300)), (-24, 4, 352), (-16, -4, 392)],
-            np.array((10, 11, 12, 13, 13))*size,
+            np.array((10, 11, 12, 13, 13)) * size,
         )
     )
     cava = lines[-1][1]
     for s in (-1, 1):
         lines.append(
-            ('inferior_vena_cava', [join, (s*26 - 4, 38, 105), (s*55, 24, 60), (s*64, -34, 0)], (6.5, 6, 6, 5.5))
+            ('inferior_vena_cava', [join, (s * 26 - 4, 38, 105), (s * 55, 24, 60), (s * 64, -34, 0)], (6.5, 6, 6, 5.5))
         )
     hilum = j((-38, -8, 288))
     lines += [
@@ -415,8 +491,8 @@ def _vessels(canvas):
     ]
     for s in (-1, 1):
         lines += [
-            ('inferior_vena_cava', [(s*44, 34, 246), (s*20, 24, 248), (-18, 26, 246)], 4.5),
-            ('aorta', [(s*44, 38, 250), (6, 36, 250)], 3.0),
+            ('inferior_vena_cava', [(s * 44, 34, 246), (s * 20, 24, 248), (-18, 26, 246)], 4.5),
+            ('aorta', [(s * 44, 38, 250), (6, 36, 250)], 3.0),
         ]
     for name, points, radii in lines:
         if canvas.habitus.spread and (points is trunk or points is cava):
@@ -428,20 +504,24 @@ def _vessels(canvas):
         canvas.paint(name, box, f < 1, soft, 'vein' if branch else 'none')
     canvas.hilum = hilum
 
+
 def _before_the_spine(canvas, points, radii, all_the_way):
-    "A great vessel moved to where it lies: on the vertebrae, not in them; the vena cava leaves them above the kidneys."
+    """A great vessel moved to where it lies: on the vertebrae, not in them; the vena cava leaves them above the kidneys."""
     points = np.array(points, float)
     z, r = points[:, 2], np.asarray(radii, float)
-    front = spine_y(z) - 17*np.interp(z, (100, 500), (1.12, .82)) - r - canvas.wander(3)[0] - canvas.wide.uniform(0, 5)
+    front = (
+        spine_y(z) - 17 * np.interp(z, (100, 500), (1.12, 0.82)) - r - canvas.wander(3)[0] - canvas.wide.uniform(0, 5)
+    )
     points[:, 1] = np.where(all_the_way | (z < 260), front, np.minimum(points[:, 1], front + 4))
     return points
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #26e02fe8
 _FREE = ('peritoneum', 'muscle')
 
+
 def _heart(canvas):
-    "Heart with its chambers in the lower chest."
-    box, f = ellipsoid(canvas, (18, -32, 425), (62, 46, 56), (20, -25, -35), rough=.03)
+    """Heart with its chambers in the lower chest."""
+    box, f = ellipsoid(canvas, (18, -32, 425), (62, 46, 56), (20, -25, -35), rough=0.03)
     canvas.paint('heart', box, f < 1, ('lung', 'peritoneum', 'aorta', 'inferior_vena_cava'), 'myocardium')
     for centre, radii in (
         ((34, -26, 418), (24, 16, 30)),
@@ -449,232 +529,308 @@ def _heart(canvas):
         ((-10, -8, 444), (24, 17, 22)),
         ((16, -2, 446), (22, 16, 20)),
     ):
-        box, f = ellipsoid(canvas, centre, radii, (20, -25, -35), rough=.06)
+        box, f = ellipsoid(canvas, centre, radii, (20, -25, -35), rough=0.06)
         canvas.paint('heart', box, f < 1, ('heart',))
-    box, f, _ = tube(canvas, [(8, 28, 520), (8, 26, 430), (18, 16, 375), (30, 6, 352)], 7.)
+    box, f, _ = tube(canvas, [(8, 28, 520), (8, 26, 430), (18, 16, 375), (30, 6, 352)], 7.0)
     canvas.paint('muscle', box, f < 1, ('peritoneum', 'lung'))
 
+
 def _liver(canvas):
-    "Right and left lobe moulded against the dome, with its veins and the gallbladder."
+    """Right and left lobe moulded against the dome, with its veins and the gallbladder."""
     rng = canvas.rng
-    size, left = rng.normal(1, .06), rng.uniform(.75, 1.25)
+    size, left = rng.normal(1, 0.06), rng.uniform(0.75, 1.25)
     box = canvas.box((-165, -125, 195), (75, 125, 400))
-    field = np.full([s.stop - s.start for s in box], 9., np.float32)
+    field = np.full([s.stop - s.start for s in box], 9.0, np.float32)
     lobes = (
-        ((-76, 6, 308), (88*size, 94*size, 108*size), (0, 8, 10), 2.6),
-        ((-40, -30, 322), (74, 52, 52*left), (8, 12, 12), 2.3),
-        ((8, -48, 330), (62*left, 34, 34), (12, 14, 5), 2.2),
+        ((-76, 6, 308), (88 * size, 94 * size, 108 * size), (0, 8, 10), 2.6),
+        ((-40, -30, 322), (74, 52, 52 * left), (8, 12, 12), 2.3),
+        ((8, -48, 330), (62 * left, 34, 34), (12, 14, 5), 2.2),
     )
     for centre, radii, angles, power in lobes:
         if (
             canvas.habitus.spread and centre[0] > -50
         ):  # left lobes reach further to the left, and lower, than drawn ones
             centre = centre + canvas.wide.uniform((0, -4, -32), (22, 6, 4))
-            radii = radii*canvas.wide.uniform((.85, .9, .9), (1.45, 1.3, 1.5))
-        part, f = ellipsoid(canvas, centre + canvas.wander(7, 7, 7), radii*canvas.stretch(.12, 3),
-                            angles + canvas.wander(8, 8, 8), power)
+            radii = radii * canvas.wide.uniform((0.85, 0.9, 0.9), (1.45, 1.3, 1.5))
+        part, f = ellipsoid(
+            canvas,
+            centre + canvas.wander(7, 7, 7),
+            radii * canvas.stretch(0.12, 3),
+            angles + canvas.wander(8, 8, 8),
+            power,
+        )
         _, local, inner = overlap(part, box)
         field[local] = np.minimum(field[local], f[inner])
-    field += .035*smooth_noise(rng, field.shape, tuple(canvas.step), 45.)
-    room = canvas.wide.uniform(.75, 1.05) if canvas.habitus.spread else 1.  # for spine, aorta and crura
-    medial = ((canvas.x[box] + 8)**2/46**2 + (canvas.y[box] - 58)**2/44**2) < room**2
-    renal = ((canvas.x[box] + 64)/38)**2 + ((canvas.y[box] - 56)/34)**2 + ((canvas.z[box] - 246)/66)**2 < 1
-    rise = 55*canvas.wide.uniform(.3, 1.) if canvas.habitus.spread else 55  # of the lower edge towards the left
-    low = canvas.z[box] < 205 + canvas.wander(18)[0] + rise*np.clip((canvas.x[box] + 95)/60, 0, 2) + 0.25*np.clip(
+    field += 0.035 * smooth_noise(rng, field.shape, tuple(canvas.step), 45.0)
+    room = canvas.wide.uniform(0.75, 1.05) if canvas.habitus.spread else 1.0  # for spine, aorta and crura
+    medial = ((canvas.x[box] + 8) ** 2 / 46**2 + (canvas.y[box] - 58) ** 2 / 44**2) < room**2
+    renal = ((canvas.x[box] + 64) / 38) ** 2 + ((canvas.y[box] - 56) / 34) ** 2 + ((canvas.z[box] - 246) / 66) ** 2 < 1
+    rise = 55 * canvas.wide.uniform(0.3, 1.0) if canvas.habitus.spread else 55  # of the lower edge towards the left
+    low = canvas.z[box] < 205 + canvas.wander(18)[0] + rise * np.clip((canvas.x[box] + 95) / 60, 0, 2) + 0.25 * np.clip(
         -canvas.y[box], 0, 90
     )
     inside = (field < 1) & ~medial & ~renal & ~low & (canvas.z[box] < canvas.dome[box] - 2)
     canvas.paint('liver', box, inside, ('peritoneum',))
     _liver_vessels(canvas)
     box, f, _ = tube(
-        canvas, [(-48, -38, 268), (-54, -52, 250), (-58, -62, 234)], np.array((9, 15, 13))*rng.uniform(0.6, 1.25)
+        canvas, [(-48, -38, 268), (-54, -52, 250), (-58, -62, 234)], np.array((9, 15, 13)) * rng.uniform(0.6, 1.25)
     )
     canvas.paint('gallbladder', box, f < 1, ('peritoneum', 'liver'))
 
+
 def _liver_vessels(canvas):
-    "Branches of the portal vein and the three hepatic veins."
+    """Branches of the portal vein and the three hepatic veins."""
     rng, root = canvas.rng, np.array(canvas.hilum)
-    ends = [(-120, 10, 330), (-110, 40, 290), (-95, -40, 330), (-70, 30, 350), (0, -50, 332), (-105, -10, 260),
-            (-60, -60, 310), (25, -52, 336)]
+    ends = [
+        (-120, 10, 330),
+        (-110, 40, 290),
+        (-95, -40, 330),
+        (-70, 30, 350),
+        (0, -50, 332),
+        (-105, -10, 260),
+        (-60, -60, 310),
+        (25, -52, 336),
+    ]
     for end in ends:
         end = np.add(end, rng.normal(0, 9, 3))
-        middle = (root*.55 + end*.45) + rng.normal(0, 8, 3)
+        middle = (root * 0.55 + end * 0.45) + rng.normal(0, 8, 3)
         box, f, _ = tube(canvas, [root, middle, end], (5, 3.2, 1.8))
         canvas.paint('vessel', box, f < 1, ('liver',), 'vein')
     for end in ((-115, 5, 335), (-70, -45, 325), (-10, -40, 335), (-90, 55, 310)):
         end = np.add(end, rng.normal(0, 9, 3))
         box, f, _ = tube(
-            canvas, [(-24, 4, 356), (np.array((-24, 4, 356)) + end)/2 + rng.normal(0, 7, 3), end], (5.5, 4, 2)
+            canvas, [(-24, 4, 356), (np.array((-24, 4, 356)) + end) / 2 + rng.normal(0, 7, 3), end], (5.5, 4, 2)
         )
         canvas.paint('vessel', box, f < 1, ('liver',), 'vein')
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #d982c438
 def _spleen(canvas):
-    "Spleen under the left dome, hollow towards its hilum, sometimes with a cleft."
+    """Spleen under the left dome, hollow towards its hilum, sometimes with a cleft."""
     rng = canvas.rng
-    if canvas.habitus.spread and canvas.wide.random() < .6: return _moulded_spleen(canvas)
-    size, tilt = rng.lognormal(0, .13), rng.normal(0, 8)
+    if canvas.habitus.spread and canvas.wide.random() < 0.6:
+        return _moulded_spleen(canvas)
+    size, tilt = rng.lognormal(0, 0.13), rng.normal(0, 8)
     centre = np.array((100, 44, 308)) + rng.normal(0, 4, 3) + canvas.wander(7, 9, 14)
-    if canvas.habitus.spread: centre = centre + (0, 5, 0)  # nearer to the back, as in patients
-    radii, turn = np.array((33, 50, 60))*size*canvas.stretch(.2, 3), (-18 + tilt, 8, 24) + canvas.wander(14, 10, 12)
-    box, f = ellipsoid(canvas, centre, radii, turn, 2.3, rough=.03)
-    if canvas.habitus.spread: size = size*canvas.wide.uniform(.45, 1.05)  # how hollow it is
+    if canvas.habitus.spread:
+        centre = centre + (0, 5, 0)  # nearer to the back, as in patients
+    radii, turn = (
+        np.array((33, 50, 60)) * size * canvas.stretch(0.2, 3),
+        (-18 + tilt, 8, 24) + canvas.wander(14, 10, 12),
+    )
+    box, f = ellipsoid(canvas, centre, radii, turn, 2.3, rough=0.03)
+    if canvas.habitus.spread:
+        size = size * canvas.wide.uniform(0.45, 1.05)  # how hollow it is
     inside = f < 1
     x, y, z = canvas.at(box)
-    hollow = ((x - centre[0] + 42*size)/27)**2 + ((y - centre[1] + 16)/36)**2 + ((z - centre[2] + 4)/48)**2 < size**2
+    hollow = ((x - centre[0] + 42 * size) / 27) ** 2 + ((y - centre[1] + 16) / 36) ** 2 + (
+        (z - centre[2] + 4) / 48
+    ) ** 2 < size**2
     inside &= ~hollow & (z < canvas.dome[box] - 2)
-    if rng.random() < .25:  # a cleft is normal, and looks like a tear to the hasty
+    if rng.random() < 0.25:  # a cleft is normal, and looks like a tear to the hasty
         inside &= ~((np.abs(z - centre[2] - rng.normal(0, 15)) < 1.6) & (y < centre[1] - 12))
     canvas.paint('spleen', box, inside, ('peritoneum',))
 
+
 def _moulded_spleen(canvas):
-    "Spleen as most patients have it: a thick cap on the wall, from beside the spine forward and down, of any size."
+    """Spleen as most patients have it: a thick cap on the wall, from beside the spine forward and down, of any size."""
     rng = canvas.wide
     box = canvas.box((0, -110, 190), (170, 140, 400))
     x, y, z = canvas.at(box)
     middle, slope = np.radians(rng.uniform(12, 52)), np.radians(rng.normal(32, 16))
-    along = 115*(np.arctan2(y - 12, np.maximum(x, 1)) - np.float32(middle))  # mm around the trunk, towards the back
+    along = 115 * (np.arctan2(y - 12, np.maximum(x, 1)) - np.float32(middle))  # mm around the trunk, towards the back
     up = z - np.float32(308 + rng.normal(0, 14))
     long, wide, thick = (
         v * rng.uniform(0.85, 1.2) for v in (rng.uniform(50, 88), rng.uniform(34, 56), rng.uniform(28, 60))
     )
-    u, v = np.cos(slope)*along + np.sin(slope)*up, np.cos(slope)*up - np.sin(slope)*along
+    u, v = np.cos(slope) * along + np.sin(slope) * up, np.cos(slope) * up - np.sin(slope) * along
     power = np.float32(rng.uniform(2, 3.2))
     f = sum(
         np.abs(a / np.float32(r)) ** power for a, r in ((u, long), (v, wide), (np.maximum(canvas.inner[box], 0), thick))
     )
-    f = f**(1/power) + .05*smooth_noise(rng, f.shape, tuple(canvas.step), 22.)
+    f = f ** (1 / power) + 0.05 * smooth_noise(rng, f.shape, tuple(canvas.step), 22.0)
     kidney = canvas.labels[box] == CODES['kidney_left']
     if kidney.any():  # between it and the kidney lies more fat, or less
         from scipy.ndimage import distance_transform_edt
+
         kidney = distance_transform_edt(~kidney, canvas.spacing) < rng.uniform(0, 12)
     inside = (f < 1) & ~kidney & (z < canvas.dome[box] - 2)
-    if rng.random() < .6:  # hollow where stomach and kidney lie
-        at = np.argwhere(inside & (canvas.inner[box] > .6*thick))
+    if rng.random() < 0.6:  # hollow where stomach and kidney lie
+        at = np.argwhere(inside & (canvas.inner[box] > 0.6 * thick))
         if len(at):
             k, j, i = at[rng.integers(len(at))]
-            d = ((x - x[k, j, i])/rng.uniform(8, 22))**2 + ((y - y[k, j, i])/rng.uniform(8, 22))**2
-            inside &= d + ((z - z[k, j, i])/rng.uniform(12, 40))**2 > 1
+            d = ((x - x[k, j, i]) / rng.uniform(8, 22)) ** 2 + ((y - y[k, j, i]) / rng.uniform(8, 22)) ** 2
+            inside &= d + ((z - z[k, j, i]) / rng.uniform(12, 40)) ** 2 > 1
     canvas.paint('spleen', box, inside, ('peritoneum',))
 
+
 def _stones(canvas, name, box):
-    "Stones in a kidney: small, and far brighter than all else but bone."
+    """Stones in a kidney: small, and far brighter than all else but bone."""
     spots = np.argwhere((canvas.labels[box] == CODES[name]) | (canvas.labels[box] == CODES['kidney_pelvis']))
     for _ in range(canvas.wide.integers(1, 5) if len(spots) else 0):
         place = tuple(spots[canvas.wide.integers(len(spots))])
-        part, f = ellipsoid(canvas, [a[box][place] for a in (canvas.x, canvas.y, canvas.z)],
-                            canvas.wide.uniform(2, 7)*canvas.wide.uniform(.7, 1.3, 3))
+        part, f = ellipsoid(
+            canvas,
+            [a[box][place] for a in (canvas.x, canvas.y, canvas.z)],
+            canvas.wide.uniform(2, 7) * canvas.wide.uniform(0.7, 1.3, 3),
+        )
         canvas.paint(name, part, f < 1, (name, 'kidney_pelvis'), 'calcification')
 
+
 def _kidneys(canvas):
-    "Two kidneys: cortex, pyramids of medulla, pelvis with fat."
+    """Two kidneys: cortex, pyramids of medulla, pelvis with fat."""
     for s, name in ((1, 'kidney_left'), (-1, 'kidney_right')):
         rng = canvas.rng
-        size = rng.normal(1, .07)
-        centre = np.array((s*64, 50, 250 + 8*s)) + rng.normal(0, 4, 3) + canvas.wander(7, 8, 16)
-        turn = (12, 10*s, -32*s) + canvas.wander(9, 9, 18)
+        size = rng.normal(1, 0.07)
+        centre = np.array((s * 64, 50, 250 + 8 * s)) + rng.normal(0, 4, 3) + canvas.wander(7, 8, 16)
+        turn = (12, 10 * s, -32 * s) + canvas.wander(9, 9, 18)
         if canvas.habitus.spread:  # its own fat, which keeps wall and liver away
-            box, f = ellipsoid(canvas, centre, np.array((28, 24, 54))*size + canvas.wide.uniform(1, 14), turn, 2.2)
+            box, f = ellipsoid(canvas, centre, np.array((28, 24, 54)) * size + canvas.wide.uniform(1, 14), turn, 2.2)
             canvas.paint('peritoneum', box, f < 1, ('muscle',))
-        box, f = ellipsoid(canvas, centre, np.array((28, 24, 54))*size*canvas.stretch(.13, 3), turn, 2.2, rough=.025)
-        hollow = canvas.stretch(.3)
+        box, f = ellipsoid(
+            canvas, centre, np.array((28, 24, 54)) * size * canvas.stretch(0.13, 3), turn, 2.2, rough=0.025
+        )
+        hollow = canvas.stretch(0.3)
         canvas.paint(name, box, f < 1, ('peritoneum', 'muscle'))
-        pyramids = smooth_noise(rng, f.shape, tuple(canvas.step), 11.) > -.15
-        canvas.paint(name, box, (f < .76) & pyramids, (name,), 'medulla')
-        for offset, radii, detail in (((-16*s, -6, 0), (19, 12, 24), 'none'), ((-14*s, -5, 0), (11, 6, 14), 'urine')):
-            _, g = box, sum(
-                ((a - c)/np.float32(r*size*hollow))**2
-                for a, c, r in zip(canvas.at(box), centre + offset, radii)
+        pyramids = smooth_noise(rng, f.shape, tuple(canvas.step), 11.0) > -0.15
+        canvas.paint(name, box, (f < 0.76) & pyramids, (name,), 'medulla')
+        for offset, radii, detail in (
+            ((-16 * s, -6, 0), (19, 12, 24), 'none'),
+            ((-14 * s, -5, 0), (11, 6, 14), 'urine'),
+        ):
+            _, g = (
+                box,
+                sum(
+                    ((a - c) / np.float32(r * size * hollow)) ** 2
+                    for a, c, r in zip(canvas.at(box), centre + offset, radii)
+                ),
             )
             canvas.paint('kidney_pelvis', box, (g < 1) & (f < 1.02), (name, 'kidney_pelvis'), detail)
-        if canvas.habitus.spread and canvas.wide.random() < .2: _stones(canvas, name, box)
+        if canvas.habitus.spread and canvas.wide.random() < 0.2:
+            _stones(canvas, name, box)
         box, f, _ = tube(
             canvas,
-            [centre + (-18*s, -4, -4), (s*36, 40, 190), (s*40, 34, 120), (s*34, 40, 60), (s*14, 10, 36)],
+            [centre + (-18 * s, -4, -4), (s * 36, 40, 190), (s * 40, 34, 120), (s * 34, 40, 60), (s * 14, 10, 36)],
             2.6,
         )
         canvas.paint('kidney_pelvis', box, f < 1, ('peritoneum',), 'urine')
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #5d712fe6
-def _gut(canvas, name, points, radii, wall, contents, ripple=0., onto=_FREE):
-    "A stretch of gut; `contents` maps what fills it to its share of the length."
+def _gut(canvas, name, points, radii, wall, contents, ripple=0.0, onto=_FREE):
+    """A stretch of gut; `contents` maps what fills it to its share of the length."""
     rng = canvas.rng
     box, f, along = tube(canvas, points, radii, ripple)
     inside = canvas.paint(name, box, f < 1, onto, 'wall')
-    pieces = max(3, int(len(points)*1.5))
-    kinds = rng.choice(list(contents), size=pieces, p=np.array(list(contents.values()))/sum(contents.values()))
-    level = rng.uniform(-.75, .6, pieces).astype(np.float32)  # how far the gas reaches back, in radii
-    piece = np.minimum((along*pieces).astype(np.int16), pieces - 1)
-    place = (along*199).astype(np.int16)
+    pieces = max(3, int(len(points) * 1.5))
+    kinds = rng.choice(list(contents), size=pieces, p=np.array(list(contents.values())) / sum(contents.values()))
+    level = rng.uniform(-0.75, 0.6, pieces).astype(np.float32)  # how far the gas reaches back, in radii
+    piece = np.minimum((along * pieces).astype(np.int16), pieces - 1)
+    place = (along * 199).astype(np.int16)
     thick = np.interp(np.linspace(0, 1, 200), np.linspace(0, 1, len(points)), np.broadcast_to(radii, len(points)))
-    lumen = inside & (f < (1 - wall/np.maximum(3., thick)).astype(np.float32)[place])
+    lumen = inside & (f < (1 - wall / np.maximum(3.0, thick)).astype(np.float32)[place])
     axis_y = _resampled(points, 200)[:, 1].astype(np.float32)[place]
-    above = (canvas.y[box] - axis_y)/np.float32(np.mean(radii)) < level[piece]
+    above = (canvas.y[box] - axis_y) / np.float32(np.mean(radii)) < level[piece]
     for kind in contents:
         here = lumen & np.isin(piece, np.flatnonzero(kinds == kind))
         if kind == 'gas':
             canvas.paint(name, box, here & above, (name,), 'gas')
             canvas.paint(name, box, here & ~above, (name,), 'fluid')
-        else: canvas.paint(name, box, here, (name,), kind)
+        else:
+            canvas.paint(name, box, here, (name,), kind)
     return box, f, along
 
+
 def _resampled(points, n):
-    "n points evenly along a curve."
-    axis = curve(points, 2.)
+    """N points evenly along a curve."""
+    axis = curve(points, 2.0)
     return np.stack(
         [np.interp(np.linspace(0, 1, n), np.linspace(0, 1, len(axis)), axis[:, i]) for i in range(3)], axis=1
     )
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #3f06c989
 def _upper_gut(canvas):
-    "Stomach, duodenum and pancreas."
+    """Stomach, duodenum and pancreas."""
     rng = canvas.rng
-    full = rng.uniform(.7, 1.15)*canvas.stretch(.3)
-    oral = .35 if rng.random() < .3 else 0.
-    filling = {'gas': .5, 'fluid': .4, 'oral_contrast': oral}
+    full = rng.uniform(0.7, 1.15) * canvas.stretch(0.3)
+    oral = 0.35 if rng.random() < 0.3 else 0.0
+    filling = {'gas': 0.5, 'fluid': 0.4, 'oral_contrast': oral}
     axis = np.add(
         [(38, 4, 350), (62, -14, 326), (56, -44, 290), (24, -56, 262), (-14, -42, 256)], canvas.wander(8, 8, 10)
     )
-    _gut(canvas, 'stomach', axis, np.array((27, 34, 27, 20, 13))*full, 4., filling, onto=('peritoneum',))
+    _gut(canvas, 'stomach', axis, np.array((27, 34, 27, 20, 13)) * full, 4.0, filling, onto=('peritoneum',))
     box, f, _ = tube(
         canvas,
         [(-26, -4, 212), (-18, -8, 236), (12, -6, 252), (46, 10, 264), (78, 26, 284)],
-        np.array((13, 13, 10, 10, 8))*rng.uniform(0.8, 1.1),
+        np.array((13, 13, 10, 10, 8)) * rng.uniform(0.8, 1.1),
     )
-    canvas.paint('pancreas', box, f + .1*smooth_noise(rng, f.shape, tuple(canvas.step), 8.) < 1, ('peritoneum',))
-    _gut(canvas, 'duodenum', [(-20, -38, 254), (-44, -18, 250), (-48, 6, 226), (-44, 14, 198), (-10, 8, 186),
-                              (24, 6, 200), (34, -16, 206)], 11.5, 2.6, filling, onto=('peritoneum',))
+    canvas.paint('pancreas', box, f + 0.1 * smooth_noise(rng, f.shape, tuple(canvas.step), 8.0) < 1, ('peritoneum',))
+    _gut(
+        canvas,
+        'duodenum',
+        [(-20, -38, 254), (-44, -18, 250), (-48, 6, 226), (-44, 14, 198), (-10, 8, 186), (24, 6, 200), (34, -16, 206)],
+        11.5,
+        2.6,
+        filling,
+        onto=('peritoneum',),
+    )
+
 
 def _colon(canvas):
-    "Caecum to rectum."
+    """Caecum to rectum."""
     rng = canvas.rng
-    j = lambda *p: np.add(p, rng.normal(0, 6, 3)) + canvas.wander(9, 9, 9)
+
+    def j(*p):
+        return np.add(p, rng.normal(0, 6, 3)) + canvas.wander(9, 9, 9)
+
     sag = rng.uniform(0, 45)
-    points = [j(-98, -8, 92), j(-106, 0, 130), j(-110, 8, 180), j(-104, 0, 222), j(-70, -52, 232 - sag*.4),
-              j(-10, -70, 222 - sag), j(52, -64, 240 - sag*.6), j(96, -14, 288), j(112, 30, 262),
-              j(116, 30, 200), j(112, 22, 140), j(92, 2, 98), j(52, -22, 82), j(16, -12, 104), j(4, 24, 88),
-              (0, 46, 62), (0, 54, 20)]
-    radii = np.array((29, 28, 25, 23, 22, 21, 20, 19, 18, 17, 16, 16, 16, 16, 16, 17, 17))*rng.uniform(.75, 1.2)
-    radii = radii*canvas.stretch(.25)*canvas.stretch(.2, 17)
-    _gut(canvas, 'colon', points, radii, 2.4, {'stool': .55, 'gas': .38, 'fluid': .07}, ripple=.13,
-         onto=('peritoneum',))
+    points = [
+        j(-98, -8, 92),
+        j(-106, 0, 130),
+        j(-110, 8, 180),
+        j(-104, 0, 222),
+        j(-70, -52, 232 - sag * 0.4),
+        j(-10, -70, 222 - sag),
+        j(52, -64, 240 - sag * 0.6),
+        j(96, -14, 288),
+        j(112, 30, 262),
+        j(116, 30, 200),
+        j(112, 22, 140),
+        j(92, 2, 98),
+        j(52, -22, 82),
+        j(16, -12, 104),
+        j(4, 24, 88),
+        (0, 46, 62),
+        (0, 54, 20),
+    ]
+    radii = np.array((29, 28, 25, 23, 22, 21, 20, 19, 18, 17, 16, 16, 16, 16, 16, 17, 17)) * rng.uniform(0.75, 1.2)
+    radii = radii * canvas.stretch(0.25) * canvas.stretch(0.2, 17)
+    _gut(
+        canvas,
+        'colon',
+        points,
+        radii,
+        2.4,
+        {'stool': 0.55, 'gas': 0.38, 'fluid': 0.07},
+        ripple=0.13,
+        onto=('peritoneum',),
+    )
+
 
 def _small_bowel(canvas):
-    "Loops that wander through the middle of the belly."
+    """Loops that wander through the middle of the belly."""
     rng = canvas.rng
-    oral, size = .25 if rng.random() < .3 else 0., canvas.stretch(.25)
+    oral, size = 0.25 if rng.random() < 0.3 else 0.0, canvas.stretch(0.25)
     for layer in range(3):
-        points, x = [], -82.
+        points, x = [], -82.0
         for column in range(10):
             x += 16.5
-            ends = (96 + 18*layer, 214 - 6*layer) if column % 2 else (206 - 6*layer, 100 + 18*layer)
-            for z in (ends[0], sum(ends)/2, ends[1]):
-                points.append((x + rng.normal(0, 6), -58 + 31*layer + rng.normal(0, 8), z + rng.normal(0, 12)))
+            ends = (96 + 18 * layer, 214 - 6 * layer) if column % 2 else (206 - 6 * layer, 100 + 18 * layer)
+            for z in (ends[0], sum(ends) / 2, ends[1]):
+                points.append((x + rng.normal(0, 6), -58 + 31 * layer + rng.normal(0, 8), z + rng.normal(0, 12)))
         _gut(
             canvas,
             'small_bowel',
             points,
-            size*rng.uniform(9, 13.5)*(1 + .12*rng.standard_normal(len(points)).clip(-1.5, 1.5)),
+            size * rng.uniform(9, 13.5) * (1 + 0.12 * rng.standard_normal(len(points)).clip(-1.5, 1.5)),
             2.2,
             {'fluid': 0.68, 'gas': 0.22, 'oral_contrast': oral},
             onto=('peritoneum',),
@@ -682,23 +838,25 @@ def _small_bowel(canvas):
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #95c27d15
 def _rest(canvas):
-    "Bladder, womb or prostate as soft tissue, vessels in fat and lung, plaques."
+    """Bladder, womb or prostate as soft tissue, vessels in fat and lung, plaques."""
     rng = canvas.rng
-    fill = rng.uniform(.8, 1.5)*canvas.stretch(.25)
+    fill = rng.uniform(0.8, 1.5) * canvas.stretch(0.25)
     if canvas.habitus.female:
-        box, f = ellipsoid(canvas, (rng.normal(0, 6), 14, 60), (26, 20, 24), (35, 0, 0), rough=.04)
+        box, f = ellipsoid(canvas, (rng.normal(0, 6), 14, 60), (26, 20, 24), (35, 0, 0), rough=0.04)
         canvas.paint('muscle', box, f < 1, ('peritoneum',))
-    box, f = ellipsoid(canvas, (0, -22, 42), np.array((36, 28, 28))*fill)
+    box, f = ellipsoid(canvas, (0, -22, 42), np.array((36, 28, 28)) * fill)
     canvas.paint('muscle', box, f < 1.09, ('peritoneum', 'small_bowel'))
     canvas.paint('urinary_bladder', box, f < 1, ('muscle',), 'urine')
     box = canvas.box((-120, -110, 60), (120, 70, 330))
     shape = [s.stop - s.start for s in box]
-    canvas.paint('vessel', box, np.abs(smooth_noise(rng, shape, tuple(canvas.step), 10.) - 1.95) < .28, ('peritoneum',))
+    canvas.paint(
+        'vessel', box, np.abs(smooth_noise(rng, shape, tuple(canvas.step), 10.0) - 1.95) < 0.28, ('peritoneum',)
+    )
     box = canvas.box((-160, -110, 260), (160, 120, 505))
     shape = [s.stop - s.start for s in box]
-    near = smooth_noise(rng, shape, tuple(canvas.step), 7.) + .5*smooth_noise(rng, shape, tuple(canvas.step), 22.)
+    near = smooth_noise(rng, shape, tuple(canvas.step), 7.0) + 0.5 * smooth_noise(rng, shape, tuple(canvas.step), 22.0)
     canvas.paint('vessel', box, near > 2.15, ('lung',))
-    if rng.random() < .4:
+    if rng.random() < 0.4:
         box = canvas.box((-30, 10, 150), (40, 60, 330))
         shape = [s.stop - s.start for s in box]
         rim = canvas.labels[box] == CODES['aorta']
@@ -706,51 +864,74 @@ def _rest(canvas):
             'aorta', box, rim & (smooth_noise(rng, shape, tuple(canvas.step), 6.0) > 2.1), detail='calcification'
         )
 
+
 def _fluids(canvas):
-    "Fluid in the chest behind the lungs, or in the belly between the organs: in one patient in eight each."
-    rng, full = canvas.wide, (slice(None),)*3
-    if not canvas.habitus.spread: return
-    if rng.random() < .12:
-        low = canvas.z < rng.uniform(330, 420) + .8*canvas.y  # it rises towards the back, where it has run
-        side = canvas.x*rng.choice([-1, 1]) > rng.choice([0, -300])  # on one side, or on both
+    """Fluid in the chest behind the lungs, or in the belly between the organs: in one patient in eight each."""
+    rng, full = canvas.wide, (slice(None),) * 3
+    if not canvas.habitus.spread:
+        return
+    if rng.random() < 0.12:
+        low = canvas.z < rng.uniform(330, 420) + 0.8 * canvas.y  # it rises towards the back, where it has run
+        side = canvas.x * rng.choice([-1, 1]) > rng.choice([0, -300])  # on one side, or on both
         canvas.paint('lung', full, low & side, ('lung',), 'fluid')
-    if rng.random() < .12:
-        field = smooth_noise(rng, canvas.shape, tuple(canvas.step), 60.) + .015*np.minimum(60, 20 - canvas.inner)
+    if rng.random() < 0.12:
+        field = smooth_noise(rng, canvas.shape, tuple(canvas.step), 60.0) + 0.015 * np.minimum(60, 20 - canvas.inner)
         canvas.paint('peritoneum', full, field > rng.uniform(0, 1.5), ('peritoneum',), 'ascites')
 
+
 def _cysts(canvas):
-    "Harmless round cysts in liver and kidneys: what an injury must not be confused with."
+    """Harmless round cysts in liver and kidneys: what an injury must not be confused with."""
     rng = canvas.rng
-    for organ, chance in (('liver', .3), ('kidney_left', .25), ('kidney_right', .25)):
+    for organ, chance in (('liver', 0.3), ('kidney_left', 0.25), ('kidney_right', 0.25)):
         while rng.random() < chance:
             spots = np.argwhere(canvas.labels[::3, ::3, ::3] == CODES[organ])
-            if not len(spots): break
-            k, j, i = spots[rng.integers(len(spots))]*3
+            if not len(spots):
+                break
+            k, j, i = spots[rng.integers(len(spots))] * 3
             centre = canvas.x[k, j, i], canvas.y[k, j, i], canvas.z[k, j, i]
-            box, f = ellipsoid(canvas, centre, (rng.uniform(3, 11),)*3)
+            box, f = ellipsoid(canvas, centre, (rng.uniform(3, 11),) * 3)
             canvas.paint(organ, box, f < 1, (organ,), 'cyst')
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #d6e46dbc
 def draw_body(
     seed: int,  # the same seed draws the same body
-    spacing: float = 2.,  # mm of the grid; shapes do not depend on it, only their fineness
+    spacing: float = 2.0,  # mm of the grid; shapes do not depend on it, only their fineness
     habitus: Habitus | None = None,  # drawn when left out
 ) -> Canvas:  # labels and details
-    "Draw one body from chest to hip."
+    """Draw one body from chest to hip."""
     rng = np.random.default_rng(seed)
     canvas = Canvas(habitus or draw_habitus(rng), spacing, rng, np.random.default_rng([seed, 9]))
     depth = _frame(canvas)
     _cavities(canvas, depth)
     _ribs(canvas, depth)
-    for part in (_muscles, _spine, _pelvis, _marrow, _vessels, _heart, _kidneys, _liver, _spleen, _upper_gut, _colon,
-                 _small_bowel, _rest, _fluids, _cysts): part(canvas)
+    for part in (
+        _muscles,
+        _spine,
+        _pelvis,
+        _marrow,
+        _vessels,
+        _heart,
+        _kidneys,
+        _liver,
+        _spleen,
+        _upper_gut,
+        _colon,
+        _small_bowel,
+        _rest,
+        _fluids,
+        _cysts,
+    ):
+        part(canvas)
     _table(canvas)
     return canvas
 
+
 def _table(canvas):
-    "The couch under the back."
-    box = (slice(None),)*3
-    y = canvas.axes[1][None, :, None] - (118 + canvas.habitus.fat*.8 - (canvas.axes[2]/235)[None, None, :]**2*22)
+    """The couch under the back."""
+    box = (slice(None),) * 3
+    y = canvas.axes[1][None, :, None] - (
+        118 + canvas.habitus.fat * 0.8 - (canvas.axes[2] / 235)[None, None, :] ** 2 * 22
+    )
     board = (y > 0) & (y < 26) & (np.abs(canvas.axes[2]) < 215)[None, None, :]
     rim = board & ((y < 3) | (y > 23))
     air = canvas.labels == 0

@@ -4,12 +4,16 @@
 
 # %% ../../nbs/lib/phantoms/04_case_sets.ipynb #567de667
 from __future__ import annotations
+
 import json
 from dataclasses import dataclass
 from pathlib import Path
+
 import numpy as np
-from ..scans import nifti
+
 from ..core.anatomy import CODES
+from ..core.parallel import parallel_map
+from .acquisition import Scan, acquire, outline
 from ctlab.phantoms.body import (
     DETAILS,
     Canvas,
@@ -21,8 +25,7 @@ from ctlab.phantoms.body import (
     smooth_noise,
     tube,
 )
-from ..core.parallel import parallel_map
-from .acquisition import Scan, acquire, outline
+from ..scans import nifti
 from ..scans.volume import Volume, volume_from
 
 # %% auto #0
@@ -32,7 +35,8 @@ __all__ = ['SET_SIZES', 'BONES', 'VERSIONS', 'KINDS', 'Sizes', 'add_tumours', 'c
 # %% ../../nbs/lib/phantoms/04_case_sets.ipynb #ece5523c
 @dataclass(frozen=True)
 class Sizes:
-    "How large the sets of a preset are."
+    """How large the sets of a preset are."""
+
     cases: int
     matrix: int
     grid: float  # mm of the body
@@ -41,30 +45,35 @@ class Sizes:
     limb_slice: float  # mm between the legs' slices
     limb_cases: int
 
+
 SET_SIZES = {
     'tiny': Sizes(6, 64, 6.0, 8.0, 80, 12.0, 3),
     'demo': Sizes(24, 128, 3.0, 5.0, 160, 2.5, 6),
     'full': Sizes(130, 512, 1.25, 2.0, 512, 1.0, 20),
 }
 
+
 def add_tumours(
     canvas: Canvas,  # a body
     rng: np.random.Generator,  # source of randomness
 ) -> int:  # how many
-    "Grow tumours in the liver."
+    """Grow tumours in the liver."""
     liver = np.argwhere(canvas.labels == CODES['liver'])
-    if not len(liver): return 0
+    if not len(liver):
+        return 0
     wanted = int(rng.integers(2, 7))
     for _ in range(wanted):
         z, y, x = liver[rng.integers(len(liver))]
         centre = [canvas.axes[2][x], canvas.axes[1][y], canvas.axes[0][z]]
         radius = float(rng.uniform(6, 22))
         box, f = ellipsoid(
-            canvas, centre, tuple(radius*rng.uniform(0.75, 1.25, 3)), tuple(rng.uniform(0, 90, 3)), rough=0.18
+            canvas, centre, tuple(radius * rng.uniform(0.75, 1.25, 3)), tuple(rng.uniform(0, 90, 3)), rough=0.18
         )
         canvas.paint(None, box, f < 1, onto=('liver',), detail='tumour')
-        if rng.random() < .4: canvas.paint(None, box, f < .45, onto=('liver',), detail='cyst')
+        if rng.random() < 0.4:
+            canvas.paint(None, box, f < 0.45, onto=('liver',), detail='cyst')
     return wanted
+
 
 def ct_case(
     seed: int,
@@ -72,12 +81,21 @@ def ct_case(
     parts: tuple,  # to outline: liver (with all that is in it), tumour, spleen
     tumours: bool = False,  # grow tumours in the liver
 ) -> tuple[Volume, dict]:  # (HU, part -> mask volume)
-    "One scan with its truth."
+    """One scan with its truth."""
     rng = np.random.default_rng([seed, 21])
     body = draw_body(seed, sizes.grid)
-    if tumours: add_tumours(body, np.random.default_rng([seed, 77]))
-    scan = Scan('portal', float(rng.uniform(-10, 60)), float(rng.uniform(420, 470)), sizes.spacing, sizes.spacing,
-                sizes.matrix, float(rng.uniform(370, 450)), float(rng.uniform(7, 13)))
+    if tumours:
+        add_tumours(body, np.random.default_rng([seed, 77]))
+    scan = Scan(
+        'portal',
+        float(rng.uniform(-10, 60)),
+        float(rng.uniform(420, 470)),
+        sizes.spacing,
+        sizes.spacing,
+        sizes.matrix,
+        float(rng.uniform(370, 450)),
+        float(rng.uniform(7, 13)),
+    )
     liver = whole_liver(body)
     where = {
         'liver': liver,
@@ -86,58 +104,64 @@ def ct_case(
     }
     return acquire(body, scan, seed)[0], {name: outline(body, scan, where[name]) for name in parts}
 
+
 def whole_liver(
     body: Canvas,
 ) -> np.ndarray:  # bool, on the body's voxels
-    "The liver with the vessels inside it, as people draw it in LiTS and IRCAD."
+    """The liver with the vessels inside it, as people draw it in LiTS and IRCAD."""
     return (body.labels == CODES['liver']) | (body.detail == DETAILS['vein'])
 
 # %% ../../nbs/lib/phantoms/04_case_sets.ipynb #fa8fba9b
 def _decathlon(task):
-    "One spleen case: image and label, or an image without label for the test part."
+    """One spleen case: image and label, or an image without label for the test part."""
     k, seed, sizes, root = task
     part, name = (
-        ('Tr', f'spleen_{k + 1}') if k < round(0.75*sizes.cases) or sizes.cases < 4 else ('Ts', f'spleen_{k + 1}')
+        ('Tr', f'spleen_{k + 1}') if k < round(0.75 * sizes.cases) or sizes.cases < 4 else ('Ts', f'spleen_{k + 1}')
     )
     image, label = (
-        root/f'images{part}'/f'{name}.nii.gz',
-        root/('labelsTr' if part == 'Tr' else 'truth')/f'{name}.nii.gz',
+        root / f'images{part}' / f'{name}.nii.gz',
+        root / ('labelsTr' if part == 'Tr' else 'truth') / f'{name}.nii.gz',
     )
     if not label.exists():
-        hu, masks = ct_case(seed*1000 + k, sizes, ('spleen',))
+        hu, masks = ct_case(seed * 1000 + k, sizes, ('spleen',))
         nifti.write(hu, image)
         nifti.write(Volume(masks['spleen'].array.astype(np.uint8), hu.affine), label)
     return part, name
 
+
 def _lits(task):
-    "One LiTS-like case: liver 1, tumour 2."
+    """One LiTS-like case: liver 1, tumour 2."""
     k, seed, sizes, root = task
-    if not (root/f'segmentation-{k}.nii').exists():
-        hu, masks = ct_case(seed*1000 + 300 + k, sizes, ('liver', 'tumour'), True)
-        nifti.write(hu, root/f'volume-{k}.nii')
+    if not (root / f'segmentation-{k}.nii').exists():
+        hu, masks = ct_case(seed * 1000 + 300 + k, sizes, ('liver', 'tumour'), True)
+        nifti.write(hu, root / f'volume-{k}.nii')
         nifti.write(
             Volume(masks['liver'].array.astype(np.uint8) + masks['tumour'].array, hu.affine),
-            root/f'segmentation-{k}.nii',
+            root / f'segmentation-{k}.nii',
         )
     return k
 
+
 def _ircad(task):
-    "One IRCAD-like case."
+    """One IRCAD-like case."""
     k, seed, sizes, root = task
     name = f'ircad_e{k + 1:02d}'
-    if not (root/f'{name}_liver.nii.gz').exists():
-        hu, masks = ct_case(seed*1000 + 600 + k, sizes, ('liver',), k % 4 != 0)
-        nifti.write(hu, root/f'{name}_orig.nii.gz')
-        nifti.write(Volume(masks['liver'].array.astype(np.uint8), hu.affine), root/f'{name}_liver.nii.gz')
+    if not (root / f'{name}_liver.nii.gz').exists():
+        hu, masks = ct_case(seed * 1000 + 600 + k, sizes, ('liver',), k % 4 != 0)
+        nifti.write(hu, root / f'{name}_orig.nii.gz')
+        nifti.write(Volume(masks['liver'].array.astype(np.uint8), hu.affine), root / f'{name}_liver.nii.gz')
     return name
 
 # %% ../../nbs/lib/phantoms/04_case_sets.ipynb #90d00006
 BONES = ('tibia', 'femur', 'fibula', 'pelvis')
 
+
 class Legs(Canvas):
-    "A canvas from the soles to the hips."
-    low = np.array([0., -140., -210.])
-    high = np.array([930., 140., 210.])
+    """A canvas from the soles to the hips."""
+
+    low = np.array([0.0, -140.0, -210.0])
+    high = np.array([930.0, 140.0, 210.0])
+
 
 _LEG = (
     (0, 75, 36),
@@ -150,48 +174,57 @@ _LEG = (
     (930, 104, 100),
 )  # height, centre, radius
 
+
 def draw_legs(
     seed: int,
-    spacing: float = 3.,  # mm
+    spacing: float = 3.0,  # mm
 ) -> tuple[Legs, dict, np.ndarray]:  # (canvas, bone -> mask, tissue: 0 air 1 fat 2 muscle 3 cortex 4 marrow)
-    "Two legs and the pelvis."
+    """Two legs and the pelvis."""
     rng = np.random.default_rng([seed, 31])
     habitus = draw_habitus(rng)
     canvas = Legs(
-        Habitus(habitus.female, tuple(np.clip(np.array(habitus.scale)*(1, 1, 1), 0.88, 1.1)), habitus.fat, 0.0, 3.0),
+        Habitus(habitus.female, tuple(np.clip(np.array(habitus.scale) * (1, 1, 1), 0.88, 1.1)), habitus.fat, 0.0, 3.0),
         spacing,
         rng,
     )
     tissue = np.zeros(canvas.shape, np.uint8)
     z, x, y = canvas.axes[0][:, None, None], canvas.x, canvas.y
     heights, centres, radii = (np.array(c, float) for c in zip(*_LEG))
-    middle, radius = canvas.by_height(heights, centres), canvas.by_height(heights, radii)*(1 + .004*habitus.fat)
-    across = np.minimum(np.hypot(x - middle, y), np.hypot(x + middle, y))/radius
+    middle, radius = canvas.by_height(heights, centres), canvas.by_height(heights, radii) * (1 + 0.004 * habitus.fat)
+    across = np.minimum(np.hypot(x - middle, y), np.hypot(x + middle, y)) / radius
     trunk = np.hypot(
-        x/canvas.by_height((720, 800, 930), (60, 175, 180)),
-        (y - 5)/canvas.by_height((720, 800, 930), (60, 108, 112)),
+        x / canvas.by_height((720, 800, 930), (60, 175, 180)),
+        (y - 5) / canvas.by_height((720, 800, 930), (60, 108, 112)),
     )
     outer = np.where(z > 760, np.minimum(across, trunk), across)
-    skin = canvas.by_height((0, 930), (5, 10)) + .25*habitus.fat
+    skin = canvas.by_height((0, 930), (5, 10)) + 0.25 * habitus.fat
     tissue[outer < 1] = 1
-    tissue[outer < 1 - skin/radius] = 2
+    tissue[outer < 1 - skin / radius] = 2
     bones = {name: np.zeros(canvas.shape, bool) for name in BONES}
-    for side in (-1, 1): _leg_bones(canvas, bones, side, rng)
-    for name in BONES: _fill_bone(tissue, bones, name, canvas)
+    for side in (-1, 1):
+        _leg_bones(canvas, bones, side, rng)
+    for name in BONES:
+        _fill_bone(tissue, bones, name, canvas)
     return canvas, bones, tissue
 
+
 def _leg_bones(canvas, bones, side, rng):
-    "The bones of one side."
-    j = lambda s: rng.normal(0, s)
-    x0 = side*(84 + j(2))
+    """The bones of one side."""
+
+    def j(s):
+        return rng.normal(0, s)
+
+    x0 = side * (84 + j(2))
+
     def add(name, shape):
         box, field = shape[:2]
         bones[name][box] |= field < 1
+
     add(
         'tibia',
         tube(
             canvas,
-            [(x0, -4, 28), (x0, -6, 120), (x0 + side*2, -8, 260), (x0, -4, 370), (x0, 0, 408)],
+            [(x0, -4, 28), (x0, -6, 120), (x0 + side * 2, -8, 260), (x0, -4, 370), (x0, 0, 408)],
             [20, 13 + j(0.6), 14, 24, 36 + j(1.5)],
         ),
     )
@@ -199,84 +232,100 @@ def _leg_bones(canvas, bones, side, rng):
         'fibula',
         tube(
             canvas,
-            [(x0 + side*24, 12, 14), (x0 + side*25, 12, 120), (x0 + side*27, 14, 260), (x0 + side*31, 14, 384)],
+            [(x0 + side * 24, 12, 14), (x0 + side * 25, 12, 120), (x0 + side * 27, 14, 260), (x0 + side * 31, 14, 384)],
             [10, 7 + j(0.3), 7, 11],
         ),
     )
-    head = (side*(96 + j(2)), -2, 846)
+    head = (side * (96 + j(2)), -2, 846)
     add(
         'femur',
         tube(
             canvas,
-            [(x0, 0, 436), (x0 + side*2, -2, 480), (side*94, -10, 610), (side*112, 2, 760), (side*126, 4, 806)],
+            [(x0, 0, 436), (x0 + side * 2, -2, 480), (side * 94, -10, 610), (side * 112, 2, 760), (side * 126, 4, 806)],
             [35 + j(1.2), 25, 15 + j(0.6), 17, 21],
         ),
     )
-    add('femur', tube(canvas, [(side*124, 4, 806), (side*112, 2, 826), head], [17, 15, 19]))
-    add('femur', ellipsoid(canvas, head, (23 + j(.8),)*3))
-    socket, field = ellipsoid(canvas, head, (35,)*3)
-    inner = ellipsoid(canvas, head, (27,)*3)
+    add('femur', tube(canvas, [(side * 124, 4, 806), (side * 112, 2, 826), head], [17, 15, 19]))
+    add('femur', ellipsoid(canvas, head, (23 + j(0.8),) * 3))
+    socket, field = ellipsoid(canvas, head, (35,) * 3)
+    inner = ellipsoid(canvas, head, (27,) * 3)
     shell = field < 1
     common, within, part = overlap(inner[0], socket)
     shell[within] &= ~(inner[1] < 1)[part]
-    bones['pelvis'][socket] |= shell & (canvas.at(socket)[0]*side < head[0]*side + 12)  # open to the outside
+    bones['pelvis'][socket] |= shell & (canvas.at(socket)[0] * side < head[0] * side + 12)  # open to the outside
     for points, radius in (
-        ([(head[0] - side*20, 26, 872), (side*78, 44, 895), (side*92, 30, 926)], [15, 17, 20]),
-        ([(head[0] - side*22, -18, 838), (side*40, -46, 822), (side*8, -52, 816)], [12, 9, 10]),
-        ([(head[0] - side*14, 24, 830), (side*62, 30, 790), (side*48, 6, 778)], [12, 12, 9]),
+        ([(head[0] - side * 20, 26, 872), (side * 78, 44, 895), (side * 92, 30, 926)], [15, 17, 20]),
+        ([(head[0] - side * 22, -18, 838), (side * 40, -46, 822), (side * 8, -52, 816)], [12, 9, 10]),
+        ([(head[0] - side * 14, 24, 830), (side * 62, 30, 790), (side * 48, 6, 778)], [12, 12, 9]),
     ):
         add('pelvis', tube(canvas, points, radius))
 
+
 def _fill_bone(tissue, bones, name, canvas):
-    "Cortex outside, marrow inside; what two bones claim goes to the first, and no bone leaves the flesh."
+    """Cortex outside, marrow inside; what two bones claim goes to the first, and no bone leaves the flesh."""
     from scipy.ndimage import distance_transform_edt
-    earlier = [bones[n] for n in BONES[:BONES.index(name)]]
-    if earlier: bones[name] &= ~np.logical_or.reduce(earlier)
+
+    earlier = [bones[n] for n in BONES[: BONES.index(name)]]
+    if earlier:
+        bones[name] &= ~np.logical_or.reduce(earlier)
     bones[name] &= tissue > 0
     depth = distance_transform_edt(bones[name], canvas.spacing)
     tissue[bones[name]] = 3
-    tissue[depth > max(3., 1.2*canvas.spacing)] = 4
+    tissue[depth > max(3.0, 1.2 * canvas.spacing)] = 4
 
 # %% ../../nbs/lib/phantoms/04_case_sets.ipynb #154b6ff8
-_T1 = np.array([0., 900., 330., 60., 780.], np.float32)  # air, fat, muscle, cortex, marrow
+_T1 = np.array([0.0, 900.0, 330.0, 60.0, 780.0], np.float32)  # air, fat, muscle, cortex, marrow
+
 
 def limb_case(
     seed: int,
     sizes: Sizes,
 ) -> tuple[Volume, dict]:  # (MR signal, bone -> mask volume)
-    "One MR volume of both legs, with a mask per bone."
+    """One MR volume of both legs, with a mask per bone."""
     from ctlab.phantoms.acquisition import _profile
+
     rng = np.random.default_rng([seed, 32])
-    grid = min(4., max(1.5, sizes.limb_slice))
+    grid = min(4.0, max(1.5, sizes.limb_slice))
     canvas, bones, tissue = draw_legs(seed, grid)
-    heights = np.arange(0, canvas.shape[0]*grid - sizes.limb_slice, sizes.limb_slice)
-    weights = _profile(heights, sizes.limb_slice, grid*np.arange(canvas.shape[0]), grid)
-    side, pixel = sizes.limb, canvas.shape[2]*grid/sizes.limb  # the matrix is the scanner's, the field fits the patient
+    heights = np.arange(0, canvas.shape[0] * grid - sizes.limb_slice, sizes.limb_slice)
+    weights = _profile(heights, sizes.limb_slice, grid * np.arange(canvas.shape[0]), grid)
+    side, pixel = (
+        sizes.limb,
+        canvas.shape[2] * grid / sizes.limb,
+    )  # the matrix is the scanner's, the field fits the patient
     at = np.clip(
-        np.round(((np.arange(side) - side/2 + 0.5)*pixel)/grid + canvas.shape[2]/2 - 0.5).astype(int),
+        np.round(((np.arange(side) - side / 2 + 0.5) * pixel) / grid + canvas.shape[2] / 2 - 0.5).astype(int),
         0,
         canvas.shape[2] - 1,
     )
-    down = np.round(((np.arange(side) - side/2 + .5)*pixel)/grid + canvas.shape[1]/2 - .5).astype(int)
+    down = np.round(((np.arange(side) - side / 2 + 0.5) * pixel) / grid + canvas.shape[1] / 2 - 0.5).astype(int)
     inside, down = (down >= 0) & (down < canvas.shape[1]), np.clip(down, 0, canvas.shape[1] - 1)
-    pick = lambda a: np.where(inside[None, :, None], a[:, down][:, :, at], 0)
-    signal = pick(np.tensordot(weights, _T1[tissue]*(1 + .06*smooth_noise(rng, canvas.shape, grid, 6.)), 1))
-    bias = np.exp(.22*smooth_noise(rng, signal.shape, (sizes.limb_slice, pixel, pixel), 220.)).astype(np.float32)
+
+    def pick(a):
+        return np.where(inside[None, :, None], a[:, down][:, :, at], 0)
+
+    signal = pick(np.tensordot(weights, _T1[tissue] * (1 + 0.06 * smooth_noise(rng, canvas.shape, grid, 6.0)), 1))
+    bias = np.exp(0.22 * smooth_noise(rng, signal.shape, (sizes.limb_slice, pixel, pixel), 220.0)).astype(np.float32)
     noise = rng.normal(0, 22, (2, *signal.shape)).astype(np.float32)
-    volume = np.hypot(signal*bias + noise[0], noise[1])
-    affine_of = lambda array: volume_from(array, (sizes.limb_slice, pixel, pixel), (-(side - 1)/2*pixel,)*2 + (0.,))
+    volume = np.hypot(signal * bias + noise[0], noise[1])
+
+    def affine_of(array):
+        return volume_from(array, (sizes.limb_slice, pixel, pixel), (-(side - 1) / 2 * pixel,) * 2 + (0.0,))
+
     masks = {
         name: affine_of(pick(np.tensordot(weights, mask.astype(np.float32), 1) > 0.5).astype(np.uint8))
         for name, mask in bones.items()
     }  # what fills most of a slice
     return affine_of(np.clip(np.round(volume), 0, 4095).astype(np.int16)), masks
 
+
 def overlapping(
     masks: dict,  # bone -> mask volume
     by: int = 1,  # voxels
 ) -> dict:  # the same, each grown into its neighbours
-    "Masks as two hands draw them: a little too large where two bones meet, and nowhere else."
+    """Masks as two hands draw them: a little too large where two bones meet, and nowhere else."""
     from scipy.ndimage import binary_dilation
+
     grown = {n: binary_dilation(m.array > 0, iterations=by) for n, m in masks.items()}
     return {
         n: Volume(
@@ -286,20 +335,34 @@ def overlapping(
         for n, m in masks.items()
     }
 
+
 def _limb(task):
-    "One leg case: DICOM slices and one NIfTI mask per bone."
+    """One leg case: DICOM slices and one NIfTI mask per bone."""
     from ctlab.scans.dicom import write_series
+
     k, seed, sizes, root = task
-    folder = root/f'{k + 1:03d}'
-    if not (folder/'masks'/'pelvis.nii.gz').exists():
-        volume, masks = limb_case(seed*1000 + 900 + k, sizes)
-        write_series(Volume(volume.array - 1024, volume.affine), folder/'dicom', f'leg{k + 1:03d}',
-                     tags={'Modality': 'MR', 'SOPClassUID': '1.2.840.10008.5.1.4.1.1.4', 'RescaleIntercept': '0',
-                           'RescaleType': 'US', 'WindowCenter': '500', 'WindowWidth': '1000'})
+    folder = root / f'{k + 1:03d}'
+    if not (folder / 'masks' / 'pelvis.nii.gz').exists():
+        volume, masks = limb_case(seed * 1000 + 900 + k, sizes)
+        write_series(
+            Volume(volume.array - 1024, volume.affine),
+            folder / 'dicom',
+            f'leg{k + 1:03d}',
+            tags={
+                'Modality': 'MR',
+                'SOPClassUID': '1.2.840.10008.5.1.4.1.1.4',
+                'RescaleIntercept': '0',
+                'RescaleType': 'US',
+                'WindowCenter': '500',
+                'WindowWidth': '1000',
+            },
+        )
         if k % 3 == 2:
-            for name, mask in masks.items(): nifti.write(mask, folder/'truth'/f'{name}.nii.gz')
+            for name, mask in masks.items():
+                nifti.write(mask, folder / 'truth' / f'{name}.nii.gz')
             masks = overlapping(masks)
-        for name in BONES: nifti.write(masks[name], folder/'masks'/f'{name}.nii.gz')
+        for name in BONES:
+            nifti.write(masks[name], folder / 'masks' / f'{name}.nii.gz')
     return folder.name
 
 # %% ../../nbs/lib/phantoms/04_case_sets.ipynb #0fa30f24
@@ -311,6 +374,7 @@ KINDS = {
     'limbs': 'MR of both legs: DICOM and one mask per bone',
 }
 
+
 def make_set(
     kind: str,  # spleen, lits, ircad or limbs
     root: str | Path,  # the set's folder, made if needed
@@ -319,10 +383,11 @@ def make_set(
     workers: int = 0,  # processes; 0 for one per core
     progress: bool = True,  # show a bar with the time left
 ) -> Path:  # the root
-    "Draw (or finish) a set for segmentation."
-    if kind not in KINDS: raise ValueError(f'no set is called {kind!r}; choose from {", ".join(KINDS)}')
+    """Draw (or finish) a set for segmentation."""
+    if kind not in KINDS:
+        raise ValueError(f'no set is called {kind!r}; choose from {", ".join(KINDS)}')
     root, sizes = Path(root), SET_SIZES[preset] if isinstance(preset, str) else preset
-    key, mark = json.dumps([VERSIONS[kind], kind, repr(sizes), seed]), root/'phantoms.json'
+    key, mark = json.dumps([VERSIONS[kind], kind, repr(sizes), seed]), root / 'phantoms.json'
     if mark.exists() and mark.read_text() != key:
         raise FileExistsError(f'{root}: phantoms of another version or size; delete the folder and they are drawn anew')
     if not mark.exists() and root.exists() and any(root.iterdir()):
@@ -339,11 +404,20 @@ def make_set(
         work, [(k, seed, sizes, root) for k in range(n)], workers, f'drawing {kind}' if progress else None
     )
     if kind == 'spleen':
-        table = {'name': 'Spleen', 'description': 'phantoms made by ctlab, no patients', 'tensorImageSize': '3D',
-                 'modality': {'0': 'CT'}, 'labels': {'0': 'background', '1': 'spleen'},
-                 'numTraining': sum(p == 'Tr' for p, _ in done), 'numTest': sum(p == 'Ts' for p, _ in done),
-                 'training': [{'image': f'./imagesTr/{name}.nii.gz', 'label': f'./labelsTr/{name}.nii.gz'} for p,
-                              name in done if p == 'Tr'], 'test': [f'./imagesTs/{name}.nii.gz' for p, name in done
-                                  if p == 'Ts']}
-        (root/'dataset.json').write_text(json.dumps(table, indent=1))
+        table = {
+            'name': 'Spleen',
+            'description': 'phantoms made by ctlab, no patients',
+            'tensorImageSize': '3D',
+            'modality': {'0': 'CT'},
+            'labels': {'0': 'background', '1': 'spleen'},
+            'numTraining': sum(p == 'Tr' for p, _ in done),
+            'numTest': sum(p == 'Ts' for p, _ in done),
+            'training': [
+                {'image': f'./imagesTr/{name}.nii.gz', 'label': f'./labelsTr/{name}.nii.gz'}
+                for p, name in done
+                if p == 'Tr'
+            ],
+            'test': [f'./imagesTs/{name}.nii.gz' for p, name in done if p == 'Ts'],
+        }
+        (root / 'dataset.json').write_text(json.dumps(table, indent=1))
     return root

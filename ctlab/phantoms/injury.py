@@ -4,7 +4,9 @@
 
 # %% ../../nbs/lib/phantoms/01_injury.ipynb #ccfc7035
 from __future__ import annotations
+
 import numpy as np
+
 from ..core.anatomy import CODES, PREVALENCE, TARGETS
 from .body import DETAILS, Canvas, smooth_noise
 from ..scans.volume import bounding_box
@@ -20,41 +22,48 @@ def draw_grades(
     n: int,  # patients
     seed: int = 0,  # same seed, same cohort
     balanced: bool = False,  # every target injured in about 4 of 10, for small sets
-    together: float = .35,  # correlation between the targets
+    together: float = 0.35,  # correlation between the targets
 ):  # DataFrame: one column per target, values healthy / injury or healthy / low / high
-    "Grades of injury for a cohort."
+    """Grades of injury for a cohort."""
     import pandas as pd
     from scipy.stats import norm
+
     rng = np.random.default_rng([seed, 77])
     common = rng.standard_normal((n, 1))
-    latent = np.sqrt(together)*common + np.sqrt(1 - together)*rng.standard_normal((n, len(TARGETS)))
+    latent = np.sqrt(together) * common + np.sqrt(1 - together) * rng.standard_normal((n, len(TARGETS)))
     columns = {}
     for k, (target, grades) in enumerate(TARGETS.items()):
-        odds = np.array(PREVALENCE[target] if not balanced else ((.6, .4) if len(grades) == 2 else (.6, .2, .2)))
+        odds = np.array(PREVALENCE[target] if not balanced else ((0.6, 0.4) if len(grades) == 2 else (0.6, 0.2, 0.2)))
         share = norm.cdf(latent[:, k])
-        if balanced: share = (np.argsort(np.argsort(share)) + .5)/n  # exact counts in a small set
+        if balanced:
+            share = (np.argsort(np.argsort(share)) + 0.5) / n  # exact counts in a small set
         columns[target] = np.array(grades)[np.searchsorted(np.cumsum(odds)[:-1], share)]
     return pd.DataFrame(columns)
 
 # %% ../../nbs/lib/phantoms/01_injury.ipynb #382da51a
 def _organ_box(canvas, names, margin=8):
-    "The box around an organ and its mask in it."
+    """The box around an organ and its mask in it."""
     mask = np.isin(canvas.labels, [CODES[n] for n in names])
-    if not mask.any(): return None, None
+    if not mask.any():
+        return None, None
     box = tuple(map(slice, *bounding_box(mask, margin)))
     return box, mask[box]
 
+
 def _grid(canvas, box):
-    "Physical mm of the voxels in a box, relative to its corner, (z, y, x) sparse."
+    """Physical mm of the voxels in a box, relative to its corner, (z, y, x) sparse."""
     return np.ogrid[tuple(slice(0, s.stop - s.start) for s in box)], canvas.spacing
 
+
 def _surface_point(rng, mask, spacing):
-    "A random point on the mask's surface and the unit direction inwards, in voxels."
+    """A random point on the mask's surface and the unit direction inwards, in voxels."""
     from scipy.ndimage import binary_erosion
+
     rim = np.argwhere(mask & ~binary_erosion(mask))
     point = rim[rng.integers(len(rim))].astype(np.float32)
-    inwards = np.argwhere(mask).mean(0) - point + rng.normal(0, 6/spacing, 3)
-    return point, (inwards/np.linalg.norm(inwards)).astype(np.float32)
+    inwards = np.argwhere(mask).mean(0) - point + rng.normal(0, 6 / spacing, 3)
+    return point, (inwards / np.linalg.norm(inwards)).astype(np.float32)
+
 
 def lacerate(
     canvas: Canvas,  # painted in place
@@ -62,57 +71,66 @@ def lacerate(
     depth: float,  # mm
     width: float,  # mm
 ) -> None:
-    "Tear an organ from its surface inwards."
+    """Tear an organ from its surface inwards."""
     box, mask = _organ_box(canvas, names, 2)
-    if box is None: return
+    if box is None:
+        return
     rng = canvas.rng
     grid, spacing = _grid(canvas, box)
     point, inwards = _surface_point(rng, mask, spacing)
     across = np.cross(inwards, rng.standard_normal(3))
     across /= np.linalg.norm(across)
     along = np.cross(inwards, across)
-    d = [(g - p).astype(np.float32)*np.float32(spacing) for g, p in zip(grid, point)]
-    run, off, side = (sum(np.float32(v)*a for v, a in zip(vector, d)) for vector in (inwards, across, along))
-    jag = smooth_noise(rng, mask.shape, spacing, 9.)*np.float32(2.6)
-    taper = 1 - .6*np.clip(run/depth, 0, 1)
+    d = [(g - p).astype(np.float32) * np.float32(spacing) for g, p in zip(grid, point)]
+    run, off, side = (sum(np.float32(v) * a for v, a in zip(vector, d)) for vector in (inwards, across, along))
+    jag = smooth_noise(rng, mask.shape, spacing, 9.0) * np.float32(2.6)
+    taper = 1 - 0.6 * np.clip(run / depth, 0, 1)
     tear = (
-        (np.abs(off + jag) < width/2*taper)
-        & (run < depth*(1 + 0.1*jag))
+        (np.abs(off + jag) < width / 2 * taper)
+        & (run < depth * (1 + 0.1 * jag))
         & (run > -4)
-        & (np.abs(side + jag) < 0.75*depth)
+        & (np.abs(side + jag) < 0.75 * depth)
     )
     canvas.detail[box][tear & mask] = DETAILS['laceration']
 
 # %% ../../nbs/lib/phantoms/01_injury.ipynb #94ee1637
 def _subcapsular(canvas, names, thick):
-    "A crescent of blood under the capsule."
+    """A crescent of blood under the capsule."""
     from scipy.ndimage import distance_transform_edt
+
     box, mask = _organ_box(canvas, names, 2)
-    if box is None: return
+    if box is None:
+        return
     grid, spacing = _grid(canvas, box)
     point, _ = _surface_point(canvas.rng, mask, spacing)
-    depth = distance_transform_edt(mask)*spacing
-    away = np.sqrt(sum(((g - p)*spacing)**2 for g, p in zip(grid, point)))
-    reach = np.cbrt(mask.sum())*spacing*.55
-    canvas.detail[box][mask & (depth < thick*(1 - (away/reach)**2))] = DETAILS['haematoma']
+    depth = distance_transform_edt(mask) * spacing
+    away = np.sqrt(sum(((g - p) * spacing) ** 2 for g, p in zip(grid, point)))
+    reach = np.cbrt(mask.sum()) * spacing * 0.55
+    canvas.detail[box][mask & (depth < thick * (1 - (away / reach) ** 2))] = DETAILS['haematoma']
+
 
 def _devascularise(canvas, names, share):
-    "A wedge without blood supply."
+    """A wedge without blood supply."""
     box, mask = _organ_box(canvas, names, 2)
-    if box is None: return
+    if box is None:
+        return
     grid, spacing = _grid(canvas, box)
     direction = canvas.rng.standard_normal(3)
-    level = sum(g*np.float32(v) for g, v in zip(grid, direction/np.linalg.norm(direction)))
-    level = level + smooth_noise(canvas.rng, mask.shape, spacing, 18.)*np.float32(2.5/spacing)
-    if mask.any(): canvas.detail[box][mask & (level > np.quantile(level[mask], 1 - share))] = DETAILS['devascularised']
+    level = sum(g * np.float32(v) for g, v in zip(grid, direction / np.linalg.norm(direction)))
+    level = level + smooth_noise(canvas.rng, mask.shape, spacing, 18.0) * np.float32(2.5 / spacing)
+    if mask.any():
+        canvas.detail[box][mask & (level > np.quantile(level[mask], 1 - share))] = DETAILS['devascularised']
+
 
 def _blood_around(canvas, names, reach):
-    "Blood in the fat around an organ."
+    """Blood in the fat around an organ."""
     from scipy.ndimage import distance_transform_edt
-    box, mask = _organ_box(canvas, names, int(np.ceil(2*reach/canvas.spacing)) + 2)
-    if box is None: return
-    away = distance_transform_edt(~mask)*canvas.spacing
-    border = reach*(.55 + .6*smooth_noise(canvas.rng, mask.shape, canvas.spacing, 30.))
+
+    box, mask = _organ_box(canvas, names, int(np.ceil(2 * reach / canvas.spacing)) + 2)
+    if box is None:
+        return
+    away = distance_transform_edt(~mask) * canvas.spacing
+    border = reach * (0.55 + 0.6 * smooth_noise(canvas.rng, mask.shape, canvas.spacing, 30.0))
     spill = (away < border) & (canvas.labels[box] == CODES['peritoneum'])
     canvas.detail[box][spill] = DETAILS['blood']
 
@@ -122,63 +140,76 @@ def injure_organ(
     target: str,  # kidney, liver or spleen
     grade: str,  # low or high
 ) -> None:
-    "Give a solid organ an injury of a grade."
+    """Give a solid organ an injury of a grade."""
     rng = canvas.rng
     names = ORGANS[target]
-    if target == 'kidney': names = (names[rng.integers(2)],)
-    size = {'liver': 1.35, 'spleen': 1., 'kidney': .8}[target]
+    if target == 'kidney':
+        names = (names[rng.integers(2)],)
+    size = {'liver': 1.35, 'spleen': 1.0, 'kidney': 0.8}[target]
     if grade == 'low':
-        if rng.random() < .65: lacerate(canvas, names, size*rng.uniform(20, 30), rng.uniform(5, 7.5))
-        else: _subcapsular(canvas, names, size*rng.uniform(7, 10))
-        if rng.random() < .3: _blood_around(canvas, names, rng.uniform(3, 6))
+        if rng.random() < 0.65:
+            lacerate(canvas, names, size * rng.uniform(20, 30), rng.uniform(5, 7.5))
+        else:
+            _subcapsular(canvas, names, size * rng.uniform(7, 10))
+        if rng.random() < 0.3:
+            _blood_around(canvas, names, rng.uniform(3, 6))
         return
-    if rng.random() < .6: _devascularise(canvas, names, rng.uniform(.18, .4))
-    for _ in range(rng.integers(3, 6)): lacerate(canvas, names, size*rng.uniform(35, 60), rng.uniform(6, 10))
-    if rng.random() < .5: _subcapsular(canvas, names, size*rng.uniform(8, 13))
+    if rng.random() < 0.6:
+        _devascularise(canvas, names, rng.uniform(0.18, 0.4))
+    for _ in range(rng.integers(3, 6)):
+        lacerate(canvas, names, size * rng.uniform(35, 60), rng.uniform(6, 10))
+    if rng.random() < 0.5:
+        _subcapsular(canvas, names, size * rng.uniform(8, 13))
     _blood_around(canvas, names, rng.uniform(8, 15))
 
 # %% ../../nbs/lib/phantoms/01_injury.ipynb #8493b211
 def _spots(canvas, names, n):
-    "Random voxels of a structure."
+    """Random voxels of a structure."""
     spots = np.argwhere(np.isin(canvas.labels, [CODES[x] for x in names]))
     return spots[canvas.rng.integers(len(spots), size=n)] if len(spots) else np.zeros((0, 3), int)
 
+
 def _near(canvas, spot, reach):
-    "The box around a voxel and the distances in it, mm."
+    """The box around a voxel and the distances in it, mm."""
     box = tuple(
-        slice(max(0, int(c - reach/canvas.spacing)), min(n, int(c + reach/canvas.spacing) + 2))
+        slice(max(0, int(c - reach / canvas.spacing)), min(n, int(c + reach / canvas.spacing) + 2))
         for c, n in zip(spot, canvas.shape)
     )
     grid = np.ogrid[box]
-    return box, np.sqrt(sum(((g - c)*canvas.spacing)**2 for g, c in zip(grid, spot))).astype(np.float32)
+    return box, np.sqrt(sum(((g - c) * canvas.spacing) ** 2 for g, c in zip(grid, spot))).astype(np.float32)
+
 
 def injure_bowel(
     canvas: Canvas,  # painted in place
 ) -> None:
-    "A torn stretch of bowel with what it leaves around it."
+    """A torn stretch of bowel with what it leaves around it."""
     rng = canvas.rng
     for spot in _spots(canvas, ('small_bowel', 'duodenum', 'colon'), 1):
         box, away = _near(canvas, spot, 42)
-        ragged = away + 7*smooth_noise(rng, away.shape, canvas.spacing, 12.)
+        ragged = away + 7 * smooth_noise(rng, away.shape, canvas.spacing, 12.0)
         labels, detail = canvas.labels[box], canvas.detail[box]
         gut = np.isin(labels, [CODES[x] for x in ('small_bowel', 'duodenum', 'colon')])
         from scipy.ndimage import binary_dilation
+
         wall = gut & (detail == DETAILS['wall'])
-        thick = binary_dilation(wall, iterations=max(1, round(3.5/canvas.spacing))) & gut
+        thick = binary_dilation(wall, iterations=max(1, round(3.5 / canvas.spacing))) & gut
         detail[thick & (away < 32)] = DETAILS['thick_wall']
         fat = labels == CODES['peritoneum']
-        strands = np.abs(smooth_noise(rng, away.shape, canvas.spacing, 5.)) < .55
+        strands = np.abs(smooth_noise(rng, away.shape, canvas.spacing, 5.0)) < 0.55
         detail[fat & strands & (ragged < 36)] = DETAILS['stranding']
         detail[fat & (ragged < rng.uniform(10, 17))] = DETAILS['ascites']
-        if rng.random() < .75: _free_gas(canvas, spot)
+        if rng.random() < 0.75:
+            _free_gas(canvas, spot)
+
 
 def _free_gas(canvas, near):
-    "A few bubbles in front of the gut."
+    """A few bubbles in front of the gut."""
     rng = canvas.rng
     spots = _spots(canvas, ('peritoneum',), 4000)
-    spots = spots[np.abs(spots[:, 0] - near[0]) < 45/canvas.spacing]
-    if not len(spots): return
-    spots = spots[np.argsort(spots[:, 1])[:max(1, len(spots)//12)]]  # gas rises to the front
+    spots = spots[np.abs(spots[:, 0] - near[0]) < 45 / canvas.spacing]
+    if not len(spots):
+        return
+    spots = spots[np.argsort(spots[:, 1])[: max(1, len(spots) // 12)]]  # gas rises to the front
     for spot in spots[rng.integers(len(spots), size=rng.integers(2, 6))]:
         box, away = _near(canvas, spot, 9)
         canvas.detail[box][(canvas.labels[box] == CODES['peritoneum']) & (away < rng.uniform(3, 7))] = DETAILS[
@@ -190,11 +221,11 @@ def bleed(
     canvas: Canvas,  # painted in place
     grades: dict,  # of the other targets; bleeding starts where there is an injury
 ) -> np.ndarray | None:  # how far (mm) each bleeding voxel is from the source; the pool grows with time
-    "Active extravasation with the clot around it."
+    """Active extravasation with the clot around it."""
     rng = canvas.rng
     hurt = [names for target, names in ORGANS.items() if grades.get(target, 'healthy') != 'healthy']
     spots = np.zeros((0, 3), int)
-    if hurt and rng.random() < .7:
+    if hurt and rng.random() < 0.7:
         torn = np.isin(canvas.labels, [CODES[n] for n in hurt[rng.integers(len(hurt))]]) & np.isin(
             canvas.detail, [DETAILS['laceration'], DETAILS['devascularised'], DETAILS['haematoma']]
         )
@@ -205,7 +236,7 @@ def bleed(
     away_all = np.full(canvas.shape, np.inf, np.float16)
     for spot in spots:
         box, away = _near(canvas, spot, 34)
-        ragged = away*(1 + .3*smooth_noise(rng, away.shape, canvas.spacing, 9.))
+        ragged = away * (1 + 0.3 * smooth_noise(rng, away.shape, canvas.spacing, 9.0))
         soft = np.isin(
             canvas.labels[box],
             [
@@ -217,17 +248,21 @@ def bleed(
         away_all[box][soft] = ragged[soft]
     return away_all
 
+
 def injure(
     canvas: Canvas,  # a healthy body, painted in place
     grades: dict,  # target -> grade
 ) -> np.ndarray | None:  # the bleeding's reach (see `bleed`), None without bleeding
-    "Give a body all its injuries."
+    """Give a body all its injuries."""
     for target in ORGANS:
-        if grades[target] != 'healthy': injure_organ(canvas, target, grades[target])
-    if grades['bowel'] == 'injury': injure_bowel(canvas)
-    elif canvas.rng.random() < .12:  # harmless fluid in a healthy pelvis
+        if grades[target] != 'healthy':
+            injure_organ(canvas, target, grades[target])
+    if grades['bowel'] == 'injury':
+        injure_bowel(canvas)
+    elif canvas.rng.random() < 0.12:  # harmless fluid in a healthy pelvis
         for spot in _spots(canvas, ('urinary_bladder',), 1):
             box, away = _near(canvas, spot, 45)
-            canvas.detail[box][
-                (canvas.labels[box] == CODES['peritoneum']) & (away < 40) & (canvas.y[box] > 20)] = DETAILS['ascites']
+            canvas.detail[box][(canvas.labels[box] == CODES['peritoneum']) & (away < 40) & (canvas.y[box] > 20)] = (
+                DETAILS['ascites']
+            )
     return bleed(canvas, grades) if grades['extravasation'] == 'injury' else None

@@ -4,17 +4,22 @@
 
 # %% ../../nbs/lib/phantoms/03_patients.ipynb #ba32fbc2
 from __future__ import annotations
-import json, os, shutil
+
+import json
+import os
+import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
 import numpy as np
-from ..scans import nifti
+
 from ..core.anatomy import CODES, INJURY_NAMES, LABEL_COLUMNS, RSNA_MASK, TARGETS
-from .body import DETAILS, Canvas, draw_body
-from ..scans.dicom import SliceWriter, slice_tags
 from ..core.files import whole, write_whole
-from .injury import draw_grades, injure
 from .acquisition import PHASES, Scan, acquire
+from .body import DETAILS, draw_body
+from .injury import draw_grades, injure
+from ..scans import nifti
+from ..scans.dicom import SliceWriter, slice_tags
 from ..scans.volume import Volume
 
 VERSION = 2  # of the generator: a change makes older cohorts stale
@@ -43,10 +48,24 @@ FAULTS = {
     'repeated': 'two acquisitions of the same places in one series',
     'localiser': 'two localisers within the series',
     'gap': 'a third of the slices missing in one run',
-    'multiframe': 'all slices in one enhanced multi-frame file'}
-RATES = {'sign': .06, 'monochrome1': .02, 'windows': .05, 'wrong_window': .015, 'units': .01, 'constant': .01,
-         'missing': .01, 'duplicate': .01,
-         'foreign': .005, 'truncated': .005, 'tilt': .01, 'text_names': .02, 'empty': .003, 'wrong_part': .007}
+    'multiframe': 'all slices in one enhanced multi-frame file',
+}
+RATES = {
+    'sign': 0.06,
+    'monochrome1': 0.02,
+    'windows': 0.05,
+    'wrong_window': 0.015,
+    'units': 0.01,
+    'constant': 0.01,
+    'missing': 0.01,
+    'duplicate': 0.01,
+    'foreign': 0.005,
+    'truncated': 0.005,
+    'tilt': 0.01,
+    'text_names': 0.02,
+    'empty': 0.003,
+    'wrong_part': 0.007,
+}
 ODDITIES = {
     'spacing': 0.02,
     'repeated': 0.02,
@@ -54,22 +73,53 @@ ODDITIES = {
     'gap': 0.01,
     'multiframe': 0.02,
 }  # as only some scanners write
-RSNA_ELEMENTS = frozenset("""BitsAllocated BitsStored Columns ContentDate ContentTime FrameOfReferenceUID HighBit
-ImageOrientationPatient ImagePositionPatient InstanceNumber KVP PatientID PatientPosition PhotometricInterpretation
-PixelData PixelRepresentation PixelSpacing RescaleIntercept RescaleSlope RescaleType Rows SOPInstanceUID SamplesPerPixel
-SeriesInstanceUID SeriesNumber SliceThickness StudyInstanceUID WindowCenter WindowWidth""".split())  # and no others
+RSNA_ELEMENTS = frozenset(
+    [
+        'BitsAllocated',
+        'BitsStored',
+        'Columns',
+        'ContentDate',
+        'ContentTime',
+        'FrameOfReferenceUID',
+        'HighBit',
+        'ImageOrientationPatient',
+        'ImagePositionPatient',
+        'InstanceNumber',
+        'KVP',
+        'PatientID',
+        'PatientPosition',
+        'PhotometricInterpretation',
+        'PixelData',
+        'PixelRepresentation',
+        'PixelSpacing',
+        'RescaleIntercept',
+        'RescaleSlope',
+        'RescaleType',
+        'Rows',
+        'SOPInstanceUID',
+        'SamplesPerPixel',
+        'SeriesInstanceUID',
+        'SeriesNumber',
+        'SliceThickness',
+        'StudyInstanceUID',
+        'WindowCenter',
+        'WindowWidth',
+    ]
+)  # and no others
 USELESS = ('empty', 'wrong_part', 'gap')  # for patients who have another scan
 
 # %% ../../nbs/lib/phantoms/03_patients.ipynb #beb4c310
 @dataclass
 class Slice:
-    "One file about to be written."
+    """One file about to be written."""
+
     stored: np.ndarray
     tags: dict
     instance: int
 
+
 def _make_slices(volume, scan, patient, series):
-    "The slices of a scan, numbered as the archive numbers them."
+    """The slices of a scan, numbered as the archive numbers them."""
     uid = f'1.2.123.12345.1.2.3.{patient}.{series}'
     n = len(volume.array)
     wanted = {
@@ -88,35 +138,49 @@ def _make_slices(volume, scan, patient, series):
         slices.append(Slice((hu + 1024).astype(np.uint16), slice_tags(volume, k, uid, number) | wanted, number))
     return slices
 
+
 def _some(rng, n, share):
-    "Some inner slices."
-    return sorted(rng.choice(np.arange(1, n - 1), size=max(1, round(share*n)), replace=False).tolist())
+    """Some inner slices."""
+    return sorted(rng.choice(np.arange(1, n - 1), size=max(1, round(share * n)), replace=False).tolist())
 
 # %% ../../nbs/lib/phantoms/03_patients.ipynb #c2fe27a4
 def _spoil(slices, fault, rng):
-    "Apply a fault that lies in the files; returns the slices to write."
+    """Apply a fault that lies in the files; returns the slices to write."""
     n = len(slices)
-    everyone = lambda **tags: [s.tags.update(tags) for s in slices]
+
+    def everyone(**tags):
+        return [s.tags.update(tags) for s in slices]
+
     if fault == 'sign':
-        for s in slices: s.stored = (np.minimum(s.stored.astype(np.int16) - 1024, 2047) & 0x0fff).astype(np.uint16)
+        for s in slices:
+            s.stored = (np.minimum(s.stored.astype(np.int16) - 1024, 2047) & 0x0FFF).astype(np.uint16)
         everyone(PixelRepresentation=1, RescaleIntercept='0')
     elif fault == 'monochrome1':
-        for s in slices: s.stored = (4095 - s.stored).astype(np.uint16)
+        for s in slices:
+            s.stored = (4095 - s.stored).astype(np.uint16)
         everyone(PhotometricInterpretation='MONOCHROME1')
     elif fault == 'windows':
-        everyone(WindowCenter=['50', '-600', '300'], WindowWidth=['400', '1500', '1800'],
-                 WindowCenterWidthExplanation=['ABDOMEN', 'LUNG', 'BONE'])
-    elif fault == 'wrong_window': everyone(WindowCenter='2600', WindowWidth='200')
+        everyone(
+            WindowCenter=['50', '-600', '300'],
+            WindowWidth=['400', '1500', '1800'],
+            WindowCenterWidthExplanation=['ABDOMEN', 'LUNG', 'BONE'],
+        )
+    elif fault == 'wrong_window':
+        everyone(WindowCenter='2600', WindowWidth='200')
     elif fault == 'units':
-        for s in slices: s.stored = np.maximum(s.stored, 24).astype(np.uint16) - np.uint16(24)
+        for s in slices:
+            s.stored = np.maximum(s.stored, 24).astype(np.uint16) - np.uint16(24)
         everyone(RescaleIntercept='0', RescaleType='MGML')
     elif fault == 'constant':
-        for k in _some(rng, n, .1): slices[k].stored = np.full_like(slices[k].stored, 1024)
+        for k in _some(rng, n, 0.1):
+            slices[k].stored = np.full_like(slices[k].stored, 1024)
     elif fault == 'missing':
-        slices = [s for k, s in enumerate(slices) if k not in _some(np.random.default_rng(n), n, .06)]
+        slices = [s for k, s in enumerate(slices) if k not in _some(np.random.default_rng(n), n, 0.06)]
     elif fault == 'duplicate':
-        slices = slices + [_renumber(replace(slices[k], tags=dict(slices[k].tags)), n + j + 1) for j,
-                           k in enumerate(_some(rng, n, .06))]
+        slices = slices + [
+            _renumber(replace(slices[k], tags=dict(slices[k].tags)), n + j + 1)
+            for j, k in enumerate(_some(rng, n, 0.06))
+        ]
     elif fault == 'foreign':
         k = _some(rng, n, 0)[0]
         uid = slices[k].tags['SeriesInstanceUID'] + '9'
@@ -124,23 +188,30 @@ def _spoil(slices, fault, rng):
         slices = slices + [_renumber(stranger, n + 1)]
     elif fault == 'text_names':
         numbers = sorted(range(1, n + 1), key=str)
-        for s, number in zip(slices, numbers): _renumber(s, number)
-    elif fault == 'spacing': slices = [s for k, s in enumerate(slices) if k < n//2 or (k - n//2)%2]
-    elif fault == 'gap': slices = slices[:n//3] + slices[n//3 + round(.36*n):]
+        for s, number in zip(slices, numbers):
+            _renumber(s, number)
+    elif fault == 'spacing':
+        slices = [s for k, s in enumerate(slices) if k < n // 2 or (k - n // 2) % 2]
+    elif fault == 'gap':
+        slices = slices[: n // 3] + slices[n // 3 + round(0.36 * n) :]
     elif fault == 'repeated':
         again = [_renumber(replace(s, tags=dict(s.tags), stored=_washed_out(s.stored)), n + s.instance) for s in slices]
         for turn, part in enumerate((slices, again), 1):
-            for s in part: s.tags |= {'AcquisitionNumber': turn, 'AcquisitionTime': f'1016{30*(turn - 1):02d}'}
+            for s in part:
+                s.tags |= {'AcquisitionNumber': turn, 'AcquisitionTime': f'1016{30 * (turn - 1):02d}'}
         slices = slices + again
-    elif fault == 'localiser': slices = slices + [_scout(slices, n + 1 + side, side) for side in (0, 1)]
+    elif fault == 'localiser':
+        slices = slices + [_scout(slices, n + 1 + side, side) for side in (0, 1)]
     return slices
 
+
 def _washed_out(stored):
-    "What has taken up contrast, a while later."
+    """What has taken up contrast, a while later."""
     return np.where(stored > 1024 + 100, stored - 30, stored).astype(np.uint16)
 
+
 def _scout(slices, number, side):
-    "A localiser from the front (0) or the side (1)."
+    """A localiser from the front (0) or the side (1)."""
     stored = np.stack([s.stored.mean(side) for s in slices[::-1]]).astype(np.uint16)
     tags = slices[-1].tags | {
         'ImageType': ['ORIGINAL', 'PRIMARY', 'LOCALIZER'],
@@ -148,30 +219,37 @@ def _scout(slices, number, side):
     }
     return _renumber(Slice(stored, tags, number), number)
 
+
 def _renumber(s, number):
-    "Another instance number, and so another name and UID."
+    """Another instance number, and so another name and UID."""
     s.instance = number
-    s.tags |= {'InstanceNumber': number, 'SOPInstanceUID': f"{s.tags['SeriesInstanceUID']}.{number}"}
+    s.tags |= {'InstanceNumber': number, 'SOPInstanceUID': f'{s.tags["SeriesInstanceUID"]}.{number}'}
     return s
 
 # %% ../../nbs/lib/phantoms/03_patients.ipynb #e2858b6e
 def _write_slices(slices, folder, scan, rng, full):
-    "Write a series' files; names are instance numbers, as in the real download, and so are the elements."
+    """Write a series' files; names are instance numbers, as in the real download, and so are the elements."""
     folder.mkdir(parents=True)
-    if scan.fault == 'multiframe': return _write_frames(slices, folder/'1.dcm')
+    if scan.fault == 'multiframe':
+        return _write_frames(slices, folder / '1.dcm')
     full = full or scan.fault in ODDITIES  # which the real download does not have
     writer = SliceWriter(scan.syntax, full)
     cut = _some(rng, len(slices), 0)[0] if scan.fault == 'truncated' else -1
     for k, s in enumerate(slices):
-        path = folder/f'{s.instance}.dcm'
+        path = folder / f'{s.instance}.dcm'
         writer.write(path, s.stored, {t: v for t, v in s.tags.items() if full or t in RSNA_ELEMENTS})
-        if k == cut: os.truncate(path, int(path.stat().st_size*.6))
+        if k == cut:
+            os.truncate(path, int(path.stat().st_size * 0.6))
+
 
 def _write_frames(slices, path):
-    "A series as one enhanced CT file, its frames in the order of their numbers."
+    """A series as one enhanced CT file, its frames in the order of their numbers."""
     import pydicom
     from pydicom.uid import EnhancedCTImageStorage
-    group = lambda **values: pydicom.Sequence([_dataset(values)])
+
+    def group(**values):
+        return pydicom.Sequence([_dataset(values)])
+
     slices = sorted(slices, key=lambda s: s.instance)
     with whole(path) as half:
         SliceWriter('plain').write(half, slices[0].stored, slices[0].tags)
@@ -186,106 +264,154 @@ def _write_frames(slices, path):
             'RescaleType',
             'WindowCenter',
             'WindowWidth',
-        ): delattr(file, name)
+        ):
+            delattr(file, name)
         file.SOPClassUID = file.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
         file.ImageType, file.NumberOfFrames = ['ORIGINAL', 'PRIMARY', 'VOLUME', 'NONE'], len(slices)
-        file.SharedFunctionalGroupsSequence = pydicom.Sequence([_dataset({
-            'PlaneOrientationSequence': group(ImageOrientationPatient=tags['ImageOrientationPatient']),
-            'PixelMeasuresSequence': group(PixelSpacing=tags['PixelSpacing'], SliceThickness=tags['SliceThickness']),
-            'PixelValueTransformationSequence': group(RescaleSlope='1', RescaleIntercept='-1024', RescaleType='HU'),
-            'FrameVOILUTSequence': group(WindowCenter=tags['WindowCenter'], WindowWidth=tags['WindowWidth']),
-        })])
-        file.PerFrameFunctionalGroupsSequence = pydicom.Sequence([_dataset({
-            'FrameContentSequence': group(StackID='1', InStackPositionNumber=k, DimensionIndexValues=[1, k]),
-            'PlanePositionSequence': group(ImagePositionPatient=s.tags['ImagePositionPatient']),
-        }) for k, s in enumerate(slices, 1)])
+        file.SharedFunctionalGroupsSequence = pydicom.Sequence(
+            [
+                _dataset(
+                    {
+                        'PlaneOrientationSequence': group(ImageOrientationPatient=tags['ImageOrientationPatient']),
+                        'PixelMeasuresSequence': group(
+                            PixelSpacing=tags['PixelSpacing'], SliceThickness=tags['SliceThickness']
+                        ),
+                        'PixelValueTransformationSequence': group(
+                            RescaleSlope='1', RescaleIntercept='-1024', RescaleType='HU'
+                        ),
+                        'FrameVOILUTSequence': group(
+                            WindowCenter=tags['WindowCenter'], WindowWidth=tags['WindowWidth']
+                        ),
+                    }
+                )
+            ]
+        )
+        file.PerFrameFunctionalGroupsSequence = pydicom.Sequence(
+            [
+                _dataset(
+                    {
+                        'FrameContentSequence': group(
+                            StackID='1', InStackPositionNumber=k, DimensionIndexValues=[1, k]
+                        ),
+                        'PlanePositionSequence': group(ImagePositionPatient=s.tags['ImagePositionPatient']),
+                    }
+                )
+                for k, s in enumerate(slices, 1)
+            ]
+        )
         file.PixelData = b''.join(s.stored.astype('<u2').tobytes() for s in slices)
         file['PixelData'].VR = 'OW'
         file.save_as(half)
 
+
 def _dataset(values):
-    "A dataset of keywords and values."
+    """A dataset of keywords and values."""
     from pydicom.dataset import Dataset
+
     made = Dataset()
-    for name, value in values.items(): setattr(made, name, value)
+    for name, value in values.items():
+        setattr(made, name, value)
     return made
 
-def _tilt(canvas, scan, seed, bleeding, degrees=12.):
-    "A scan with a tilted gantry: slices lean, so each is resampled from an upright scan."
+
+def _tilt(canvas, scan, seed, bleeding, degrees=12.0):
+    """A scan with a tilted gantry: slices lean, so each is resampled from an upright scan."""
     from scipy.ndimage import map_coordinates
+
     hu, structures, details = acquire(canvas, scan, seed, bleeding)
     affine = hu.affine.copy()
     dz, dy, dx = hu.spacing
-    affine[:3, 1] = (0, dy*np.cos(np.radians(degrees)), dy*np.sin(np.radians(degrees)))
+    affine[:3, 1] = (0, dy * np.cos(np.radians(degrees)), dy * np.sin(np.radians(degrees)))
     k, j, i = np.meshgrid(
         np.arange(hu.shape[0]), np.arange(hu.shape[1]), np.arange(hu.shape[2]), indexing='ij', sparse=True
     )
-    middle = (hu.shape[1] - 1)/2
+    middle = (hu.shape[1] - 1) / 2
     at = np.broadcast_arrays(
-        k + (j - middle)*dy*np.sin(np.radians(degrees))/dz,
-        middle + (j - middle)*np.cos(np.radians(degrees)),
+        k + (j - middle) * dy * np.sin(np.radians(degrees)) / dz,
+        middle + (j - middle) * np.cos(np.radians(degrees)),
         i.astype(float),
     )
-    cut = lambda volume, order: Volume(
-        map_coordinates(volume.array, at, order=order, mode='nearest').astype(volume.array.dtype),
-        _centred(hu, affine, middle),
-    )
+
+    def cut(volume, order):
+        return Volume(
+            map_coordinates(volume.array, at, order=order, mode='nearest').astype(volume.array.dtype),
+            _centred(hu, affine, middle),
+        )
+
     return cut(hu, 1), cut(structures, 0), cut(details, 0)
 
+
 def _centred(hu, affine, middle):
-    "The tilted affine, turned about the middle row."
+    """The tilted affine, turned about the middle row."""
     affine = affine.copy()
-    affine[:3, 3] = hu.affine[:3, 3] + middle*(hu.affine[:3, 1] - affine[:3, 1])
+    affine[:3, 3] = hu.affine[:3, 3] + middle * (hu.affine[:3, 1] - affine[:3, 1])
     return affine
 
 # %% ../../nbs/lib/phantoms/03_patients.ipynb #a9f079b4
 def _flip(volume, scan):
-    "The volume as the scanner hands it out: feet-first scans with rows mirrored, their stack towards the feet."
-    if not scan.mirrored: return volume
+    """The volume as the scanner hands it out: feet-first scans with rows mirrored, their stack towards the feet."""
+    if not scan.mirrored:
+        return volume
     affine = volume.affine.copy()
     nz, _, nx = volume.shape
-    affine[:3, 3] += affine[:3, 0]*(nx - 1) + affine[:3, 2]*(nz - 1)
+    affine[:3, 3] += affine[:3, 0] * (nx - 1) + affine[:3, 2] * (nz - 1)
     affine[:3, 0] *= -1
     affine[:3, 2] *= -1
     return Volume(np.ascontiguousarray(volume.array[::-1, :, ::-1]), affine)
 
+
 _INJURY_DETAILS = {'Bowel': ('thick_wall', 'stranding', 'free_gas'), 'Active_Extravasation': ('extravasation',)}
 
+
 def _slice_labels(details, slices, patient, series, grades):
-    "Rows of image_level_labels.csv: which slices show bowel injury or bleeding."
+    """Rows of image_level_labels.csv: which slices show bowel injury or bleeding."""
     rows = []
     by_position = {
         tuple(s.tags['ImagePositionPatient']): s
         for s in reversed(slices)
         if not s.tags['SeriesInstanceUID'].endswith(f'.{series}9')
     }
-    area = details.spacing[1]*details.spacing[2]
+    area = details.spacing[1] * details.spacing[2]
     for target, name in INJURY_NAMES.items():
-        if grades[target] == 'healthy': continue
+        if grades[target] == 'healthy':
+            continue
         codes = [DETAILS[d] for d in _INJURY_DETAILS[name]]
         for k, detail in enumerate(details.array):
             tags = slice_tags(details, k, 'x', 1)['ImagePositionPatient']
-            if np.isin(detail, codes).sum()*area >= 12 and tuple(tags) in by_position:
+            if np.isin(detail, codes).sum() * area >= 12 and tuple(tags) in by_position:
                 rows.append((patient, series, by_position[tuple(tags)].instance, name))
     return rows
 
 # %% ../../nbs/lib/phantoms/03_patients.ipynb #88cf9fbc
 _SOLID = ('liver', 'spleen', 'kidney_left', 'kidney_right')
-_HURT = tuple(DETAILS[d] for d in ('laceration', 'haematoma', 'devascularised', 'blood', 'extravasation', 'stranding',
-                                   'free_gas', 'thick_wall'))
+_HURT = tuple(
+    DETAILS[d]
+    for d in (
+        'laceration',
+        'haematoma',
+        'devascularised',
+        'blood',
+        'extravasation',
+        'stranding',
+        'free_gas',
+        'thick_wall',
+    )
+)
+
 
 def _incomplete(canvas, structures):
-    "Is a solid organ cut off by the scan's ends?"
-    voxel = np.prod(structures.spacing)/canvas.spacing**3
-    return any((structures.array == CODES[o]).sum()*voxel < .93*(canvas.labels == CODES[o]).sum() for o in _SOLID)
+    """Is a solid organ cut off by the scan's ends?"""
+    voxel = np.prod(structures.spacing) / canvas.spacing**3
+    return any((structures.array == CODES[o]).sum() * voxel < 0.93 * (canvas.labels == CODES[o]).sum() for o in _SOLID)
+
 
 def _write_series(canvas, bleeding, scan, folder, patient, series, seed, grades, masks, full):
-    "Scan and store one series; returns its row of the cohort's tables."
+    """Scan and store one series; returns its row of the cohort's tables."""
     make = _tilt if scan.fault == 'tilt' else acquire
     hu, structures, details = (_flip(v, scan) for v in make(canvas, scan, seed, bleeding))
     rng = np.random.default_rng([seed, 9])
     slices = _spoil(_make_slices(hu, scan, patient, series), scan.fault, rng)
-    _write_slices(slices, folder/'train_images'/str(patient)/str(series), scan, rng, full)
+    _write_slices(slices, folder / 'train_images' / str(patient) / str(series), scan, rng, full)
     aorta = (structures.array == CODES['aorta']) & (details.array == 0)
     row = {
         'patient_id': patient,
@@ -293,43 +419,49 @@ def _write_series(canvas, bleeding, scan, folder, patient, series, seed, grades,
         'aortic_hu': round(float(hu.array[aorta].mean()) if aorta.any() else 0.0, 1),
         'incomplete_organ': int(_incomplete(canvas, structures)),
         'slices': _slice_labels(details, slices, patient, series, grades),
-        **{k: v for k, v in asdict(scan).items()},
+        **dict(asdict(scan).items()),
     }
     if masks:
         rsna = np.zeros(256, np.uint8)
-        for code, names in RSNA_MASK.items(): rsna[[CODES[n] for n in names]] = code
-        nifti.write(replace(structures, array=rsna[structures.array]), folder/'segmentations'/f'{series}.nii')
-        nifti.write(structures, folder/'truth'/'organs'/f'{series}.nii.gz')
+        for code, names in RSNA_MASK.items():
+            rsna[[CODES[n] for n in names]] = code
+        nifti.write(replace(structures, array=rsna[structures.array]), folder / 'segmentations' / f'{series}.nii')
+        nifti.write(structures, folder / 'truth' / 'organs' / f'{series}.nii.gz')
         wounds = np.where(np.isin(details.array, _HURT), details.array, 0).astype(np.uint8)
-        nifti.write(replace(details, array=wounds), folder/'truth'/'injuries'/f'{series}.nii.gz')
+        nifti.write(replace(details, array=wounds), folder / 'truth' / 'injuries' / f'{series}.nii.gz')
     return row
 
 # %% ../../nbs/lib/phantoms/03_patients.ipynb #f189503f
 @dataclass(frozen=True)
 class Hospital:
-    "How a place scans, and whom it sees."
-    phases: tuple = (.3, .6, .1)  # shares of arterial, portal and late
-    thicker: tuple = (1., 1., 1., 1.25, 1.5, .8)  # slices' thickness against their spacing, with equal odds
-    view: tuple = (370., 480.)  # mm across
-    noise: tuple = (7., 14.)  # HU at 5 mm
-    streaks: tuple = (0, 0, 0, 5)  # HU, with equal odds
-    spared: float = 0.  # share of the injuries that its patients are spared
+    """How a place scans, and whom it sees."""
 
-ELSEWHERE = Hospital((.1, .55, .35), (1., 1.5, 2.), (420., 500.), (12., 20.), (0, 5, 8), .375)
+    phases: tuple = (0.3, 0.6, 0.1)  # shares of arterial, portal and late
+    thicker: tuple = (1.0, 1.0, 1.0, 1.25, 1.5, 0.8)  # slices' thickness against their spacing, with equal odds
+    view: tuple = (370.0, 480.0)  # mm across
+    noise: tuple = (7.0, 14.0)  # HU at 5 mm
+    streaks: tuple = (0, 0, 0, 5)  # HU, with equal odds
+    spared: float = 0.0  # share of the injuries that its patients are spared
+
+
+ELSEWHERE = Hospital((0.1, 0.55, 0.35), (1.0, 1.5, 2.0), (420.0, 500.0), (12.0, 20.0), (0, 5, 8), 0.375)
+
 
 @dataclass(frozen=True)
 class Preset:
-    "The size and variety of a cohort."
+    """The size and variety of a cohort."""
+
     patients: int
     matrix: int
     grid: float  # mm of the body's grid
     spacings: tuple  # mm, drawn with equal odds
     balanced: bool
     every_fault: bool  # each fault at least once, whatever the rates
-    masks: float = 1.  # share of series with masks on disk
+    masks: float = 1.0  # share of series with masks on disk
     hospital: Hospital = Hospital()
     series: int = 0  # exactly so many; 0 for about one and a half a patient
     full_headers: bool = False  # as scanners write them, in several syntaxes; else as in the RSNA 2023 download
+
 
 PRESETS = {
     'tiny': Preset(18, 128, 4.5, (5.0, 5.0, 5.0, 4.0), True, True),
@@ -341,45 +473,61 @@ PRESETS = {
     'elsewhere': Preset(100, 256, 2.5, (5.0, 4.0, 3.0, 3.0), True, True, hospital=ELSEWHERE),
 }
 
+
 def draw_scan(
     rng: np.random.Generator,
     preset: Preset,
 ) -> Scan:
-    "A random acquisition."
+    """A random acquisition."""
     spacing, place = float(rng.choice(preset.spacings)), preset.hospital
-    thick = float(np.clip(spacing*rng.choice(place.thicker), .5, max(5., spacing)))
-    feet = bool(rng.random() < .12)
+    thick = float(np.clip(spacing * rng.choice(place.thicker), 0.5, max(5.0, spacing)))
+    feet = bool(rng.random() < 0.12)
     start, stop = (float(np.clip(v, -30, 485)) for v in (rng.normal(30, 45), rng.normal(440, 28)))
-    scan = Scan(PHASES[rng.choice(3, p=place.phases)], start, stop, spacing, thick, preset.matrix,
-                float(rng.uniform(*place.view)), float(rng.uniform(*place.noise)),
-                float(rng.choice(place.streaks)), feet, feet and bool(rng.random() < .5), bool(rng.random() < .4),
-                str(rng.choice(['rle', 'plain', 'jpeg2000'], p=(.9, .05, .05))))
+    scan = Scan(
+        PHASES[rng.choice(3, p=place.phases)],
+        start,
+        stop,
+        spacing,
+        thick,
+        preset.matrix,
+        float(rng.uniform(*place.view)),
+        float(rng.uniform(*place.noise)),
+        float(rng.choice(place.streaks)),
+        feet,
+        feet and bool(rng.random() < 0.5),
+        bool(rng.random() < 0.4),
+        str(rng.choice(['rle', 'plain', 'jpeg2000'], p=(0.9, 0.05, 0.05))),
+    )
     return scan if preset.full_headers else replace(scan, syntax='rle')
 
+
 def _spare(grades, share, seed):
-    "Some of the injuries do not happen."
+    """Some of the injuries do not happen."""
     rng = np.random.default_rng([seed, 13])
     return [{t: 'healthy' if rng.random() < share else g for t, g in patient.items()} for patient in grades]
 
+
 def _of_two(preset, seed):
-    "For each patient whether two scans are to be drawn: as many as make up the series wanted."
+    """For each patient whether two scans are to be drawn: as many as make up the series wanted."""
     extra = preset.series - preset.patients
     if not 0 <= extra <= preset.patients:
         raise ValueError(f'{preset.patients} patients have one or two series each, which cannot make {preset.series}')
     return np.random.default_rng([seed, 17]).permutation(np.arange(preset.patients) < extra)
+
 
 def plan_cohort(
     preset: str | Preset = 'tiny',  # a name of `PRESETS`, or your own
     seed: int = 0,  # same seed, same bytes
     rates: dict | None = None,  # fault -> share of series; `RATES` when left out, {} for none
 ) -> list[dict]:  # one entry per patient: id, seed, grades, scans with their ids
-    "Decide everything about a cohort before anything is drawn."
+    """Decide everything about a cohort before anything is drawn."""
     preset = PRESETS[preset] if isinstance(preset, str) else preset
     rng = np.random.default_rng([seed, 3])
     ids = np.sort(rng.choice(np.arange(3, 65500), preset.patients, replace=False)).tolist()
-    series_ids = iter(rng.permutation(np.arange(3, 65500))[:2*preset.patients].tolist())
+    series_ids = iter(rng.permutation(np.arange(3, 65500))[: 2 * preset.patients].tolist())
     grades = draw_grades(preset.patients, seed, preset.balanced).to_dict('records')
-    if preset.hospital.spared: grades = _spare(grades, preset.hospital.spared, seed)
+    if preset.hospital.spared:
+        grades = _spare(grades, preset.hospital.spared, seed)
     two = _of_two(preset, seed) if preset.series else None
     plan = []
     for number, (patient, grade) in enumerate(zip(ids, grades)):
@@ -387,35 +535,40 @@ def plan_cohort(
             (next(series_ids), draw_scan(rng, preset))
             for _ in range(1 + (rng.random() < 0.5 if two is None else two[number]))
         ]
-        plan.append({'patient': patient, 'seed': int(seed*1_000_003 + number), 'grades': grade, 'scans': sorted(scans)})
+        plan.append(
+            {'patient': patient, 'seed': int(seed * 1_000_003 + number), 'grades': grade, 'scans': sorted(scans)}
+        )
     _plan_faults(plan, preset, RATES if rates is None else rates, rng)
     return plan
 
 # %% ../../nbs/lib/phantoms/03_patients.ipynb #8f29ec63
 def _plan_faults(plan, preset, rates, rng):
-    "Give series their faults; scans that lose the abdomen go to patients who have another one."
+    """Give series their faults; scans that lose the abdomen go to patients who have another one."""
     unknown = set(rates) - set(FAULTS)
-    if unknown: raise ValueError(f'unknown faults {sorted(unknown)}; choose from {", ".join(FAULTS)}')
+    if unknown:
+        raise ValueError(f'unknown faults {sorted(unknown)}; choose from {", ".join(FAULTS)}')
     places = [(p, k) for p in plan for k in range(len(p['scans']))]
-    chosen = [None]*len(places)
+    chosen = [None] * len(places)
     if rates:
-        odds = np.array([*rates.values(), max(0., 1 - sum(rates.values()))])
-        chosen = list(rng.choice([*rates, ''], size=len(places), p=odds/odds.sum()))
+        odds = np.array([*rates.values(), max(0.0, 1 - sum(rates.values()))])
+        chosen = list(rng.choice([*rates, ''], size=len(places), p=odds / odds.sum()))
     if preset.every_fault:
         for fault in rates:
-            wanted = [
-                n for n, (p, _) in enumerate(places) if fault not in USELESS or len(p['scans']) == 2
-            ]
-            free = [n for n in wanted if not chosen[n] or chosen.count(chosen[n]) > 1] 
-            if fault not in chosen: chosen[free[rng.integers(len(free))]] = fault
+            wanted = [n for n, (p, _) in enumerate(places) if fault not in USELESS or len(p['scans']) == 2]
+            free = [n for n in wanted if not chosen[n] or chosen.count(chosen[n]) > 1]
+            if fault not in chosen:
+                chosen[free[rng.integers(len(free))]] = fault
     for (patient, k), fault in zip(places, chosen):
         if fault in USELESS and (len(patient['scans']) == 1 or any(s.fault in USELESS for _, s in patient['scans'])):
             fault = ''
         series, scan = patient['scans'][k]
         change = {'fault': fault or ''}
-        if fault == 'wrong_part': change |= {'start': 400., 'stop': 490.}
-        if fault == 'tilt': change |= {'feet_first': False, 'mirrored': False}
-        if fault == 'sign': change |= {'syntax': 'rle'}
+        if fault == 'wrong_part':
+            change |= {'start': 400.0, 'stop': 490.0}
+        if fault == 'tilt':
+            change |= {'feet_first': False, 'mirrored': False}
+        if fault == 'sign':
+            change |= {'syntax': 'rle'}
         patient['scans'][k] = (series, replace(scan, **change))
 
 # %% ../../nbs/lib/phantoms/03_patients.ipynb #9ed31695
@@ -424,10 +577,11 @@ def make_patient(
     preset: Preset,  # sizes
     root: Path,  # the cohort's folder
 ) -> dict:  # the patient's rows of the tables
-    "Draw, scan and store one patient, all or nothing."
-    done = root/'truth'/'patients'/f"{entry['patient']}.json"
-    if done.exists(): return json.loads(done.read_text())
-    half = root/'unfinished'/str(entry['patient'])
+    """Draw, scan and store one patient, all or nothing."""
+    done = root / 'truth' / 'patients' / f'{entry["patient"]}.json'
+    if done.exists():
+        return json.loads(done.read_text())
+    half = root / 'unfinished' / str(entry['patient'])
     shutil.rmtree(half, ignore_errors=True)
     body = draw_body(entry['seed'], preset.grid)
     bleeding = injure(body, entry['grades'])
@@ -435,31 +589,47 @@ def make_patient(
     for k, (series, scan) in enumerate(entry['scans']):
         target = _couch(body) if scan.fault == 'empty' else body
         masks = np.random.default_rng(series).random() < preset.masks
-        rows.append(_write_series(target, bleeding if scan.fault != 'empty' else None, scan, half, entry['patient'],
-                                  series, entry['seed']*7 + k, entry['grades'], masks, preset.full_headers))
+        rows.append(
+            _write_series(
+                target,
+                bleeding if scan.fault != 'empty' else None,
+                scan,
+                half,
+                entry['patient'],
+                series,
+                entry['seed'] * 7 + k,
+                entry['grades'],
+                masks,
+                preset.full_headers,
+            )
+        )
     _move(half, root)
     record = {'patient': entry['patient'], 'grades': entry['grades'], 'habitus': asdict(body.habitus), 'series': rows}
     write_whole(done, json.dumps(record))
     return record
 
+
 def _couch(body):
-    "The same canvas without the patient."
+    """The same canvas without the patient."""
     import copy
+
     empty = copy.copy(body)
     table = body.labels == CODES['table']
-    empty.labels, empty.detail = np.where(table, body.labels, 0).astype(np.uint8), np.where(
-        table, body.detail, 0
-    ).astype(np.uint8)
+    empty.labels, empty.detail = (
+        np.where(table, body.labels, 0).astype(np.uint8),
+        np.where(table, body.detail, 0).astype(np.uint8),
+    )
     return empty
 
+
 def _move(half, root):
-    "Rename everything below `half` into the cohort."
+    """Rename everything below `half` into the cohort."""
     for path in sorted(p for p in half.rglob('*') if p.is_file() and 'train_images' not in p.parts):
-        new = root/path.relative_to(half)
+        new = root / path.relative_to(half)
         new.parent.mkdir(parents=True, exist_ok=True)
         path.replace(new)
-    for path in (half/'train_images').iterdir():
-        new = root/'train_images'/path.name
+    for path in (half / 'train_images').iterdir():
+        new = root / 'train_images' / path.name
         new.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(new, ignore_errors=True)
         path.replace(new)
@@ -467,9 +637,12 @@ def _move(half, root):
 
 # %% ../../nbs/lib/phantoms/03_patients.ipynb #ec03a2fb
 def _work(task):
-    "One patient in a worker process, on one thread."
+    """One patient in a worker process, on one thread."""
     from threadpoolctl import threadpool_limits
-    with threadpool_limits(1): return make_patient(*task)
+
+    with threadpool_limits(1):
+        return make_patient(*task)
+
 
 def make_cohort(
     root: str | Path,  # the cohort's folder, made if needed
@@ -479,8 +652,9 @@ def make_cohort(
     workers: int = 0,  # processes; 0 for one per core
     progress: bool = True,  # show a bar with the time left
 ) -> Path:  # the root
-    "Make (or finish) a phantom cohort in the RSNA layout."
+    """Make (or finish) a phantom cohort in the RSNA layout."""
     from ctlab.core.parallel import parallel_map
+
     root = Path(root)
     sizes = PRESETS[preset] if isinstance(preset, str) else preset
     wanted = asdict(sizes)
@@ -488,14 +662,16 @@ def make_cohort(
         ('hospital', Hospital()),
         ('series', 0),
     ):  # so that cohorts drawn before there were others stay valid
-        if getattr(sizes, name) == first: del wanted[name]
+        if getattr(sizes, name) == first:
+            del wanted[name]
     key = json.dumps({'version': VERSION, 'preset': wanted, 'seed': seed, 'rates': RATES if rates is None else rates})
-    mark = root/'truth'/'cohort.json'
-    if mark.exists() and mark.read_text() == key and (root/'train_2024.csv').exists(): return root
-    started = root/'truth'/'started.json'
-    if (root/'truth').exists() and not (started.exists() and started.read_text() == key):
+    mark = root / 'truth' / 'cohort.json'
+    if mark.exists() and mark.read_text() == key and (root / 'train_2024.csv').exists():
+        return root
+    started = root / 'truth' / 'started.json'
+    if (root / 'truth').exists() and not (started.exists() and started.read_text() == key):
         raise FileExistsError(f'{root}: holds a cohort made with other settings; choose another folder or delete it')
-    if root.exists() and not (root/'truth').exists() and any(root.iterdir()):
+    if root.exists() and not (root / 'truth').exists() and any(root.iterdir()):
         raise FileExistsError(f'{root}: the folder is not empty and holds no phantom cohort; choose another')
     write_whole(started, key)
     plan = plan_cohort(sizes, seed, rates)
@@ -503,14 +679,15 @@ def make_cohort(
         _work, [(entry, sizes, root) for entry in plan], workers=workers, title='drawing phantoms' if progress else None
     )
     _write_tables(root, records)
-    shutil.rmtree(root/'unfinished', ignore_errors=True)
+    shutil.rmtree(root / 'unfinished', ignore_errors=True)
     write_whole(mark, key)
     return root
 
 # %% ../../nbs/lib/phantoms/03_patients.ipynb #eba3d585
 def _write_tables(root, records):
-    "The published tables, and the truth beside them."
+    """The published tables, and the truth beside them."""
     import pandas as pd
+
     rows = []
     for r in records:
         row = {'patient_id': r['patient']} | {
@@ -519,16 +696,30 @@ def _write_tables(root, records):
         rows.append(row | {'any_injury': int(any(g != 'healthy' for g in r['grades'].values()))})
     series = [s for r in records for s in r['series']]
     slices = [row for s in series for row in s['slices']]
-    tables = {'train_2024.csv': pd.DataFrame(rows)[['patient_id', *LABEL_COLUMNS, 'any_injury']],
-              'train_series_meta.csv': pd.DataFrame(series)[[
-                  'patient_id', 'series_id', 'aortic_hu', 'incomplete_organ']],
-              'image_level_labels.csv': pd.DataFrame(slices, columns=['patient_id', 'series_id', 'instance_number',
-                  'injury_name']),
-              'truth/faults.csv': pd.DataFrame([{'patient_id': s['patient_id'], 'series_id': s['series_id'],
-                                                 'fault': s['fault'], 'cause': FAULTS.get(s['fault'], '')}
-                                                 for s in series]),
-              'truth/scans.csv': pd.DataFrame(series).drop(columns=['slices'])}
-    for name, table in tables.items(): write_whole(root/name, table.to_csv(index=False))
-    write_whole(root/'truth'/'structures.json', json.dumps({'structures': CODES, 'details': DETAILS}, indent=1))
-    write_whole(root/'README.txt', 'Phantoms made by ctlab. No patient was scanned. Layout: RSNA 2023 Abdominal '
-                'Trauma Detection; truth/ holds what the generator knows.\n')
+    tables = {
+        'train_2024.csv': pd.DataFrame(rows)[['patient_id', *LABEL_COLUMNS, 'any_injury']],
+        'train_series_meta.csv': pd.DataFrame(series)[['patient_id', 'series_id', 'aortic_hu', 'incomplete_organ']],
+        'image_level_labels.csv': pd.DataFrame(
+            slices, columns=['patient_id', 'series_id', 'instance_number', 'injury_name']
+        ),
+        'truth/faults.csv': pd.DataFrame(
+            [
+                {
+                    'patient_id': s['patient_id'],
+                    'series_id': s['series_id'],
+                    'fault': s['fault'],
+                    'cause': FAULTS.get(s['fault'], ''),
+                }
+                for s in series
+            ]
+        ),
+        'truth/scans.csv': pd.DataFrame(series).drop(columns=['slices']),
+    }
+    for name, table in tables.items():
+        write_whole(root / name, table.to_csv(index=False))
+    write_whole(root / 'truth' / 'structures.json', json.dumps({'structures': CODES, 'details': DETAILS}, indent=1))
+    write_whole(
+        root / 'README.txt',
+        'Phantoms made by ctlab. No patient was scanned. Layout: RSNA 2023 Abdominal '
+        'Trauma Detection; truth/ holds what the generator knows.\n',
+    )

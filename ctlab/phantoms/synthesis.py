@@ -4,12 +4,16 @@
 
 # %% ../../nbs/lib/phantoms/06_synthesis.ipynb #04bc5139
 from __future__ import annotations
-import hashlib, logging
+
+import hashlib
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+
 import numpy as np
 import torch
 from torch.nn import functional as F
+
 from ..core.anatomy import CODES
 from .acquisition import _BASE, _ENHANCE
 from .body import DETAILS, Canvas, draw_body, draw_habitus
@@ -21,28 +25,42 @@ __all__ = ['log', 'CLASSES', 'ORGANS', 'tissues', 'classes_of_tissues', 'wide_bo
 # %% ../../nbs/lib/phantoms/06_synthesis.ipynb #fb7862a9
 log = logging.getLogger(__name__)
 CLASSES = {
-    'liver': ('liver',), 'spleen': ('spleen',), 'kidney_left': ('kidney_left',), 'kidney_right': ('kidney_right',),
-    'aorta': ('aorta',), 'bowel': ('duodenum', 'small_bowel', 'colon'), 'stomach': ('stomach',),
-    'bone': ('bone_cortex', 'bone_marrow'), 'lung': ('lung',), 'muscle': ('muscle',), 'heart': ('heart',),
-    'vein': ('inferior_vena_cava', 'portal_vein'), 'gallbladder': ('gallbladder',), 'pancreas': ('pancreas',),
-    'urinary_bladder': ('urinary_bladder',)}
+    'liver': ('liver',),
+    'spleen': ('spleen',),
+    'kidney_left': ('kidney_left',),
+    'kidney_right': ('kidney_right',),
+    'aorta': ('aorta',),
+    'bowel': ('duodenum', 'small_bowel', 'colon'),
+    'stomach': ('stomach',),
+    'bone': ('bone_cortex', 'bone_marrow'),
+    'lung': ('lung',),
+    'muscle': ('muscle',),
+    'heart': ('heart',),
+    'vein': ('inferior_vena_cava', 'portal_vein'),
+    'gallbladder': ('gallbladder',),
+    'pancreas': ('pancreas',),
+    'urinary_bladder': ('urinary_bladder',),
+}
 ORGANS = tuple(CLASSES)[:6]  # what the model is for; the others keep it from confusion
 _FILLS = len(DETAILS)
 _GUT = ('stomach', 'duodenum', 'small_bowel', 'colon')
 
+
 def tissues(
     canvas: Canvas,  # a body
 ) -> np.ndarray:  # int16, structure and filling in one number
-    "A body's tissues."
-    return canvas.labels.astype(np.int16)*_FILLS + canvas.detail
+    """A body's tissues."""
+    return canvas.labels.astype(np.int16) * _FILLS + canvas.detail
+
 
 def classes_of_tissues() -> torch.Tensor:  # tissue -> class, 0 for everything else
-    "The class of every tissue."
-    table = torch.zeros((len(CODES) + 1)*_FILLS, dtype=torch.long)
+    """The class of every tissue."""
+    table = torch.zeros((len(CODES) + 1) * _FILLS, dtype=torch.long)
     for k, structures in enumerate(CLASSES.values(), 1):
-        for s in structures: table[CODES[s]*_FILLS:(CODES[s] + 1)*_FILLS] = k
-    table[CODES['vessel']*_FILLS + DETAILS['vein']] = list(CLASSES).index('liver') + 1
-    table[CODES['aorta']*_FILLS + DETAILS['vein']] = (
+        for s in structures:
+            table[CODES[s] * _FILLS : (CODES[s] + 1) * _FILLS] = k
+    table[CODES['vessel'] * _FILLS + DETAILS['vein']] = list(CLASSES).index('liver') + 1
+    table[CODES['aorta'] * _FILLS + DETAILS['vein']] = (
         list(CLASSES).index('vein') + 1
     )  # its branches: vessels of another name
     return table
@@ -50,110 +68,139 @@ def classes_of_tissues() -> torch.Tensor:  # tissue -> class, 0 for everything e
 # %% ../../nbs/lib/phantoms/06_synthesis.ipynb #014a289e
 def wide_body(
     seed: int,
-    spacing: float = 3.,  # mm
+    spacing: float = 3.0,  # mm
 ) -> np.ndarray:  # tissues
-    "A body whose organs vary further than in the cohorts."
+    """A body whose organs vary further than in the cohorts."""
     rng = np.random.default_rng([seed, 1])
-    return tissues(draw_body(seed, spacing, replace(draw_habitus(rng), spread=float(rng.uniform(.3, 1.25)))))
+    return tissues(draw_body(seed, spacing, replace(draw_habitus(rng), spread=float(rng.uniform(0.3, 1.25)))))
+
 
 def _keep(body, path):
-    "Write a body to a file."
+    """Write a body to a file."""
     from ctlab.core.files import whole
-    with whole(path) as half:
-        with open(half, 'wb') as file: np.savez_compressed(file, tissues=body)
+
+    with whole(path) as half, open(half, 'wb') as file:
+        np.savez_compressed(file, tissues=body)
+
 
 def _store(task):
-    "Draw a body and keep it; one that is there already stays."
+    """Draw a body and keep it; one that is there already stays."""
     seed, spacing, path = task
-    if not path.exists(): _keep(wide_body(seed, spacing), path)
+    if not path.exists():
+        _keep(wide_body(seed, spacing), path)
     return path
+
 
 def body_pool(
     n: int,  # bodies
     work: str | Path,  # where they are kept
-    spacing: float = 3.,  # mm
+    spacing: float = 3.0,  # mm
     first: int = 1000,  # seed of the first
     workers: int = 0,  # processes; 0 for one per core
 ) -> list[np.ndarray]:
-    "Many bodies."
+    """Many bodies."""
     from ctlab.core.parallel import parallel_map
-    folder = Path(work)/'bodies'/f'{spacing:g}mm'
+
+    folder = Path(work) / 'bodies' / f'{spacing:g}mm'
     folder.mkdir(parents=True, exist_ok=True)
-    tasks = [(seed, spacing, folder/f'{seed}.npz') for seed in range(first, first + n)]
+    tasks = [(seed, spacing, folder / f'{seed}.npz') for seed in range(first, first + n)]
     paths = parallel_map(_store, tasks, workers if n > 8 else 1, 'drawing bodies' if n > 8 else None)
     return [np.load(p)['tissues'] for p in paths]
 
 # %% ../../nbs/lib/phantoms/06_synthesis.ipynb #0e1f0744
 @dataclass(frozen=True)
 class Randomness:
-    "How far samples go beyond what a scanner does; 0 switches a line off."
-    contrast: float = 1.  # phases from native to late, and their mixtures
-    beyond: float = .35  # share of samples with HU that no body has
-    texture: float = 1.  # grain of tissues, lumps and gas in stool
-    noise: float = 1.
-    blur: float = 1.  # kernel and slice profile
-    thick: float = .3  # share of samples whose slices are thicker than the voxels, up to 9 mm or half as thick again
-    affine: float = 1.  # size, proportions, tilt
-    elastic: float = 1.  # bending
-    arms: float = .35  # share of samples with arms beside the trunk
-    slab: float = .2  # share of samples that are a few slices only, with nothing above and below
-    metal: float = .06  # share of samples with metal and its streaks
+    """How far samples go beyond what a scanner does; 0 switches a line off."""
+
+    contrast: float = 1.0  # phases from native to late, and their mixtures
+    beyond: float = 0.35  # share of samples with HU that no body has
+    texture: float = 1.0  # grain of tissues, lumps and gas in stool
+    noise: float = 1.0
+    blur: float = 1.0  # kernel and slice profile
+    thick: float = 0.3  # share of samples whose slices are thicker than the voxels, up to 9 mm or half as thick again
+    affine: float = 1.0  # size, proportions, tilt
+    elastic: float = 1.0  # bending
+    arms: float = 0.35  # share of samples with arms beside the trunk
+    slab: float = 0.2  # share of samples that are a few slices only, with nothing above and below
+    metal: float = 0.06  # share of samples with metal and its streaks
+
 
 def random_hu(
     rng: np.random.Generator,
     how: Randomness = Randomness(),
 ) -> tuple[torch.Tensor, torch.Tensor]:  # (mean HU, deviation of the texture) of every tissue
-    "Another contrast for every sample."
-    hu = np.full((len(CODES) + 1, _FILLS), -1000., np.float32)
+    """Another contrast for every sample."""
+    hu = np.full((len(CODES) + 1, _FILLS), -1000.0, np.float32)
     grain = np.zeros_like(hu)
     beyond = rng.random() < how.beyond
     mean = _phase(rng, how)
-    if rng.random() < .12: mean['liver'] -= rng.uniform(10, 50)  # fat in the liver
+    if rng.random() < 0.12:
+        mean['liver'] -= rng.uniform(10, 50)  # fat in the liver
     for name, code in CODES.items():
         value, deviation = _tissue(name, mean[name], beyond, rng)
         hu[code], grain[code] = value, deviation
         mean[name] = value
     _fillings(hu, grain, mean, beyond, rng)
-    return torch.from_numpy(hu.ravel()), torch.from_numpy(how.texture*grain.ravel())
+    return torch.from_numpy(hu.ravel()), torch.from_numpy(how.texture * grain.ravel())
+
 
 def _phase(rng, how):
-    "HU of every structure: native or after contrast, in one of three phases or between them."
+    """HU of every structure: native or after contrast, in one of three phases or between them."""
     when, between = int(rng.integers(4)), rng.dirichlet(np.ones(3))
-    gain, soft, mixed = (rng.uniform(.6, 1.4) if when < 3 else 0.), rng.normal(0, 8), rng.random() < .3
+    gain, soft, mixed = (rng.uniform(0.6, 1.4) if when < 3 else 0.0), rng.normal(0, 8), rng.random() < 0.3
     mean = {}
     for name, base in _BASE.items():
         enhance = np.array(_ENHANCE.get(name, (0, 0, 0)), float)
-        if not how.contrast: mean[name] = base + enhance[1]; continue
-        mean[name] = base + soft + gain*(enhance @ between if mixed else enhance[min(when, 2)]) + rng.normal(0, 10)
+        if not how.contrast:
+            mean[name] = base + enhance[1]
+            continue
+        mean[name] = base + soft + gain * (enhance @ between if mixed else enhance[min(when, 2)]) + rng.normal(0, 10)
     return mean
 
-_FREE = {'lung': ((-920, -650), (5, 60)), 'bone_cortex': ((250, 1100), (20, 120)), 'bone_marrow': ((40, 320), (20, 90)),
-         'table': ((-950, -100), (10, 10))}
+
+_FREE = {
+    'lung': ((-920, -650), (5, 60)),
+    'bone_cortex': ((250, 1100), (20, 120)),
+    'bone_marrow': ((40, 320), (20, 90)),
+    'table': ((-950, -100), (10, 10)),
+}
+
 
 def _tissue(name, mean, beyond, rng):
-    "(HU, texture) of a structure."
-    if name in _FREE: return tuple(float(rng.uniform(*r)) for r in _FREE[name])
-    if name in ('fat', 'peritoneum'): return float(_BASE[name] + rng.normal(0, 10)), float(rng.uniform(2, 14))
+    """(HU, texture) of a structure."""
+    if name in _FREE:
+        return tuple(float(rng.uniform(*r)) for r in _FREE[name])
+    if name in ('fat', 'peritoneum'):
+        return float(_BASE[name] + rng.normal(0, 10)), float(rng.uniform(2, 14))
     free = beyond and name not in ('spinal_canal', 'cartilage')
     return float(rng.uniform(-10, 230) if free else mean), float(rng.uniform(0, 9))
 
+
 def _fillings(hu, grain, mean, beyond, rng):
-    "What differs within a structure: cysts, urine, gas, stool, vessels; and what belongs together."
-    put = lambda name, detail, value: hu.__setitem__((CODES[name], DETAILS[detail]), value)
-    own = lambda name: hu[CODES[name], 0]
-    if rng.random() < .5: hu[CODES['portal_vein']] = own('inferior_vena_cava') + rng.normal(0, 10)
+    """What differs within a structure: cysts, urine, gas, stool, vessels; and what belongs together."""
+
+    def put(name, detail, value):
+        return hu.__setitem__((CODES[name], DETAILS[detail]), value)
+
+    def own(name):
+        return hu[CODES[name], 0]
+
+    if rng.random() < 0.5:
+        hu[CODES['portal_vein']] = own('inferior_vena_cava') + rng.normal(0, 10)
     for kidney in ('kidney_left', 'kidney_right'):
-        if not beyond or rng.random() < .8: hu[CODES[kidney]] = mean['kidney_left'] + rng.normal(0, 3)
+        if not beyond or rng.random() < 0.8:
+            hu[CODES[kidney]] = mean['kidney_left'] + rng.normal(0, 3)
         put(kidney, 'medulla', own(kidney) + rng.choice([0, rng.normal(0, 25), -rng.uniform(0, 90)]))
         put(kidney, 'cyst', rng.uniform(-5, 25))
         put(kidney, 'calcification', rng.uniform(150, 900))
     put('liver', 'cyst', rng.uniform(-5, 25))
-    put('vessel', 'vein', own('liver') + rng.choice([0., rng.normal(0, 10), rng.uniform(0, 60)]))
+    put('vessel', 'vein', own('liver') + rng.choice([0.0, rng.normal(0, 10), rng.uniform(0, 60)]))
     put('heart', 'myocardium', mean['muscle'] + rng.uniform(-5, 70))
-    put('kidney_pelvis', 'urine', rng.choice([rng.uniform(-5, 20), rng.uniform(100, 600)], p=[.8, .2]))
-    put('urinary_bladder', 'urine', rng.choice([rng.uniform(-5, 20), rng.uniform(20, 300)], p=[.8, .2]))
+    put('kidney_pelvis', 'urine', rng.choice([rng.uniform(-5, 20), rng.uniform(100, 600)], p=[0.8, 0.2]))
+    put('urinary_bladder', 'urine', rng.choice([rng.uniform(-5, 20), rng.uniform(20, 300)], p=[0.8, 0.2]))
     put('aorta', 'calcification', rng.uniform(200, 900))
-    for place, fluid in (('lung', 'fluid'), ('peritoneum', 'ascites')): put(place, fluid, rng.uniform(-5, 40))
+    for place, fluid in (('lung', 'fluid'), ('peritoneum', 'ascites')):
+        put(place, fluid, rng.uniform(-5, 40))
     put('table', 'wall', rng.uniform(-700, -100))
     for gut in _GUT:
         for detail, low, high in (
@@ -169,8 +216,9 @@ def _fillings(hu, grain, mean, beyond, rng):
 def scaled(
     hu: torch.Tensor,
 ) -> torch.Tensor:  # -2 to 2, 0 at 50 HU
-    "HU as the network sees them."
-    return (hu.clamp(-250, 350) - 50)/150
+    """HU as the network sees them."""
+    return (hu.clamp(-250, 350) - 50) / 150
+
 
 def smooth(
     rng: np.random.Generator,
@@ -178,44 +226,49 @@ def smooth(
     length: float,  # mm over which it changes
     spacing: float,  # mm
 ) -> torch.Tensor:  # deviation 1
-    "A smooth random field."
-    lattice = [max(2, int(s*spacing/length) + 2) for s in shape]
+    """A smooth random field."""
+    lattice = [max(2, int(s * spacing / length) + 2) for s in shape]
     values = torch.from_numpy(rng.standard_normal((1, 1, *lattice)).astype(np.float32))
     field = F.interpolate(values, size=shape, mode='trilinear', align_corners=True)[0, 0]
-    return field/field.std().clamp_min(1e-3)
+    return field / field.std().clamp_min(1e-3)
+
 
 def blurred(
     x: torch.Tensor,  # (z, y, x)
     sigma: float,  # voxels
     axis: int,
 ) -> torch.Tensor:
-    "Gaussian blur along an axis."
-    if sigma < .15: return x
-    reach = int(np.ceil(3*sigma))
-    kernel = torch.exp(-.5*(torch.arange(-reach, reach + 1)/sigma)**2)
-    shape, pad = [1]*5, [0]*6
-    shape[axis + 2], pad[2*(2 - axis)], pad[2*(2 - axis) + 1] = -1, reach, reach
-    return F.conv3d(F.pad(x[None, None], pad, mode='replicate'), (kernel/kernel.sum()).view(shape))[0, 0]
+    """Gaussian blur along an axis."""
+    if sigma < 0.15:
+        return x
+    reach = int(np.ceil(3 * sigma))
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
+    shape, pad = [1] * 5, [0] * 6
+    shape[axis + 2], pad[2 * (2 - axis)], pad[2 * (2 - axis) + 1] = -1, reach, reach
+    return F.conv3d(F.pad(x[None, None], pad, mode='replicate'), (kernel / kernel.sum()).view(shape))[0, 0]
+
 
 def thick_slices(
     n: int,  # voxels along the axis
     thick: float,  # of a slice, voxels
-    phase: float = 0.,  # 0…1, where the first slice begins
+    phase: float = 0.0,  # 0…1, where the first slice begins
 ) -> tuple[torch.Tensor, torch.Tensor]:  # (slices from voxels, voxels from slices)
-    "What a scanner with thick slices makes of a column of voxels, and what interpolation makes of its slices."
-    z, centres = torch.arange(n), torch.arange(thick*(phase - .5), n + thick, thick)[:, None]
-    inside = (torch.minimum(centres + thick/2, z + .5) - torch.maximum(centres - thick/2, z - .5)).clamp(min=0)
-    whole = inside.sum(1) > thick/2
-    tent = (1 - (z[:, None] - centres[whole].T).abs()/thick).clamp(min=0)
-    return inside[whole]/inside[whole].sum(1, keepdim=True), tent/tent.sum(1, keepdim=True)
+    """What a scanner with thick slices makes of a column of voxels, and what interpolation makes of its slices."""
+    z, centres = torch.arange(n), torch.arange(thick * (phase - 0.5), n + thick, thick)[:, None]
+    inside = (torch.minimum(centres + thick / 2, z + 0.5) - torch.maximum(centres - thick / 2, z - 0.5)).clamp(min=0)
+    whole = inside.sum(1) > thick / 2
+    tent = (1 - (z[:, None] - centres[whole].T).abs() / thick).clamp(min=0)
+    return inside[whole] / inside[whole].sum(1, keepdim=True), tent / tent.sum(1, keepdim=True)
+
 
 class Synthesis:
-    "Samples without end from a pool of bodies."
+    """Samples without end from a pool of bodies."""
 
-    def __init__(self,
+    def __init__(
+        self,
         bodies: list,  # from `body_pool`
         shape: tuple = (64, 80, 96),  # of a sample, voxels
-        spacing: float = 3.,  # mm
+        spacing: float = 3.0,  # mm
         how: Randomness = Randomness(),
     ):
         self.bodies, self.shape, self.spacing, self.how, self.classes = (
@@ -227,192 +280,259 @@ class Synthesis:
         )
 
     def sample(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:  # ((1, z, y, x) scaled, classes)
-        "One sample."
+        """One sample."""
         tissue = self.warp(rng)
         return scaled(self.render(tissue, rng))[None], self.classes[tissue]
 
-    def field(self, rng, length): return smooth(rng, self.shape, length, self.spacing)
+    def field(self, rng, length):
+        return smooth(rng, self.shape, length, self.spacing)
 
     def warp(self, rng: np.random.Generator) -> torch.Tensor:
-        "The tissues of a part of a body, bent."
+        """The tissues of a part of a body, bent."""
         from scipy.spatial.transform import Rotation
+
         body, how = self.bodies[rng.integers(len(self.bodies))], self.how
-        size, ranges = np.array(body.shape), (
-            (0.9, 1.12),
-            (0.9, 1.4),
-            (0.9, 1.2),
+        size, ranges = (
+            np.array(body.shape),
+            (
+                (0.9, 1.12),
+                (0.9, 1.4),
+                (0.9, 1.2),
+            ),
         )  # z, y, x: real trunks are deeper than drawn ones
-        zoom = (np.array([rng.uniform(*r) for r in ranges])*rng.uniform(.92, 1.1))**how.affine
-        turn = np.diag(1/zoom) @ Rotation.from_euler('xyz', how.affine*rng.normal(0, 4, 3), degrees=True).as_matrix()
-        room = np.minimum((np.abs(turn) @ (np.array(self.shape)/2))*.7, size/2)
-        centre = rng.uniform(np.minimum(np.maximum(room, (size[0]*.25, 0, 0)), size - room), size - room)
-        axes = [torch.arange(n, dtype=torch.float32) - (n - 1)/2 for n in self.shape]
-        to = lambda a: torch.from_numpy(np.asarray(a, np.float32))
+        zoom = (np.array([rng.uniform(*r) for r in ranges]) * rng.uniform(0.92, 1.1)) ** how.affine
+        turn = (
+            np.diag(1 / zoom) @ Rotation.from_euler('xyz', how.affine * rng.normal(0, 4, 3), degrees=True).as_matrix()
+        )
+        room = np.minimum((np.abs(turn) @ (np.array(self.shape) / 2)) * 0.7, size / 2)
+        centre = rng.uniform(np.minimum(np.maximum(room, (size[0] * 0.25, 0, 0)), size - room), size - room)
+        axes = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in self.shape]
+
+        def to(a):
+            return torch.from_numpy(np.asarray(a, np.float32))
+
         grid = torch.stack(torch.meshgrid(*axes, indexing='ij'), -1) @ to(turn).T + to(centre)
-        for most, lengths, chance in ((2.4, (40, 90), 1.), (.8, (15, 30), .5)):
-            if rng.random() >= chance: continue
-            far = how.elastic*rng.uniform(0, most)
-            for a in range(3): grid[..., a] += far*self.field(rng, rng.uniform(*lengths))
+        for most, lengths, chance in ((2.4, (40, 90), 1.0), (0.8, (15, 30), 0.5)):
+            if rng.random() >= chance:
+                continue
+            far = how.elastic * rng.uniform(0, most)
+            for a in range(3):
+                grid[..., a] += far * self.field(rng, rng.uniform(*lengths))
         tissue = _looked_up(body, grid.round().long())
-        if rng.random() < how.arms: _arms(tissue, grid, body, rng)
+        if rng.random() < how.arms:
+            _arms(tissue, grid, body, rng)
         if rng.random() < how.slab:
-            thick = int(rng.integers(6, max(8, int(.8*self.shape[0]))))
+            thick = int(rng.integers(6, max(8, int(0.8 * self.shape[0]))))
             low = int(rng.integers(0, max(1, self.shape[0] - thick)))
-            tissue[:low], tissue[low + thick:] = 0, 0
+            tissue[:low], tissue[low + thick :] = 0, 0
         return tissue
 
     def render(self, tissue: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        "HU of a warped body."
+        """HU of a warped body."""
         how, (hu, grain) = self.how, random_hu(rng, self.how)
-        x = hu[tissue] + grain[tissue]*self.field(rng, rng.uniform(7, 14))
-        if rng.random() < .3: x = x + grain[tissue]*self.field(rng, rng.uniform(20, 50))
-        if how.texture and rng.random() < .5: x = self._lumps(x, tissue, rng)
-        x = torch.where(tissue > 0, x, -1000.)
-        kernel, profile = rng.uniform(.25, .75), rng.choice([rng.uniform(.2, .6), rng.uniform(.6, 1.2)])
-        if rng.random() < how.metal: x = self._metal(x, tissue, rng)
-        for axis in (1, 2): x = blurred(x, how.blur*kernel, axis)
-        noise = how.noise*self._noise(rng)
+        x = hu[tissue] + grain[tissue] * self.field(rng, rng.uniform(7, 14))
+        if rng.random() < 0.3:
+            x = x + grain[tissue] * self.field(rng, rng.uniform(20, 50))
+        if how.texture and rng.random() < 0.5:
+            x = self._lumps(x, tissue, rng)
+        x = torch.where(tissue > 0, x, -1000.0)
+        kernel, profile = rng.uniform(0.25, 0.75), rng.choice([rng.uniform(0.2, 0.6), rng.uniform(0.6, 1.2)])
+        if rng.random() < how.metal:
+            x = self._metal(x, tissue, rng)
+        for axis in (1, 2):
+            x = blurred(x, how.blur * kernel, axis)
+        noise = how.noise * self._noise(rng)
         scanned = (tissue > 0).any(2).any(1).nonzero()[:, 0].tolist() or [0, len(x) - 1]
-        within, thick = slice(scanned[0], scanned[-1] + 1), rng.uniform(1.1, max(9/self.spacing, 1.5))
+        within, thick = slice(scanned[0], scanned[-1] + 1), rng.uniform(1.1, max(9 / self.spacing, 1.5))
         part = x[within]  # a scan ends sharply: its first slice knows nothing of what lies above
-        if rng.random() < how.thick and len(part) > 2*thick:
+        if rng.random() < how.thick and len(part) > 2 * thick:
             down, up = thick_slices(len(part), thick, rng.random())
-            part = torch.tensordot(up, torch.tensordot(down, part, 1) + noise[:len(down)], 1)
-        else: part = blurred(part, how.blur*profile, 0) + noise[within]
-        x[:], x[within] = -1000., part
+            part = torch.tensordot(up, torch.tensordot(down, part, 1) + noise[: len(down)], 1)
+        else:
+            part = blurred(part, how.blur * profile, 0) + noise[within]
+        x[:], x[within] = -1000.0, part
         return x
 
     def _lumps(self, x, tissue, rng):
-        "Bubbles of gas in stool."
-        stool = (tissue % _FILLS == DETAILS['stool']) & (tissue >= CODES['stomach']*_FILLS)
-        gas = self.field(rng, rng.uniform(6, 12)) > rng.uniform(.3, 1.6)
+        """Bubbles of gas in stool."""
+        stool = (tissue % _FILLS == DETAILS['stool']) & (tissue >= CODES['stomach'] * _FILLS)
+        gas = self.field(rng, rng.uniform(6, 12)) > rng.uniform(0.3, 1.6)
         return torch.where(stool & gas, float(rng.uniform(-950, -500)), x)
 
     def _metal(self, x, tissue, rng):
-        "A clip, a screw or a coin: bright, and dark and bright streaks to all sides in its slices."
+        """A clip, a screw or a coin: bright, and dark and bright streaks to all sides in its slices."""
         z, y, c = (int(v) for v in rng.choice(np.argwhere(tissue.numpy() > 0))) if (tissue > 0).any() else (0, 0, 0)
         axes = (torch.arange(n) - at for n, at in zip(self.shape[1:], (y, c)))
         down, across = torch.meshgrid(*axes, indexing='ij')
         far = (down**2 + across**2).float().sqrt()
         rays = torch.from_numpy(rng.standard_normal(int(rng.integers(16, 72))).astype(np.float32))
-        turn = (torch.atan2(down, across)/np.pi + 1)/2*(len(rays) - 1)
-        streaks = rays[turn.round().long()]*torch.exp(-far*self.spacing/rng.uniform(20, 90))*rng.uniform(40, 400)
+        turn = (torch.atan2(down, across) / np.pi + 1) / 2 * (len(rays) - 1)
+        streaks = (
+            rays[turn.round().long()] * torch.exp(-far * self.spacing / rng.uniform(20, 90)) * rng.uniform(40, 400)
+        )
         reach, size = int(rng.integers(0, 4)), rng.uniform(1, 3.5)
         for k in range(max(0, z - reach), min(self.shape[0], z + reach + 1)):
-            x[k] = torch.where(far < size, 3000., x[k] + streaks*(tissue[k] > 0))
+            x[k] = torch.where(far < size, 3000.0, x[k] + streaks * (tissue[k] > 0))
         return x
 
     def _noise(self, rng):
-        "Noise of any strength and grain, and sometimes a slow shift."
-        noise, grain = torch.from_numpy(rng.standard_normal(self.shape).astype(np.float32)), rng.uniform(0, .8)
-        for axis in (1, 2): noise = blurred(noise, grain, axis)
-        noise = noise/noise.std()*rng.choice([rng.uniform(3, 15), rng.uniform(10, 35)])
-        return noise + rng.uniform(0, 12)*self.field(rng, 200.) if rng.random() < .3 else noise
+        """Noise of any strength and grain, and sometimes a slow shift."""
+        noise, grain = torch.from_numpy(rng.standard_normal(self.shape).astype(np.float32)), rng.uniform(0, 0.8)
+        for axis in (1, 2):
+            noise = blurred(noise, grain, axis)
+        noise = noise / noise.std() * rng.choice([rng.uniform(3, 15), rng.uniform(10, 35)])
+        return noise + rng.uniform(0, 12) * self.field(rng, 200.0) if rng.random() < 0.3 else noise
+
 
 def _arms(tissue, grid, body, rng):
-    "Arms at the patient's sides, painted where there is air: fat, muscle and a bone."
-    trunk = np.flatnonzero(((body > 0) & (body < CODES['table']*_FILLS)).any((0, 1)))
-    free = (tissue == 0) | (tissue >= CODES['table']*_FILLS)
+    """Arms at the patient's sides, painted where there is air: fat, muscle and a bone."""
+    trunk = np.flatnonzero(((body > 0) & (body < CODES['table'] * _FILLS)).any((0, 1)))
+    free = (tissue == 0) | (tissue >= CODES['table'] * _FILLS)
     for side, edge in ((-1, trunk[0]), (1, trunk[-1])):
-        radius, slope = rng.uniform(11, 17), rng.normal(0, .08, 2)
-        x, y = edge + side*radius*rng.uniform(.6, 1.3), body.shape[1]*rng.uniform(.3, .65)
-        z = grid[..., 0] - body.shape[0]/2
-        away = ((grid[..., 2] - x - slope[0]*z)**2 + (grid[..., 1] - y - slope[1]*z)**2).sqrt()/radius
-        for reach, name in ((1., 'fat'), (.82, 'muscle'), (.3, 'bone_cortex'), (.18, 'bone_marrow')):
-            tissue[free & (away < reach)] = CODES[name]*_FILLS
+        radius, slope = rng.uniform(11, 17), rng.normal(0, 0.08, 2)
+        x, y = edge + side * radius * rng.uniform(0.6, 1.3), body.shape[1] * rng.uniform(0.3, 0.65)
+        z = grid[..., 0] - body.shape[0] / 2
+        away = ((grid[..., 2] - x - slope[0] * z) ** 2 + (grid[..., 1] - y - slope[1] * z) ** 2).sqrt() / radius
+        for reach, name in ((1.0, 'fat'), (0.82, 'muscle'), (0.3, 'bone_cortex'), (0.18, 'bone_marrow')):
+            tissue[free & (away < reach)] = CODES[name] * _FILLS
+
 
 def _looked_up(body, index):
-    "Tissues at places of a body; 0 outside."
+    """Tissues at places of a body; 0 outside."""
     inside = torch.ones(index.shape[:3], dtype=torch.bool)
     flat = torch.zeros(index.shape[:3], dtype=torch.long)
     for a, n in enumerate(body.shape):
         at = index[..., a]
         inside &= (at >= 0) & (at < n)
-        flat = flat*n + at.clamp(0, n - 1)
+        flat = flat * n + at.clamp(0, n - 1)
     found = torch.from_numpy(body).reshape(-1)[flat.reshape(-1)].reshape(flat.shape).long()
     return torch.where(inside, found, 0)
 
 # %% ../../nbs/lib/phantoms/06_synthesis.ipynb #248acb34
-_LIKE = {'bone_cortex': ('vertebrae*', 'rib_*', 'hip_*', 'sacrum', 'femur_*', 'scapula_*', 'clavicula_*', 'humerus_*',
-                         'sternum', 'skull'),
-         'cartilage': ('costal_cartilages',), 'spinal_canal': ('spinal_cord',),
-         'lung': ('lung_*',), 'heart': ('heart*',), 'inferior_vena_cava': ('iliac_vena_*',),
-         'portal_vein': ('portal_vein*',),
-         'vessel': ('esophagus', 'trachea', 'pulmonary*', 'superior_vena_cava', 'adrenal*', 'brachiocephalic*',
-                    'subclavian*', 'common_carotid*')}
+_LIKE = {
+    'bone_cortex': (
+        'vertebrae*',
+        'rib_*',
+        'hip_*',
+        'sacrum',
+        'femur_*',
+        'scapula_*',
+        'clavicula_*',
+        'humerus_*',
+        'sternum',
+        'skull',
+    ),
+    'cartilage': ('costal_cartilages',),
+    'spinal_canal': ('spinal_cord',),
+    'lung': ('lung_*',),
+    'heart': ('heart*',),
+    'inferior_vena_cava': ('iliac_vena_*',),
+    'portal_vein': ('portal_vein*',),
+    'vessel': (
+        'esophagus',
+        'trachea',
+        'pulmonary*',
+        'superior_vena_cava',
+        'adrenal*',
+        'brachiocephalic*',
+        'subclavian*',
+        'common_carotid*',
+    ),
+}
+
 
 def _meant(mask):
-    "The tissue that a mask of TotalSegmentator's stands for; none for muscles, which are flesh anyway."
+    """The tissue that a mask of TotalSegmentator's stands for; none for muscles, which are flesh anyway."""
     from fnmatch import fnmatch
-    if mask in CODES: return CODES[mask]*_FILLS + (DETAILS['urine'] if mask == 'urinary_bladder' else 0)
-    if mask.startswith('iliac_artery'): return CODES['aorta']*_FILLS + DETAILS['vein']
-    return next((CODES[n]*_FILLS for n, words in _LIKE.items() if any(fnmatch(mask, w) for w in words)), None)
+
+    if mask in CODES:
+        return CODES[mask] * _FILLS + (DETAILS['urine'] if mask == 'urinary_bladder' else 0)
+    if mask.startswith('iliac_artery'):
+        return CODES['aorta'] * _FILLS + DETAILS['vein']
+    return next((CODES[n] * _FILLS for n, words in _LIKE.items() if any(fnmatch(mask, w) for w in words)), None)
+
 
 def _trunk_and_flesh(hu):
-    "What no mask names: the largest thing that is not air, as fat or flesh; gas in it and all around it is nothing."
+    """What no mask names: the largest thing that is not air, as fat or flesh; gas in it and all around it is nothing."""
     from scipy.ndimage import binary_fill_holes, binary_opening, label
+
     parts, n = label(binary_opening(hu > -250, iterations=2))
-    if not n: raise ValueError('no body in the scan')
+    if not n:
+        raise ValueError('no body in the scan')
     trunk = parts == np.bincount(parts.ravel())[1:].argmax() + 1
     trunk = np.stack([binary_fill_holes(s) for s in trunk]) & (hu > -400)
-    return np.where(trunk, np.where(hu > -30, CODES['muscle'], CODES['fat']), 0).astype(np.int16)*_FILLS
+    return np.where(trunk, np.where(hu > -30, CODES['muscle'], CODES['fat']), 0).astype(np.int16) * _FILLS
+
 
 def body_of_masks(
     case: str | Path,  # a folder with ct.nii.gz and segmentations/
-    spacing: float = 3.,  # mm
+    spacing: float = 3.0,  # mm
 ) -> np.ndarray:  # tissues
-    "The shapes of a patient as a body to make samples of."
+    """The shapes of a patient as a body to make samples of."""
     from scipy.ndimage import binary_erosion
+
     from ctlab.scans.reading import read
     from ctlab.scans.volume import reorient, resample
-    scan = resample(reorient(read(Path(case)/'ct.nii.gz')), spacing)
+
+    scan = resample(reorient(read(Path(case) / 'ct.nii.gz')), spacing)
     body = _trunk_and_flesh(scan.array)
-    for path in sorted((Path(case)/'segmentations').glob('*.nii.gz')):
+    for path in sorted((Path(case) / 'segmentations').glob('*.nii.gz')):
         name = path.name.removesuffix('.nii.gz')
         meant = _meant(name)
-        if meant is None: continue
+        if meant is None:
+            continue
         mask = resample(reorient(read(path)), like=scan, labels=True).array > 0
         body[mask] = meant
-        if meant == CODES['bone_cortex']*_FILLS: body[binary_erosion(mask)] = CODES['bone_marrow']*_FILLS
+        if meant == CODES['bone_cortex'] * _FILLS:
+            body[binary_erosion(mask)] = CODES['bone_marrow'] * _FILLS
         if name in _GUT:
             body[mask] = meant + DETAILS['wall']
             body[binary_erosion(mask)] = meant + DETAILS['stool' if name == 'colon' else 'fluid']
             body[mask & (scan.array < -300)] = meant + DETAILS['gas']
     return body
 
+
 def _store_case(task):
-    "The body of a case, kept; words instead where a case cannot be read."
+    """The body of a case, kept; words instead where a case cannot be read."""
     case, spacing, path = task
-    if path.exists(): return path
-    try: body = body_of_masks(case, spacing)
-    except Exception as error: return f'{case}: {type(error).__name__}: {error}'  # one bad case never stops a pool
+    if path.exists():
+        return path
+    try:
+        body = body_of_masks(case, spacing)
+    except Exception as error:
+        return f'{case}: {type(error).__name__}: {error}'  # one bad case never stops a pool
     _keep(body, path)
     return path
 
+
 def _state(case):
-    "Changes when a file of the case does."
-    files = [case/'ct.nii.gz', *sorted((case/'segmentations').glob('*.nii.gz'))]
+    """Changes when a file of the case does."""
+    files = [case / 'ct.nii.gz', *sorted((case / 'segmentations').glob('*.nii.gz'))]
     marks = [(p.name, s.st_size, s.st_mtime_ns) for p, s in ((p, p.stat()) for p in files)]
     return hashlib.sha1(repr(marks).encode()).hexdigest()[:12]
+
 
 def labelled_pool(
     folder: str | Path,  # of cases
     work: str | Path,  # where they are kept
-    spacing: float = 3.,  # mm
+    spacing: float = 3.0,  # mm
     workers: int = 0,  # processes; 0 for one per core
 ) -> dict[str, np.ndarray]:  # case -> tissues
-    "The bodies of all cases in a folder; a case that cannot be read is named and left out."
+    """The bodies of all cases in a folder; a case that cannot be read is named and left out."""
     from ctlab.core.parallel import parallel_map
-    cases = sorted(p.parent for p in Path(folder).glob('*/segmentations') if (p.parent/'ct.nii.gz').is_file())
+
+    cases = sorted(p.parent for p in Path(folder).glob('*/segmentations') if (p.parent / 'ct.nii.gz').is_file())
     if not cases:
         raise FileNotFoundError(f'{folder}: no case in it; a case is a folder with ct.nii.gz and segmentations/')
-    place = Path(work)/'bodies'/f'{spacing:g}mm-cases'
+    place = Path(work) / 'bodies' / f'{spacing:g}mm-cases'
     place.mkdir(parents=True, exist_ok=True)
-    tasks = [(case, spacing, place/f'{case.name}-{_state(case)}.npz') for case in cases]
+    tasks = [(case, spacing, place / f'{case.name}-{_state(case)}.npz') for case in cases]
     many = len(tasks) > 8
     kept = parallel_map(_store_case, tasks, workers if many else 1, 'reading label maps' if many else None)
     for words in kept:
-        if isinstance(words, str): log.warning('left out: %s', words)
+        if isinstance(words, str):
+            log.warning('left out: %s', words)
     found = {case.name: np.load(path)['tissues'] for case, path in zip(cases, kept) if not isinstance(path, str)}
-    if not found: raise ValueError(f'{folder}: none of {len(cases)} cases could be read')
+    if not found:
+        raise ValueError(f'{folder}: none of {len(cases)} cases could be read')
     return found

@@ -4,177 +4,246 @@
 
 # %% ../../nbs/lib/scans/05_deidentify.ipynb #db0cc01c
 from __future__ import annotations
-import functools, hashlib, hmac, logging, os, re, uuid
+
+import functools
+import hashlib
+import hmac
+import logging
+import os
+import re
+import uuid
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+
 from ..core.files import whole
 from .dicom import complete_class
 
 log = logging.getLogger(__name__)
 
+
 class NotClean(ValueError):
-    "Why a file cannot be de-identified by a program."
+    """Why a file cannot be de-identified by a program."""
 
 # %% auto #0
 __all__ = ['log', 'EDITION', 'SAFE_PRIVATE', 'NotClean', 'profile', 'action_for', 'read_key', 'Pseudonyms', 'moved', 'refusal',
            'deidentified', 'deidentify_file']
 
 # %% ../../nbs/lib/scans/05_deidentify.ipynb #a0002150
-_CAUTIOUS = {'D': 'dummy', 'Z': 'empty', 'X': 'remove', 'U': 'uid', 'Z_D': 'dummy', 'X_Z': 'empty', 'X_D': 'dummy',
-             'X_Z_D': 'dummy', 'X_Z_U_STAR': 'uid'}
+_CAUTIOUS = {
+    'D': 'dummy',
+    'Z': 'empty',
+    'X': 'remove',
+    'U': 'uid',
+    'Z_D': 'dummy',
+    'X_Z': 'empty',
+    'X_D': 'dummy',
+    'X_Z_D': 'dummy',
+    'X_Z_U_STAR': 'uid',
+}
 EDITION = '2026c'  # of the standard
+
 
 @functools.cache
 def profile() -> tuple[dict, tuple]:  # (tag -> action, ((tag, mask, action), …) of repeating groups)
-    "What PS3.15 says of every attribute that it names."
+    """What PS3.15 says of every attribute that it names."""
     import importlib
+
     table = importlib.import_module(f'dicomanonymizer.dicom_anonymization_databases.dicomfields_{EDITION}')
     exact, groups = {}, []
     for kind, action in _CAUTIOUS.items():
         for row in getattr(table, f'{kind}_TAGS'):
-            if len(row) == 2: exact[row[0] << 16 | row[1]] = action
-            else: groups.append((row[0] << 16 | row[1], row[2] << 16 | row[3], action))
+            if len(row) == 2:
+                exact[row[0] << 16 | row[1]] = action
+            else:
+                groups.append((row[0] << 16 | row[1], row[2] << 16 | row[3], action))
     return exact, tuple(groups)
 
+
 def action_for(tag: int) -> str:  # remove, empty, dummy, uid; keep for what the profile does not name
-    "What the profile does with an attribute."
+    """What the profile does with an attribute."""
     exact, groups = profile()
-    if tag in exact: return exact[tag]
+    if tag in exact:
+        return exact[tag]
     return next((action for value, mask, action in groups if tag & mask == value & mask), 'keep')
 
 # %% ../../nbs/lib/scans/05_deidentify.ipynb #831d3e56
 SAFE_PRIVATE = {  # PS3.15 Table E.3.10-1: (creator, group, element) of numbers that cannot name anybody
-    ('GEMS_ACQU_01', 0x0019, 0x23), ('GEMS_ACQU_01', 0x0019, 0x24), ('GEMS_ACQU_01', 0x0019, 0x27),
-    ('GEMS_PARM_01', 0x0043, 0x27), ('GEMS_HELIOS_01', 0x0045, 0x01), ('GEMS_HELIOS_01', 0x0045, 0x02),
-    ('ELSCINT1', 0x01f1, 0x26), ('ELSCINT1', 0x01f1, 0x27), ('ELSCINT1', 0x00e1, 0x21), ('ELSCINT1', 0x00e1, 0x50)}
+    ('GEMS_ACQU_01', 0x0019, 0x23),
+    ('GEMS_ACQU_01', 0x0019, 0x24),
+    ('GEMS_ACQU_01', 0x0019, 0x27),
+    ('GEMS_PARM_01', 0x0043, 0x27),
+    ('GEMS_HELIOS_01', 0x0045, 0x01),
+    ('GEMS_HELIOS_01', 0x0045, 0x02),
+    ('ELSCINT1', 0x01F1, 0x26),
+    ('ELSCINT1', 0x01F1, 0x27),
+    ('ELSCINT1', 0x00E1, 0x21),
+    ('ELSCINT1', 0x00E1, 0x50),
+}
 _BIRTH = frozenset((0x00100030, 0x00100032, 0x00100033, 0x00100034, 0x00100035))  # dates that no option retains
 _TEXT = frozenset(('AE', 'CS', 'LO', 'LT', 'PN', 'SH', 'ST', 'UC', 'UT'))
-_DUMMY = {'AS': '000Y', 'UR': 'http://anonymised.invalid', 'DS': '0', 'IS': '0', 'TM': '000000'} | {
-    v: 'ANONYMISED' for v in _TEXT
-}
+_DUMMY = {'AS': '000Y', 'UR': 'http://anonymised.invalid', 'DS': '0', 'IS': '0', 'TM': '000000'} | dict.fromkeys(
+    _TEXT, 'ANONYMISED'
+)
+
 
 def read_key(
     path: str | Path,  # made, with a new secret, where there is none
 ) -> bytes:
-    "The secret that pseudonyms follow from."
+    """The secret that pseudonyms follow from."""
     path = Path(path)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), 'wb') as file:
                 file.write(os.urandom(32))
-        except FileExistsError: pass  # somebody else made it meanwhile
-        else: log.warning('%s: a new key. Keep it: with it the same patient gets the same name again', path)
+        except FileExistsError:
+            pass  # somebody else made it meanwhile
+        else:
+            log.warning('%s: a new key. Keep it: with it the same patient gets the same name again', path)
     key = path.read_bytes()
-    if len(key) < 16: raise ValueError(f'{path}: a key has at least 16 bytes, this one {len(key)}')
+    if len(key) < 16:
+        raise ValueError(f'{path}: a key has at least 16 bytes, this one {len(key)}')
     return key
+
 
 @dataclass(frozen=True)
 class Pseudonyms:
-    "Old values to new ones, by a key."
+    """Old values to new ones, by a key."""
+
     key: bytes
 
-    def _digest(self, kind, value): return hmac.new(self.key, f'{kind}\0{value}'.encode(), hashlib.sha256).digest()
+    def _digest(self, kind, value):
+        return hmac.new(self.key, f'{kind}\0{value}'.encode(), hashlib.sha256).digest()
 
     def name(self, patient: str) -> str:  # such as P-K7Q2M4XA9T
-        "What a patient is called from now on."
+        """What a patient is called from now on."""
         import base64
+
         return 'P-' + base64.b32encode(self._digest('patient', patient))[:10].decode()
 
     def uid(self, uid: str) -> str:  # 2.25.…
-        "Another UID, the same for the same."
-        return f"2.25.{uuid.UUID(bytes=self._digest('uid', uid)[:16], version=4).int}"
+        """Another UID, the same for the same."""
+        return f'2.25.{uuid.UUID(bytes=self._digest("uid", uid)[:16], version=4).int}'
 
     def days(self, patient: str) -> int:  # 1 to 3650
-        "By how many days a patient's dates move back."
+        """By how many days a patient's dates move back."""
         return 1 + int.from_bytes(self._digest('days', patient)[:8], 'big') % 3650
+
 
 def moved(
     value: str,  # a date YYYYMMDD, or a date with time
     days: int,
 ) -> str:  # empty when it is no date
-    "A date moved back."
+    """A date moved back."""
     found = re.fullmatch(r'(\d{4})\.?(\d{2})\.?(\d{2})([\d.+-]{0,18})', str(value).strip())  # a name behind it is none
-    try: day = datetime(*map(int, found.groups()[:3])) - timedelta(days)
-    except (AttributeError, ValueError, OverflowError): return ''
+    try:
+        day = datetime(*map(int, found.groups()[:3])) - timedelta(days)
+    except (AttributeError, ValueError, OverflowError):
+        return ''
     return day.strftime('%Y%m%d') + found[4]
 
 # %% ../../nbs/lib/scans/05_deidentify.ipynb #48d5106b
 def refusal(ds) -> str:  # empty when nothing speaks against it
-    "Why a program must not promise that a picture holds no name."
+    """Why a program must not promise that a picture holds no name."""
     kind, picture = str(ds.get('Modality', '')), [str(v).upper() for v in _listed(ds.get('ImageType'))]
-    if str(ds.get('BurnedInAnnotation', '')).upper() == 'YES': return 'annotation is burned into the picture'
+    if str(ds.get('BurnedInAnnotation', '')).upper() == 'YES':
+        return 'annotation is burned into the picture'
     text = '1.2.840.10008.5.1.4.1.1'
     sop = str(ds.get('SOPClassUID', ''))
-    if sop.startswith(f'{text}.104.'): return 'an encapsulated document, whose text is not looked at'
-    if sop.startswith(f'{text}.88.') or 'ContentSequence' in ds: return 'a report, whose text is not looked at'
+    if sop.startswith(f'{text}.104.'):
+        return 'an encapsulated document, whose text is not looked at'
+    if sop.startswith(f'{text}.88.') or 'ContentSequence' in ds:
+        return 'a report, whose text is not looked at'
     screen = [p for p in picture if 'SCREEN' in p or 'DOSE' in p]
-    if screen: return f'a picture of a screen ({screen[0]})'
+    if screen:
+        return f'a picture of a screen ({screen[0]})'
     liable = sop.startswith(f'{text}.7') or kind in ('US', 'SC', 'OT', 'XC', 'ES', 'GM', 'XA', 'RF', 'DG')
     if liable and str(ds.get('BurnedInAnnotation', '')).upper() != 'NO':
         return f'{kind or "secondary capture"} often has names burned in, and it does not say that it has none'
     return ''
 
+
 def _listed(value):
     return (
         list(value)
         if isinstance(value, (list, tuple)) or hasattr(value, '__iter__') and not isinstance(value, str)
-        else [value] if value else []
+        else [value]
+        if value
+        else []
     )
 
+
 class _Cleaner:
-    "What happens to the elements of one file."
-    def __init__(self, names, patient): self.names, self.days, self.changes = names, names.days(patient), Counter()
+    """What happens to the elements of one file."""
+
+    def __init__(self, names, patient):
+        self.names, self.days, self.changes = names, names.days(patient), Counter()
 
     def note(self, element_tag, keyword, what):
-        self.changes[keyword or f'({element_tag >> 16:04x},{element_tag & 0xffff:04x})', what] += 1
+        self.changes[keyword or f'({element_tag >> 16:04x},{element_tag & 0xFFFF:04x})', what] += 1
 
     def dataset(self, ds):
         for tag in sorted(ds.keys()):
             tag = int(tag)
-            if (tag >> 16) & 1: self._private(ds, tag)
-            else: self._public(ds, tag)
+            if (tag >> 16) & 1:
+                self._private(ds, tag)
+            else:
+                self._public(ds, tag)
 
     def _private(self, ds, tag):
-        group, element = tag >> 16, tag & 0xffff
-        if 0x10 <= element <= 0xff: return self._creator(ds, tag)
+        group, element = tag >> 16, tag & 0xFFFF
+        if 0x10 <= element <= 0xFF:
+            return self._creator(ds, tag)
         creator = str(ds[group, element >> 8].value).strip() if (group, element >> 8) in ds else ''
-        if self._safe(ds, tag, creator): return
+        if self._safe(ds, tag, creator):
+            return
         del ds[tag]
         self.note(tag, 'private attribute', 'removed')
 
     def _safe(self, ds, tag, creator):
-        "On the list, and a number indeed."
-        if (creator, tag >> 16, tag & 0xff) not in SAFE_PRIVATE: return False
-        try: value = _listed(ds[tag].value)
-        except Exception: return False
+        """On the list, and a number indeed."""
+        if (creator, tag >> 16, tag & 0xFF) not in SAFE_PRIVATE:
+            return False
+        try:
+            value = _listed(ds[tag].value)
+        except Exception:
+            return False
         return all(re.fullmatch(r'[-+0-9.eE:]{1,16}', str(v)) for v in value)
 
     def _creator(self, ds, tag):
-        "A reservation stays where something that it reserves stays."
-        group, block = tag >> 16, tag & 0xff
+        """A reservation stays where something that it reserves stays."""
+        group, block = tag >> 16, tag & 0xFF
         name = str(ds[tag].value).strip()
-        if not any(c == name and g == group and self._safe(ds, group << 16 | block << 8 | e, name)
-                   for c, g, e in SAFE_PRIVATE if (group, block << 8 | e) in ds):
+        if not any(
+            c == name and g == group and self._safe(ds, group << 16 | block << 8 | e, name)
+            for c, g, e in SAFE_PRIVATE
+            if (group, block << 8 | e) in ds
+        ):
             del ds[tag]
 
     def _public(self, ds, tag):
         from pydicom.datadict import dictionary_has_tag, keyword_for_tag, repeater_has_tag
-        if tag == 0x7fe00010: return
+
+        if tag == 0x7FE00010:
+            return
         word, action = keyword_for_tag(tag), action_for(tag)
-        if action == 'remove' and tag not in _BIRTH and self._shifts(tag): action = 'move'
+        if action == 'remove' and tag not in _BIRTH and self._shifts(tag):
+            action = 'move'
         try:
             element = ds[tag] if action != 'remove' else None
-            if element is not None and element.VR in ('DA', 'DT') and tag not in _BIRTH: action = 'move'
-        except Exception: action, element = 'remove', None
+            if element is not None and element.VR in ('DA', 'DT') and tag not in _BIRTH:
+                action = 'move'
+        except Exception:
+            action, element = 'remove', None
         if action == 'remove' or not (dictionary_has_tag(tag) or repeater_has_tag(tag)):
             del ds[tag]
             return self.note(tag, word, 'removed')
         if action == 'keep':
             if element.VR == 'SQ':
-                for item in element.value: self.dataset(item)
+                for item in element.value:
+                    self.dataset(item)
             return
         getattr(self, f'_{action}')(element)
         self.note(
@@ -182,89 +251,125 @@ class _Cleaner:
         )
 
     def _shifts(self, tag):
-        "Is it a date or time, which the option of modified dates retains?"
+        """Is it a date or time, which the option of modified dates retains?"""
         from pydicom.datadict import dictionary_VR
-        try: return dictionary_VR(tag) in ('DA', 'DT')
-        except KeyError: return False
+
+        try:
+            return dictionary_VR(tag) in ('DA', 'DT')
+        except KeyError:
+            return False
 
     def _move(self, element):
         values = [moved(v, self.days) for v in _listed(element.value)]
         element.value = values if len(values) > 1 else values[0] if values else ''
 
     def _empty(self, element):
-        if element.VR == 'SQ': element.value = []
-        elif element.VR == 'TM' and int(element.tag) not in _BIRTH: pass  # dates move by whole days
-        else: element.value = b'' if element.VR in ('OB', 'OW', 'OF', 'OD', 'OL', 'OV', 'UN') else None
+        if element.VR == 'SQ':
+            element.value = []
+        elif element.VR == 'TM' and int(element.tag) not in _BIRTH:
+            pass  # dates move by whole days
+        else:
+            element.value = b'' if element.VR in ('OB', 'OW', 'OF', 'OD', 'OL', 'OV', 'UN') else None
 
     def _dummy(self, element):
         if element.VR == 'SQ':
-            for item in element.value: self._all_dummies(item)
-        elif element.VR == 'UI': self._uid(element)
-        elif element.VR == 'TM': pass
-        elif element.VR in _DUMMY: element.value = _DUMMY[element.VR]
-        elif element.VR in ('FD', 'FL', 'SS', 'US', 'SL', 'UL', 'SV', 'UV', 'AT'): element.value = 0
-        else: element.value = b'\0\0'
+            for item in element.value:
+                self._all_dummies(item)
+        elif element.VR == 'UI':
+            self._uid(element)
+        elif element.VR == 'TM':
+            pass
+        elif element.VR in _DUMMY:
+            element.value = _DUMMY[element.VR]
+        elif element.VR in ('FD', 'FL', 'SS', 'US', 'SL', 'UL', 'SV', 'UV', 'AT'):
+            element.value = 0
+        else:
+            element.value = b'\0\0'
 
     def _all_dummies(self, ds):
         for tag in list(ds.keys()):
-            try: element = ds[tag]
-            except Exception: del ds[tag]; continue
-            if (int(tag) >> 16) & 1: del ds[tag]
-            elif element.VR in ('DA', 'DT'): self._move(element)
-            else: self._dummy(element)
+            try:
+                element = ds[tag]
+            except Exception:
+                del ds[tag]
+                continue
+            if (int(tag) >> 16) & 1:
+                del ds[tag]
+            elif element.VR in ('DA', 'DT'):
+                self._move(element)
+            else:
+                self._dummy(element)
 
     def _uid(self, element):
         if element.VR == 'SQ':
-            for item in element.value: self.dataset(item)
+            for item in element.value:
+                self.dataset(item)
         elif element.VR == 'UI':
             values = [self.names.uid(v) if v else '' for v in map(str, _listed(element.value))]
             element.value = values if len(values) > 1 else values[0] if values else ''
-        else: self._empty(element)
+        else:
+            self._empty(element)
+
 
 def deidentified(
     ds,  # a pydicom Dataset; changed in place
     names: Pseudonyms,
 ) -> Counter:  # (attribute, what was done) -> how often; no values
-    "Take out of a dataset whose it is."
-    from pydicom.dataset import Dataset, FileMetaDataset
-    if why := refusal(complete_class(ds)): raise NotClean(why)
+    """Take out of a dataset whose it is."""
+    from pydicom.dataset import FileMetaDataset
+
+    if why := refusal(complete_class(ds)):
+        raise NotClean(why)
     patient = str(ds.get('PatientID', '') or '').strip() or str(ds.get('StudyInstanceUID', ''))
     cleaner = _Cleaner(names, patient)
     cleaner.dataset(ds)
     ds.PatientName = ds.PatientID = names.name(patient)
     ds.PatientIdentityRemoved, ds.LongitudinalTemporalInformationModified = 'YES', 'MODIFIED'
     ds.DeidentificationMethod = f'ctlab, PS3.15 {EDITION}'
-    codes = {'113100': 'Basic Application Confidentiality Profile',
-             '113107': 'Retain Longitudinal Temporal Information Modified Dates Option'}
-    if any((int(t) >> 16) & 1 for t in ds.keys()): codes['113111'] = 'Retain Safe Private Option'
+    codes = {
+        '113100': 'Basic Application Confidentiality Profile',
+        '113107': 'Retain Longitudinal Temporal Information Modified Dates Option',
+    }
+    if any((int(t) >> 16) & 1 for t in ds.keys()):
+        codes['113111'] = 'Retain Safe Private Option'
     ds.DeidentificationMethodCodeSequence = [_code(*c) for c in codes.items()]
     if ds.get('file_meta') is not None and 'TransferSyntaxUID' in ds.file_meta:
         meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = ds.get('SOPClassUID', ''), ds.get(
-            'SOPInstanceUID', ''
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = (
+            ds.get('SOPClassUID', ''),
+            ds.get('SOPInstanceUID', ''),
         )
         meta.TransferSyntaxUID = ds.file_meta.TransferSyntaxUID
-        ds.file_meta, ds.preamble = meta, b'\0'*128
+        ds.file_meta, ds.preamble = meta, b'\0' * 128
     return cleaner.changes
+
 
 def _code(value, meaning):
     from pydicom.dataset import Dataset
+
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, 'DCM', meaning
     return item
+
 
 def deidentify_file(
     source: str | Path,
     target: str | Path,  # appears when it is whole
     names: Pseudonyms,
 ) -> Counter:
-    "A file without its owner."
+    """A file without its owner."""
     import pydicom
-    try: ds = pydicom.dcmread(source)
-    except Exception as error: raise NotClean(f'cannot be read as DICOM ({type(error).__name__})') from error
+
+    try:
+        ds = pydicom.dcmread(source)
+    except Exception as error:
+        raise NotClean(f'cannot be read as DICOM ({type(error).__name__})') from error
     changes = deidentified(ds, names)
     try:
-        with whole(target) as half: ds.save_as(half)
-    except OSError: raise
-    except Exception as error: raise NotClean(f'cannot be written again ({type(error).__name__})') from error
+        with whole(target) as half:
+            ds.save_as(half)
+    except OSError:
+        raise
+    except Exception as error:
+        raise NotClean(f'cannot be written again ({type(error).__name__})') from error
     return changes

@@ -4,10 +4,22 @@
 
 # %% ../../nbs/01_dicom.ipynb #5f345990
 from __future__ import annotations
-import contextlib, functools, io, logging, math, os, stat, struct, sys, warnings
+
+import contextlib
+import functools
+import io
+import logging
+import math
+import os
+import stat
+import struct
+import sys
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+
 import numpy as np
+
 from ..core import far
 from .volume import Volume
 
@@ -22,11 +34,13 @@ __all__ = ['log', 'MAX_SIDE', 'MAX_BYTES', 'MODALITIES', 'MAX_FRAMES', 'SYNTAXES
 
 # %% ../../nbs/01_dicom.ipynb #2cd48ace
 class DicomError(ValueError):
-    "A file or series that cannot be used, and why; the message names the file."
+    """A file or series that cannot be used, and why; the message names the file."""
+
 
 @dataclass(slots=True)
 class Header:
-    "What one DICOM image file says about itself."
+    """What one DICOM image file says about itself."""
+
     path: str
     patient_id: str = ''
     study_uid: str = ''
@@ -68,27 +82,96 @@ class Header:
     frame: int | None = None  # which of a multi-frame file's frames, from 0
 
 # %% ../../nbs/01_dicom.ipynb #b8ee38f7
-_TAGS = """PatientID StudyInstanceUID SeriesInstanceUID SOPInstanceUID InstanceNumber Modality ImagePositionPatient
-ImageOrientationPatient Rows Columns PixelSpacing SliceThickness SpacingBetweenSlices NumberOfFrames SamplesPerPixel
-BitsAllocated BitsStored HighBit PixelRepresentation PhotometricInterpretation RescaleSlope RescaleIntercept RescaleType
-WindowCenter WindowWidth WindowCenterWidthExplanation VOILUTFunction PixelPaddingValue PatientPosition
-AcquisitionNumber TemporalPositionIdentifier AcquisitionTime ImageType MediaStorageSOPClassUID
-ModalityLUTSequence VOILUTSequence""".split()
-_KEYWORDS = dict(zip((0x00100020, 0x0020000d, 0x0020000e, 0x00080018, 0x00200013, 0x00080060, 0x00200032, 0x00200037,
-                      0x00280010, 0x00280011, 0x00280030, 0x00180050,
-                      0x00180088, 0x00280008, 0x00280002, 0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00280004,
-                      0x00281053, 0x00281052, 0x00281054, 0x00281050,
-                      0x00281051, 0x00281055, 0x00281056, 0x00280120, 0x00185100, 0x00200012, 0x00200100,
-                      0x00080032, 0x00080008, 0x00020002), _TAGS))
+_TAGS = [
+    'PatientID',
+    'StudyInstanceUID',
+    'SeriesInstanceUID',
+    'SOPInstanceUID',
+    'InstanceNumber',
+    'Modality',
+    'ImagePositionPatient',
+    'ImageOrientationPatient',
+    'Rows',
+    'Columns',
+    'PixelSpacing',
+    'SliceThickness',
+    'SpacingBetweenSlices',
+    'NumberOfFrames',
+    'SamplesPerPixel',
+    'BitsAllocated',
+    'BitsStored',
+    'HighBit',
+    'PixelRepresentation',
+    'PhotometricInterpretation',
+    'RescaleSlope',
+    'RescaleIntercept',
+    'RescaleType',
+    'WindowCenter',
+    'WindowWidth',
+    'WindowCenterWidthExplanation',
+    'VOILUTFunction',
+    'PixelPaddingValue',
+    'PatientPosition',
+    'AcquisitionNumber',
+    'TemporalPositionIdentifier',
+    'AcquisitionTime',
+    'ImageType',
+    'MediaStorageSOPClassUID',
+    'ModalityLUTSequence',
+    'VOILUTSequence',
+]
+_KEYWORDS = dict(
+    zip(
+        (
+            0x00100020,
+            0x0020000D,
+            0x0020000E,
+            0x00080018,
+            0x00200013,
+            0x00080060,
+            0x00200032,
+            0x00200037,
+            0x00280010,
+            0x00280011,
+            0x00280030,
+            0x00180050,
+            0x00180088,
+            0x00280008,
+            0x00280002,
+            0x00280100,
+            0x00280101,
+            0x00280102,
+            0x00280103,
+            0x00280004,
+            0x00281053,
+            0x00281052,
+            0x00281054,
+            0x00281050,
+            0x00281051,
+            0x00281055,
+            0x00281056,
+            0x00280120,
+            0x00185100,
+            0x00200012,
+            0x00200100,
+            0x00080032,
+            0x00080008,
+            0x00020002,
+        ),
+        _TAGS,
+    )
+)
 _EXPLICIT = frozenset(
     f'1.2.840.10008.1.2.{k}' for k in ('1', '5', '4.50', '4.51', '4.57', '4.70', '4.80', '4.81', '4.90', '4.91')
 )
 MAX_SIDE = 8192  # a CT slice has at most a few thousand rows; more is a lie or a mammogram
 MAX_BYTES = 1 << 31  # of one file
 
+
 def _numbers(value, n=None):
-    "The value as a tuple of finite floats (n of them), or None."
-    if value is None or value == '': return None
+    """The value as a tuple of finite floats (n of them), or None."""
+    if value is None or value == '':
+        return None
     values = (
         value
         if isinstance(value, (list, tuple)) or hasattr(value, '__iter__') and not isinstance(value, str)
@@ -97,6 +180,7 @@ def _numbers(value, n=None):
     numbers = tuple(map(float, values))
     return numbers if all(map(math.isfinite, numbers)) and (n is None or len(numbers) == n) else None
 
+
 MODALITIES = {
     '1.2.840.10008.5.1.4.1.1.2': 'CT',
     '1.2.840.10008.5.1.4.1.1.2.1': 'CT',  # enhanced
@@ -104,11 +188,12 @@ MODALITIES = {
     '1.2.840.10008.5.1.4.1.1.4.1': 'MR',  # enhanced
 }  # of an object whose header does not say it, by its SOP class
 
+
 def complete_class(
     dataset,  # a pydicom dataset, read from a file or received
     guess: bool = False,  # where nothing names the class, take MR or CT Image Storage by the modality
 ):  # the same dataset
-    "Add SOPClassUID and Modality where a dataset lacks them; the file meta information names the class."
+    """Add SOPClassUID and Modality where a dataset lacks them; the file meta information names the class."""
     meta = getattr(dataset, 'file_meta', None)
     if not dataset.get('SOPClassUID') and meta is not None and meta.get('MediaStorageSOPClassUID'):
         dataset.SOPClassUID = meta.MediaStorageSOPClassUID
@@ -116,19 +201,27 @@ def complete_class(
         dataset.Modality = MODALITIES[str(dataset.SOPClassUID)]
     if guess and not dataset.get('SOPClassUID'):
         from pydicom.uid import CTImageStorage, MRImageStorage
+
         dataset.SOPClassUID = MRImageStorage if dataset.get('Modality') == 'MR' else CTImageStorage
     return dataset
 
+
 class _Lenient:
-    "Takes values out of a dataset; what cannot be parsed is noted and becomes the default."
-    def __init__(self, dataset): self.dataset, self.notes = dataset, []
+    """Takes values out of a dataset; what cannot be parsed is noted and becomes the default."""
+
+    def __init__(self, dataset):
+        self.dataset, self.notes = dataset, []
+
     def get(self, name, convert, default=None):
         try:
             value = self.dataset.get(name)
-            if value is None or value == '': return default
+            if value is None or value == '':
+                return default
             value = convert(value)
-        except Exception: value = None
-        if value is None: self.notes.append(f'{name} is not usable')
+        except Exception:
+            value = None
+        if value is None:
+            self.notes.append(f'{name} is not usable')
         return default if value is None else value
 
 # %% ../../nbs/01_dicom.ipynb #79d6fa50
@@ -136,42 +229,57 @@ _LONG = frozenset((b'OB', b'OW', b'OF', b'OD', b'OL', b'OV', b'SQ', b'UC', b'UR'
 _NUMERIC = {b'US': '<H', b'SS': '<h', b'UL': '<I', b'SL': '<i'}
 _BLOCK = 1 << 14  # bytes in which a header is expected
 
+
 def _walk(block, at):
     """Elements (tag, VR, start, end) of a flat explicit-VR little-endian block, up to PixelData; ends early where
-    something is odd."""
+    something is odd.
+    """
     before = -1
     while at + 12 <= len(block):
         group, element = struct.unpack_from('<HH', block, at)
-        tag, vr = group << 16 | element, block[at+4:at+6]
+        tag, vr = group << 16 | element, block[at + 4 : at + 6]
         start = at + (12 if vr in _LONG else 8)
-        if tag == 0x7fe00010: yield tag, vr, at, at; return
+        if tag == 0x7FE00010:
+            yield tag, vr, at, at
+            return
         length = (
             struct.unpack_from('<I', block, at + 8)[0] if vr in _LONG else struct.unpack_from('<H', block, at + 6)[0]
         )
-        if tag <= before or not vr.isalpha() or not vr.isupper() or start + length > len(block): return
+        if tag <= before or not vr.isalpha() or not vr.isupper() or start + length > len(block):
+            return
         yield tag, vr, start, start + length
         before, at = tag, start + length
 
+
 def _quick(block):
-    "(values by keyword, transfer syntax, place of PixelData) of the start of a file, or None when pydicom should look."
-    if block[128:132] != b'DICM': return None
+    """(values by keyword, transfer syntax, place of PixelData) of the start of a file, or None when pydicom should look."""
+    if block[128:132] != b'DICM':
+        return None
     values, syntax = {}, ''
     for tag, vr, start, end in _walk(block, 132):
-        if tag == 0x7fe00010: return (values, syntax, start) if syntax in _EXPLICIT else None
-        if tag == 0x00020010: syntax = block[start:end].rstrip(b'\0 ').decode('latin-1')
+        if tag == 0x7FE00010:
+            return (values, syntax, start) if syntax in _EXPLICIT else None
+        if tag == 0x00020010:
+            syntax = block[start:end].rstrip(b'\0 ').decode('latin-1')
         # tables are pydicom's
-        elif tag > 0x0002ffff and syntax not in _EXPLICIT or tag in (0x00283000, 0x00283010): return None
+        elif tag > 0x0002FFFF and syntax not in _EXPLICIT or tag in (0x00283000, 0x00283010):
+            return None
         elif tag in _KEYWORDS:
             if vr in _NUMERIC:
-                if end - start != struct.calcsize(_NUMERIC[vr]): return None
+                if end - start != struct.calcsize(_NUMERIC[vr]):
+                    return None
                 values[_KEYWORDS[tag]] = struct.unpack_from(_NUMERIC[vr], block, start)[0]
-            elif vr in _LONG or (value := _text(block[start:end])) is None: return None
-            else: values[_KEYWORDS[tag]] = value
+            elif vr in _LONG or (value := _text(block[start:end])) is None:
+                return None
+            else:
+                values[_KEYWORDS[tag]] = value
     return None
 
+
 def _text(data):
-    "The value of a text element, a list where there are several; None where it is not plain ASCII."
-    if not data.isascii(): return None
+    """The value of a text element, a list where there are several; None where it is not plain ASCII."""
+    if not data.isascii():
+        return None
     return (
         [part.strip(b'\0 ').decode() for part in data.split(b'\\')] if b'\\' in data else data.rstrip(b'\0 ').decode()
     )
@@ -186,19 +294,23 @@ _OWN = {
     'AcquisitionTime': ('time', _string, ''),
 }  # what a slice says of itself alone
 
+
 def _like(header, change):
-    "A header with some other values; `dataclasses.replace` takes five times as long."
+    """A header with some other values; `dataclasses.replace` takes five times as long."""
     made = object.__new__(Header)
-    for name in Header.__slots__: setattr(made, name, change[name] if name in change else getattr(header, name))
+    for name in Header.__slots__:
+        setattr(made, name, change[name] if name in change else getattr(header, name))
     return made
 
-class _Repeats:
-    "Headers of files that repeat an earlier one but for what is a slice's own."
 
-    def __init__(self): self.header, self.runs, self.elements, self.changing, self.misses = None, None, [], set(), 0
+class _Repeats:
+    """Headers of files that repeat an earlier one but for what is a slice's own."""
+
+    def __init__(self):
+        self.header, self.runs, self.elements, self.changing, self.misses = None, None, [], set(), 0
 
     def learn(self, block, header):
-        "Note how a file that was read in full differs from the one before it."
+        """Note how a file that was read in full differs from the one before it."""
         if header.notes or not header.pixels_at or self.misses > 20:
             return  # files with nothing in common: not worth the walk
         self.misses += 1
@@ -208,31 +320,37 @@ class _Repeats:
             self.changing | {a[0] for a, b in zip(elements, self.elements) if a[2] != b[2]} if same else set()
         )
         self.elements, self.header, self.runs = elements, header, None
-        matters = (
-            lambda tag, vr: tag == 0x00020010 or tag in _KEYWORDS and (_KEYWORDS[tag] not in _OWN or vr in _NUMERIC)
-        )
-        if not same or any(matters(tag, vr) for tag, vr, *_ in elements if tag in self.changing): return
+
+        def matters(tag, vr):
+            return tag == 0x00020010 or tag in _KEYWORDS and (_KEYWORDS[tag] not in _OWN or vr in _NUMERIC)
+
+        if not same or any(matters(tag, vr) for tag, vr, *_ in elements if tag in self.changing):
+            return
         runs, at = [], 128
         for tag, vr, _, start, end in elements:
             if tag in self.changing:
                 size = 4 if vr in _LONG else 2
-                runs.append((block[at:start-size], size, _KEYWORDS.get(tag)))
+                runs.append((block[at : start - size], size, _KEYWORDS.get(tag)))
                 at = end
-        self.runs = (runs, block[at:header.pixels_at + 4])
+        self.runs = (runs, block[at : header.pixels_at + 4])
 
     def read(self, path, block, size):
-        "The header of a file; None where it must be read in full."
-        if self.runs is None: return None
+        """The header of a file; None where it must be read in full."""
+        if self.runs is None:
+            return None
         values, at, (runs, last) = {}, 128, self.runs
         for run, width, keyword in runs:
-            if not block.startswith(run, at): return None
+            if not block.startswith(run, at):
+                return None
             at += len(run) + width
-            end = at + int.from_bytes(block[at-width:at], 'little')
+            end = at + int.from_bytes(block[at - width : at], 'little')
             if keyword:
                 values[keyword] = _text(block[at:end])
-                if values[keyword] is None: return None
+                if values[keyword] is None:
+                    return None
             at = end
-        if not block.startswith(last, at) or at + len(last) + 8 > len(block): return None
+        if not block.startswith(last, at) or at + len(last) + 8 > len(block):
+            return None
         self.misses, take = 0, _Lenient(values)
         own = {
             field: take.get(name, convert, default)
@@ -249,89 +367,135 @@ class _Repeats:
 def read_header(
     path: str | Path,  # one file
 ) -> Header:  # its geometry and encoding
-    "Read one file's header; the pixels stay on disk."
+    """Read one file's header; the pixels stay on disk."""
     return _read(str(path), _Repeats())
 
+
 def _begun(path):
-    "(the first bytes, the size) of a file."
+    """(the first bytes, the size) of a file."""
     try:
-        if far.is_far(path): return far.content(path, 0, _BLOCK), far.size_of(path)
+        if far.is_far(path):
+            return far.content(path, 0, _BLOCK), far.size_of(path)
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not make us wait
-    except OSError as error: raise DicomError(f'{path}: cannot be opened ({error.strerror or error})') from error
+    except OSError as error:
+        raise DicomError(f'{path}: cannot be opened ({error.strerror or error})') from error
     try:
         info = os.fstat(file)
-        if not stat.S_ISREG(info.st_mode): raise DicomError(f'{path}: not a regular file')
+        if not stat.S_ISREG(info.st_mode):
+            raise DicomError(f'{path}: not a regular file')
         return os.pread(file, _BLOCK, 0), info.st_size
-    except OSError as error: raise DicomError(f'{path}: cannot be read ({error.strerror})') from error
-    finally: os.close(file)
+    except OSError as error:
+        raise DicomError(f'{path}: cannot be read ({error.strerror})') from error
+    finally:
+        os.close(file)
+
 
 def _read(path, repeats, begun=None):
-    "A header, by way of the files read before where it repeats them."
+    """A header, by way of the files read before where it repeats them."""
     import pydicom
+
     block, size = begun or _begun(path)
-    if size > MAX_BYTES: raise DicomError(f'{path}: {size/2**30:.1f} GiB, more than one image can hold')
-    if (header := repeats.read(path, block, size)) is not None: return header
+    if size > MAX_BYTES:
+        raise DicomError(f'{path}: {size / 2**30:.1f} GiB, more than one image can hold')
+    if (header := repeats.read(path, block, size)) is not None:
+        return header
     try:
-        if found := _quick(block): header = _header(path, found[0], size, found[1], found[2])
+        if found := _quick(block):
+            header = _header(path, found[0], size, found[1], found[2])
         else:
             with warnings.catch_warnings(), far.opened(path) as file:
                 warnings.simplefilter('ignore')
                 dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
                 meta = dataset.file_meta
-                if 'MediaStorageSOPClassUID' in meta: dataset.add(meta['MediaStorageSOPClassUID'])
+                if 'MediaStorageSOPClassUID' in meta:
+                    dataset.add(meta['MediaStorageSOPClassUID'])
                 header = _header(path, dataset, size, str(meta.get('TransferSyntaxUID', '')))
     except pydicom.errors.InvalidDicomError as error:
         raise DicomError(f'{path}: not a DICOM file (no DICM mark after the preamble)') from error
     except Exception as error:  # hostile bytes fail in any way they like
         raise DicomError(f'{path}: the header is damaged ({type(error).__name__}: {str(error)[:80]})') from error
     if header.rows < 1 or header.columns < 1:
-        raise DicomError(f'{path}: holds no picture (Rows and Columns are missing): another kind of DICOM file, or '
-                         f'cut off in the header')
+        raise DicomError(
+            f'{path}: holds no picture (Rows and Columns are missing): another kind of DICOM file, or '
+            f'cut off in the header'
+        )
     repeats.learn(block, header)
     return header
 
 # %% ../../nbs/01_dicom.ipynb #035e7ffc
 def _header(path, dataset, size, syntax, pixels_at=0):
-    "A `Header` from values by keyword."
+    """A `Header` from values by keyword."""
     take = _Lenient(dataset)
     get, text, whole = take.get, _string, _whole
-    one = lambda v: _numbers(v, 1) and _numbers(v, 1)[0]
-    scalar = lambda v: (n := _numbers(v)) and n[0]
+
+    def one(v):
+        return _numbers(v, 1) and _numbers(v, 1)[0]
+
+    def scalar(v):
+        return (n := _numbers(v)) and n[0]
+
     order = '>u2' if syntax == _PLAIN[2] else '<u2'
     tables = [get(n, lambda sequence: _table(sequence, order)) for n in ('ModalityLUTSequence', 'VOILUTSequence')]
     return Header(
-        path, get('PatientID', text, ''), get('StudyInstanceUID', text, ''), get('SeriesInstanceUID', text, ''),
-        get('SOPInstanceUID', text, ''), get('InstanceNumber', whole),
+        path,
+        get('PatientID', text, ''),
+        get('StudyInstanceUID', text, ''),
+        get('SeriesInstanceUID', text, ''),
+        get('SOPInstanceUID', text, ''),
+        get('InstanceNumber', whole),
         get('Modality', text, '') or MODALITIES.get(get('MediaStorageSOPClassUID', text, ''), ''),
-        get('ImagePositionPatient', lambda v: _numbers(v, 3)), get('ImageOrientationPatient', lambda v: _numbers(v, 6)),
-        get('Rows', whole, 0), get('Columns', whole, 0), get('PixelSpacing', lambda v: _numbers(v, 2)),
-        get('SliceThickness', scalar), get('SpacingBetweenSlices', scalar), get('NumberOfFrames', whole, 1),
-        get('SamplesPerPixel', whole, 1), get('BitsAllocated', whole, 16), get('BitsStored', whole, 16),
-        get('HighBit', whole, get('BitsStored', whole, 16) - 1), bool(get('PixelRepresentation', whole, 0)),
-        get('PhotometricInterpretation', text, ''), _exact(get, 'RescaleSlope', one),
+        get('ImagePositionPatient', lambda v: _numbers(v, 3)),
+        get('ImageOrientationPatient', lambda v: _numbers(v, 6)),
+        get('Rows', whole, 0),
+        get('Columns', whole, 0),
+        get('PixelSpacing', lambda v: _numbers(v, 2)),
+        get('SliceThickness', scalar),
+        get('SpacingBetweenSlices', scalar),
+        get('NumberOfFrames', whole, 1),
+        get('SamplesPerPixel', whole, 1),
+        get('BitsAllocated', whole, 16),
+        get('BitsStored', whole, 16),
+        get('HighBit', whole, get('BitsStored', whole, 16) - 1),
+        bool(get('PixelRepresentation', whole, 0)),
+        get('PhotometricInterpretation', text, ''),
+        _exact(get, 'RescaleSlope', one),
         _exact(get, 'RescaleIntercept', one),
-        get('RescaleType', text, ''), _windows(get), get('VOILUTFunction', text, 'LINEAR'),
-        get('PixelPaddingValue', whole), syntax,
-        get('PatientPosition', text, ''), size, tuple(take.notes), pixels_at, *tables,
-        get('AcquisitionNumber', whole), get('TemporalPositionIdentifier', whole), get('AcquisitionTime', text, ''),
-        get('ImageType', lambda v: v if isinstance(v, str) else '\\'.join(map(str, v)), ''))
+        get('RescaleType', text, ''),
+        _windows(get),
+        get('VOILUTFunction', text, 'LINEAR'),
+        get('PixelPaddingValue', whole),
+        syntax,
+        get('PatientPosition', text, ''),
+        size,
+        tuple(take.notes),
+        pixels_at,
+        *tables,
+        get('AcquisitionNumber', whole),
+        get('TemporalPositionIdentifier', whole),
+        get('AcquisitionTime', text, ''),
+        get('ImageType', lambda v: v if isinstance(v, str) else '\\'.join(map(str, v)), ''),
+    )
+
 
 def _table(sequence, order):
-    "(first value, table) of the first look-up table of a sequence; None where it contradicts itself."
+    """(first value, table) of the first look-up table of a sequence; None where it contradicts itself."""
     item = sequence[0]
     n, first, bits = (int(v) for v in item.LUTDescriptor)
     n, data = n or 65536, item.LUTData
     table = np.frombuffer(data, order).astype('<u2') if isinstance(data, bytes) else np.asarray(data, np.uint16)
-    if bits == 8 and len(table) == -(-n//2): table = table.view(np.uint8)[: n]
+    if bits == 8 and len(table) == -(-n // 2):
+        table = table.view(np.uint8)[:n]
     return (first, table.astype(np.uint16)) if len(table) == n and 8 <= bits <= 16 else None
 
+
 def _exact(get, name, one):
-    "A number that may rightly be 0."
+    """A number that may rightly be 0."""
     value = get(name, lambda v: (one(v),) if _numbers(v, 1) else None)
     return value[0] if value else None
 
+
 def _windows(get):
-    "Every (centre, width, name) that the file offers."
+    """Every (centre, width, name) that the file offers."""
     centres, widths = get('WindowCenter', _numbers, ()), get('WindowWidth', _numbers, ())
     names = get('WindowCenterWidthExplanation', lambda v: [v] if isinstance(v, str) else [str(x) for x in v], [])
     return tuple((c, w, names[i] if i < len(names) else '') for i, (c, w) in enumerate(zip(centres, widths)) if w >= 1)
@@ -343,9 +507,9 @@ def stored_values(
     high_bit: int,  # HighBit
     signed: bool,  # PixelRepresentation == 1
 ) -> np.ndarray:  # int16 or int32
-    "The number that is in the stored bits: overlay bits dropped, sign extended."
-    width = raw.dtype.itemsize*8
-    if not (1 <= stored <= width and stored - 1 <= high_bit < width): 
+    """The number that is in the stored bits: overlay bits dropped, sign extended."""
+    width = raw.dtype.itemsize * 8
+    if not (1 <= stored <= width and stored - 1 <= high_bit < width):
         raise DicomError(f'BitsStored {stored} and HighBit {high_bit} do not fit into {width} bits')
     values = raw.view(f'{"i" if signed else "u"}{raw.dtype.itemsize}')
     if stored == width or not signed and high_bit == stored - 1 and values.max(initial=0) >> stored == 0:
@@ -354,17 +518,22 @@ def stored_values(
     values >>= width - stored  # an arithmetic shift where signed: the sign comes along
     return values
 
+
 def hounsfield(
     values: np.ndarray,  # from `stored_values`
     header: Header,  # of the same file
 ) -> np.ndarray:  # float32 HU (or the file's own unit when it is not CT); int16 where that is exact
-    "Turn stored values into HU by the file's own words."
-    if header.modality_table is not None: return _looked_up(values, header.modality_table).astype(np.float32)
+    """Turn stored values into HU by the file's own words."""
+    if header.modality_table is not None:
+        return _looked_up(values, header.modality_table).astype(np.float32)
     if header.photometric == 'MONOCHROME1' and (header.slope or 1) > 0:
-        low, high = (-2**(header.stored-1), 2**(header.stored-1) - 1) if header.signed else (0, 2**header.stored - 1)
+        low, high = (
+            (-(2 ** (header.stored - 1)), 2 ** (header.stored - 1) - 1) if header.signed else (0, 2**header.stored - 1)
+        )
         values = (low + high) - (values.astype(np.int32) if values.dtype.kind in 'iu' else values)
-    slope, intercept = 1. if header.slope is None else header.slope, header.intercept or 0.
-    if header.modality in ('CT', '') and header.rescale_type.upper() == 'MGML': intercept -= 1000.
+    slope, intercept = 1.0 if header.slope is None else header.slope, header.intercept or 0.0
+    if header.modality in ('CT', '') and header.rescale_type.upper() == 'MGML':
+        intercept -= 1000.0
     if (
         values.dtype.kind in 'iu'
         and slope == 1
@@ -374,7 +543,8 @@ def hounsfield(
     ):
         return values.astype(np.int16) + np.int16(intercept)
     hu = values.astype(np.float32)
-    if slope != 1: hu *= np.float32(slope)
+    if slope != 1:
+        hu *= np.float32(slope)
     hu += np.float32(intercept)
     return hu
 
@@ -382,30 +552,34 @@ def hounsfield(
 def check_pixels(
     header: Header,  # of the file about to be decoded
 ) -> None:  # raises DicomError
-    "Refuse what cannot be one grey slice, before memory is spent on it."
+    """Refuse what cannot be one grey slice, before memory is spent on it."""
     where = header.path
     if max(header.rows, header.columns) > MAX_SIDE:
         raise DicomError(
             f'{where}: claims {header.rows} × {header.columns} pixels; more than {MAX_SIDE} a side is refused'
         )
-    if header.samples != 1: raise DicomError(f'{where}: {header.samples} samples per pixel; expected a grey image')
+    if header.samples != 1:
+        raise DicomError(f'{where}: {header.samples} samples per pixel; expected a grey image')
     if header.frames != 1 and header.frame is None:
         raise DicomError(f'{where}: {header.frames} frames in one file that says nothing of where each lies')
     if header.allocated not in (8, 16, 32):
         raise DicomError(f'{where}: {header.allocated} bits allocated; expected 8, 16 or 32')
     if not 1 <= header.stored <= header.allocated:
         raise DicomError(f'{where}: {header.stored} bits stored in {header.allocated}')
-    pixels = header.rows*header.columns*header.allocated//8*(1 if header.frame is None else header.frames)
-    if pixels > 4096*(header.size + 4096):
+    pixels = header.rows * header.columns * header.allocated // 8 * (1 if header.frame is None else header.frames)
+    if pixels > 4096 * (header.size + 4096):
         raise DicomError(f'{where}: {pixels} bytes of pixels cannot come from a file of {header.size}')
     if header.syntax in _PLAIN and pixels > header.size:
         raise DicomError(f'{where}: truncated, {pixels} bytes of pixels promised in a file of {header.size}')
 
+
 _PLAIN = ('1.2.840.10008.1.2', '1.2.840.10008.1.2.1', '1.2.840.10008.1.2.2')
 
+
 def _decode(path, frame=None):
-    "Any transfer syntax, by pydicom."
+    """Any transfer syntax, by pydicom."""
     import pydicom
+
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         dataset = _whole_file(path) if frame is None else _open_file(path, _changed(path))
@@ -414,166 +588,217 @@ def _decode(path, frame=None):
         )[0]
     return raw.astype(raw.dtype.newbyteorder('='), copy=False)  # big-endian files keep their order in numpy's type
 
+
 @functools.lru_cache(maxsize=1)
 def _open_file(path, changed):
-    "A file of many frames, kept while they are read one after the other."
+    """A file of many frames, kept while they are read one after the other."""
     return _whole_file(path)
+
 
 def _whole_file(path):
     import pydicom
+
     return pydicom.dcmread(io.BytesIO(far.content(path)) if far.is_far(path) else path)
 
-def _changed(path): return far.size_of(path) if far.is_far(path) else os.stat(path).st_mtime_ns
+
+def _changed(path):
+    return far.size_of(path) if far.is_far(path) else os.stat(path).st_mtime_ns
+
 
 def _quick_pixels(header):
-    "Plain and RLE pixels at the place that the quick way noted; None when something is odd."
-    if header.syntax not in ('1.2.840.10008.1.2.1', '1.2.840.10008.1.2.5'): return None
-    if far.is_far(header.path): data = far.content(header.path, header.pixels_at)
+    """Plain and RLE pixels at the place that the quick way noted; None when something is odd."""
+    if header.syntax not in ('1.2.840.10008.1.2.1', '1.2.840.10008.1.2.5'):
+        return None
+    if far.is_far(header.path):
+        data = far.content(header.path, header.pixels_at)
     else:
         with open(header.path, 'rb') as file:
             file.seek(header.pixels_at)
             data = file.read()
-    if len(data) < 12 or data[4:6] not in (b'OB', b'OW'): return None
-    wanted, length = header.rows*header.columns*header.allocated//8, struct.unpack_from('<I', data, 8)[0]
+    if len(data) < 12 or data[4:6] not in (b'OB', b'OW'):
+        return None
+    wanted, length = header.rows * header.columns * header.allocated // 8, struct.unpack_from('<I', data, 8)[0]
     if header.syntax.endswith('.1'):
-        pixels = data[12:12+wanted] if length >= wanted else b''
+        pixels = data[12 : 12 + wanted] if length >= wanted else b''
     else:
         frame = _rle_frame(data)
         from rle.rle import decode_frame
-        pixels = decode_frame(frame, header.rows*header.columns, header.allocated, '<') if frame else b''
+
+        pixels = decode_frame(frame, header.rows * header.columns, header.allocated, '<') if frame else b''
     return (
-        np.frombuffer(pixels, f'<u{header.allocated//8}').reshape(header.rows, header.columns)
+        np.frombuffer(pixels, f'<u{header.allocated // 8}').reshape(header.rows, header.columns)
         if len(pixels) == wanted
         else None
     )
 
+
 def _rle_frame(data):
-    "The one compressed frame of encapsulated PixelData: an offset table, one fragment, the end; else None."
-    if data[8:12] != b'\xff\xff\xff\xff' or data[12:16] != b'\xfe\xff\x00\xe0': return None
+    """The one compressed frame of encapsulated PixelData: an offset table, one fragment, the end; else None."""
+    if data[8:12] != b'\xff\xff\xff\xff' or data[12:16] != b'\xfe\xff\x00\xe0':
+        return None
     at = 20 + struct.unpack_from('<I', data, 16)[0]
-    if data[at:at+4] != b'\xfe\xff\x00\xe0': return None
+    if data[at : at + 4] != b'\xfe\xff\x00\xe0':
+        return None
     end = at + 8 + struct.unpack_from('<I', data, at + 4)[0]
-    return data[at+8:end] if data[end:end+4] == b'\xfe\xff\xdd\xe0' else None
+    return data[at + 8 : end] if data[end : end + 4] == b'\xfe\xff\xdd\xe0' else None
+
 
 @contextlib.contextmanager
 def quiet_decoders():
     """Keep what decoders in other languages shout about damaged files off the terminal; what is wrong comes back
-    as a DicomError."""
+    as a DicomError.
+    """
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
-    try: yield
+    try:
+        yield
     finally:
         os.dup2(kept, 2)
-        os.close(kept); os.close(nowhere)
+        os.close(kept)
+        os.close(nowhere)
+
 
 def read_stored(
     header: Header,  # from `read_header`
 ) -> np.ndarray:  # (rows, columns) integers with the bits as they are in the file
-    "Decode one file and leave its bits alone."
+    """Decode one file and leave its bits alone."""
     check_pixels(header)
     try:
         raw = _quick_pixels(header) if header.pixels_at else None
-        if raw is None: raw = _decode(header.path, header.frame)
-    except (KeyboardInterrupt, SystemExit): raise
+        if raw is None:
+            raw = _decode(header.path, header.frame)
+    except (KeyboardInterrupt, SystemExit):
+        raise
     except BaseException as error:  # a decoder in Rust panics outside of Exception
-        raise DicomError(f'{header.path}: the pixels cannot be decoded ({type(error).__name__}: '
-                         f'{str(error)[:120]})') from error
+        raise DicomError(
+            f'{header.path}: the pixels cannot be decoded ({type(error).__name__}: {str(error)[:120]})'
+        ) from error
     if raw.shape != (header.rows, header.columns):
         raise DicomError(f'{header.path}: decoded to {raw.shape}, the header promised {(header.rows, header.columns)}')
     return np.ascontiguousarray(raw)
 
+
 def read_pixels(
     header: Header,  # from `read_header`
 ) -> np.ndarray:  # (rows, columns) HU
-    "Decode one file into HU."
+    """Decode one file into HU."""
     return hounsfield(stored_values(read_stored(header), header.stored, header.high_bit, header.signed), header)
 
 # %% ../../nbs/01_dicom.ipynb #31a64aad
 def list_files(
     root: str | Path,  # a folder
 ):  # yields paths, in a fixed order
-    "Every regular file under a folder; links are not followed, so nothing loops or leaves the folder."
-    if far.is_far(root): yield from (e.path for e in far.entries(root)); return
+    """Every regular file under a folder; links are not followed, so nothing loops or leaves the folder."""
+    if far.is_far(root):
+        yield from (e.path for e in far.entries(root))
+        return
     waiting = [os.fspath(root)]
     while waiting:
         try:
-            with os.scandir(waiting.pop()) as found: entries = sorted(found, key=lambda e: e.name)
-        except OSError: continue  # not a folder, or one that may not be read
+            with os.scandir(waiting.pop()) as found:
+                entries = sorted(found, key=lambda e: e.name)
+        except OSError:
+            continue  # not a folder, or one that may not be read
         yield from (e.path for e in entries if not e.name.startswith('.') and e.is_file(follow_symlinks=False))
         waiting += [e.path for e in reversed(entries) if e.is_dir(follow_symlinks=False)]
 
+
 MAX_FRAMES = 20_000  # of one file
+
 
 def frames_of(
     header: Header,  # of a multi-frame file
 ) -> list[Header]:  # one per frame; the file's own where frames say nothing of their place
-    "The frames of an enhanced CT or MR file, each with its place, its spacing and its scale."
+    """The frames of an enhanced CT or MR file, each with its place, its spacing and its scale."""
     import pydicom
-    if header.frames > MAX_FRAMES: raise DicomError(f'{header.path}: claims {header.frames} frames')
+
+    if header.frames > MAX_FRAMES:
+        raise DicomError(f'{header.path}: claims {header.frames} frames')
     try:
         with warnings.catch_warnings(), far.opened(header.path) as file:
             warnings.simplefilter('ignore')
             dataset = pydicom.dcmread(file, stop_before_pixels=True)
-            if 'PerFrameFunctionalGroupsSequence' not in dataset: return [header]
+            if 'PerFrameFunctionalGroupsSequence' not in dataset:
+                return [header]
             own = dataset.PerFrameFunctionalGroupsSequence
             if len(own) != header.frames:
                 raise DicomError(f'{header.path}: describes {len(own)} frames and claims {header.frames}')
             shared = dataset.get('SharedFunctionalGroupsSequence') or [pydicom.Dataset()]
             return [_frame(header, k, item, shared[0], dataset) for k, item in enumerate(own)]
-    except DicomError: raise
+    except DicomError:
+        raise
     except Exception as error:
-        raise DicomError(f'{header.path}: the frames\' description is damaged ({type(error).__name__})') from error
+        raise DicomError(f"{header.path}: the frames' description is damaged ({type(error).__name__})") from error
+
 
 def _frame(header, k, own, shared, dataset):
-    "One frame: what its own group of attributes says, else what all share, else what the file says."
-    def group(name): return (own.get(name) or shared.get(name) or [{}])[0]
+    """One frame: what its own group of attributes says, else what all share, else what the file says."""
+
+    def group(name):
+        return (own.get(name) or shared.get(name) or [{}])[0]
+
     measures, place = group('PixelMeasuresSequence'), group('PlanePositionSequence')
     scale, content = group('PixelValueTransformationSequence'), group('FrameContentSequence')
     voi = group('FrameVOILUTSequence')
     kind = group('CTImageFrameTypeSequence') or group('MRImageFrameTypeSequence')
-    one = lambda v: (n := _numbers(v)) and n[0]
-    had = lambda value, default: default if value is None else value
-    windows = tuple(zip(_numbers(voi.get('WindowCenter')) or (), _numbers(voi.get('WindowWidth')) or (), ('',)*99))
+
+    def one(v):
+        return (n := _numbers(v)) and n[0]
+
+    def had(value, default):
+        return default if value is None else value
+
+    windows = tuple(zip(_numbers(voi.get('WindowCenter')) or (), _numbers(voi.get('WindowWidth')) or (), ('',) * 99))
     frame_type = kind.get('FrameType')
-    return _like(header, {
-        'frame': k, 'instance': k + 1, 'pixels_at': 0,
-        'position': _numbers(place.get('ImagePositionPatient'), 3),
-        'orientation': _numbers(group('PlaneOrientationSequence').get('ImageOrientationPatient'), 6),
-        'pixel_spacing': _numbers(measures.get('PixelSpacing'), 2),
-        'thickness': one(measures.get('SliceThickness')), 'spacing_tag': one(measures.get('SpacingBetweenSlices')),
-        'slope': had(one(scale.get('RescaleSlope')), header.slope),
-        'intercept': had(one(scale.get('RescaleIntercept')), header.intercept),
-        'rescale_type': str(scale.get('RescaleType', header.rescale_type)),
-        'windows': windows or header.windows,
-        'acquisition': content.get('FrameAcquisitionNumber', header.acquisition),
-        'moment': content.get('TemporalPositionIndex', header.moment),
-        'time': str(content.get('FrameAcquisitionDateTime', '')),
-        'image_type': '\\'.join(map(str, frame_type)) if frame_type else header.image_type})
+    return _like(
+        header,
+        {
+            'frame': k,
+            'instance': k + 1,
+            'pixels_at': 0,
+            'position': _numbers(place.get('ImagePositionPatient'), 3),
+            'orientation': _numbers(group('PlaneOrientationSequence').get('ImageOrientationPatient'), 6),
+            'pixel_spacing': _numbers(measures.get('PixelSpacing'), 2),
+            'thickness': one(measures.get('SliceThickness')),
+            'spacing_tag': one(measures.get('SpacingBetweenSlices')),
+            'slope': had(one(scale.get('RescaleSlope')), header.slope),
+            'intercept': had(one(scale.get('RescaleIntercept')), header.intercept),
+            'rescale_type': str(scale.get('RescaleType', header.rescale_type)),
+            'windows': windows or header.windows,
+            'acquisition': content.get('FrameAcquisitionNumber', header.acquisition),
+            'moment': content.get('TemporalPositionIndex', header.moment),
+            'time': str(content.get('FrameAcquisitionDateTime', '')),
+            'image_type': '\\'.join(map(str, frame_type)) if frame_type else header.image_type,
+        },
+    )
+
 
 def _begun_far(files):
-    "The beginnings of objects and their sizes; what cannot be had is left to be asked for, and told, one by one."
+    """The beginnings of objects and their sizes; what cannot be had is left to be asked for, and told, one by one."""
     return {p: (block, far.size_of(p)) for p, block in zip(files, far.starts(files)) if isinstance(block, bytes)}
+
 
 def read_headers(
     files,  # paths
 ) -> tuple[list[Header], list[tuple[str, str]]]:  # (headers, [(path, reason it was set aside)])
-    "Read many headers; what cannot be read is returned with its reason."
+    """Read many headers; what cannot be read is returned with its reason."""
     good, bad, repeats, files = [], [], _Repeats(), [str(f) for f in files]
     begun = _begun_far(files) if files and far.is_far(files[0]) else {}
     for path in files:
         try:
             header = _read(path, repeats, begun.get(path))
             good += [header] if header.frames == 1 else frames_of(header)
-        except DicomError as error: bad.append((str(path), str(error).removeprefix(f'{path}: ')))
+        except DicomError as error:
+            bad.append((str(path), str(error).removeprefix(f'{path}: ')))
     return good, bad
 
 # %% ../../nbs/01_dicom.ipynb #e6ae6e41
 def group_series(
     headers: list[Header],  # of any files
 ) -> list[list[Header]]:  # one list per series, the largest first
-    "Files that belong to one scan: same series, orientation, size and pixel spacing."
-    groups, rounded = {}, functools.cache(lambda numbers, digits: numbers and tuple(np.round(numbers, digits) + 0.))
+    """Files that belong to one scan: same series, orientation, size and pixel spacing."""
+    groups, rounded = {}, functools.cache(lambda numbers, digits: numbers and tuple(np.round(numbers, digits) + 0.0))
     for h in headers:
         groups.setdefault(
             (h.series_uid, rounded(h.orientation, 2), h.rows, h.columns, rounded(h.pixel_spacing, 4)), []
@@ -583,7 +808,8 @@ def group_series(
 # %% ../../nbs/01_dicom.ipynb #d39a61c7
 @dataclass
 class Geometry:
-    "How the slices of a series lie."
+    """How the slices of a series lie."""
+
     order: list[int]  # indices of the headers kept, by position along the normal
     positions: np.ndarray  # mm along the normal, ascending
     spacing: float  # mm between neighbours (the median)
@@ -595,7 +821,7 @@ class Geometry:
 
     @property
     def tilt(self) -> float:
-        "Degrees between the normal and the way the stack runs."
+        """Degrees between the normal and the way the stack runs."""
         return float(np.degrees(np.arctan2(np.linalg.norm(self.shear), self.spacing)))
 
 # %% ../../nbs/01_dicom.ipynb #280b69c5
@@ -604,18 +830,23 @@ def zones(
 ) -> list[
     tuple[int, int]
 ]:  # (first, one after the last) slice of each part; empty when there is one spacing, or no order
-    "The parts of a series whose spacing changes on the way."
+    """The parts of a series whose spacing changes on the way."""
     steps, starts = np.diff(positions), [0]
     for k in range(1, len(steps)):
-        if abs(steps[k] - steps[k-1]) > .05*min(steps[k], steps[k-1]): starts.append(k)
+        if abs(steps[k] - steps[k - 1]) > 0.05 * min(steps[k], steps[k - 1]):
+            starts.append(k)
     runs = list(zip(starts, [*starts[1:], len(steps)]))
     parts = [(a, b) for a, b in runs if b - a >= 3]
-    if not 2 <= len(parts) <= 6 or runs[0] not in parts or runs[-1] not in parts: return []
+    if not 2 <= len(parts) <= 6 or runs[0] not in parts or runs[-1] not in parts:
+        return []
     own = {part: float(np.median(steps[slice(*part)])) for part in parts}
     for before, (a, b), after in zip(runs, runs[1:], runs[2:]):  # one step may lead from part to part
-        if (a, b) in own: continue
-        if b - a > 1 or before not in own or after not in own or steps[a] > 1.3*max(own[before], own[after]): return []
-    if max(own.values()) > 6*min(own.values()): return []
+        if (a, b) in own:
+            continue
+        if b - a > 1 or before not in own or after not in own or steps[a] > 1.3 * max(own[before], own[after]):
+            return []
+    if max(own.values()) > 6 * min(own.values()):
+        return []
     return [
         (a + any(b == a for _, b in parts), b + 1) for a, b in parts
     ]  # a slice where two parts meet belongs to the first
@@ -624,28 +855,34 @@ def zones(
 def acquisitions(
     headers: list[Header],  # of one series, all with a place
 ) -> list[list[int]]:  # indices of each; one list where every place is taken once
-    "Scans of the same places within one series: before and after contrast, or the moments of a perfusion."
+    """Scans of the same places within one series: before and after contrast, or the moments of a perfusion."""
     normal = np.cross(headers[0].orientation[:3], headers[0].orientation[3:])
     places, at = np.round([np.dot(h.position, normal) for h in headers], 2).tolist(), {}
-    for k, place in enumerate(places): at.setdefault(place, []).append(k)
-    if sum(len(ks) > 1 for ks in at.values()) < max(3, .5*len(at)): return [list(range(len(headers)))]
+    for k, place in enumerate(places):
+        at.setdefault(place, []).append(k)
+    if sum(len(ks) > 1 for ks in at.values()) < max(3, 0.5 * len(at)):
+        return [list(range(len(headers)))]
     for key in ('acquisition', 'moment', 'time'):
         groups = {}
-        for k, h in enumerate(headers): groups.setdefault(getattr(h, key), []).append(k)
+        for k, h in enumerate(headers):
+            groups.setdefault(getattr(h, key), []).append(k)
         apart = all(len(g) >= 3 and len({places[k] for k in g}) == len(g) for g in groups.values())
-        if len(groups) > 1 and apart: return [groups[v] for v in sorted(groups, key=lambda v: (v is None, v))]
+        if len(groups) > 1 and apart:
+            return [groups[v] for v in sorted(groups, key=lambda v: (v is None, v))]
     turns = {}  # nothing tells them apart but their order
     for ks in at.values():
         for turn, k in enumerate(sorted(ks, key=lambda k: (headers[k].instance or 0, headers[k].path))):
             turns.setdefault(turn, []).append(k)
     return [turns[t] for t in sorted(turns)]
 
+
 def geometry(
     headers: list[Header],  # of one series
 ) -> Geometry:  # order, spacing, and what is odd
-    "Work out the geometry of a series from its positions."
+    """Work out the geometry of a series from its positions."""
     usable = [i for i, h in enumerate(headers) if h.position is not None and h.orientation is not None]
-    if not usable: raise DicomError(f'{headers[0].path}: no slice of the series has a position and orientation')
+    if not usable:
+        raise DicomError(f'{headers[0].path}: no slice of the series has a position and orientation')
     notes = [] if len(usable) == len(headers) else [f'{len(headers) - len(usable)} slices without a position left out']
     takes = acquisitions([headers[i] for i in usable])
     others = [usable[k] for take in takes[1:] for k in take]
@@ -655,8 +892,8 @@ def geometry(
             f'first is read; acquisition=2 (commands: --acquisition 2) gives the next'
         )
         usable = [usable[k] for k in sorted(takes[0])]
-    row, column = (np.array(headers[usable[0]].orientation[i:i+3]) for i in (0, 3))
-    if abs(np.linalg.norm(row) - 1) > .01 or abs(np.linalg.norm(column) - 1) > .01 or abs(row @ column) > .01:
+    row, column = (np.array(headers[usable[0]].orientation[i : i + 3]) for i in (0, 3))
+    if abs(np.linalg.norm(row) - 1) > 0.01 or abs(np.linalg.norm(column) - 1) > 0.01 or abs(row @ column) > 0.01:
         raise DicomError(f'{headers[usable[0]].path}: ImageOrientationPatient is no pair of perpendicular unit vectors')
     normal = np.cross(row, column)
     places = np.array([headers[i].position for i in usable])
@@ -667,19 +904,24 @@ def geometry(
     )
     kept, twice, last = [], [], -np.inf
     for k, place in zip(order, along[order].tolist()):
-        if place - last < .01: twice.append(k)
-        else: kept.append(k); last = place
+        if place - last < 0.01:
+            twice.append(k)
+        else:
+            kept.append(k)
+            last = place
     positions = along[kept]
     spacing, missing = _regular(positions)
-    spacing = spacing or headers[usable[0]].spacing_tag or headers[usable[0]].thickness or 1.
-    if twice: notes.append(f'{len(twice)} slices at a place already taken left out')
+    spacing = spacing or headers[usable[0]].spacing_tag or headers[usable[0]].thickness or 1.0
+    if twice:
+        notes.append(f'{len(twice)} slices at a place already taken left out')
     parts = zones(positions)
     if parts:
         own = [float(np.median(np.diff(positions[a:b]))) for a, b in parts]
         spacing, missing = min(own), []
         words = ', then '.join(f'{b - a} slices of {o:.3g} mm' for (a, b), o in zip(parts, own))
         notes.append(f'the spacing changes on the way: {words}; read on {spacing:.3g} mm')
-    if missing: notes.append(f'{len(missing)} of {len(kept) + len(missing)} slices missing')
+    if missing:
+        notes.append(f'{len(missing)} of {len(kept) + len(missing)} slices missing')
     shear = _shear(places[kept], normal, spacing)
     made = Geometry(
         [usable[k] for k in kept],
@@ -691,41 +933,51 @@ def geometry(
         [usable[k] for k in twice] + others,
         notes,
     )
-    if np.linalg.norm(shear) > 0: made.notes.append(f'gantry tilt of {made.tilt:.1f}°')
+    if np.linalg.norm(shear) > 0:
+        made.notes.append(f'gantry tilt of {made.tilt:.1f}°')
     return made
 
+
 def _regular(positions):
-    "(median spacing, grid places without a slice); spacing 0 for one slice."
-    if len(positions) < 2: return 0., []
+    """(median spacing, grid places without a slice); spacing 0 for one slice."""
+    if len(positions) < 2:
+        return 0.0, []
     steps = np.diff(positions)
     spacing = float(np.median(steps))
-    jumps = np.maximum(1, np.round(steps/spacing))
-    if jumps.sum() >= 4*len(positions): return spacing, []  # no grid to speak of
+    jumps = np.maximum(1, np.round(steps / spacing))
+    if jumps.sum() >= 4 * len(positions):
+        return spacing, []  # no grid to speak of
     places = np.concatenate([[0], np.cumsum(jumps)]).astype(int)
     missing, single = sorted(set(range(places[-1] + 1)) - set(places.tolist())), steps[jumps == 1]
-    if not missing: spacing = float((positions[-1] - positions[0])/(len(positions) - 1))
-    elif len(single) and np.ptp(single) < .01*spacing: spacing = float(single.mean())
+    if not missing:
+        spacing = float((positions[-1] - positions[0]) / (len(positions) - 1))
+    elif len(single) and np.ptp(single) < 0.01 * spacing:
+        spacing = float(single.mean())
     return spacing, missing
+
 
 def _shear(places, normal, spacing):
     """The in-plane shift from one slice to the next; zero when below a twentieth of a millimetre per slice or
-    under 0.1°."""
-    if len(places) < 2: return np.zeros(3)
+    under 0.1°.
+    """
+    if len(places) < 2:
+        return np.zeros(3)
     step = places[-1] - places[0]
     run = step @ normal
-    shear = (step - run*normal)/run*spacing
-    return shear if np.linalg.norm(shear) > max(.002*spacing, 1e-3) else np.zeros(3)
+    shear = (step - run * normal) / run * spacing
+    return shear if np.linalg.norm(shear) > max(0.002 * spacing, 1e-3) else np.zeros(3)
 
 # %% ../../nbs/01_dicom.ipynb #13125f2d
 def is_localiser(header: Header) -> bool:
-    "Is it a picture to plan a scan by?"
+    """Is it a picture to plan a scan by?"""
     return 'LOCALIZER' in header.image_type.upper().split('\\')
+
 
 def choose_series(
     headers: list[Header],  # of a folder
     series_uid: str | None = None,  # which one; needed when several are of size
 ) -> tuple[list[Header], list[str]]:  # (the series' headers, notes)
-    "The one series of a folder."
+    """The one series of a folder."""
     pictures = [h for h in headers if not is_localiser(h)] or headers
     scouts = [f'{len(headers) - len(pictures)} localisers left out'] if len(pictures) < len(headers) else []
     groups = [g for g in group_series(pictures) if series_uid in (None, g[0].series_uid)]
@@ -734,7 +986,7 @@ def choose_series(
             f'{os.path.dirname(headers[0].path)}: no series {series_uid}; found '
             + ', '.join(sorted({h.series_uid for h in headers}))
         )
-    if len(groups) > 1 and len(groups[1]) > max(2, .1*len(groups[0])):
+    if len(groups) > 1 and len(groups[1]) > max(2, 0.1 * len(groups[0])):
         listing = '; '.join(f'{g[0].series_uid} ({len(g)} slices, {g[0].modality})' for g in groups[:6])
         raise DicomError(
             f"{os.path.dirname(headers[0].path)}: several series; choose one with series_uid='…' "
@@ -743,14 +995,16 @@ def choose_series(
     strangers = sum(map(len, groups[1:]))
     return groups[0], scouts + ([f'{strangers} slices of another series left out'] if strangers else [])
 
+
 def find_series(
     source: str | Path | list,  # a folder, or the files of one series
     series_uid: str | None = None,  # which series, when the folder holds several
     acquisition: int = 1,  # which one, where a series holds several of the same places
 ) -> tuple[list[Header], list[str]]:  # (the headers of one series, notes)
-    "The headers of the series that a folder or a list of files holds."
+    """The headers of the series that a folder or a list of files holds."""
     listed = isinstance(source, (list, tuple))
-    if not listed and not far.place(source).is_dir(): raise FileNotFoundError(f'{source}: no such folder')
+    if not listed and not far.place(source).is_dir():
+        raise FileNotFoundError(f'{source}: no such folder')
     headers, bad = read_headers(source if listed else list_files(source))
     if not headers:
         raise DicomError(
@@ -761,6 +1015,7 @@ def find_series(
     notes += [f'{os.path.basename(p)}: {why}' for p, why in bad]
     return series if acquisition == 1 else _acquisition(series, acquisition, notes), notes
 
+
 def read_series(
     source: str | Path | list,  # a folder, or the files of one series
     series_uid: str | None = None,  # which series, when the folder holds several
@@ -769,10 +1024,11 @@ def read_series(
     # 'mark' reads a series of which more than a quarter is missing; `meta` says where it is empty
     gaps: str = 'refuse',
 ) -> Volume | list[Volume]:  # HU, geometry, and `meta` with what was noticed; a list of parts when asked for
-    "Read one DICOM series into a volume."
+    """Read one DICOM series into a volume."""
     if spacing not in ('regular', 'as stored'):
         raise ValueError(f"spacing is 'regular' or 'as stored', not {spacing!r}")
-    if gaps not in ('refuse', 'mark'): raise ValueError(f"gaps is 'refuse' or 'mark', not {gaps!r}")
+    if gaps not in ('refuse', 'mark'):
+        raise ValueError(f"gaps is 'refuse' or 'mark', not {gaps!r}")
     series, notes = find_series(source, series_uid, acquisition)
     if spacing == 'as stored':
         found = geometry(series)
@@ -783,7 +1039,7 @@ def read_series(
 
 # %% ../../nbs/01_dicom.ipynb #734bb7a5
 def _acquisition(series, number, notes):
-    "One of several acquisitions."
+    """One of several acquisitions."""
     placed = [h for h in series if h.position is not None and h.orientation is not None]
     takes = acquisitions(placed) if placed else []
     if not 1 <= number <= len(takes):
@@ -791,70 +1047,92 @@ def _acquisition(series, number, notes):
     notes.append(f'acquisition {number} of {len(takes)}')
     return [placed[k] for k in takes[number - 1]]
 
+
 def _stack(series, notes, gaps='refuse'):
-    "Decode the slices of one series in order and place them."
+    """Decode the slices of one series in order and place them."""
     shape, slices, failed = (series[0].rows, series[0].columns), {}, []
     found = geometry(series)
-    if zones(found.positions): return _changing(series, found, notes)
-    grid = np.round((found.positions - found.positions[0])/found.spacing).astype(int)
-    off = np.abs(found.positions - found.positions[0] - grid*found.spacing).max() > 0.2*found.spacing
-    if off or gaps == 'refuse' and len(found.missing) > 0.25*(grid[-1] + 1):
-        advice = ('give a list of files that do, or a folder with these alone' if off else
-                  "read it all the same with gaps='mark' (commands: --gaps mark)")
+    if zones(found.positions):
+        return _changing(series, found, notes)
+    grid = np.round((found.positions - found.positions[0]) / found.spacing).astype(int)
+    off = np.abs(found.positions - found.positions[0] - grid * found.spacing).max() > 0.2 * found.spacing
+    if off or gaps == 'refuse' and len(found.missing) > 0.25 * (grid[-1] + 1):
+        advice = (
+            'give a list of files that do, or a folder with these alone'
+            if off
+            else "read it all the same with gaps='mark' (commands: --gaps mark)"
+        )
         raise DicomError(
             f'{os.path.dirname(series[0].path)}: the {len(grid)} slices do not lie on a regular grid '
             f'({len(found.missing)} missing, spacing about {found.spacing:.3g} mm); {advice}'
         )
     for place, index in zip(grid, found.order):
-        try: slices[int(place)] = read_pixels(series[index])
-        except DicomError as error: failed.append(str(error))
-    if len(slices) <= 0.75*len(grid):
+        try:
+            slices[int(place)] = read_pixels(series[index])
+        except DicomError as error:
+            failed.append(str(error))
+    if len(slices) <= 0.75 * len(grid):
         raise DicomError(failed[0] + f' (and {len(failed) - 1} more of {len(grid)} slices)')
     first, last = min(slices), max(slices)
     array = np.empty((last - first + 1, *shape), np.result_type(*{s.dtype for s in slices.values()}))
-    for place, pixels in slices.items(): array[place - first] = pixels
+    for place, pixels in slices.items():
+        array[place - first] = pixels
     empty = sorted(set(range(len(array))) - {p - first for p in slices}) if gaps == 'mark' else []
-    if empty: array[empty] = min(s.min() for s in slices.values())
+    if empty:
+        array[empty] = min(s.min() for s in slices.values())
     filled = _fill(array, sorted({p - first for p in slices} | set(empty)))
     head = series[found.order[0]]
-    start = np.array(head.position) + (found.normal*found.spacing + found.shear)*first
-    if np.any(found.shear): array = _upright(array, np.arange(len(array)), head, found)
+    start = np.array(head.position) + (found.normal * found.spacing + found.shear) * first
+    if np.any(found.shear):
+        array = _upright(array, np.arange(len(array)), head, found)
     meta = _facts(head, len(slices), notes + found.notes + failed) | {'filled': filled, 'gaps': empty}
     return Volume(array, _affine(head, found, start), meta)
 
+
 def _facts(head, files, warnings):
-    "What travels with a volume."
-    return {'files': files, 'filled': [], 'warnings': warnings, 'patient_id': head.patient_id,
-            'series_uid': head.series_uid,
-            'modality': head.modality, 'windows': head.windows, 'thickness': head.thickness}
+    """What travels with a volume."""
+    return {
+        'files': files,
+        'filled': [],
+        'warnings': warnings,
+        'patient_id': head.patient_id,
+        'series_uid': head.series_uid,
+        'modality': head.modality,
+        'windows': head.windows,
+        'thickness': head.thickness,
+    }
+
 
 def _affine(head, found, start):
-    "Index (x, y, z) to LPS mm."
+    """Index (x, y, z) to LPS mm."""
     affine = np.eye(4)
     row, column = np.array(head.orientation[:3]), np.array(head.orientation[3:])
-    dy, dx = head.pixel_spacing or (1., 1.)
-    affine[:3, :3] = np.stack([row*dx, column*dy, found.normal*found.spacing], axis=1)
+    dy, dx = head.pixel_spacing or (1.0, 1.0)
+    affine[:3, :3] = np.stack([row * dx, column * dy, found.normal * found.spacing], axis=1)
     affine[:3, 3] = start
     return affine
 
 # %% ../../nbs/01_dicom.ipynb #484994f6
 def _changing(series, found, notes):
-    "A series of several spacings on the finest of them."
+    """A series of several spacings on the finest of them."""
     fine, at = found.spacing, found.positions - found.positions[0]
-    wanted = np.arange(int(np.floor(at[-1]/fine + 1e-3)) + 1)*fine
-    high = np.clip(np.searchsorted(at, wanted - .01*fine), 1, len(at) - 1)
-    share = np.clip((wanted - at[high - 1])/(at[high] - at[high - 1]), 0, 1)
-    share[share < .01], share[share > .99] = 0, 1
+    wanted = np.arange(int(np.floor(at[-1] / fine + 1e-3)) + 1) * fine
+    high = np.clip(np.searchsorted(at, wanted - 0.01 * fine), 1, len(at) - 1)
+    share = np.clip((wanted - at[high - 1]) / (at[high] - at[high - 1]), 0, 1)
+    share[share < 0.01], share[share > 0.99] = 0, 1
     head = series[found.order[0]]
     if np.any(found.shear):
-        upright = _upright(np.stack([read_pixels(series[k]) for k in found.order]), at/fine, head, found)
+        upright = _upright(np.stack([read_pixels(series[k]) for k in found.order]), at / fine, head, found)
         pixels = upright.__getitem__
-    else: pixels = functools.lru_cache(maxsize=2)(lambda k: read_pixels(series[found.order[k]]))
+    else:
+        pixels = functools.lru_cache(maxsize=2)(lambda k: read_pixels(series[found.order[k]]))
     slices, sources = [], []
     for k, s in zip(high.tolist(), share.tolist()):
         sources.append((k - 1,) if s == 0 else (k,) if s == 1 else (k - 1, k))
-        if len(sources[-1]) == 1: slices.append(pixels(sources[-1][0])); continue
-        mixed = (1 - s)*pixels(k - 1) + s*pixels(k)
+        if len(sources[-1]) == 1:
+            slices.append(pixels(sources[-1][0]))
+            continue
+        mixed = (1 - s) * pixels(k - 1) + s * pixels(k)
         slices.append(np.round(mixed) if pixels(k).dtype.kind == 'i' else mixed)
     array = np.stack(slices).astype(np.result_type(*{pixels(k).dtype for k in (0, len(at) - 1)}))
     meta = _facts(head, len(found.order), notes + found.notes)
@@ -863,45 +1141,51 @@ def _changing(series, found, notes):
 
 # %% ../../nbs/01_dicom.ipynb #b8c5bf34
 def _fill(array, present):
-    "Interpolate the slices that are absent, in place; returns their indices."
+    """Interpolate the slices that are absent, in place; returns their indices."""
     absent = sorted(set(range(len(array))) - set(present))
     for k in absent:
         low, high = max(p for p in present if p < k), min(p for p in present if p > k)
-        share = (k - low)/(high - low)
+        share = (k - low) / (high - low)
         array[k] = (
-            np.round((1 - share)*array[low] + share*array[high])
+            np.round((1 - share) * array[low] + share * array[high])
             if array.dtype.kind == 'i'
-            else (1 - share)*array[low] + share*array[high]
+            else (1 - share) * array[low] + share * array[high]
         )
     return absent
 
+
 def _upright(array, steps, head, found):
-    "Shift each slice back by its lean, given how many spacings it lies above the first; air moves in at the edge."
+    """Shift each slice back by its lean, given how many spacings it lies above the first; air moves in at the edge."""
     from scipy.ndimage import shift
-    dy, dx = head.pixel_spacing or (1., 1.)
+
+    dy, dx = head.pixel_spacing or (1.0, 1.0)
     per_slice = -np.array(
-        [found.shear @ np.array(head.orientation[3:])/dy, found.shear @ np.array(head.orientation[:3])/dx]
+        [found.shear @ np.array(head.orientation[3:]) / dy, found.shear @ np.array(head.orientation[:3]) / dx]
     )
     outside = array.min()
-    return np.stack([shift(s, -k*per_slice, order=1, cval=outside) for k, s in zip(steps, array)])
+    return np.stack([shift(s, -k * per_slice, order=1, cval=outside) for k, s in zip(steps, array)])
 
 # %% ../../nbs/01_dicom.ipynb #553ca5e2
 SYNTAXES = {'plain': '1.2.840.10008.1.2.1', 'rle': '1.2.840.10008.1.2.5', 'jpeg2000': '1.2.840.10008.1.2.4.90'}
 
-class SliceWriter:
-    "Writes CT slices; what does not change from slice to slice is set once."
 
-    def __init__(self,
+class SliceWriter:
+    """Writes CT slices; what does not change from slice to slice is set once."""
+
+    def __init__(
+        self,
         syntax: str = 'rle',  # plain, rle or jpeg2000
         full: bool = True,  # False: SOPClassUID stays in the file meta and Modality away, as in the RSNA 2023 download
     ):
         from pydicom.dataset import Dataset, FileMetaDataset
         from pydicom.uid import UID, CTImageStorage
+
         self.syntax, self.now, ds = syntax, {}, Dataset()
-        if full: ds.SOPClassUID, ds.Modality = CTImageStorage, 'CT'
+        if full:
+            ds.SOPClassUID, ds.Modality = CTImageStorage, 'CT'
         ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, 'MONOCHROME2'
         ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
-        ds.preamble, ds.file_meta = b'\0'*128, FileMetaDataset()
+        ds.preamble, ds.file_meta = b'\0' * 128, FileMetaDataset()
         ds.file_meta.FileMetaInformationGroupLength, ds.file_meta.FileMetaInformationVersion = 0, b'\0\1'
         ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.TransferSyntaxUID = CTImageStorage, UID(SYNTAXES[syntax])
         ds.file_meta.ImplementationClassUID, ds.file_meta.ImplementationVersionName = (
@@ -910,31 +1194,39 @@ class SliceWriter:
         )
         self.dataset = ds
 
-    def write(self,
+    def write(
+        self,
         path: str | Path,  # the file
         stored: np.ndarray,  # uint16 bits as they go to the file (rows, columns)
         tags: dict,  # DICOM keyword -> value; must hold SOPInstanceUID
     ) -> None:
-        "Write one slice."
+        """Write one slice."""
         from pydicom.encaps import encapsulate
+
         ds = self.dataset
         for keyword, value in tags.items():
-            if keyword not in self.now or self.now[keyword] != value: setattr(ds, keyword, value)
+            if keyword not in self.now or self.now[keyword] != value:
+                setattr(ds, keyword, value)
         self.now = dict(tags)
-        if (ds.get('Rows'), ds.get('Columns')) != stored.shape: ds.Rows, ds.Columns = stored.shape
+        if (ds.get('Rows'), ds.get('Columns')) != stored.shape:
+            ds.Rows, ds.Columns = stored.shape
         ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
         frame = _encode(stored, ds, self.syntax)
         ds.PixelData = frame if self.syntax == 'plain' else encapsulate([frame])
         ds['PixelData'].VR = 'OW' if self.syntax == 'plain' else 'OB'
         ds.save_as(path)
 
+
 def _encode(stored, ds, syntax):
-    "One frame in a transfer syntax."
-    if syntax == 'plain': return stored.astype('<u2').tobytes()
+    """One frame in a transfer syntax."""
+    if syntax == 'plain':
+        return stored.astype('<u2').tobytes()
     if syntax == 'rle':
         from rle.utils import encode_array
+
         return next(encode_array(stored.astype('<u2'), ds))
     from openjpeg.utils import encode_array
+
     values = stored.view('i2') << 4 >> 4 if ds.PixelRepresentation else stored
     return encode_array(values, bits_stored=ds.BitsStored, photometric_interpretation=2)
 
@@ -947,8 +1239,9 @@ def write_series(
     syntax: str = 'rle',  # plain, rle or jpeg2000
     tags: dict | None = None,  # further DICOM keywords for every slice
 ) -> list[Path]:  # the files, in order of position
-    "Write a volume as a DICOM CT series, one file per slice."
+    """Write a volume as a DICOM CT series, one file per slice."""
     from pydicom.uid import generate_uid
+
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     study = generate_uid(entropy_srcs=[patient_id, str(volume.affine), str(volume.shape)])[:54].rstrip('.')
@@ -956,11 +1249,12 @@ def write_series(
     stored = (np.clip(np.round(volume.array), -1024, 3071) + 1024).astype(np.uint16)
     paths, writer = [], SliceWriter(syntax)
     for k, pixels in enumerate(stored, start=1):
-        paths.append(folder/f'{k}.dcm')
+        paths.append(folder / f'{k}.dcm')
         writer.write(
             paths[-1], pixels, slice_tags(volume, k - 1, series_uid, k) | {'PatientID': patient_id} | (tags or {})
         )
     return paths
+
 
 def slice_tags(
     volume: Volume,  # the scan
@@ -968,39 +1262,54 @@ def slice_tags(
     series_uid: str,  # series
     instance: int,  # its number
 ) -> dict:  # DICOM keyword -> value
-    "Identity and geometry of one slice as DICOM tags."
-    text = lambda values: [f'{v:.10g}'[:16] for v in values]
+    """Identity and geometry of one slice as DICOM tags."""
+
+    def text(values):
+        return [f'{v:.10g}'[:16] for v in values]
+
     row, column = volume.direction[:, 0], volume.direction[:, 1]
-    position = volume.affine[:3, 3] + volume.affine[:3, 2]*k
-    return {'SOPInstanceUID': f'{series_uid}.{instance}', 'SeriesInstanceUID': series_uid,
-            'StudyInstanceUID': series_uid.rpartition('.')[0],
-            'FrameOfReferenceUID': f'{series_uid}.0', 'SeriesNumber': 1, 'InstanceNumber': instance,
-            'ImagePositionPatient': text(position),
-            'ImageOrientationPatient': text([*row, *column]), 'PixelSpacing': text(volume.spacing[1:]),
-            'SliceThickness': text([volume.spacing[0]])[0],
-            'PatientPosition': 'HFS', 'RescaleSlope': '1', 'RescaleIntercept': '-1024', 'RescaleType': 'HU',
-            'KVP': '120',
-            'WindowCenter': '50', 'WindowWidth': '400'}
+    position = volume.affine[:3, 3] + volume.affine[:3, 2] * k
+    return {
+        'SOPInstanceUID': f'{series_uid}.{instance}',
+        'SeriesInstanceUID': series_uid,
+        'StudyInstanceUID': series_uid.rpartition('.')[0],
+        'FrameOfReferenceUID': f'{series_uid}.0',
+        'SeriesNumber': 1,
+        'InstanceNumber': instance,
+        'ImagePositionPatient': text(position),
+        'ImageOrientationPatient': text([*row, *column]),
+        'PixelSpacing': text(volume.spacing[1:]),
+        'SliceThickness': text([volume.spacing[0]])[0],
+        'PatientPosition': 'HFS',
+        'RescaleSlope': '1',
+        'RescaleIntercept': '-1024',
+        'RescaleType': 'HU',
+        'KVP': '120',
+        'WindowCenter': '50',
+        'WindowWidth': '400',
+    }
 
 # %% ../../nbs/01_dicom.ipynb #d2cd2c02
 def _looked_up(values, table):
-    "Values through a look-up table; what lies beyond its ends gets its ends."
+    """Values through a look-up table; what lies beyond its ends gets its ends."""
     first, numbers = table
     return numbers[np.clip(values.astype(np.int64) - first, 0, len(numbers) - 1)]
+
 
 def displayed(
     values: np.ndarray,  # from `hounsfield`
     header: Header,  # of the same file
     window: int = 0,  # which of the file's windows
 ) -> np.ndarray:  # float32, 0…1
-    "A slice as its own file wants it shown: by its VOI table, or by one of its windows, straight or sigmoid."
+    """A slice as its own file wants it shown: by its VOI table, or by one of its windows, straight or sigmoid."""
     if header.voi_table is not None:
         grey = _looked_up(np.round(values), header.voi_table).astype(np.float32)
-        return grey/max(float(header.voi_table[1].max()), 1.)
-    if not header.windows: raise DicomError(f'{header.path}: offers neither a window nor a VOI table')
+        return grey / max(float(header.voi_table[1].max()), 1.0)
+    if not header.windows:
+        raise DicomError(f'{header.path}: offers neither a window nor a VOI table')
     centre, width, _ = header.windows[min(window, len(header.windows) - 1)]
     if header.voi_function == 'SIGMOID':
-        return (1/(1 + np.exp(-4*(values - np.float32(centre))/width))).astype(np.float32)
+        return (1 / (1 + np.exp(-4 * (values - np.float32(centre)) / width))).astype(np.float32)
     if header.voi_function == 'LINEAR_EXACT':
-        return np.clip((values - np.float32(centre))/width + 0.5, 0, 1).astype(np.float32)
-    return np.clip((values - np.float32(centre - .5))/max(width - 1, 1e-6) + .5, 0, 1).astype(np.float32)
+        return np.clip((values - np.float32(centre)) / width + 0.5, 0, 1).astype(np.float32)
+    return np.clip((values - np.float32(centre - 0.5)) / max(width - 1, 1e-6) + 0.5, 0, 1).astype(np.float32)

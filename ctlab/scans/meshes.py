@@ -4,8 +4,11 @@
 
 # %% ../../nbs/lib/scans/03_meshes.ipynb #1d596af0
 from __future__ import annotations
+
 from pathlib import Path
+
 import numpy as np
+
 from ..core.files import write_whole
 from .volume import Volume, bounding_box
 
@@ -15,65 +18,86 @@ __all__ = ['surface', 'measures', 'coloured', 'write_mesh', 'draw_surfaces']
 # %% ../../nbs/lib/scans/03_meshes.ipynb #70a70018
 def surface(
     mask: Volume,  # boolean
-    smooth: float = 1.,  # mm, sigma of the smoothing; 0 keeps the stairs
+    smooth: float = 1.0,  # mm, sigma of the smoothing; 0 keeps the stairs
 ):  # trimesh.Trimesh, LPS mm
-    "The closed surface of a mask in patient coordinates."
+    """The closed surface of a mask in patient coordinates."""
     import trimesh
     from skimage.measure import marching_cubes
+
     inside = mask.array > 0
-    if not inside.any(): raise ValueError('the mask is empty: it has no surface')
+    if not inside.any():
+        raise ValueError('the mask is empty: it has no surface')
     low, high = bounding_box(inside)
     inside = inside[tuple(map(slice, low, high))]
     field, joined, room = _smoothed(inside, np.array(mask.spacing), smooth)
-    level, points, faces = _as_large(field, inside.sum()/joined.prod()) if smooth else (.5, None, None)
+    level, points, faces = _as_large(field, inside.sum() / joined.prod()) if smooth else (0.5, None, None)
     # at an unlucky level two corners fall together, and the surface touches itself
-    for nudge in (0, .001, -.001, .003, -.003, .01, -.01):
-        if nudge or points is None: points, faces, _, _ = marching_cubes(field, level + nudge)
-        voxels = points*joined + (joined - 1)/2 + low - room
+    for nudge in (0, 0.001, -0.001, 0.003, -0.003, 0.01, -0.01):
+        if nudge or points is None:
+            points, faces, _, _ = marching_cubes(field, level + nudge)
+        voxels = points * joined + (joined - 1) / 2 + low - room
         made = trimesh.Trimesh(voxels[:, ::-1] @ mask.affine[:3, :3].T + mask.affine[:3, 3], faces, process=True)
-        if made.is_watertight: break
-    if made.volume < 0: made.invert()  # normals point outwards
+        if made.is_watertight:
+            break
+    if made.volume < 0:
+        made.invert()  # normals point outwards
     return made
 
+
 def _smoothed(inside, spacing, smooth):
-    "(how much of it is there, voxels joined along each axis, voxels of room around it)"
+    """(how much of it is there, voxels joined along each axis, voxels of room around it)."""
     from scipy.ndimage import gaussian_filter
     from skimage.measure import block_reduce
+
     large = np.count_nonzero(inside) > 20_000  # a crumb needs every voxel
-    joined = np.maximum(1, (smooth/spacing).astype(int)) if large else np.ones(3, int)
-    room = joined*(2 + np.ceil(3*smooth/(spacing*joined)).astype(int))
+    joined = np.maximum(1, (smooth / spacing).astype(int)) if large else np.ones(3, int)
+    room = joined * (2 + np.ceil(3 * smooth / (spacing * joined)).astype(int))
     box = np.pad(inside, [(n, n) for n in room])
     field = (block_reduce(box, tuple(joined), np.mean) if joined.max() > 1 else box).astype(np.float32)
-    if not smooth: return field, joined, room
-    left = np.sqrt(smooth**2 - spacing**2*(joined**2 - 1)/12)  # joining has smoothed a little
-    return gaussian_filter(field, left/(spacing*joined)), joined, room
+    if not smooth:
+        return field, joined, room
+    left = np.sqrt(smooth**2 - spacing**2 * (joined**2 - 1) / 12)  # joining has smoothed a little
+    return gaussian_filter(field, left / (spacing * joined)), joined, room
+
 
 def _as_large(field, volume):
-    "(level, points, faces) of the surface in a field that encloses a volume, in voxels of the field."
+    """(level, points, faces) of the surface in a field that encloses a volume, in voxels of the field."""
     from skimage.measure import marching_cubes
-    low, high = np.array([.02, .98])*field.max()  # of a crumb that is thinner than the smoothing, little is left
+
+    low, high = np.array([0.02, 0.98]) * field.max()  # of a crumb that is thinner than the smoothing, little is left
     values = np.sort(field[field > 0])[::-1]
-    level_of = lambda n: float(np.interp(n, np.arange(len(values)), values))  # above which lie n voxels
+
+    def level_of(n):
+        return float(np.interp(n, np.arange(len(values)), values))  # above which lie n voxels
+
     count, level = volume, np.clip(level_of(volume), low, high)
     for _ in range(14):  # the volume falls as the level rises
         points, faces, _, _ = marching_cubes(field, level)
-        ratio = abs(_enclosed(points, faces))/volume
-        if abs(ratio - 1) < .004: break
+        ratio = abs(_enclosed(points, faces)) / volume
+        if abs(ratio - 1) < 0.004:
+            break
         low, high = (level, high) if ratio > 1 else (low, level)
-        count /= max(ratio, .1)
-        if not low < (level := level_of(count)) < high: level = (low + high)/2
+        count /= max(ratio, 0.1)
+        if not low < (level := level_of(count)) < high:
+            level = (low + high) / 2
     return level, points, faces
 
+
 def _enclosed(points, faces):
-    "The volume inside a closed surface, in voxels."
+    """The volume inside a closed surface, in voxels."""
     a, b, c = (points[faces[:, k]] for k in range(3))
-    return float(np.einsum('ij,ij->i', a, np.cross(b, c)).sum()/6)
+    return float(np.einsum('ij,ij->i', a, np.cross(b, c)).sum() / 6)
+
 
 def measures(
     mesh,  # trimesh.Trimesh
 ) -> dict:  # mm² and mL
-    "Surface area and volume."
-    return {'area_mm2': float(mesh.area), 'volume_ml': float(mesh.volume)/1000, 'watertight': bool(mesh.is_watertight)}
+    """Surface area and volume."""
+    return {
+        'area_mm2': float(mesh.area),
+        'volume_ml': float(mesh.volume) / 1000,
+        'watertight': bool(mesh.is_watertight),
+    }
 
 # %% ../../nbs/lib/scans/03_meshes.ipynb #b56d085f
 def coloured(
@@ -82,28 +106,35 @@ def coloured(
     # size of a millimetre when turned to x right, y up, z towards the viewer; 0 leaves the mesh in LPS
     turned: float = 0,
 ):  # a copy
-    "A mesh in one colour, in the patient's axes or in those of a screen."
+    """A mesh in one colour, in the patient's axes or in those of a screen."""
     import trimesh
+
     shown = mesh.copy()
-    shown.visual = trimesh.visual.ColorVisuals(shown, face_colors=[int(colour[k:k + 2], 16) for k in (1, 3, 5)] + [255])
+    shown.visual = trimesh.visual.ColorVisuals(
+        shown, face_colors=[int(colour[k : k + 2], 16) for k in (1, 3, 5)] + [255]
+    )
     if turned:
         shown.apply_transform(
             np.diag([turned, turned, turned, 1.0]) @ [[-1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
         )
     return shown
 
+
 def write_mesh(
     mesh,  # trimesh.Trimesh
     path: str | Path,  # .ply, .stl or .glb
     colour: str = '#cccccc',
 ) -> Path:
-    "Write a surface, atomically."
+    """Write a surface, atomically."""
     import trimesh
+
     path = Path(path)
     kind = path.suffix.lower().lstrip('.')
-    if kind not in ('ply', 'stl', 'glb'): raise ValueError(f'{path}: surfaces are written as .ply, .stl or .glb')
-    shown = coloured(mesh, colour, .001 if kind == 'glb' else 0)  # GLB is in metres
-    if kind == 'glb': shown = trimesh.Scene(shown)
+    if kind not in ('ply', 'stl', 'glb'):
+        raise ValueError(f'{path}: surfaces are written as .ply, .stl or .glb')
+    shown = coloured(mesh, colour, 0.001 if kind == 'glb' else 0)  # GLB is in metres
+    if kind == 'glb':
+        shown = trimesh.Scene(shown)
     return write_whole(path, shown.export(file_type=kind))
 
 # %% ../../nbs/lib/scans/03_meshes.ipynb #32e213b7
@@ -112,16 +143,18 @@ def draw_surfaces(
     meshes: dict,  # name -> (mesh, colour)
     most: int = 6000,  # triangles of each that are drawn
 ) -> None:
-    "Shaded surfaces, seen from the front of the patient."
+    """Shaded surfaces, seen from the front of the patient."""
     from matplotlib.colors import to_rgb
     from mpl_toolkits.mplot3d.art3d import Poly3DCollection
-    lamp = np.array([-.4, -.8, .45])
+
+    lamp = np.array([-0.4, -0.8, 0.45])
     for mesh, colour in meshes.values():
-        if len(mesh.faces) > most: mesh = mesh.simplify_quadric_decimation(face_count=most)
-        light = .35 + .65*np.clip(mesh.face_normals @ lamp, 0, 1)
+        if len(mesh.faces) > most:
+            mesh = mesh.simplify_quadric_decimation(face_count=most)
+        light = 0.35 + 0.65 * np.clip(mesh.face_normals @ lamp, 0, 1)
         axis.add_collection3d(
             Poly3DCollection(
-                mesh.triangles, facecolors=np.clip(light[:, None]*np.array(to_rgb(colour)), 0, 1), edgecolors='none'
+                mesh.triangles, facecolors=np.clip(light[:, None] * np.array(to_rgb(colour)), 0, 1), edgecolors='none'
             )
         )
     ends = np.array([m.bounds for m, _ in meshes.values()])

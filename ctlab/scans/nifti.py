@@ -4,9 +4,13 @@
 
 # %% ../../nbs/lib/scans/01_nifti.ipynb #27f300cc
 from __future__ import annotations
-import math, re
+
+import math
+import re
 from pathlib import Path
+
 import numpy as np
+
 from ..core.files import whole
 from .volume import Volume
 
@@ -14,47 +18,56 @@ from .volume import Volume
 __all__ = ['MAX_BYTES', 'NiftiError', 'from_nibabel', 'is_nifti', 'bare_name', 'to_nibabel', 'read', 'write']
 
 # %% ../../nbs/lib/scans/01_nifti.ipynb #43740354
-_FLIP = np.diag([-1., -1., 1., 1.])  # LPS <-> RAS
+_FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # LPS <-> RAS
 MAX_BYTES = 1 << 32  # of a volume in memory: 512 × 512 × 4096 voxels of 4 bytes
 _GZIP = 1032  # gzip packs no tighter than this
 
+
 class NiftiError(ValueError):
-    "What is wrong with a file, in words."
+    """What is wrong with a file, in words."""
+
 
 def from_nibabel(
     image,  # a nibabel image
 ) -> Volume:  # with the affine in LPS
-    "A nibabel image as a volume."
+    """A nibabel image as a volume."""
     slope, intercept = (getattr(image.dataobj, name, None) for name in ('slope', 'inter'))  # the header forgets them
-    scaled = slope not in (None, 1.) or intercept not in (None, 0.)
+    scaled = slope not in (None, 1.0) or intercept not in (None, 0.0)
     if len(image.shape) < 3 or math.prod(image.shape[3:]) != 1:
         raise NiftiError(f'expected a 3-D volume, found shape {image.shape}')
     if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
         raise NiftiError('its affine gives the voxels no size: where they lie in the patient cannot be known')
     data = np.asarray(image.dataobj, dtype=np.float32 if scaled else None).reshape(image.shape[:3])
-    if data.dtype.kind not in 'iufb': raise NiftiError(f'holds {data.dtype} where one number per voxel is expected')
+    if data.dtype.kind not in 'iufb':
+        raise NiftiError(f'holds {data.dtype} where one number per voxel is expected')
     if data.dtype.kind == 'f' and (lost := int((~np.isfinite(data)).sum())):
-        raise NiftiError(f'{lost} of {data.size} voxels are not numbers (NaN or infinite); write what they stand for, '
-                         f'for example -1024, in their place')
+        raise NiftiError(
+            f'{lost} of {data.size} voxels are not numbers (NaN or infinite); write what they stand for, '
+            f'for example -1024, in their place'
+        )
     return Volume(data.transpose(2, 1, 0), _FLIP @ image.affine)
+
 
 def is_nifti(
     name: str | Path,
 ) -> bool:
-    "Does this name say that it is a NIfTI file?"
+    """Does this name say that it is a NIfTI file?"""
     return str(name).lower().endswith(('.nii', '.nii.gz'))
+
 
 def bare_name(
     path: str | Path,
 ) -> str:
-    "A file's name without its folder and NIfTI's ending."
+    """A file's name without its folder and NIfTI's ending."""
     return re.sub(r'\.nii(\.gz)?$', '', Path(path).name, flags=re.IGNORECASE)
+
 
 def to_nibabel(
     volume: Volume,  # booleans become 0 and 1
 ):  # a nibabel image
-    "A volume as a nibabel image."
+    """A volume as a nibabel image."""
     import nibabel
+
     array = volume.array
     array = (
         array.astype(np.uint8) if array.dtype == bool else array.astype(np.int32) if array.dtype == np.int64 else array
@@ -63,28 +76,36 @@ def to_nibabel(
     image.header.set_xyzt_units('mm')
     return image
 
+
 def read(
     path: str | Path,  # a .nii or .nii.gz file
     dtype=None,  # type of the array; the file's own when left out (float32 if it is scaled)
 ) -> Volume:  # with the affine in LPS
-    "Read a NIfTI file; one that cannot be a volume is refused by name, before its promises fill the memory."
+    """Read a NIfTI file; one that cannot be a volume is refused by name, before its promises fill the memory."""
     import nibabel
+
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f'{path}: no such file; expected a .nii or .nii.gz volume')
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such file; expected a .nii or .nii.gz volume')
     try:
         image = nibabel.load(path)
-        promised, size = math.prod(image.shape)*image.get_data_dtype().itemsize, path.stat().st_size
+        promised, size = math.prod(image.shape) * image.get_data_dtype().itemsize, path.stat().st_size
         if promised > MAX_BYTES:
-            raise NiftiError(f'promises {image.shape} voxels, {promised/2**30:.0f} GiB, more than is read '
-                             f'({MAX_BYTES >> 30} GiB)')
-        if promised > size*{'.nii': 1, '.gz': _GZIP}.get(path.suffix.lower(), math.inf):
-            raise NiftiError(f'promises {promised} bytes of voxels, which cannot come from a file of {size}: it is '
-                             f'cut off, or its header is wrong')
+            raise NiftiError(
+                f'promises {image.shape} voxels, {promised / 2**30:.0f} GiB, more than is read ({MAX_BYTES >> 30} GiB)'
+            )
+        if promised > size * {'.nii': 1, '.gz': _GZIP}.get(path.suffix.lower(), math.inf):
+            raise NiftiError(
+                f'promises {promised} bytes of voxels, which cannot come from a file of {size}: it is '
+                f'cut off, or its header is wrong'
+            )
         volume = from_nibabel(image)
-    except NiftiError as error: raise NiftiError(f'{path}: {error}') from None
+    except NiftiError as error:
+        raise NiftiError(f'{path}: {error}') from None
     except Exception as error:
-        raise NiftiError(f'{path}: not readable as NIfTI ({str(error) or type(error).__name__}); is the file '
-                         f'complete?') from error
+        raise NiftiError(
+            f'{path}: not readable as NIfTI ({str(error) or type(error).__name__}); is the file complete?'
+        ) from error
     return Volume(volume.array.astype(dtype or volume.array.dtype, copy=False), volume.affine, {'file': str(path)})
 
 # %% ../../nbs/lib/scans/01_nifti.ipynb #c4d49a16
@@ -92,9 +113,12 @@ def write(
     volume: Volume,  # what to write; booleans become 0 and 1
     path: str | Path,  # .nii or .nii.gz; a half-written file never gets this name
 ) -> Path:  # the path written
-    "Write a NIfTI file, atomically."
+    """Write a NIfTI file, atomically."""
     import nibabel
+
     path = Path(path)
-    if not is_nifti(path): raise ValueError(f'{path}: a NIfTI file is named .nii or .nii.gz')
-    with whole(path) as half: nibabel.save(to_nibabel(volume), half)
+    if not is_nifti(path):
+        raise ValueError(f'{path}: a NIfTI file is named .nii or .nii.gz')
+    with whole(path) as half:
+        nibabel.save(to_nibabel(volume), half)
     return path

@@ -4,6 +4,7 @@
 
 # %% ../../nbs/lib/scans/02_physics.ipynb #c7d71b4b
 from __future__ import annotations
+
 import numpy as np
 
 MU_WATER = 0.0192  # attenuation of water per mm at about 70 keV, the mean energy of a 120 kV beam
@@ -15,14 +16,15 @@ __all__ = ['MU_WATER', 'hu_from_mu', 'mu_from_hu', 'sinogram', 'back_project', '
 def hu_from_mu(
     mu,  # attenuation per mm
 ) -> np.ndarray:  # HU
-    "Attenuation to Hounsfield units."
-    return 1000*(np.asarray(mu)/MU_WATER - 1)
+    """Attenuation to Hounsfield units."""
+    return 1000 * (np.asarray(mu) / MU_WATER - 1)
+
 
 def mu_from_hu(
     hu,  # HU
 ) -> np.ndarray:  # attenuation per mm
-    "Hounsfield units to attenuation; below vacuum is vacuum."
-    return np.maximum(0, (np.asarray(hu, float)/1000 + 1)*MU_WATER)
+    """Hounsfield units to attenuation; below vacuum is vacuum."""
+    return np.maximum(0, (np.asarray(hu, float) / 1000 + 1) * MU_WATER)
 
 # %% ../../nbs/lib/scans/02_physics.ipynb #c7b3aa59
 def sinogram(
@@ -32,24 +34,28 @@ def sinogram(
     angles: int = 720,  # views over half a turn
     seed: int = 0,  # of the photon noise
 ) -> np.ndarray:  # (rays, angles), line integrals of μ
-    "What the detector measures, as line integrals."
+    """What the detector measures, as line integrals."""
     from skimage.transform import radon
-    y, x = np.mgrid[:hu.shape[0], :hu.shape[1]] - (hu.shape[0] - 1)/2
-    seen = np.hypot(y, x) < hu.shape[0]//2  # the scanner's circle
-    integrals = radon(np.where(seen, mu_from_hu(hu)*pixel, 0), theta=np.arange(angles)*180/angles, circle=True)
-    if photons is None: return integrals
-    counted = np.random.default_rng(seed).poisson(photons*np.exp(-integrals))
-    return -np.log(np.maximum(counted, 1)/photons)  # a starved ray counts one photon
+
+    y, x = np.mgrid[: hu.shape[0], : hu.shape[1]] - (hu.shape[0] - 1) / 2
+    seen = np.hypot(y, x) < hu.shape[0] // 2  # the scanner's circle
+    integrals = radon(np.where(seen, mu_from_hu(hu) * pixel, 0), theta=np.arange(angles) * 180 / angles, circle=True)
+    if photons is None:
+        return integrals
+    counted = np.random.default_rng(seed).poisson(photons * np.exp(-integrals))
+    return -np.log(np.maximum(counted, 1) / photons)  # a starved ray counts one photon
+
 
 def back_project(
     measured: np.ndarray,  # (rays, angles)
     pixel: float,  # mm
     kernel: str | None = 'hann',  # ramp, hann, hamming, cosine, shepp-logan; None for no filter
 ) -> np.ndarray:  # the slice in HU (arbitrary units without a filter)
-    "Back-projection, filtered or not."
+    """Back-projection, filtered or not."""
     from skimage.transform import iradon
-    theta = np.arange(measured.shape[1])*180/measured.shape[1]
-    mu = iradon(measured, theta=theta, filter_name=kernel, circle=True)/pixel
+
+    theta = np.arange(measured.shape[1]) * 180 / measured.shape[1]
+    mu = iradon(measured, theta=theta, filter_name=kernel, circle=True) / pixel
     return hu_from_mu(mu) if kernel else mu
 
 # %% ../../nbs/lib/scans/02_physics.ipynb #8e36b7be
@@ -58,27 +64,31 @@ def noise_power_spectrum(
     pixel: float,  # mm
     bins: int = 24,  # of radial frequency
 ) -> tuple[np.ndarray, np.ndarray]:  # (frequency in 1/mm, power in HU² mm²)
-    "The radially averaged noise power spectrum."
+    """The radially averaged noise power spectrum."""
     noise = noise - noise.mean(axis=(1, 2), keepdims=True)
     size = noise.shape[-1]
-    power = (np.abs(np.fft.fft2(noise))**2).mean(0)*pixel**2/size**2
+    power = (np.abs(np.fft.fft2(noise)) ** 2).mean(0) * pixel**2 / size**2
     f = np.fft.fftfreq(size, pixel)
     radius = np.hypot(f[:, None], f[None, :])
-    edges = np.linspace(0, .5/pixel, bins + 1)
+    edges = np.linspace(0, 0.5 / pixel, bins + 1)
     which = np.digitize(radius, edges)
-    return (edges[1:] + edges[:-1])/2, np.array([power[which == b].mean() for b in range(1, bins + 1)])
+    return (edges[1:] + edges[:-1]) / 2, np.array([power[which == b].mean() for b in range(1, bins + 1)])
+
 
 def ct_noise(
     rng: np.random.Generator,  # source of randomness
     shape: tuple,  # (slices, rows, columns)
-    cutoff: float = .25,  # of the kernel, as a share of the sampling frequency (0.5 = Nyquist)
+    cutoff: float = 0.25,  # of the kernel, as a share of the sampling frequency (0.5 = Nyquist)
 ) -> np.ndarray:  # float32, variance 1
-    "Noise with the spectrum of filtered back-projection: ramp times kernel, squared, over frequency."
+    """Noise with the spectrum of filtered back-projection: ramp times kernel, squared, over frequency."""
     import scipy.fft
+
     n, rows, columns = shape
     radius = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(columns)[None, :])
-    amplitude = (np.sqrt(radius)*np.exp(-(radius/cutoff)**2)).astype(np.float32)
-    spectrum = rng.standard_normal((n, rows, columns//2 + 1, 2), dtype=np.float32).view(np.complex64)[..., 0]*amplitude
+    amplitude = (np.sqrt(radius) * np.exp(-((radius / cutoff) ** 2))).astype(np.float32)
+    spectrum = (
+        rng.standard_normal((n, rows, columns // 2 + 1, 2), dtype=np.float32).view(np.complex64)[..., 0] * amplitude
+    )
     noise = scipy.fft.irfft2(spectrum, s=(rows, columns), overwrite_x=True)
     full = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.fftfreq(columns)[None, :])
-    return noise*np.float32(rows*columns/np.sqrt(2*(full*np.exp(-2*(full/cutoff)**2)).sum()))
+    return noise * np.float32(rows * columns / np.sqrt(2 * (full * np.exp(-2 * (full / cutoff) ** 2)).sum()))

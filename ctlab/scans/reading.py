@@ -4,13 +4,22 @@
 
 # %% ../../nbs/lib/scans/04_reading.ipynb #1d93c4fb
 from __future__ import annotations
-import contextlib, lzma, struct, tarfile, tempfile, zipfile, zlib
+
+import contextlib
+import lzma
+import struct
+import tarfile
+import tempfile
+import zipfile
+import zlib
 from pathlib import Path
+
 from . import nifti
 from .volume import Volume
 
+
 class ArchiveError(ValueError):
-    "What is wrong with an archive, in words."
+    """What is wrong with an archive, in words."""
 
 # %% auto #0
 __all__ = ['MAX_FILES', 'MAX_UNPACKED', 'MAX_RATIO', 'ArchiveError', 'read', 'named_by_dicomdir', 'is_archive', 'unpacked',
@@ -22,54 +31,71 @@ def read(
     source: str | Path | list,
     **options,  # for DICOM, as `read_series` takes them: series_uid, spacing, acquisition, gaps
 ) -> Volume | list[Volume]:  # HU for CT, numbers for masks; a list of parts with spacing='as stored'
-    "Read a scan or its masks."
+    """Read a scan or its masks."""
     if strange := set(options) - {'series_uid', 'spacing', 'acquisition', 'gaps'}:
-        raise TypeError(f"read takes series_uid, spacing, acquisition and gaps, not {', '.join(sorted(strange))}")
-    if isinstance(source, (list, tuple)): return _series([Path(p) for p in source], options)
+        raise TypeError(f'read takes series_uid, spacing, acquisition and gaps, not {", ".join(sorted(strange))}')
+    if isinstance(source, (list, tuple)):
+        return _series([Path(p) for p in source], options)
     source = Path(source)
     if not source.exists():
         raise FileNotFoundError(
             f'{source}: no such file or folder; expected NIfTI (.nii, .nii.gz) or a folder of DICOM files'
         )
-    if (source/'segmentation.nii.gz').is_file(): return _nifti(source/'segmentation.nii.gz', options)
-    if source.is_file() and nifti.is_nifti(source): return _nifti(source, options)
+    if (source / 'segmentation.nii.gz').is_file():
+        return _nifti(source / 'segmentation.nii.gz', options)
+    if source.is_file() and nifti.is_nifti(source):
+        return _nifti(source, options)
     if source.is_file() and is_archive(source):
-        with unpacked(source) as folder: return _from_archive(source, folder, options)
-    if source.is_file() and source.name.upper() == 'DICOMDIR': return _series(named_by_dicomdir(source), options)
+        with unpacked(source) as folder:
+            return _from_archive(source, folder, options)
+    if source.is_file() and source.name.upper() == 'DICOMDIR':
+        return _series(named_by_dicomdir(source), options)
     return _series(source if source.is_dir() else [source], options)
 
+
 def _nifti(path, options):
-    "A NIfTI file, which has no series, acquisitions or gaps to choose from."
-    if options: raise ValueError(f"{path}: {', '.join(options)} can be chosen for DICOM, and this is NIfTI")
+    """A NIfTI file, which has no series, acquisitions or gaps to choose from."""
+    if options:
+        raise ValueError(f'{path}: {", ".join(options)} can be chosen for DICOM, and this is NIfTI')
     return nifti.read(path)
+
 
 def named_by_dicomdir(
     path: str | Path,  # a DICOMDIR, as disks from a hospital have it
 ) -> list[Path]:  # files
-    "The images that a DICOMDIR names; what lies outside its folder is not followed."
+    """The images that a DICOMDIR names; what lies outside its folder is not followed."""
     import pydicom
+
     path = Path(path)
     root, found, strays = path.parent.resolve(), [], 0
     try:
         records = pydicom.dcmread(path, specific_tags=['DirectoryRecordSequence']).get('DirectoryRecordSequence') or []
         for record in records:
             parts = record.get('ReferencedFileID')
-            if record.get('DirectoryRecordType') != 'IMAGE' or not parts: continue
+            if record.get('DirectoryRecordType') != 'IMAGE' or not parts:
+                continue
             file = root.joinpath(*([parts] if isinstance(parts, str) else map(str, parts)))
-            if file.is_symlink() or not file.resolve().is_relative_to(root): strays += 1
-            elif file.is_file(): found.append(file)
+            if file.is_symlink() or not file.resolve().is_relative_to(root):
+                strays += 1
+            elif file.is_file():
+                found.append(file)
     except Exception as error:  # hostile bytes fail in any way they like
         raise ValueError(
             f'{path}: cannot be read as a DICOMDIR ({type(error).__name__}); give the folder instead'
         ) from error
-    if strays: raise ValueError(f'{path}: names {strays} files outside its folder, which are not followed')
-    if not found: raise FileNotFoundError(f'{path}: names no image that is there; give the folder instead')
+    if strays:
+        raise ValueError(f'{path}: names {strays} files outside its folder, which are not followed')
+    if not found:
+        raise FileNotFoundError(f'{path}: names no image that is there; give the folder instead')
     return found
 
+
 def _series(source, options):
-    "A DICOM series; its reader is loaded when it is needed."
+    """A DICOM series; its reader is loaded when it is needed."""
     from ctlab.scans.dicom import read_series
+
     return read_series(source, **options)
+
 
 _DAMAGED = (
     zipfile.BadZipFile,
@@ -85,46 +111,57 @@ _DAMAGED = (
     OverflowError,
 )  # what a damaged archive may end in
 
+
 def is_archive(
     path: Path,
 ) -> bool:
-    "Is it a zip or tar, damaged or not?"
-    try: return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
-    except _DAMAGED: return path.name.endswith(('.zip', '.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tar.xz'))
+    """Is it a zip or tar, damaged or not?"""
+    try:
+        return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+    except _DAMAGED:
+        return path.name.endswith(('.zip', '.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tar.xz'))
+
 
 def _from_archive(archive, folder, options):
-    "What an archive holds: the one NIfTI file, else the series."
+    """What an archive holds: the one NIfTI file, else the series."""
     volumes = [p for p in folder.iterdir() if nifti.is_nifti(p)]
-    if len(volumes) > 1: raise ArchiveError(f'{archive}: holds {len(volumes)} NIfTI files; unpack it and choose one')
+    if len(volumes) > 1:
+        raise ArchiveError(f'{archive}: holds {len(volumes)} NIfTI files; unpack it and choose one')
     return _nifti(volumes[0], options) if volumes else _series(folder, options)
 
 # %% ../../nbs/lib/scans/04_reading.ipynb #8fbeed8d
 MAX_FILES, MAX_UNPACKED, MAX_RATIO = 50_000, 8 << 30, 300  # of an archive; no CT packs tighter
 
+
 def _members(archive, path):
-    "(name, opener) of the plain files of a zip or tar."
+    """(name, opener) of the plain files of a zip or tar."""
     if isinstance(archive, zipfile.ZipFile):
         for m in archive.infolist():
-            if m.flag_bits & 1: raise ArchiveError(f'{path}: is encrypted; unpack it with its password first')
-            if not m.is_dir(): yield m.filename, lambda m=m: archive.open(m)
+            if m.flag_bits & 1:
+                raise ArchiveError(f'{path}: is encrypted; unpack it with its password first')
+            if not m.is_dir():
+                yield m.filename, lambda m=m: archive.open(m)
     else:
         for m in archive:
-            if m.isfile(): yield m.name, lambda m=m: archive.extractfile(m)
+            if m.isfile():
+                yield m.name, lambda m=m: archive.extractfile(m)
+
 
 @contextlib.contextmanager
 def unpacked(
     path: str | Path,  # a zip or tar
 ):  # the folder with its files, for as long as the block lasts
-    "The files of an archive."
+    """The files of an archive."""
     path, total = Path(path), 0
-    most = min(MAX_UNPACKED, max(1 << 20, MAX_RATIO*path.stat().st_size))
+    most = min(MAX_UNPACKED, max(1 << 20, MAX_RATIO * path.stat().st_size))
     with tempfile.TemporaryDirectory(prefix='ctlab-') as folder:
         try:
-            with (zipfile.ZipFile(path) if zipfile.is_zipfile(path) else tarfile.open(path)) as archive:
+            with zipfile.ZipFile(path) if zipfile.is_zipfile(path) else tarfile.open(path) as archive:
                 for k, (name, opened) in enumerate(_members(archive, path)):
-                    if k >= MAX_FILES: raise ArchiveError(f'{path}: more than {MAX_FILES} files')
+                    if k >= MAX_FILES:
+                        raise ArchiveError(f'{path}: more than {MAX_FILES} files')
                     ending = next((e for e in ('.nii.gz', '.nii') if name.lower().endswith(e)), '')
-                    with opened() as packed, open(Path(folder)/f'{k}{ending}', 'wb') as plain:
+                    with opened() as packed, open(Path(folder) / f'{k}{ending}', 'wb') as plain:
                         while block := packed.read(1 << 20):
                             total += len(block)
                             if total > most:
@@ -132,10 +169,12 @@ def unpacked(
                                     f'{path}: unpacks to more than {most >> 20} MiB, as no scan of its size does'
                                 )
                             plain.write(block)
-        except ArchiveError: raise
+        except ArchiveError:
+            raise
         except _DAMAGED as error:
-            raise ArchiveError(f'{path}: cannot be unpacked ({str(error) or type(error).__name__}); is it '
-                               f'complete?') from error
+            raise ArchiveError(
+                f'{path}: cannot be unpacked ({str(error) or type(error).__name__}); is it complete?'
+            ) from error
         yield Path(folder)
 
 # %% ../../nbs/lib/scans/04_reading.ipynb #6f1aa8e2
@@ -144,15 +183,17 @@ def write(
     path: str | Path,  # a name that ends in .nii or .nii.gz, or a folder for DICOM
     **options,  # for DICOM: patient_id, series_uid, syntax, tags
 ) -> Path:  # the path written
-    "Write a volume."
+    """Write a volume."""
     path = Path(path)
     if nifti.is_nifti(path):
-        if options: raise ValueError(f"{path}: NIfTI has no place for {', '.join(options)}")
+        if options:
+            raise ValueError(f'{path}: NIfTI has no place for {", ".join(options)}')
         return nifti.write(volume, path)
     if path.suffix and not path.is_dir():
         raise ValueError(f'{path}: neither NIfTI (.nii, .nii.gz) nor a folder for DICOM')
     if path.is_dir() and any(path.iterdir()):
         raise FileExistsError(f'{path}: is not empty; a series gets a folder of its own')
     from ctlab.scans.dicom import write_series
+
     write_series(volume, path, **options)
     return path

@@ -4,7 +4,9 @@
 
 # %% ../../nbs/lib/scans/00_volume.ipynb #3cd0d584
 from __future__ import annotations
+
 from dataclasses import dataclass, field, replace
+
 import numpy as np
 
 # %% auto #0
@@ -14,14 +16,16 @@ __all__ = ['Volume', 'orientation', 'volume_from', 'to_patient', 'to_index', 'to
 # %% ../../nbs/lib/scans/00_volume.ipynb #60b2b33f
 @dataclass(frozen=True)
 class Volume:
-    "A 3-D image and its place in the patient (LPS, mm)."
+    """A 3-D image and its place in the patient (LPS, mm)."""
+
     array: np.ndarray  # values, indexed z, y, x; HU for CT
     affine: np.ndarray  # 4×4, index (x, y, z, 1) -> LPS mm
     meta: dict = field(default_factory=dict)  # what is known of its origin: files, warnings, tags
 
     def __post_init__(self):
         object.__setattr__(self, 'affine', np.asarray(self.affine, float))
-        if self.array.ndim != 3: raise ValueError(f'a volume has three axes (z, y, x), got shape {self.array.shape}')
+        if self.array.ndim != 3:
+            raise ValueError(f'a volume has three axes (z, y, x), got shape {self.array.shape}')
         if self.affine.shape != (4, 4) or not np.isfinite(self.affine).all():
             raise ValueError('the affine must be a finite 4×4 matrix from index (x, y, z) to LPS millimetres')
         if abs(np.linalg.det(self.affine[:3, :3])) < 1e-12:
@@ -29,18 +33,18 @@ class Volume:
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        "Millimetres between neighbouring voxels, (z, y, x)."
+        """Millimetres between neighbouring voxels, (z, y, x)."""
         return tuple(float(s) for s in np.linalg.norm(self.affine[:3, :3], axis=0)[::-1])
 
     @property
     def origin(self) -> np.ndarray:
-        "Position of the first voxel's centre, (x, y, z) in LPS mm."
+        """Position of the first voxel's centre, (x, y, z) in LPS mm."""
         return self.affine[:3, 3]
 
     @property
     def direction(self) -> np.ndarray:
-        "3×3 matrix whose columns are the unit steps along the array's x, y and z."
-        return self.affine[:3, :3]/np.asarray(self.spacing)[::-1]
+        """3×3 matrix whose columns are the unit steps along the array's x, y and z."""
+        return self.affine[:3, :3] / np.asarray(self.spacing)[::-1]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -54,25 +58,27 @@ class Volume:
 # %% ../../nbs/lib/scans/00_volume.ipynb #2bd3bdae
 _LETTERS = ('RL', 'AP', 'IS')
 
+
 def orientation(
     volume: Volume,  # any volume
 ) -> str:  # for example 'LPS': the array's x runs to the left, y to the back, z to the head
-    "Three letters: where the array's x, y and z axes run in the patient."
+    """Three letters: where the array's x, y and z axes run in the patient."""
     letters = []
     for column in volume.direction.T:
         axis = int(np.argmax(np.abs(column)))
         letters.append(_LETTERS[axis][int(column[axis] > 0)])
     return ''.join(letters)
 
+
 def volume_from(
     array: np.ndarray,  # values (z, y, x)
-    spacing: tuple = (1., 1., 1.),  # mm, (z, y, x)
-    origin: tuple = (0., 0., 0.),  # LPS mm of the first voxel, (x, y, z)
+    spacing: tuple = (1.0, 1.0, 1.0),  # mm, (z, y, x)
+    origin: tuple = (0.0, 0.0, 0.0),  # LPS mm of the first voxel, (x, y, z)
     direction: np.ndarray | None = None,  # 3×3, columns are the steps' directions; identity when left out
 ) -> Volume:  # the placed volume
-    "A volume from an array and its geometry in words."
+    """A volume from an array and its geometry in words."""
     affine = np.eye(4)
-    affine[:3, :3] = (np.eye(3) if direction is None else np.asarray(direction, float))*np.asarray(spacing, float)[
+    affine[:3, :3] = (np.eye(3) if direction is None else np.asarray(direction, float)) * np.asarray(spacing, float)[
         ::-1
     ]
     affine[:3, 3] = origin
@@ -83,22 +89,24 @@ def to_patient(
     volume: Volume,  # any volume
     index: np.ndarray,  # (…, 3) indices in the order z, y, x
 ) -> np.ndarray:  # (…, 3) LPS mm
-    "Where in the patient an index is."
+    """Where in the patient an index is."""
     return np.asarray(index, float)[..., ::-1] @ volume.affine[:3, :3].T + volume.origin
+
 
 def to_index(
     volume: Volume,  # any volume
     point: np.ndarray,  # (…, 3) LPS mm
 ) -> np.ndarray:  # (…, 3) indices in the order z, y, x, not rounded
-    "Which (fractional) index a point in the patient has."
+    """Which (fractional) index a point in the patient has."""
     return ((np.asarray(point, float) - volume.origin) @ np.linalg.inv(volume.affine[:3, :3]).T)[..., ::-1]
 
 # %% ../../nbs/lib/scans/00_volume.ipynb #5d657022
 def to_sitk(
     volume: Volume,  # any volume
 ):  # SimpleITK.Image
-    "The same volume as a SimpleITK image."
+    """The same volume as a SimpleITK image."""
     import SimpleITK as sitk
+
     array = volume.array.astype(np.uint8) if volume.array.dtype == bool else volume.array
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(volume.spacing[::-1])
@@ -106,12 +114,14 @@ def to_sitk(
     image.SetDirection(volume.direction.flatten().tolist())
     return image
 
+
 def from_sitk(
     image,  # SimpleITK.Image
     meta: dict | None = None,  # carried along
 ) -> Volume:  # the same image
-    "A SimpleITK image as a volume."
+    """A SimpleITK image as a volume."""
     import SimpleITK as sitk
+
     direction = np.array(image.GetDirection()).reshape(3, 3)
     made = volume_from(sitk.GetArrayFromImage(image), image.GetSpacing()[::-1], image.GetOrigin(), direction)
     return replace(made, meta=meta or {})
@@ -125,15 +135,19 @@ def resample(
     outside: float | None = None,  # value beyond the edge; the lowest value when left out, 0 for labels
     antialias: bool = True,  # smooth before shrinking (never for labels)
 ) -> Volume:  # on the new grid
-    "The volume on another grid, by SimpleITK."
+    """The volume on another grid, by SimpleITK."""
     import SimpleITK as sitk
-    if (spacing is None) == (like is None): raise ValueError('give either a spacing or a volume to be like')
+
+    if (spacing is None) == (like is None):
+        raise ValueError('give either a spacing or a volume to be like')
     like = like if like is not None else _regrid(volume, spacing)
     image = to_sitk(volume)
-    if outside is None: outside = 0. if labels else float(volume.array.min())
+    if outside is None:
+        outside = 0.0 if labels else float(volume.array.min())
     if antialias and not labels:
-        sigma = [.5*n if n > o*1.01 else 0. for n, o in zip(like.spacing[::-1], volume.spacing[::-1])]
-        if any(sigma): image = sitk.DiscreteGaussian(sitk.Cast(image, sitk.sitkFloat32), [s**2 for s in sigma])
+        sigma = [0.5 * n if n > o * 1.01 else 0.0 for n, o in zip(like.spacing[::-1], volume.spacing[::-1])]
+        if any(sigma):
+            image = sitk.DiscreteGaussian(sitk.Cast(image, sitk.sitkFloat32), [s**2 for s in sigma])
     grid = to_sitk(replace(like, array=np.broadcast_to(np.uint8(0), like.shape)))
     method = sitk.sitkNearestNeighbor if labels else sitk.sitkLinear
     kind = image.GetPixelID() if labels else sitk.sitkFloat32
@@ -141,15 +155,17 @@ def resample(
     array = sitk.GetArrayFromImage(done)
     return Volume(array.astype(bool) if volume.array.dtype == bool else array, like.affine, volume.meta)
 
+
 def _regrid(volume, spacing):
-    "The empty grid that covers `volume` at another spacing."
+    """The empty grid that covers `volume` at another spacing."""
     new = np.broadcast_to(np.asarray(spacing, float), 3)
-    if not (new > 0).all(): raise ValueError(f'spacing must be positive, got {spacing}')
+    if not (new > 0).all():
+        raise ValueError(f'spacing must be positive, got {spacing}')
     old = np.asarray(volume.spacing)
-    shape = np.maximum(1, np.ceil(np.asarray(volume.shape)*old/new - 1e-6)).astype(int)
+    shape = np.maximum(1, np.ceil(np.asarray(volume.shape) * old / new - 1e-6)).astype(int)
     affine = volume.affine.copy()
-    affine[:3, :3] = volume.direction*new[::-1]
-    affine[:3, 3] = to_patient(volume, (new/old - 1)/2)  # the outer edges coincide, not the first centres
+    affine[:3, :3] = volume.direction * new[::-1]
+    affine[:3, 3] = to_patient(volume, (new / old - 1) / 2)  # the outer edges coincide, not the first centres
     return Volume(np.broadcast_to(np.uint8(0), shape), affine)
 
 # %% ../../nbs/lib/scans/00_volume.ipynb #86767951
@@ -157,18 +173,21 @@ def reorient(
     volume: Volume,  # any volume
     codes: str = 'LPS',  # where x, y and z shall run
 ) -> Volume:  # axes swapped and flipped, no value changed
-    "The same voxels with the axes in another order and direction, by SimpleITK; a copy where they run so already."
+    """The same voxels with the axes in another order and direction, by SimpleITK; a copy where they run so already."""
     import SimpleITK as sitk
-    if orientation(volume) == codes: return replace(volume, array=volume.array.copy())
+
+    if orientation(volume) == codes:
+        return replace(volume, array=volume.array.copy())
     done = from_sitk(sitk.DICOMOrient(to_sitk(volume), codes), volume.meta)
     return replace(done, array=done.array.astype(volume.array.dtype))
+
 
 def crop(
     volume: Volume,  # any volume
     low: tuple,  # first index kept, (z, y, x)
     high: tuple,  # first index no longer kept, (z, y, x)
 ) -> Volume:  # a view on the part
-    "A box cut out of the volume; its place in the patient stays true."
+    """A box cut out of the volume; its place in the patient stays true."""
     low, high = np.asarray(low, int), np.asarray(high, int)
     if (low < 0).any() or (high > volume.shape).any() or (low >= high).any():
         raise ValueError(f'cannot crop {low.tolist()} to {high.tolist()} from a volume of {list(volume.shape)}')
@@ -176,18 +195,21 @@ def crop(
     affine[:3, 3] = to_patient(volume, low)
     return Volume(volume.array[tuple(slice(a, b) for a, b in zip(low, high))], affine, volume.meta)
 
+
 def by_plane(
     mask: np.ndarray,  # (z, y, x)
 ) -> list[np.ndarray]:  # along z, y and x
-    "How many voxels of a mask lie in each plane."
+    """How many voxels of a mask lie in each plane."""
     return [np.count_nonzero(mask, axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
+
 
 def bounding_box(
     mask: np.ndarray,  # a mask of any dimensions
     margin: int | tuple = 0,  # voxels added on every side
 ) -> tuple:  # (low, high) for `crop`
-    "The smallest box that holds a mask."
-    if not mask.any(): raise ValueError('the mask is empty: it has no bounding box')
+    """The smallest box that holds a mask."""
+    if not mask.any():
+        raise ValueError('the mask is empty: it has no bounding box')
     margin = np.broadcast_to(margin, mask.ndim)
     spans = [
         np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))) for axis in range(mask.ndim)
@@ -200,21 +222,22 @@ def bounding_box(
 def plane(
     volume: Volume,  # what to cut
     point: tuple,  # LPS mm, the middle of the picture
-    right: tuple = (1., 0., 0.),  # LPS direction from the left to the right edge of the picture
-    down: tuple = (0., 1., 0.),  # LPS direction from top to bottom
-    size: float | tuple = 300.,  # (height, width) in mm
-    pixel: float = 1.,  # mm
+    right: tuple = (1.0, 0.0, 0.0),  # LPS direction from the left to the right edge of the picture
+    down: tuple = (0.0, 1.0, 0.0),  # LPS direction from top to bottom
+    size: float | tuple = 300.0,  # (height, width) in mm
+    pixel: float = 1.0,  # mm
     labels: bool = False,  # nearest neighbour, for masks
 ) -> Volume:  # one slice, (1, rows, columns)
-    "One plane through the volume, oblique or not."
-    right = np.asarray(right, float)/np.linalg.norm(right)
-    down = np.asarray(down, float) - np.dot(down, right)*right
-    if np.linalg.norm(down) < 1e-6: raise ValueError('right and down must not be parallel')
+    """One plane through the volume, oblique or not."""
+    right = np.asarray(right, float) / np.linalg.norm(right)
+    down = np.asarray(down, float) - np.dot(down, right) * right
+    if np.linalg.norm(down) < 1e-6:
+        raise ValueError('right and down must not be parallel')
     down /= np.linalg.norm(down)
-    rows, columns = np.maximum(1, np.round(np.broadcast_to(size, 2)/pixel)).astype(int)
+    rows, columns = np.maximum(1, np.round(np.broadcast_to(size, 2) / pixel)).astype(int)
     affine = np.eye(4)
-    affine[:3, :3] = np.stack([right*pixel, down*pixel, np.cross(right, down)*pixel], axis=1)
-    affine[:3, 3] = np.asarray(point, float) - right*pixel*(columns - 1)/2 - down*pixel*(rows - 1)/2
+    affine[:3, :3] = np.stack([right * pixel, down * pixel, np.cross(right, down) * pixel], axis=1)
+    affine[:3, 3] = np.asarray(point, float) - right * pixel * (columns - 1) / 2 - down * pixel * (rows - 1) / 2
     grid = Volume(np.broadcast_to(np.uint8(0), (1, int(rows), int(columns))), affine)
     return resample(volume, like=grid, labels=labels, antialias=False)
 
@@ -225,35 +248,40 @@ def cells_around(
     shape: tuple,  # cells, (z, y, x)
     mm: float,  # side of a cell
 ) -> list | None:  # mm of the cells' slices, rows and columns; None where nothing is inside
-    "A block of cells around the middle of a part."
-    if not inside.any(): return None
-    middle = [(p[a] + p[b - 1])/2 for p, a, b in zip(places, *bounding_box(inside))]
-    return [m - (n - 1)/2*mm + mm*np.arange(n) for m, n in zip(middle, shape)]
+    """A block of cells around the middle of a part."""
+    if not inside.any():
+        return None
+    middle = [(p[a] + p[b - 1]) / 2 for p, a, b in zip(places, *bounding_box(inside))]
+    return [m - (n - 1) / 2 * mm + mm * np.arange(n) for m, n in zip(middle, shape)]
+
 
 def averaged(
     scan: Volume,  # HU, axes LPS
     cells: list,  # from `cells_around`
 ) -> np.ndarray | None:  # HU; None where the scan does not reach
-    "A scan's grey values, averaged down to cells; air beyond its ends."
+    """A scan's grey values, averaged down to cells; air beyond its ends."""
     corner, mm = np.array([c[0] for c in cells])[::-1], cells[0][1] - cells[0][0]
-    grid = volume_from(np.broadcast_to(np.uint8(0), [len(c) for c in cells]), (mm,)*3, corner)
-    size = mm*np.array([len(c) for c in cells])[::-1]
-    low = np.floor(to_index(scan, corner - 2*mm)).astype(int)
-    high = np.ceil(to_index(scan, corner + size + 2*mm)).astype(int) + 1
+    grid = volume_from(np.broadcast_to(np.uint8(0), [len(c) for c in cells]), (mm,) * 3, corner)
+    size = mm * np.array([len(c) for c in cells])[::-1]
+    low = np.floor(to_index(scan, corner - 2 * mm)).astype(int)
+    high = np.ceil(to_index(scan, corner + size + 2 * mm)).astype(int) + 1
     low, high = np.clip(low, 0, scan.shape), np.clip(high, 0, scan.shape)
     return None if (low >= high).any() else resample(crop(scan, low, high), like=grid, outside=-1000).array
+
 
 def nearest(
     array: np.ndarray,  # (z, y, x)
     places: list,  # mm of its slices, rows and columns
     wanted: list,  # mm of the slices, rows and columns asked for
 ) -> np.ndarray:  # 0 where the array does not reach
-    "An array's values at other places."
+    """An array's values at other places."""
     index, inside = [], []
     for p, w in zip(places, wanted):
-        step = np.median(np.diff(p)) if len(p) > 1 else 1.
+        step = np.median(np.diff(p)) if len(p) > 1 else 1.0
         k = np.abs(p[:, None] - w).argmin(0)
-        index.append(k); inside.append(np.abs(p[k] - w) <= max(.75*step, 1e-6))
+        index.append(k)
+        inside.append(np.abs(p[k] - w) <= max(0.75 * step, 1e-6))
     out = array[np.ix_(*index)]
-    for axis, ok in enumerate(inside): out = np.where(ok.reshape([-1 if a == axis else 1 for a in range(3)]), out, 0)
+    for axis, ok in enumerate(inside):
+        out = np.where(ok.reshape([-1 if a == axis else 1 for a in range(3)]), out, 0)
     return out

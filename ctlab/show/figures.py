@@ -4,10 +4,13 @@
 
 # %% ../../nbs/lib/show/00_figures.ipynb #97158512
 from __future__ import annotations
+
 import contextlib
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
+
 from ..core.anatomy import COLOURS, TARGETS, window
 from ..core.files import whole
 from ..scans.volume import Volume
@@ -19,21 +22,35 @@ TARGET_COLOURS = {
     'liver': '#a0522d',
     'spleen': '#9467bd',
 }
-STYLE = {'figure.dpi': 96, 'font.size': 10, 'axes.titlesize': 11, 'axes.labelsize': 10, 'axes.spines.top': False,
-         'axes.spines.right': False,
-         'axes.titlelocation': 'left', 'legend.frameon': False, 'figure.constrained_layout.use': True,
-         'svg.hashsalt': 'ctlab', 'axes.grid': False, 'image.cmap': 'gray'}
+STYLE = {
+    'figure.dpi': 96,
+    'font.size': 10,
+    'axes.titlesize': 11,
+    'axes.labelsize': 10,
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'axes.titlelocation': 'left',
+    'legend.frameon': False,
+    'figure.constrained_layout.use': True,
+    'svg.hashsalt': 'ctlab',
+    'axes.grid': False,
+    'image.cmap': 'gray',
+}
+
 
 @contextlib.contextmanager
 def style():
-    "The lab's style, for the figures drawn inside."
+    """The lab's style, for the figures drawn inside."""
     import matplotlib.pyplot as plt
+
     before = {
         k: plt.rcParams[k] for k in STYLE
     }  # only ours: a wider restore would undo what the notebook's backend sets
     plt.rcParams.update(STYLE)
-    try: yield plt
-    finally: plt.rcParams.update(before)
+    try:
+        yield plt
+    finally:
+        plt.rcParams.update(before)
 
 # %% auto #0
 __all__ = ['TARGET_COLOURS', 'STYLE', 'style', 'mark', 'save', 'plane_picture', 'show_plane', 'three_planes', 'training_curves',
@@ -45,13 +62,16 @@ def mark(
     figure,  # matplotlib figure
     phantom: bool = True,  # are the patients phantoms?
 ) -> None:
-    "Write on a figure that its patients are phantoms."
-    if not phantom: return
-    room = .14/figure.get_figheight()  # a line of its own below the pictures
-    if engine := figure.get_layout_engine(): engine.set(rect=(0, room, 1, 1 - room))
+    """Write on a figure that its patients are phantoms."""
+    if not phantom:
+        return
+    room = 0.14 / figure.get_figheight()  # a line of its own below the pictures
+    if engine := figure.get_layout_engine():
+        engine.set(rect=(0, room, 1, 1 - room))
     figure.text(
         0.995, 0.002, 'phantoms, not patients', ha='right', va='bottom', fontsize=7, color='#777777', style='italic'
     )
+
 
 def save(
     figure,  # matplotlib figure
@@ -60,8 +80,8 @@ def save(
     kinds: tuple = ('svg', 'png'),  # PNG alone for pictures full of pixels
     dpi: int = 160,
 ) -> list[Path]:  # what was written
-    "Save a figure as SVG and PNG, atomically and with the same bytes every time."
-    paths = [Path(folder)/f'{name}.{kind}' for kind in kinds]
+    """Save a figure as SVG and PNG, atomically and with the same bytes every time."""
+    paths = [Path(folder) / f'{name}.{kind}' for kind in kinds]
     for path, kind in zip(paths, kinds):
         with whole(path) as half:
             figure.savefig(half, metadata={'Date': None} if kind == 'svg' else {'Software': None}, dpi=dpi)
@@ -70,17 +90,19 @@ def save(
 # %% ../../nbs/lib/show/00_figures.ipynb #90a25a57
 _PLANES = {'axial': (0, 'R', 'L', 'A', 'P'), 'coronal': (1, 'R', 'L', 'S', 'I'), 'sagittal': (2, 'A', 'P', 'S', 'I')}
 
+
 def plane_picture(
     volume: Volume,  # oriented LPS
     plane: str = 'axial',  # axial, coronal or sagittal
     index: int | None = None,  # which; the middle when left out
 ) -> tuple[np.ndarray, float]:  # (picture as a radiologist sees it, height of a pixel over its width)
-    "One plane, with the patient's right on the left and the head up."
+    """One plane, with the patient's right on the left and the head up."""
     axis = _PLANES[plane][0]
-    index = volume.shape[axis]//2 if index is None else index
+    index = volume.shape[axis] // 2 if index is None else index
     dz, dy, dx = volume.spacing
     picture = np.take(volume.array, index, axis)
-    return (picture, dy/dx) if plane == 'axial' else (picture[::-1], dz/(dx if plane == 'coronal' else dy))
+    return (picture, dy / dx) if plane == 'axial' else (picture[::-1], dz / (dx if plane == 'coronal' else dy))
+
 
 def show_plane(
     axis,  # matplotlib axes
@@ -91,17 +113,19 @@ def show_plane(
     masks: dict | None = None,  # name -> boolean array like the volume's, outlined
     letters: bool = True,  # orientation letters at the edges
 ) -> None:
-    "Draw one plane."
+    """Draw one plane."""
     picture, ratio = plane_picture(volume, plane, index)
     axis.imshow(picture, cmap='gray', vmin=limits[0], vmax=limits[1], aspect=ratio, interpolation='bilinear')
     for name, mask in (masks or {}).items():
         outline = plane_picture(Volume(mask, volume.affine), plane, index)[0].astype(np.uint8)
-        if outline.any(): axis.contour(outline, [.5], colors=[COLOURS.get(name, '#56b4e9')], linewidths=1.2)
+        if outline.any():
+            axis.contour(outline, [0.5], colors=[COLOURS.get(name, '#56b4e9')], linewidths=1.2)
     axis.set_axis_off()
     if letters:
         left, right, top, bottom = _PLANES[plane][1:]
-        for text, x, y in ((left, .02, .5), (right, .98, .5), (top, .5, .98), (bottom, .5, .02)):
+        for text, x, y in ((left, 0.02, 0.5), (right, 0.98, 0.5), (top, 0.5, 0.98), (bottom, 0.5, 0.02)):
             axis.text(x, y, text, transform=axis.transAxes, color='#ffd966', fontsize=8, ha='center', va='center')
+
 
 def three_planes(
     volume: Volume,  # oriented LPS
@@ -111,11 +135,12 @@ def three_planes(
     limits: tuple = window('soft_tissue'),
     phantom: bool = True,
 ):  # matplotlib figure
-    "Axial, coronal and sagittal through one point."
-    at = at or tuple(n//2 for n in volume.shape)
+    """Axial, coronal and sagittal through one point."""
+    at = at or tuple(n // 2 for n in volume.shape)
     with style() as plt:
         figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.9))
-        for axis, (plane, (k, *_)) in zip(axes, _PLANES.items()): show_plane(axis, volume, plane, at[k], limits, masks)
+        for axis, (plane, (k, *_)) in zip(axes, _PLANES.items()):
+            show_plane(axis, volume, plane, at[k], limits, masks)
         figure.suptitle(title)
         mark(figure, phantom)
     return figure
@@ -127,7 +152,7 @@ def training_curves(
     phantom: bool = True,
     loss: str = 'loss (sum of five targets)',  # what is watched
 ):  # matplotlib figure
-    "Loss over epochs, with the epoch that was kept."
+    """Loss over epochs, with the epoch that was kept."""
     with style() as plt:
         figure, axis = plt.subplots(figsize=(5.6, 3.2))
         for split, colour in (('train', '#0072b2'), ('valid', '#d55e00')):
@@ -140,7 +165,8 @@ def training_curves(
                     color=colour,
                     label={'train': 'training', 'valid': 'validation'}[split],
                 )
-        if best is not None: axis.axvline(best + 1, color='#999999', lw=1, ls='--')
+        if best is not None:
+            axis.axvline(best + 1, color='#999999', lw=1, ls='--')
         axis.set(
             xlabel='epoch', ylabel=loss, title=f'Training; epoch {best + 1} is kept' if best is not None else 'Training'
         )
@@ -156,14 +182,17 @@ def roc_and_pr(
     groups: np.ndarray,  # patient of each row
     phantom: bool = True,
 ):  # matplotlib figure
-    "ROC and precision-recall curves of the five targets."
+    """ROC and precision-recall curves of the five targets."""
     from sklearn.metrics import precision_recall_curve, roc_curve
+
     from ctlab.judge.metrics import bootstrap
+
     with style() as plt:
         figure, (left, right) = plt.subplots(1, 2, figsize=(11.5, 3.7))
         for target, p in injured.items():
             y = (truth[target].to_numpy() > 0).astype(int)
-            if y.min() == y.max(): continue
+            if y.min() == y.max():
+                continue
             area, low, high = bootstrap('auc_roc', y, p, groups, n=1000)
             fpr, tpr, _ = roc_curve(y, p)
             left.plot(fpr, tpr, color=TARGET_COLOURS[target], label=f'{target}\n{area:.2f} [{low:.2f}, {high:.2f}]')
@@ -179,7 +208,8 @@ def roc_and_pr(
             aspect='equal',
         )
         right.set(xlabel='recall', ylabel='precision', title='Precision against recall', ylim=(0, 1.03), aspect='equal')
-        for axis in (left, right): axis.legend(fontsize=8, loc='center left', bbox_to_anchor=(1.02, .5))
+        for axis in (left, right):
+            axis.legend(fontsize=8, loc='center left', bbox_to_anchor=(1.02, 0.5))
         mark(figure, phantom)
     return figure
 
@@ -190,8 +220,9 @@ def calibration(
     bins: int = 8,
     phantom: bool = True,
 ):  # matplotlib figure
-    "Observed against promised probability of injury."
+    """Observed against promised probability of injury."""
     from ctlab.judge.metrics import calibration_curve, calibration_error
+
     with style() as plt:
         figure, axis = plt.subplots(figsize=(6.2, 4.2))
         axis.plot([0, 1], [0, 1], ':', color='#999999')
@@ -218,20 +249,22 @@ def calibration(
         mark(figure, phantom)
     return figure
 
+
 def confusions(
     truth: pd.DataFrame,  # one column per target, class numbers
     scores: dict,  # target -> (n,) or (n, 3)
     phantom: bool = True,
 ):  # matplotlib figure
-    "Confusion matrices, rows summing to one, counts in the cells."
+    """Confusion matrices, rows summing to one, counts in the cells."""
     from ctlab.judge.metrics import confusion
+
     with style() as plt:
-        figure, axes = plt.subplots(1, len(scores), figsize=(2.35*len(scores), 2.7))
+        figure, axes = plt.subplots(1, len(scores), figsize=(2.35 * len(scores), 2.7))
         for axis, (target, p) in zip(axes, scores.items()):
             grades = TARGETS[target]
-            called = (p >= .5).astype(int) if np.ndim(p) == 1 else p.argmax(1)
+            called = (p >= 0.5).astype(int) if np.ndim(p) == 1 else p.argmax(1)
             table = confusion(truth[target].to_numpy(), called, len(grades))
-            share = table/np.maximum(table.sum(1, keepdims=True), 1)
+            share = table / np.maximum(table.sum(1, keepdims=True), 1)
             axis.imshow(share, cmap='Blues', vmin=0, vmax=1)
             for (i, j), n in np.ndenumerate(table):
                 axis.text(
@@ -250,7 +283,8 @@ def confusions(
                 yticklabels=grades,
                 title=target,
             )
-            axis.tick_params(labelsize=7); axis.set_xlabel('called', fontsize=8)
+            axis.tick_params(labelsize=7)
+            axis.set_xlabel('called', fontsize=8)
         axes[0].set_ylabel('truth')
         mark(figure, phantom)
     return figure
@@ -261,10 +295,10 @@ def interval_figure(
     title: str,
     phantom: bool = True,
 ):  # matplotlib figure
-    "Metrics with their intervals, one panel per metric."
+    """Metrics with their intervals, one panel per metric."""
     names = list(dict.fromkeys(table['metric']))
     with style() as plt:
-        figure, axes = plt.subplots(1, len(names), figsize=(2.3*len(names), 2.9), sharey=True, squeeze=False)
+        figure, axes = plt.subplots(1, len(names), figsize=(2.3 * len(names), 2.9), sharey=True, squeeze=False)
         for axis, name in zip(axes[0], names):
             part = table[table['metric'] == name].reset_index(drop=True)
             colours = [TARGET_COLOURS.get(t, '#555555') for t in part['target']]
@@ -289,10 +323,11 @@ def interval_figure(
                 yticklabels=part['target'],
                 ylim=(len(part) - 0.5, -0.5),
             )
-            axis.grid(axis='x', color='#e5e5e5'); axis.set_axisbelow(True)
+            axis.grid(axis='x', color='#e5e5e5')
+            axis.set_axisbelow(True)
         if 'published' in table:
             figure.legend(*axes[0][-1].get_legend_handles_labels(), fontsize=7, loc='outside lower left')
-        figure.suptitle(title, x=.01, ha='left')
+        figure.suptitle(title, x=0.01, ha='left')
         mark(figure, phantom)
     return figure
 
@@ -303,11 +338,11 @@ def slice_strip(
     columns: int = 10,
     phantom: bool = True,
 ):  # matplotlib figure
-    "A row of slices."
+    """A row of slices."""
     with style() as plt:
-        rows = -(-len(slices)//columns)
+        rows = -(-len(slices) // columns)
         shown = min(columns, len(slices))
-        figure, axes = plt.subplots(rows, shown, figsize=(1.6*shown, 1.6*rows + .35), squeeze=False)
+        figure, axes = plt.subplots(rows, shown, figsize=(1.6 * shown, 1.6 * rows + 0.35), squeeze=False)
         for k, axis in enumerate(axes.flat):
             axis.set_axis_off()
             if k < len(slices):
@@ -323,14 +358,15 @@ def mask_curves(
     title: str = '',
     phantom: bool = True,
 ):  # matplotlib figure
-    "Loss and Dice over epochs, side by side."
+    """Loss and Dice over epochs, side by side."""
     with style() as plt:
         figure, axes = plt.subplots(1, 2, figsize=(8.4, 3))
         for axis, name, label in zip(axes, ('total', 'dice'), ('loss', 'Dice, mean of the structures')):
             for split, colour, words in (('train', '#0072b2', 'training'), ('valid', '#d55e00', 'validation')):
                 if f'{split}_{name}' in history:
                     axis.plot(history['epoch'] + 1, history[f'{split}_{name}'], 'o-', ms=3, color=colour, label=words)
-            if best is not None: axis.axvline(best + 1, color='#999999', lw=1, ls='--')
+            if best is not None:
+                axis.axvline(best + 1, color='#999999', lw=1, ls='--')
             axis.set(xlabel='epoch', ylabel=label)
             axis.xaxis.get_major_locator().set_params(integer=True)
         axes[1].set_ylim(0, 1.02)
@@ -350,12 +386,13 @@ def score_strip(
     published: dict | None = None,  # structure -> published value
     phantom: bool = True,
 ):  # matplotlib figure
-    "Every patient a dot, the mean with its interval a bar."
+    """Every patient a dot, the mean with its interval a bar."""
     from ctlab.judge.metrics import bootstrap
+
     groups = list(dict.fromkeys(scores[by])) if by else [None]
     rows = [(s, g) for s in dict.fromkeys(scores['structure']) for g in groups]
     with style() as plt:
-        figure, axis = plt.subplots(figsize=(6.8, .36*len(rows) + 1.2))
+        figure, axis = plt.subplots(figsize=(6.8, 0.36 * len(rows) + 1.2))
         for k, (structure, group) in enumerate(rows):
             part = (
                 scores[(scores['structure'] == structure) & ((scores[by] == group) if by else True)][metric]
@@ -363,7 +400,7 @@ def score_strip(
                 .to_numpy()
             )
             colour = COLOURS.get(structure, '#555555')
-            axis.scatter(part, k + np.linspace(-.16, .16, len(part)), s=12, color=colour, alpha=.55, lw=0)
+            axis.scatter(part, k + np.linspace(-0.16, 0.16, len(part)), s=12, color=colour, alpha=0.55, lw=0)
             if len(part) > 1:
                 axis.plot(
                     bootstrap(lambda t, v: v.mean(), part, part, n=1000)[1:],
@@ -373,7 +410,8 @@ def score_strip(
                     alpha=0.35,
                     solid_capstyle='round',
                 )
-            if len(part): axis.plot(part.mean(), k, 'o', color=colour, mec='white', ms=7)
+            if len(part):
+                axis.plot(part.mean(), k, 'o', color=colour, mec='white', ms=7)
             if published and structure in published:
                 axis.plot(
                     published[structure],
@@ -391,10 +429,12 @@ def score_strip(
             xlabel=metric.replace('_', ' '),
             title=title,
         )
-        if metric in ('dice', 'jaccard', 'surface_dice'): axis.set_xlim(-.02, 1.02)
+        if metric in ('dice', 'jaccard', 'surface_dice'):
+            axis.set_xlim(-0.02, 1.02)
         axis.grid(axis='x', color='#e5e5e5')
         axis.set_axisbelow(True)
-        if published: figure.legend(fontsize=8, loc='outside lower left')
+        if published:
+            figure.legend(fontsize=8, loc='outside lower left')
         mark(figure, phantom)
     return figure
 
@@ -407,25 +447,42 @@ def mask_gallery(
     columns: int = 4,
     phantom: bool = True,
 ):  # matplotlib figure
-    "Slices with the truth outlined and the prediction filled."
+    """Slices with the truth outlined and the prediction filled."""
     with style() as plt:
-        rows = -(-len(items)//columns)
+        rows = -(-len(items) // columns)
         figure, axes = plt.subplots(
-            rows, min(columns, len(items)), figsize=(2.6*min(columns, len(items)), 2.75*rows + 0.4), squeeze=False
+            rows, min(columns, len(items)), figsize=(2.6 * min(columns, len(items)), 2.75 * rows + 0.4), squeeze=False
         )
-        for axis in axes.flat: axis.set_axis_off()
+        for axis in axes.flat:
+            axis.set_axis_off()
         for axis, (volume, truth, found, index, caption) in zip(axes.flat, items):
-            show_plane(axis, volume, 'axial', index, limits, {n: truth.array == k for k, n in enumerate(structures, 1)}
-                       if truth is not None else None, letters=False)
+            show_plane(
+                axis,
+                volume,
+                'axial',
+                index,
+                limits,
+                {n: truth.array == k for k, n in enumerate(structures, 1)} if truth is not None else None,
+                letters=False,
+            )
             for k, name in enumerate(structures, 1):
                 picture, _ = plane_picture(Volume((found.array == k).astype(np.uint8), found.affine), 'axial', index)
-                axis.imshow(np.ma.masked_equal(picture, 0), cmap=_one_colour(COLOURS.get(name, '#56b4e9')), alpha=.45,
-                            vmin=0, vmax=1, aspect=axis.get_aspect(), interpolation='nearest')
+                axis.imshow(
+                    np.ma.masked_equal(picture, 0),
+                    cmap=_one_colour(COLOURS.get(name, '#56b4e9')),
+                    alpha=0.45,
+                    vmin=0,
+                    vmax=1,
+                    aspect=axis.get_aspect(),
+                    interpolation='nearest',
+                )
             axis.set_title(caption, fontsize=8.5, loc='center')
-        figure.suptitle(title, x=.01, ha='left')
+        figure.suptitle(title, x=0.01, ha='left')
         mark(figure, phantom)
     return figure
 
+
 def _one_colour(colour):
     from matplotlib.colors import ListedColormap
+
     return ListedColormap([colour])

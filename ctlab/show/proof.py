@@ -4,11 +4,18 @@
 
 # %% ../../nbs/lib/show/04_proof.ipynb #0fa1f930
 from __future__ import annotations
-import hashlib, html, json, re, subprocess
+
+import hashlib
+import html
+import json
+import re
+import subprocess
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
-from ..core.anatomy import LABEL_COLUMNS, LETTERS, TARGETS
+
+from ..core.anatomy import LABEL_COLUMNS, TARGETS
 from ..core.far import place, read_table
 from ..core.files import whole, write_whole
 from ..core.settings import project_root
@@ -18,16 +25,20 @@ __all__ = ['commit', 'keep_proof', 'table_of', 'verify', 'scan_facts', 'subgroup
 
 # %% ../../nbs/lib/show/04_proof.ipynb #85947b77
 def commit() -> str:  # short, with + where files were changed; empty outside a checkout
-    "Which commit this is."
-    git = lambda *a: subprocess.run(
-        ['git', *a], cwd=project_root(), capture_output=True, text=True, timeout=20
-    ).stdout.strip()
+    """Which commit this is."""
+
+    def git(*a):
+        return subprocess.run(
+            ['git', *a], cwd=project_root(), capture_output=True, text=True, timeout=20
+        ).stdout.strip()
+
     try:
         return git('rev-parse', '--short', 'HEAD') + (
             '+' if git('status', '--porcelain', '--untracked-files=no') else ''
         )
     except (OSError, subprocess.TimeoutExpired):
         return ''
+
 
 def keep_proof(
     rows: pd.DataFrame,  # predictions, or scores of masks, of all folds
@@ -37,13 +48,14 @@ def keep_proof(
     labels: pd.DataFrame | None = None,  # class numbers per target, indexed by patient; None for masks
     published: str | None = None,  # which published table stands beside
 ) -> list[Path]:  # the two files
-    "Keep what a table follows from, beside it."
+    """Keep what a table follows from, beside it."""
     folder, numbers = Path(folder), [c for c in rows.columns if rows[c].dtype.kind == 'f']
-    rows = rows.astype({c: 'float64' for c in numbers})
+    rows = rows.astype(dict.fromkeys(numbers, 'float64'))
     if labels is not None:
         rows = rows[['patient_id', 'series_id', 'split', 'fold', *LABEL_COLUMNS]]
         rows = rows.join(labels[list(TARGETS)].add_prefix('true_'), on='patient_id')
-    with whole(folder/f'{name}.parquet') as half: rows.to_parquet(half, index=False)
+    with whole(folder / f'{name}.parquet') as half:
+        rows.to_parquet(half, index=False)
     facts = {
         'kind': 'masks' if labels is None else 'injuries',
         'published': published,
@@ -51,7 +63,8 @@ def keep_proof(
         'commit': commit(),
         'sha256': hashlib.sha256((folder / f'{name}.parquet').read_bytes()).hexdigest(),
     }
-    return [folder/f'{name}.parquet', write_whole(folder/f'{name}.json', json.dumps(facts, indent=1))]
+    return [folder / f'{name}.parquet', write_whole(folder / f'{name}.json', json.dumps(facts, indent=1))]
+
 
 def table_of(
     rows: pd.DataFrame,  # from a proof
@@ -60,9 +73,11 @@ def table_of(
     study: str,
     masks=None,  # (rows, study) -> table, for studies of masks
 ) -> pd.DataFrame:
-    "The table that a proof proves."
+    """The table that a proof proves."""
     from ctlab.show.report import pooled_table, source_table
-    if kind == 'masks': return masks(rows, study)
+
+    if kind == 'masks':
+        return masks(rows, study)
     labels = (
         rows.groupby('patient_id')[[f'true_{t}' for t in TARGETS]]
         .first()
@@ -70,13 +85,15 @@ def table_of(
     )
     return source_table(pooled_table(rows, labels), published)
 
+
 def verify(
     report: str | Path,  # any file of a report, or its folder
     masks=None,  # (rows, study) -> table, for studies of masks
 ) -> dict:  # name -> what is wrong with it, in words; empty where all is right
-    "Compute the tables of reports again and compare every character."
+    """Compute the tables of reports again and compare every character."""
     report = Path(report)
-    if not report.exists(): raise FileNotFoundError(f'{report}: no such file or folder')
+    if not report.exists():
+        raise FileNotFoundError(f'{report}: no such file or folder')
     names = sorted(report.glob('*.json')) if report.is_dir() else [report.with_suffix('.json')]
     names = [n for n in names if n.is_file() and n.with_suffix('.parquet').is_file()]
     if not names:
@@ -85,12 +102,17 @@ def verify(
         )
     return {n.stem: _wrong(n, masks) for n in names}
 
+
 def _wrong(path, masks):
-    "What one report says that its proof does not."
+    """What one report says that its proof does not."""
     import tempfile
+
     from ctlab.show.report import write_tables
-    try: facts = json.loads(path.read_text())
-    except ValueError as error: return [f'{path.name}: not readable ({error})']
+
+    try:
+        facts = json.loads(path.read_text())
+    except ValueError as error:
+        return [f'{path.name}: not readable ({error})']
     proof = path.with_suffix('.parquet')
     if hashlib.sha256(proof.read_bytes()).hexdigest() != facts.get('sha256'):
         return [f'{proof.name}: is not the file that the report was made from']
@@ -102,8 +124,10 @@ def _wrong(path, masks):
     with tempfile.TemporaryDirectory() as folder:
         for made in write_tables(table, folder, path.stem, facts['note']):
             shown = path.with_name(made.name)
-            if not shown.exists(): wrong.append(f'{shown.name}: is missing')
-            elif shown.read_text() != made.read_text(): wrong += _cells(shown, made)
+            if not shown.exists():
+                wrong.append(f'{shown.name}: is missing')
+            elif shown.read_text() != made.read_text():
+                wrong += _cells(shown, made)
     page = path.with_suffix('.html')
     if page.exists():
         seen = [
@@ -112,11 +136,13 @@ def _wrong(path, masks):
         ]
         wanted = [html.escape(str(v), quote=False) for v in table.reset_index().to_numpy().ravel()]
         wrong += [f'{page.name}: says {a!r}, the answers give {b!r}' for a, b in zip(seen, wanted) if a != b]
-        if len(seen) != len(wanted): wrong.append(f'{page.name}: {len(seen)} cells, the answers give {len(wanted)}')
+        if len(seen) != len(wanted):
+            wrong.append(f'{page.name}: {len(seen)} cells, the answers give {len(wanted)}')
     return wrong
 
+
 def _cells(shown, made):
-    "Where two files of a table differ."
+    """Where two files of a table differ."""
     ours, theirs = shown.read_text().splitlines(), made.read_text().splitlines()
     lines = [
         f'{shown.name}, line {k}: says {a!r}, the answers give {b!r}'
@@ -130,12 +156,13 @@ def scan_facts(
     root: str | Path,  # a cohort
     series: list,  # series_id
 ) -> pd.DataFrame:  # one row per series: phase, field of view, slice thickness
-    "What is known of scans without looking at the pictures."
+    """What is known of scans without looking at the pictures."""
     from ctlab.cohort.layout import list_series
     from ctlab.scans.dicom import list_files, read_headers
+
     table = list_series(root).set_index('series_id')
     table = table[table.index.isin(series)]
-    path, facts = place(root)/'train_series_meta.csv', pd.DataFrame(index=table.index)
+    path, facts = place(root) / 'train_series_meta.csv', pd.DataFrame(index=table.index)
     if path.is_file():
         meta = read_table(path).drop_duplicates('series_id').set_index('series_id').reindex(table.index)
         facts['phase'] = np.where(
@@ -153,6 +180,7 @@ def scan_facts(
     ).astype(object)
     return facts
 
+
 def subgroups(
     predictions: pd.DataFrame,  # of all folds
     labels: pd.DataFrame,  # class numbers per target, indexed by patient
@@ -160,8 +188,9 @@ def subgroups(
     least: int = 8,  # patients of each outcome; fewer say nothing
     n: int = 1000,  # resamples
 ) -> pd.DataFrame:  # by, group, scans, patients, and an AUC per target with its interval
-    "The held-out answers, taken apart."
+    """The held-out answers, taken apart."""
     from ctlab.judge.metrics import bootstrap
+
     held = predictions[predictions['split'] == 'valid'].join(facts, on='series_id')
     rows = []
     for by in facts.columns:
@@ -169,13 +198,16 @@ def subgroups(
             row = {'by': by, 'group': group, 'scans': len(part), 'patients': part['patient_id'].nunique()}
             for target in TARGETS:
                 hurt = (labels.loc[part['patient_id'], target].to_numpy() > 0).astype(int)
-                if min(hurt.sum(), len(hurt) - hurt.sum()) < least: row[target] = 'too few'; continue
+                if min(hurt.sum(), len(hurt) - hurt.sum()) < least:
+                    row[target] = 'too few'
+                    continue
                 v = bootstrap(
                     'auc_roc', hurt, 1 - part[f'{target}_healthy'].to_numpy(), part['patient_id'].to_numpy(), n=n
                 )
                 row[target] = '{:.2f} [{:.2f}, {:.2f}]'.format(*v)
             rows.append(row)
     return pd.DataFrame(rows)
+
 
 def detectable(
     predictions: pd.DataFrame,  # of all folds
@@ -186,18 +218,21 @@ def detectable(
 ) -> (
     pd.DataFrame
 ):  # per target: patients, injured, AUC, its standard error, and the smallest difference that would show
-    "What difference between two studies this many patients could show."
+    """What difference between two studies this many patients could show."""
     from scipy.stats import norm
+
     from ctlab.judge.metrics import bootstrap
+
     held, rows = predictions[predictions['split'] == 'valid'], []
     for target in TARGETS:
         hurt = (labels.loc[held['patient_id'], target].to_numpy() > 0).astype(int)
-        if hurt.min() == hurt.max(): continue
+        if hurt.min() == hurt.max():
+            continue
         value, low, high = bootstrap(
             'auc_roc', hurt, 1 - held[f'{target}_healthy'].to_numpy(), held['patient_id'].to_numpy(), n=n
         )
-        error = (high - low)/(2*norm.ppf(.975))
-        seen = (norm.ppf(.975) + norm.ppf(power))*error*np.sqrt(2*(1 - correlation))
+        error = (high - low) / (2 * norm.ppf(0.975))
+        seen = (norm.ppf(0.975) + norm.ppf(power)) * error * np.sqrt(2 * (1 - correlation))
         rows.append(
             {
                 'target': target,
@@ -256,36 +291,37 @@ _CLAIM = """1|Identification as a study of AI, with the category of technology|s
 43|Availability of software, model, data|availability
 44|Funding|"""
 
+
 def claim(
     configs: list[dict],  # of all folds
     predictions: pd.DataFrame,
     environment: dict,  # from environment.json
     commit_: str = '',
 ) -> pd.DataFrame:  # item, what is asked, answer; empty where a person must write
-    "The items of CLAIM (2024) that a run's records answer."
+    """The items of CLAIM (2024) that a run's records answer."""
     c, held = configs[0], predictions[predictions['split'] == 'valid']
     people = 'phantoms (drawn, not patients)' if c.get('phantom') else 'patients'
     aside, count = c.get('scans', {}).get('set_aside', 0), held['patient_id'].nunique()
     versions = ', '.join(f'{k} {v}' for k, v in environment.get('versions', {}).items() if v)
-    minutes = sum(x['seconds'] for x in configs)/60
+    minutes = sum(x['seconds'] for x in configs) / 60
     last = all(x.get('best_epoch') == (x.get('epochs') or 0) - 1 for x in configs)
     answers = {
-        'study': f"{c['study']}: a deep-learning study",
-        'data': f"{people}; {c.get('data', c.get('data_root', ''))}",
+        'study': f'{c["study"]}: a deep-learning study',
+        'data': f'{people}; {c.get("data", c.get("data_root", ""))}',
         'excluded': f'{aside} scans set aside, each with its reason',
         'preprocessing': 'slices on a regular grid, a fixed window, by ctlab.cohort.stacks; see the chapter Preparing',
         'missing': 'absent slices are interpolated up to a quarter of a scan, else the scan is set aside; no label is '
         'imputed',
         'acquisition': 'per scan in the DICOM headers; by phase, thickness and field of view under Subgroups',
         'annotations': 'drawn together with the phantom' if c.get('phantom') else 'the label table of the data set',
-        'partitions': f"{c['n_folds']} folds, stratified by injuries, seed {c['seed']}; stored, and checked at load",
+        'partitions': f'{c["n_folds"]} folds, stratified by injuries, seed {c["seed"]}; stored, and checked at load',
         'level': 'patient: a patient on both sides is an error',
         'power': 'not planned; the smallest difference that would show is under Power',
-        'model': f"module ctlab.trauma.{c['study'].partition('_')[0]}, preset {c['preset']}",
-        'software': f"{versions}, Python {environment.get('python', '')}",
-        'initial': f"{c['weights']} weights",
-        'training': f"{c.get('epochs')} epochs, batches of {c.get('batch')}, rate {c.get('rate')}, augmentation as in "
-        f"the chapter; {minutes:.0f} minutes for {len(configs)} folds",
+        'model': f'module ctlab.trauma.{c["study"].partition("_")[0]}, preset {c["preset"]}',
+        'software': f'{versions}, Python {environment.get("python", "")}',
+        'initial': f'{c["weights"]} weights',
+        'training': f'{c.get("epochs")} epochs, batches of {c.get("batch")}, rate {c.get("rate")}, augmentation as in '
+        f'the chapter; {minutes:.0f} minutes for {len(configs)} folds',
         'selection': (
             'the last epoch' if last else 'the epoch of least loss on the held-out fold, so its score is optimistic'
         ),
@@ -302,7 +338,7 @@ def claim(
         + ('; nothing else is known of phantoms' if c.get('phantom') else ''),
         'performance': 'the table on this page',
         'failures': 'confusion matrices on this page; the worst misses in the chapter',
-        'protocol': f"commit {commit_ or 'unknown'}; config.json and environment.json of every fold",
+        'protocol': f'commit {commit_ or "unknown"}; config.json and environment.json of every fold',
         'availability': 'all of the code, and the weights of every fold, as safetensors',
     }
     rows = [line.split('|') for line in _CLAIM.splitlines()]

@@ -4,13 +4,18 @@
 
 # %% ../../nbs/lib/show/02_report.ipynb #04761e6d
 from __future__ import annotations
-import base64, html, re
+
+import base64
+import html
+import re
 from pathlib import Path
+
 import pandas as pd
+
 from ..core.anatomy import LETTERS, TARGETS
-from ..judge.audit import corrected, read_table
 from ..core.files import write_whole
 from ..core.settings import project_root
+from ..judge.audit import corrected, read_table
 
 # %% auto #0
 __all__ = ['SHOWN', 'pooled_table', 'published_table', 'source_table', 'write_tables', 'pooled_figures', 'html_page',
@@ -24,10 +29,12 @@ def pooled_table(
     seed: int = 0,
 ) -> pd.DataFrame:  # target, split, metric, value, low, high, n
     """Metrics over all folds: valid pools the held-out predictions, train averages each scan's predictions over
-    the folds that trained on it."""
+    the folds that trained on it.
+    """
     from ctlab.core.anatomy import LABEL_COLUMNS
-    from ctlab.learn.inference import as_scores
     from ctlab.judge.metrics import metrics_table
+    from ctlab.learn.inference import as_scores
+
     tables = []
     for split in ('train', 'valid'):
         part = (
@@ -35,7 +42,8 @@ def pooled_table(
             .groupby(['patient_id', 'series_id'], as_index=False)[LABEL_COLUMNS]
             .mean()
         )
-        if not len(part): continue
+        if not len(part):
+            continue
         truth = labels.loc[part['patient_id']]
         tables.append(
             metrics_table(truth, as_scores(part), part['patient_id'].to_numpy(), n=n, seed=seed).assign(split=split)
@@ -45,28 +53,33 @@ def pooled_table(
 # %% ../../nbs/lib/show/02_report.ipynb #cdbf97e6
 SHOWN = {'accuracy': 'Accuracy', 'auc_roc': 'AUC-ROC', 'f1': 'F1', 'precision': 'Precision', 'recall': 'Recall'}
 
+
 def published_table(
     name: str,  # approach1, approach1_cleaned, approach2, approach3, approach4
 ) -> pd.DataFrame:  # target, split, metric, published
-    "A published table under its true column names, as fractions."
-    table = corrected(read_table(project_root()/'data'/'published'/f'{name}.csv'))
+    """A published table under its true column names, as fractions."""
+    table = corrected(read_table(project_root() / 'data' / 'published' / f'{name}.csv'))
     long = table.melt(['target', 'split'], var_name='metric', value_name='published')
     return long.assign(target=long['target'].map({letter: t for t, letter in LETTERS.items()}))
+
 
 def source_table(
     table: pd.DataFrame,  # target, split, metric, value, low, high
     published: str | None = None,  # name of the published table to stand beside
 ) -> pd.DataFrame:  # rows B E L K S × train, valid; one text column per metric
-    "The table in the source's shape, each number with its interval."
-    cell = lambda r: (
-        '–'
-        if pd.isna(r['value'])
-        else (
-            f"{100*r['value']:.1f} [{100*r['low']:.0f}, {100*r['high']:.0f}]"
-            if pd.notna(r['low'])
-            else f"{100*r['value']:.1f}"
+    """The table in the source's shape, each number with its interval."""
+
+    def cell(r):
+        return (
+            '–'
+            if pd.isna(r['value'])
+            else (
+                f'{100 * r["value"]:.1f} [{100 * r["low"]:.0f}, {100 * r["high"]:.0f}]'
+                if pd.notna(r['low'])
+                else f'{100 * r["value"]:.1f}'
+            )
         )
-    )
+
     long = table[table['metric'].isin(SHOWN)].copy()
     long['text'] = long.apply(cell, axis=1)
     wide = long.pivot(index=['target', 'split'], columns='metric', values='text')[list(SHOWN)].rename(columns=SHOWN)
@@ -74,7 +87,7 @@ def source_table(
         theirs = published_table(published).pivot(index=['target', 'split'], columns='metric', values='published')[
             list(SHOWN)
         ]
-        wide = wide.join((100*theirs).round(2).rename(columns={k: f'published {v}' for k, v in SHOWN.items()}))
+        wide = wide.join((100 * theirs).round(2).rename(columns={k: f'published {v}' for k, v in SHOWN.items()}))
     order = [(t, s) for t in LETTERS for s in ('train', 'valid') if (t, s) in wide.index]
     wide = wide.loc[order]
     wide.index = pd.MultiIndex.from_tuples([(LETTERS[t], s) for t, s in order], names=['target', 'split'])
@@ -87,20 +100,33 @@ def write_tables(
     name: str,  # of the files
     note: str = '',  # said under the table
 ) -> list[Path]:  # CSV, Markdown, LaTeX
-    "Write a table for a spreadsheet, a page and a paper."
+    """Write a table for a spreadsheet, a page and a paper."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     flat = table.reset_index()
-    write_whole(folder/f'{name}.csv', flat.to_csv(index=False))
-    write_whole(folder/f'{name}.md', '\n'.join(['| ' + ' | '.join(flat.columns) + ' |', '|' + '---|'*len(flat.columns),
-                                                *('| ' + ' | '.join(map(str, r)) + ' |' for r in flat.to_numpy()), '',
-                                                note, '']))
-    escape = lambda v: str(v).replace('&', r'\&').replace('%', r'\%').replace('–', '--')
+    write_whole(folder / f'{name}.csv', flat.to_csv(index=False))
+    write_whole(
+        folder / f'{name}.md',
+        '\n'.join(
+            [
+                '| ' + ' | '.join(flat.columns) + ' |',
+                '|' + '---|' * len(flat.columns),
+                *('| ' + ' | '.join(map(str, r)) + ' |' for r in flat.to_numpy()),
+                '',
+                note,
+                '',
+            ]
+        ),
+    )
+
+    def escape(v):
+        return str(v).replace('&', r'\&').replace('%', r'\%').replace('–', '--')
+
     body = ' \\\\\n'.join(' & '.join(map(escape, r)) for r in [flat.columns, *flat.to_numpy()])
     write_whole(
-        folder/f'{name}.tex', '\\begin{tabular}{' + 'l'*flat.shape[1] + '}\n' + body + ' \\\\\n\\end{tabular}\n'
+        folder / f'{name}.tex', '\\begin{tabular}{' + 'l' * flat.shape[1] + '}\n' + body + ' \\\\\n\\end{tabular}\n'
     )
-    return [folder/f'{name}.{kind}' for kind in ('csv', 'md', 'tex')]
+    return [folder / f'{name}.{kind}' for kind in ('csv', 'md', 'tex')]
 
 # %% ../../nbs/lib/show/02_report.ipynb #b3efe284
 def pooled_figures(
@@ -108,9 +134,10 @@ def pooled_figures(
     labels: pd.DataFrame,  # class numbers per target, indexed by patient
     phantom: bool = True,
 ) -> dict:  # what it shows -> matplotlib figure
-    "ROC and precision-recall curves, calibration and confusion matrices of everything that was held out."
-    from ctlab.show.figures import calibration, confusions, roc_and_pr
+    """ROC and precision-recall curves, calibration and confusion matrices of everything that was held out."""
     from ctlab.learn.inference import as_scores
+    from ctlab.show.figures import calibration, confusions, roc_and_pr
+
     held = predictions[predictions['split'] == 'valid']
     truth, injured = labels.loc[held['patient_id']], {t: 1 - held[f'{t}_healthy'].to_numpy() for t in TARGETS}
     return {
@@ -119,11 +146,12 @@ def pooled_figures(
         'confusions': confusions(truth, as_scores(held), phantom),
     }
 
+
 def html_page(
     title: str,
     parts: list[str],  # of the body, as HTML
 ) -> str:  # complete in itself
-    "A plain page."
+    """A plain page."""
     style = (
         'body{font:15px system-ui;margin:2em auto;max-width:60em;padding:0 1em}'
         'table{border-collapse:collapse;font-size:13px}img{max-width:100%}.wide{overflow-x:auto}'
@@ -132,22 +160,26 @@ def html_page(
     head = f"<meta charset='utf-8'><title>{html.escape(title)}</title><style>{style}</style>"
     return f"<!doctype html><html lang='en'>{head}{''.join(parts)}</html>"
 
+
 def cells_with_sources(
     table: pd.DataFrame,  # from `source_table`
     name: str,  # of the report's files
 ) -> str:  # HTML
-    "A table whose every cell says, under the pointer, where it comes from."
+    """A table whose every cell says, under the pointer, where it comes from."""
     flat = table.reset_index()
     head = ''.join(f'<th>{html.escape(str(c))}</th>' for c in flat.columns)
+
     def cell(row, column, value):
         place = ', '.join(str(row[n]) for n in table.index.names)
         said = 'as published' if str(column).startswith('published') else f'from {name}.parquet'
         told = f'{place}, {column}: {said}; checked by ctlab verify {name}.csv'
         return f'<td title="{html.escape(told)}">{html.escape(str(value), quote=False)}</td>'
+
     body = ''.join(
         '<tr>' + ''.join(cell(row, c, row[c]) for c in flat.columns) + '</tr>' for row in flat.to_dict('records')
     )
     return f'<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
 
 def write_page(
     table: pd.DataFrame,  # from `source_table`
@@ -157,8 +189,9 @@ def write_page(
     note: str = '',  # said under the table
     further: dict | None = None,  # heading -> (words, table) of what else the page shows
 ) -> list[Path]:  # the page, and each figure as PNG
-    "One page with a study's table and figures."
+    """One page with a study's table and figures."""
     from ctlab.show.figures import save
+
     paths = [save(figure, folder, f'{name}-{what}', ('png',), 110)[0] for what, figure in figures.items()]
     pictures = [
         f"<img alt='{what}' src='data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}'>"
@@ -167,10 +200,23 @@ def write_page(
     words = re.sub('`([^`]+)`', r'<code>\1</code>', html.escape(note))
     more = [
         f'<h2>{html.escape(heading)}</h2><p>{html.escape(said)}</p><div class="wide">'
-        + rows.to_html(index=False, border=0, na_rep='', float_format='{:.3f}'.format) + '</div>'
+        + rows.to_html(index=False, border=0, na_rep='', float_format='{:.3f}'.format)
+        + '</div>'
         for heading, (said, rows) in (further or {}).items()
     ]
-    return [write_whole(Path(folder)/f'{name}.html',
-                        html_page(name, [f'<h1>{html.escape(name)}</h1><p>{words}</p><div class="wide">',
-                                         cells_with_sources(table, name), '</div>', *pictures, *more])),
-                                         *paths]
+    return [
+        write_whole(
+            Path(folder) / f'{name}.html',
+            html_page(
+                name,
+                [
+                    f'<h1>{html.escape(name)}</h1><p>{words}</p><div class="wide">',
+                    cells_with_sources(table, name),
+                    '</div>',
+                    *pictures,
+                    *more,
+                ],
+            ),
+        ),
+        *paths,
+    ]

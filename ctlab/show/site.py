@@ -4,8 +4,15 @@
 
 # %% ../../nbs/lib/show/03_site.ipynb #79d5aeb3
 from __future__ import annotations
-import importlib, inspect, json, os, re, shutil
+
+import importlib
+import inspect
+import json
+import os
+import re
+import shutil
 from pathlib import Path
+
 from ..core.settings import project_root
 
 # %% auto #0
@@ -23,49 +30,58 @@ _PARTS = {
     '': 'Findings and use',
 }
 
+
 def chapters(
     root: Path,  # the checkout
 ) -> dict:  # section -> paths relative to nbs, without ending
-    "The notebooks in reading order: studies by what they are about, the library by room."
+    """The notebooks in reading order: studies by what they are about, the library by room."""
     found = {part: [] for part in dict.fromkeys(_PARTS.values())}
-    for path in sorted((root/'nbs').glob('[0-9]*.ipynb')):
+    for path in sorted((root / 'nbs').glob('[0-9]*.ipynb')):
         found[_PARTS[(_exports(path) or '.').partition('.')[0]]].append(path.stem)
     for room in ROOMS:
         found[f'Library: {room}'] = [
-            f'lib/{room}/{p.stem}' for p in sorted((root/'nbs'/'lib'/room).glob('[0-9]*.ipynb'))
+            f'lib/{room}/{p.stem}' for p in sorted((root / 'nbs' / 'lib' / room).glob('[0-9]*.ipynb'))
         ]
     return {section: names for section, names in found.items() if names}
 
+
 def _exports(path):
-    "The module that a chapter is exported to, such as scans.dicom; empty when none."
+    """The module that a chapter is exported to, such as scans.dicom; empty when none."""
     match = re.search(r'#\|\s*default_exp\s+([\w.]+)', path.read_text())
     return match[1] if match else ''
+
 
 def clean_page(
     notebook: dict,  # as JSON
     fold: bool = False,  # code opens at a click, imports are not shown, parameters are a table: for studies
 ) -> dict:  # without directives and hidden cells
-    "A notebook as a reader should see it."
+    """A notebook as a reader should see it."""
     cells = []
     given = notebook['metadata'].get('papermill', {}).get('parameters', {})
     for cell in notebook['cells']:
         text = ''.join(cell['source'])
         lines = text.splitlines()
-        directives = [l for l in lines if re.match(r'#\|', l.strip())]
-        if any(re.match(r'#\|\s*(hide|default_exp)\b', d.strip()) for d in directives): continue
-        body = '\n'.join(l for l in lines if l not in directives).strip('\n')
-        if not body.strip(): continue
+        directives = [line for line in lines if re.match(r'#\|', line.strip())]
+        if any(re.match(r'#\|\s*(hide|default_exp)\b', d.strip()) for d in directives):
+            continue
+        body = '\n'.join(line for line in lines if line not in directives).strip('\n')
+        if not body.strip():
+            continue
         cell = cell | {'source': body.splitlines(True)}
         tags = cell['metadata'].get('tags', [])
-        if fold and 'injected-parameters' in tags: continue
+        if fold and 'injected-parameters' in tags:
+            continue
         if fold and 'parameters' in tags:
             cells.append(_parameter_table(cell, body, given))
             continue
-        if fold and cell['cell_type'] == 'code': cell['metadata'] = {'tags': [_shown_how(body)]}
-        if cell['cell_type'] == 'code': cell['outputs'] = [o for o in cell.get('outputs', []) if not _noise(o)]
+        if fold and cell['cell_type'] == 'code':
+            cell['metadata'] = {'tags': [_shown_how(body)]}
+        if cell['cell_type'] == 'code':
+            cell['outputs'] = [o for o in cell.get('outputs', []) if not _noise(o)]
         if cell['cell_type'] == 'markdown':
             cell['source'] = [
-                re.sub(r'\]\(([\w/.-]+)\.ipynb\)', r'](\1.md)', l).replace('.md)', '.ipynb)') for l in cell['source']
+                re.sub(r'\]\(([\w/.-]+)\.ipynb\)', r'](\1.md)', line).replace('.md)', '.ipynb)')
+                for line in cell['source']
             ]
         cells.append(cell)
     return notebook | {
@@ -73,20 +89,29 @@ def clean_page(
         'metadata': {k: v for k, v in notebook['metadata'].items() if k in ('kernelspec', 'language_info')},
     }
 
+
 def _shown_how(code):
-    "How a page shows a cell: what only imports is not shown, all else opens at a click."
+    """How a page shows a cell: what only imports is not shown, all else opens at a click."""
     import ast
-    try: lines = ast.parse(code).body
-    except SyntaxError: return 'hide-input'
-    return 'remove-input' if lines and all(isinstance(l, (ast.Import, ast.ImportFrom)) for l in lines) else 'hide-input'
+
+    try:
+        lines = ast.parse(code).body
+    except SyntaxError:
+        return 'hide-input'
+    return (
+        'remove-input'
+        if lines and all(isinstance(line, (ast.Import, ast.ImportFrom)) for line in lines)
+        else 'hide-input'
+    )
+
 
 def _parameter_table(cell, code, given):
-    "The parameters of a run as a table: what was given on the command line, and what was left as it is."
+    """The parameters of a run as a table: what was given on the command line, and what was left as it is."""
     rows = re.findall(r'^(\w+)\s*=\s*([^#\n]+?)\s*(?:#\s*(.*))?$', code, re.M)
-    line = (
-        lambda name, value, words: f'| `{name}` | `{given.get(name, value)!s}`{" (given)" if name in given else ""} | '
-        f'{words} |'
-    )
+
+    def line(name, value, words):
+        return f'| `{name}` | `{given.get(name, value)!s}`{" (given)" if name in given else ""} | {words} |'
+
     table = '\n'.join(['| parameter | value | |', '|---|---|---|', *(line(*row) for row in rows)])
     return {
         'cell_type': 'markdown',
@@ -95,14 +120,16 @@ def _parameter_table(cell, code, given):
         'source': table.splitlines(True),
     }
 
+
 def _noise(output):
-    "Log lines and progress bars do not belong on a page."
+    """Log lines and progress bars do not belong on a page."""
     return (
         output.get('output_type') == 'stream'
         and output.get('name') == 'stderr'
         or _WIDGET in output.get('data', {})
         and 'image/png' not in output['data']
     )
+
 
 # alive only beside a kernel; what has a still picture too is shown by it
 _WIDGET = 'application/vnd.jupyter.widget-view+json'
@@ -111,86 +138,126 @@ _WIDGET = 'application/vnd.jupyter.widget-view+json'
 def own_run(
     notebook: dict,  # executed by papermill on this machine
 ) -> dict:  # whose text says so
-    "A notebook that says that its outputs are of a run on this machine."
+    """A notebook that says that its outputs are of a run on this machine."""
     given = notebook['metadata'].get('papermill', {}).get('parameters', {})
     values = ', '.join(f'{k} {v}' for k, v in given.items())
-    note = f"The pictures and tables on this page are of a run on this machine{', ' + values if values else ''}."
-    cells = [c | {'source': re.sub(r'The pictures and tables on this page were made with[^\n]*', note,
-                                   ''.join(c['source'])).splitlines(True)} if c['cell_type'] == 'markdown' else c
-                                   for c in notebook['cells']]
+    note = f'The pictures and tables on this page are of a run on this machine{", " + values if values else ""}.'
+    cells = [
+        c
+        | {
+            'source': re.sub(
+                r'The pictures and tables on this page were made with[^\n]*', note, ''.join(c['source'])
+            ).splitlines(True)
+        }
+        if c['cell_type'] == 'markdown'
+        else c
+        for c in notebook['cells']
+    ]
     return notebook | {'cells': cells}
 
+
 def _ran(root, chapter):
-    "The executed notebooks of a chapter, one a fold."
-    folder = root/'reports'/'runs'/'notebooks'
-    return [p for p in (folder/f'{chapter}.ipynb', *sorted(folder.glob(f'{chapter}-fold*.ipynb'))) if p.is_file()]
+    """The executed notebooks of a chapter, one a fold."""
+    folder = root / 'reports' / 'runs' / 'notebooks'
+    return [p for p in (folder / f'{chapter}.ipynb', *sorted(folder.glob(f'{chapter}-fold*.ipynb'))) if p.is_file()]
+
 
 def run_facts(
     notebook: dict,  # executed by papermill
 ) -> dict:  # parameters, when (UTC, to the minute), seconds
-    "What was run, when, and how long it took."
+    """What was run, when, and how long it took."""
     told = notebook['metadata'].get('papermill', {})
     given = dict(told.get('parameters', {}))
     cell = next((c for c in notebook['cells'] if 'parameters' in c['metadata'].get('tags', [])), None)
     for name in ('preset', 'fold') if cell else ():
         found = re.search(rf'^{name}\s*=\s*[\'"]?([^\'"#\n]*?)[\'"]?\s*(?:#|$)', ''.join(cell['source']), re.M)
-        if found and found[1]: given.setdefault(name, found[1])
-    return {'parameters': given, 'when': str(told.get('start_time', ''))[:16].replace('T', ' '),
-            'seconds': float(told.get('duration') or 0)}
+        if found and found[1]:
+            given.setdefault(name, found[1])
+    return {
+        'parameters': given,
+        'when': str(told.get('start_time', ''))[:16].replace('T', ' '),
+        'seconds': float(told.get('duration') or 0),
+    }
+
 
 def _what_ran(facts):
-    "Preset and fold of a run, in words."
+    """Preset and fold of a run, in words."""
     words = ', '.join(f'{k} {v}' for k, v in facts['parameters'].items() if k in ('preset', 'fold'))
     return words or 'as it is'
+
 
 def run_line(
     facts: dict,  # from `run_facts`
     page: str,  # of the run
 ) -> str:  # Markdown
-    "A line that says what was run on this machine, and leads to it."
-    return (f"*The figures and tables below are stored with the chapter. Run on this machine: {_what_ran(facts)}, "
-            f"{facts['when']} UTC, in {facts['seconds']:.0f} s: [what that run gave]({page}).*")
+    """A line that says what was run on this machine, and leads to it."""
+    return (
+        f'*The figures and tables below are stored with the chapter. Run on this machine: {_what_ran(facts)}, '
+        f'{facts["when"]} UTC, in {facts["seconds"]:.0f} s: [what that run gave]({page}).*'
+    )
+
 
 def with_runs(
     page: dict,  # from `clean_page`
     runs: list,  # of (facts, page)
 ) -> dict:
-    "A chapter with a line under its title for each of its runs."
-    if not runs: return page
+    """A chapter with a line under its title for each of its runs."""
+    if not runs:
+        return page
     lines = '\n\n'.join(run_line(*run) for run in runs)
     note = {'cell_type': 'markdown', 'id': 'what-ran', 'metadata': {}, 'source': lines.splitlines(True)}
     return page | {'cells': [page['cells'][0], note, *page['cells'][1:]]}
 
 # %% ../../nbs/lib/show/03_site.ipynb #2eac3b14
 def _parameters(obj):
-    "Rows (name, type, default, remark) of a function, and what it returns."
+    """Rows (name, type, default, remark) of a function, and what it returns."""
     from fastcore.docments import docments
-    try: documented = docments(obj, full=True)
-    except Exception: return [], None
+
+    try:
+        documented = docments(obj, full=True)
+    except Exception:
+        return [], None
     rows, result = [], None
     for name, d in documented.items():
         kind = (
             ''
             if d.anno is inspect.Parameter.empty
-            else d.anno if isinstance(d.anno, str) else getattr(d.anno, '__name__', str(d.anno))
+            else d.anno
+            if isinstance(d.anno, str)
+            else getattr(d.anno, '__name__', str(d.anno))
         )
         default = (
             ''
             if d.default is inspect.Parameter.empty
-            else f'`{d.default!r}`'.replace('|', '¦') if len(repr(d.default)) < 60 else '…'
+            else f'`{d.default!r}`'.replace('|', '¦')
+            if len(repr(d.default)) < 60
+            else '…'
         )
         row = (name, kind.replace('|', 'or'), default, (d.docment or '').replace('\n', ' ').replace('|', '¦'))
-        if name == 'return':result = row
-        elif name != 'self': rows.append(row)
+        if name == 'return':
+            result = row
+        elif name != 'self':
+            rows.append(row)
     return rows, result
 
+
 def _entry(name, obj, depth='##'):
-    "One function or class as Markdown."
-    try: signature = str(inspect.signature(obj))
-    except (TypeError, ValueError): signature = '(…)'
+    """One function or class as Markdown."""
+    try:
+        signature = str(inspect.signature(obj))
+    except (TypeError, ValueError):
+        signature = '(…)'
     signature = re.sub(r'ctlab\.\w+\.|pathlib\.', '', signature).replace("'", '')
-    lines = [f'{depth} {name}', '', '```python', f'{name}{signature}', '```', '', inspect.cleandoc(obj.__doc__ or '')
-             if (obj.__doc__ or '').find(f'{name}(') != 0 else '', '']
+    lines = [
+        f'{depth} {name}',
+        '',
+        '```python',
+        f'{name}{signature}',
+        '```',
+        '',
+        inspect.cleandoc(obj.__doc__ or '') if (obj.__doc__ or '').find(f'{name}(') != 0 else '',
+        '',
+    ]
     rows, result = _parameters(
         obj.__init__
         if inspect.isclass(obj) and '__init__' in vars(obj) and not hasattr(obj, '__dataclass_fields__')
@@ -207,11 +274,12 @@ def _entry(name, obj, depth='##'):
         lines += [f'Returns {result[3] or ""}' + (f' (`{result[1]}`)' if result[1] and result[1] != 'None' else ''), '']
     return lines
 
+
 def api_page(
     module: str,  # for example ctlab.judge.metrics
     chapter: str | None = None,  # notebook it is exported from
 ) -> str:  # Markdown
-    "The reference of one module."
+    """The reference of one module."""
     loaded = importlib.import_module(module)
     public = [n for n in getattr(loaded, '__all__', []) if not n.startswith('_')]
     lines = [
@@ -238,11 +306,13 @@ def api_page(
         elif inspect.isfunction(obj):
             lines += _entry(name, obj)
     constants = [n for n in public if not callable(getattr(loaded, n, None))]
-    if constants: lines += ['## Constants', '', *(f'- `{n}` = `{_short(getattr(loaded, n))}`' for n in constants), '']
+    if constants:
+        lines += ['## Constants', '', *(f'- `{n}` = `{_short(getattr(loaded, n))}`' for n in constants), '']
     return '\n'.join(lines)
 
+
 def _short(value):
-    "A value in a line."
+    """A value in a line."""
     text = repr(value)
     return text if len(text) < 160 else text[:157] + '…'
 
@@ -250,8 +320,8 @@ def _short(value):
 def readme_text(
     root: Path,  # the checkout
 ) -> str:
-    "README.md as the front-page notebook says it."
-    notebook = clean_page(json.loads((root/'nbs'/'index.ipynb').read_text()))
+    """README.md as the front-page notebook says it."""
+    notebook = clean_page(json.loads((root / 'nbs' / 'index.ipynb').read_text()))
     text = '\n\n'.join(''.join(c['source']) for c in notebook['cells'] if c['cell_type'] == 'markdown')
     text = re.sub(r'\]\(\.\./', '](', text)
     text = re.sub(r'\]\((?!https?:|reports/|data/|#|nbs/)([\w/.-]+\.ipynb)\)', r'](nbs/\1)', text)
@@ -261,55 +331,64 @@ def readme_text(
 def room_imports(
     root: Path,  # the checkout
 ) -> dict:  # (room, room that it leans on) -> how many of its modules do
-    "Who leans on whom."
+    """Who leans on whom."""
     import ast
+
     arrows = {}
-    for path in sorted((root/'ctlab').glob('*/*.py')):
+    for path in sorted((root / 'ctlab').glob('*/*.py')):
         room, leans = path.parent.name, set()
         for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.ImportFrom): continue
+            if not isinstance(node, ast.ImportFrom):
+                continue
             inside = node.level == 2 or (node.module or '').startswith('ctlab.')
-            if inside: leans.add((node.module or '').removeprefix('ctlab.').partition('.')[0])
-        for other in leans - {room, ''}: arrows[room, other] = arrows.get((room, other), 0) + 1
+            if inside:
+                leans.add((node.module or '').removeprefix('ctlab.').partition('.')[0])
+        for other in leans - {room, ''}:
+            arrows[room, other] = arrows.get((room, other), 0) + 1
     return arrows
+
 
 def draw_rooms(
     root: Path,  # the checkout
 ) -> str:  # SVG
-    "The rooms from the ground up, and an arc for every room that leans on another; thick where many modules do."
+    """The rooms from the ground up, and an arc for every room that leans on another; thick where many modules do."""
     import ast
+
     high, wide, step = 40, 560, 52
-    parts, middle = [], lambda room: 26 + step*ROOMS.index(room)
+    parts, middle = [], lambda room: 26 + step * ROOMS.index(room)
     for (room, other), n in sorted(room_imports(root).items()):
         a, b = middle(room), middle(other)
         parts.append(
-            f'<path d="M {wide + 12} {a} C {wide + 22 + .42*abs(a - b):.0f} {a}, {wide + 22 + .42*abs(a - b):.0f} {b}, '
-            f'{wide + 12} {b}" fill="none" stroke="#0a5a8c" stroke-width="{.6 + .35*n:.2f}" opacity=".55"/>'
+            f'<path d="M {wide + 12} {a} C {wide + 22 + 0.42 * abs(a - b):.0f} {a}, {wide + 22 + 0.42 * abs(a - b):.0f} {b}, '
+            f'{wide + 12} {b}" fill="none" stroke="#0a5a8c" stroke-width="{0.6 + 0.35 * n:.2f}" opacity=".55"/>'
         )
     for room in ROOMS:
-        says = (
-            ast.get_docstring(ast.parse((root/'ctlab'/room/'__init__.py').read_text()))
-            .partition(' Comes in')[0]
-        )
-        modules = len(list((root/'ctlab'/room).glob('*.py'))) - 1
+        says = ast.get_docstring(ast.parse((root / 'ctlab' / room / '__init__.py').read_text())).partition(' Comes in')[
+            0
+        ]
+        modules = len(list((root / 'ctlab' / room).glob('*.py'))) - 1
         y = middle(room)
         parts.append(
-            f'<rect x="10" y="{y - high/2}" width="{wide}" height="{high}" rx="6" fill="#eef5fa" stroke="#0a5a8c"/>'
+            f'<rect x="10" y="{y - high / 2}" width="{wide}" height="{high}" rx="6" fill="#eef5fa" stroke="#0a5a8c"/>'
             f'<text x="22" y="{y - 2}" font-weight="bold">{room}</text><text x="{wide}" y="{y - 2}" text-anchor="end" '
             f'fill="#666">'
             f'{modules} modules</text><text x="22" y="{y + 13}" font-size="10.5">{_escaped(says, 92)}</text>'
         )
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide + 240} {step*len(ROOMS)}" '
-            f'font-family="sans-serif" font-size="13">'
-            f'<rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>\n')
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide + 240} {step * len(ROOMS)}" '
+        f'font-family="sans-serif" font-size="13">'
+        f'<rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>\n'
+    )
+
 
 def _escaped(text, most):
-    "Text for SVG, cut at a word."
+    """Text for SVG, cut at a word."""
     import html
-    return html.escape(text if len(text) <= most else text[:text.rfind(' ', 0, most)] + ' …')
+
+    return html.escape(text if len(text) <= most else text[: text.rfind(' ', 0, most)] + ' …')
 
 # %% ../../nbs/lib/show/03_site.ipynb #6f75dd38
-_CONF = '''
+_CONF = """
 project, author, copyright = 'ctlab', 'the ctlab authors', '2026, the ctlab authors'
 extensions = ['myst_nb', 'sphinx_design', 'sphinx-mathjax-offline']
 nb_execution_mode, nb_merge_streams, nb_render_text_lexer = 'off', True, 'none'
@@ -327,11 +406,11 @@ html_theme_options = {'light_css_variables': {'color-brand-primary': '#0a5a8c', 
 exclude_patterns = ['reports/**/*.md']
 suppress_warnings = ['toc.not_included', 'mystnb.unknown_mime_type', 'myst.header', 'misc.highlighting_failure']
 pygments_style, pygments_dark_style = 'friendly', 'monokai'
-'''
-_ICON = '''<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">
+"""
+_ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">
 <circle cx="16" cy="16" r="15" fill="#0a5a8c"/><ellipse cx="16" cy="16" rx="11" ry="8" fill="#cfe3ef"/>
-<circle cx="16" cy="19" r="2.6" fill="#0a5a8c"/><ellipse cx="11.5" cy="14.5" rx="3.6" ry="2.8" fill="#d55e00"/></svg>'''
-_CSS = '''
+<circle cx="16" cy="19" r="2.6" fill="#0a5a8c"/><ellipse cx="11.5" cy="14.5" rx="3.6" ry="2.8" fill="#d55e00"/></svg>"""
+_CSS = """
 .cell_output img { max-width: 100%; height: auto; background: white; border-radius: 4px; }
 body[data-theme="dark"] .cell_output img { filter: brightness(.92); }
 .cell_output table, .cell_output .dataframe { font-size: .82em; display: block; overflow-x: auto; }
@@ -358,9 +437,9 @@ div.cell details.hide > summary > p.admonition-title::before { display: none !im
   .main > .content { width: 100%; max-width: 66em; padding: 0 1.5em; }
   .cell_output table.docutils { font-size: .68em; }
   .cell_output table.docutils td, .cell_output table.docutils th { padding: .2em .35em; } }
-'''
+"""
 
-_SCRIPT = '''document.addEventListener('DOMContentLoaded', () => {
+_SCRIPT = """document.addEventListener('DOMContentLoaded', () => {
   const cells = [...document.querySelectorAll('details.hide')];
   const title = document.querySelector('article h1');
   if (!cells.length || !title) return;
@@ -373,64 +452,72 @@ _SCRIPT = '''document.addEventListener('DOMContentLoaded', () => {
   label();
   title.before(button);
 });
-'''
+"""
+
 
 def _stage(root, source):
-    "Write every page of the site under `source`."
+    """Write every page of the site under `source`."""
     sections = chapters(root)
     every = {}
-    (source/'runs').mkdir()
+    (source / 'runs').mkdir()
     for name in ['index', *sum(sections.values(), [])]:
         study = '/' not in name and name != 'index'
-        page = clean_page(json.loads((root/'nbs'/f'{name}.ipynb').read_text()), fold=study)
+        page = clean_page(json.loads((root / 'nbs' / f'{name}.ipynb').read_text()), fold=study)
         if study:
             every[name] = _stage_runs(root, source, name)
             page = with_runs(page, every[name])
-        target = source/f'{name}.ipynb'
+        target = source / f'{name}.ipynb'
         target.parent.mkdir(parents=True, exist_ok=True)
-        if name == 'index': page = _front(page, sections, root)
+        if name == 'index':
+            page = _front(page, sections, root)
         target.write_text(json.dumps(page))
-    (source/'runs'/'index.md').write_text(runs_page(root, every))
-    (source/'contributing.md').write_text((root/'CONTRIBUTING.md').read_text())
+    (source / 'runs' / 'index.md').write_text(runs_page(root, every))
+    (source / 'contributing.md').write_text((root / 'CONTRIBUTING.md').read_text())
     origin = _origins(root)
-    (source/'api').mkdir()
+    (source / 'api').mkdir()
     for module, chapter in origin.items():
-        (source/'api'/f'{module}.md').write_text(api_page(f'ctlab.{module}', chapter))
+        (source / 'api' / f'{module}.md').write_text(api_page(f'ctlab.{module}', chapter))
     for folder in ('reference',):
-        if (root/'reports'/folder).is_dir(): shutil.copytree(root/'reports'/folder, source/'reports'/folder)
-    (source/'_static').mkdir()
-    (source/'_static'/'ctlab.css').write_text(_CSS)
-    (source/'_static'/'ctlab.svg').write_text(_ICON)
-    (source/'_static'/'ctlab.js').write_text(_SCRIPT)
-    (source/'_extra').mkdir()
-    (source/'_extra'/'phantom.html').write_text(_phantom())
-    (source/'conf.py').write_text(_CONF)
+        if (root / 'reports' / folder).is_dir():
+            shutil.copytree(root / 'reports' / folder, source / 'reports' / folder)
+    (source / '_static').mkdir()
+    (source / '_static' / 'ctlab.css').write_text(_CSS)
+    (source / '_static' / 'ctlab.svg').write_text(_ICON)
+    (source / '_static' / 'ctlab.js').write_text(_SCRIPT)
+    (source / '_extra').mkdir()
+    (source / '_extra' / 'phantom.html').write_text(_phantom())
+    (source / 'conf.py').write_text(_CONF)
+
 
 def _stage_runs(root, source, chapter):
-    "Write a page for each run of a chapter; returns (facts, page) of each."
+    """Write a page for each run of a chapter; returns (facts, page) of each."""
     made = []
     for path in _ran(root, chapter):
         ran = json.loads(path.read_text())
         facts = run_facts(ran)
         page = clean_page(own_run(ran), fold=True)
         for cell in page['cells']:
-            if cell['cell_type'] == 'markdown': cell['source'] = _from_below(cell['source'])
+            if cell['cell_type'] == 'markdown':
+                cell['source'] = _from_below(cell['source'])
             for data in (o.get('data', {}) for o in cell.get('outputs', ())):
-                if 'text/markdown' in data: data['text/markdown'] = _from_below(data['text/markdown'])
+                if 'text/markdown' in data:
+                    data['text/markdown'] = _from_below(data['text/markdown'])
         page['cells'][0]['source'] = ['# A run of ' + ''.join(page['cells'][0]['source']).lstrip('# ')]
-        (source/'runs'/path.name).write_text(json.dumps(page))
+        (source / 'runs' / path.name).write_text(json.dumps(page))
         made.append((facts, f'runs/{path.name}'))
     return made
 
+
 def _from_below(lines):
-    "Links to chapters, from a page that lies one folder deeper than they do."
+    """Links to chapters, from a page that lies one folder deeper than they do."""
     return [re.sub(r'\]\((?!https?:|#|\.\./)([\w/.-]+\.ipynb)', r'](../\1', line) for line in lines]
+
 
 def runs_page(
     root: Path,  # the checkout
     runs: dict,  # chapter -> (facts, page) of each run
 ) -> str:  # Markdown
-    "What just ran: every chapter with its time, every study with its numbers beside the reference."
+    """What just ran: every chapter with its time, every study with its numbers beside the reference."""
     lines = ['# What just ran', '']
     if not any(runs.values()):
         return '\n'.join([*lines, 'Nothing yet: `make demo` runs every study at preset tiny.', ''])
@@ -441,53 +528,75 @@ def runs_page(
         'say: how good an approach is. A network that has seen twelve phantoms for one epoch answers like chance or '
         'finds nothing at all (a Dice near 0, an AUC near 0.5), and its interval is as wide as that suggests. For '
         'that read the reference beside it: preset `demo`, all folds, by the command that stands under its table in '
-        '[the results](../15_results.ipynb).', '', '## Numbers, beside the references', '',
-        '| run | preset, folds | measure, on held-out scans | this run | reference |', '|---|---|---|---|---|']
-    lines += [f"| {' | '.join(row)} |" for row in _numbers_of_runs(root)]
+        '[the results](../15_results.ipynb).',
+        '',
+        '## Numbers, beside the references',
+        '',
+        '| run | preset, folds | measure, on held-out scans | this run | reference |',
+        '|---|---|---|---|---|',
+    ]
+    lines += [f'| {" | ".join(row)} |' for row in _numbers_of_runs(root)]
     lines += ['', '## Chapters', '', '| chapter | what ran | when (UTC) | seconds |', '|---|---|---|---|']
     for chapter, made in runs.items():
         for facts, page in made:
-            lines.append(f"| [{chapter}](../{chapter}.ipynb) | [{_what_ran(facts)}](../{page}) | {facts['when']} | "
-                         f"{facts['seconds']:.0f} |")
+            lines.append(
+                f'| [{chapter}](../{chapter}.ipynb) | [{_what_ran(facts)}](../{page}) | {facts["when"]} | '
+                f'{facts["seconds"]:.0f} |'
+            )
     return '\n'.join([*lines, ''])
 
+
 def _numbers_of_runs(root):
-    "(run, preset and folds, measure, value, reference) of every finished run; numbers of its targets side by side."
+    """(run, preset and folds, measure, value, reference) of every finished run; numbers of its targets side by side."""
     import pandas as pd
+
     from ctlab.core.anatomy import LETTERS
-    for folder in sorted((root/'reports'/'runs').glob('*/*')):
+
+    for folder in sorted((root / 'reports' / 'runs').glob('*/*')):
         tables = [pd.read_csv(p) for p in sorted(folder.glob('fold*/metrics.csv'))]
-        if not tables: continue
+        if not tables:
+            continue
         table = pd.concat(tables, ignore_index=True)
         held = table[table['split'] == ('test' if 'test' in set(table['split']) else 'valid')]
         measure = 'dice' if 'dice' in set(held['metric']) else 'auc_roc'
         means = held[held['metric'] == measure].groupby('target', sort=False)['value'].mean()
         known = _reference(root, folder.parent.name, measure)
-        yield (folder.parent.name, f"{folder.name}, {table['fold'].nunique()}",
-               ('Dice: ' if measure == 'dice' else 'AUC: ') + ', '.join(t.replace('_', ' ') for t in means.index),
-               ' · '.join(f'{v:.2f}' for v in means),
-               ' · '.join(known.get(t, known.get(LETTERS.get(t), '–')) for t in means.index) if known else 'none')
+        yield (
+            folder.parent.name,
+            f'{folder.name}, {table["fold"].nunique()}',
+            ('Dice: ' if measure == 'dice' else 'AUC: ') + ', '.join(t.replace('_', ' ') for t in means.index),
+            ' · '.join(f'{v:.2f}' for v in means),
+            ' · '.join(known.get(t, known.get(LETTERS.get(t), '–')) for t in means.index) if known else 'none',
+        )
+
 
 def _reference(root, study, measure):
-    "target, or its letter -> what the study's reference table has, to two digits."
+    """target, or its letter -> what the study's reference table has, to two digits."""
     import pandas as pd
-    path = root/'reports'/'reference'/f'{study}-demo.csv'
-    if not path.is_file(): return {}
+
+    path = root / 'reports' / 'reference' / f'{study}-demo.csv'
+    if not path.is_file():
+        return {}
     table = pd.read_csv(path, dtype=str)
-    if 'split' in table: table = table[table['split'] == 'valid']
+    if 'split' in table:
+        table = table[table['split'] == 'valid']
     column, scale = ('Dice', 1) if measure == 'dice' else ('AUC-ROC', 100)
-    if column not in table: return {}
-    numbers = table[column].str.partition(' ')[0].astype(float)/scale
+    if column not in table:
+        return {}
+    numbers = table[column].str.partition(' ')[0].astype(float) / scale
     return {name: f'{v:.2f}' for name, v in zip(table.iloc[:, 0], numbers)}
 
+
 def _phantom():
-    "A phantom in the viewer, as a page."
+    """A phantom in the viewer, as a page."""
     import numpy as np
+
     from ctlab.core.anatomy import CODES
-    from ctlab.phantoms.body import draw_body
     from ctlab.phantoms.acquisition import Scan, acquire
-    from ctlab.show.viewer import scan_page
+    from ctlab.phantoms.body import draw_body
     from ctlab.scans.volume import Volume
+    from ctlab.show.viewer import scan_page
+
     hu, structures, _ = acquire(
         draw_body(4, 2.5),
         Scan(spacing=4.0, thickness=4.0, start=20, stop=440, field_of_view=360, matrix=128, noise=8),
@@ -500,15 +609,18 @@ def _phantom():
         title='A phantom; no patient was scanned',
     )
 
+
 def _origins(root):
-    "module -> chapter, for every exported module."
+    """Module -> chapter, for every exported module."""
     found = {}
-    for path in sorted((root/'nbs').rglob('[0-9]*.ipynb')):
-        if module := _exports(path): found[module] = path.relative_to(root/'nbs').with_suffix('').as_posix()
+    for path in sorted((root / 'nbs').rglob('[0-9]*.ipynb')):
+        if module := _exports(path):
+            found[module] = path.relative_to(root / 'nbs').with_suffix('').as_posix()
     return found
 
+
 def _front(page, sections, root):
-    "The front page with the table of contents behind it."
+    """The front page with the table of contents behind it."""
     trees = [
         f'```{{toctree}}\n:hidden:\n:caption: {caption}\n:maxdepth: 1\n\n' + '\n'.join(names) + '\n```'
         for caption, names in sections.items()
@@ -519,64 +631,92 @@ def _front(page, sections, root):
         + '\n'.join(f'api/{m}' for m in sorted(_origins(root), key=lambda m: (ROOMS.index(m.partition('.')[0]), m)))
         + '\n```'
     )
-    cells = [c | {'source': [l.replace('](../reports/', '](reports/').replace('](../data/README.md)', '](#)')
-                             for l in c['source']]} for c in page['cells']]
-    live = ('## Look around\n\nThe viewer of the lab, with a phantom in it. Wheel or arrow keys leaf, a click moves '
-            'the cross, and '
-            'the HU under the pointer is written below.\n\n```{raw} html\n<iframe src="phantom.html" '
-            'title="a phantom in the viewer" loading="lazy" style="width:100%;height:600px;border:0"></iframe>\n```')
+    cells = [
+        c
+        | {
+            'source': [
+                line.replace('](../reports/', '](reports/').replace('](../data/README.md)', '](#)')
+                for line in c['source']
+            ]
+        }
+        for c in page['cells']
+    ]
+    live = (
+        '## Look around\n\nThe viewer of the lab, with a phantom in it. Wheel or arrow keys leaf, a click moves '
+        'the cross, and '
+        'the HU under the pointer is written below.\n\n```{raw} html\n<iframe src="phantom.html" '
+        'title="a phantom in the viewer" loading="lazy" style="width:100%;height:600px;border:0"></iframe>\n```'
+    )
     cells.insert(1, {'cell_type': 'markdown', 'id': 'live', 'metadata': {}, 'source': [live]})
     extra = [{'cell_type': 'markdown', 'id': f'toc{k}', 'metadata': {}, 'source': [t]} for k, t in enumerate(trees)]
     return page | {'cells': cells + extra, 'nbformat': 4, 'nbformat_minor': 5}
+
 
 def build_site(
     root: str | Path | None = None,  # the checkout
     out: str | Path | None = None,  # reports/site when left out
 ) -> Path:  # the front page
-    "Build the site; the old one stays until the new one is whole."
+    """Build the site; the old one stays until the new one is whole."""
     from sphinx.cmd.build import main as sphinx
+
     root = Path(root or project_root())
-    out = Path(out or root/'reports'/'site')
+    out = Path(out or root / 'reports' / 'site')
     half = out.with_name(f'.{out.name}.{os.getpid()}')
     shutil.rmtree(half, ignore_errors=True)
-    source = half/'source'
+    source = half / 'source'
     source.mkdir(parents=True)
     _stage(root, source)
-    code = sphinx(['-q', '-b', 'html', '-d', str(half/'doctrees'), str(source), str(half/'html')])
-    if code: raise RuntimeError(f'sphinx ended with code {code}; its words stand above, its source in {source}')
+    code = sphinx(['-q', '-b', 'html', '-d', str(half / 'doctrees'), str(source), str(half / 'html')])
+    if code:
+        raise RuntimeError(f'sphinx ended with code {code}; its words stand above, its source in {source}')
     shutil.rmtree(out, ignore_errors=True)
-    (half/'html').replace(out)
+    (half / 'html').replace(out)
     shutil.rmtree(half)
-    return out/'index.html'
+    return out / 'index.html'
 
 # %% ../../nbs/lib/show/03_site.ipynb #a6d44d7d
 def refresh_notebooks(
     names: list | None = None,  # stems; all when left out
     root: str | Path | None = None,  # the checkout
 ) -> None:
-    "Execute notebooks in place and keep their figures and tables."
+    """Execute notebooks in place and keep their figures and tables."""
     import papermill
+
     root = Path(root or project_root())
     paths = [
         p
-        for p in sorted((root/'nbs').rglob('*.ipynb'))
+        for p in sorted((root / 'nbs').rglob('*.ipynb'))
         if '.ipynb_checkpoints' not in p.parts and (not names or p.stem in names)
     ]
     for path in paths:
-        keep_outputs(papermill.execute_notebook(str(path), None, progress_bar=False, kernel_name='python3',
-                                                extra_arguments=['--log-level=50'], cwd=str(path.parent)), path)
-        print(path.relative_to(root), f'{path.stat().st_size/1024:.0f} kB')
+        keep_outputs(
+            papermill.execute_notebook(
+                str(path),
+                None,
+                progress_bar=False,
+                kernel_name='python3',
+                extra_arguments=['--log-level=50'],
+                cwd=str(path.parent),
+            ),
+            path,
+        )
+        print(path.relative_to(root), f'{path.stat().st_size / 1024:.0f} kB')
+
 
 def keep_outputs(
     ran: dict,  # an executed notebook
     path: str | Path,  # of the chapter that it was executed from
 ) -> Path:
-    "Store the figures and tables of a run in its chapter."
+    """Store the figures and tables of a run in its chapter."""
     from nbdev.clean import nbdev_clean
+
     path = Path(path)
     notebook = json.loads(path.read_text())
     cells = [c for c in ran['cells'] if 'injected-parameters' not in c['metadata'].get('tags', [])]
-    text = lambda c: ''.join(c['source'])
+
+    def text(c):
+        return ''.join(c['source'])
+
     differ = [text(c) for c, new in zip(notebook['cells'], cells) if c['cell_type'] == 'code' and text(c) != text(new)]
     if differ or len(cells) != len(notebook['cells']):
         raise ValueError(
@@ -584,37 +724,49 @@ def keep_outputs(
             + (f'; the first cell that differs: {differ[0][:80]!r}' if differ else '')
         )
     for cell, new in zip(notebook['cells'], cells):
-        if cell['cell_type'] == 'code': cell['outputs'] = [_plain(o) for o in new['outputs'] if not _noise(o)]
+        if cell['cell_type'] == 'code':
+            cell['outputs'] = [_plain(o) for o in new['outputs'] if not _noise(o)]
     path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + '\n')
     nbdev_clean(str(path))
     return path
 
+
 def _small(png):
-    "A PNG in base64 with a palette that keeps thin coloured lines: a third of the size, the same to the eye."
-    import base64, io
+    """A PNG in base64 with a palette that keeps thin coloured lines: a third of the size, the same to the eye."""
+    import base64
+    import io
+
     from PIL import Image
+
     picture = Image.open(io.BytesIO(base64.b64decode(png))).convert('RGB').quantize(255, Image.Quantize.FASTOCTREE)
     picture.save(packed := io.BytesIO(), 'PNG', optimize=True)
     return min(png, base64.b64encode(packed.getvalue()).decode(), key=len)
 
+
 def _plain(output):
-    "An output as it is stored: text split into lines, no execution count."
+    """An output as it is stored: text split into lines, no execution count."""
     output = json.loads(json.dumps(output))
-    lines = lambda text: text.splitlines(True) if isinstance(text, str) else text
-    if 'text' in output: output['text'] = lines(output['text'])
+
+    def lines(text):
+        return text.splitlines(True) if isinstance(text, str) else text
+
+    if 'text' in output:
+        output['text'] = lines(output['text'])
     if 'data' in output:
         output['data'] = {
             k: _small(v) if k == 'image/png' else lines(v)
             for k, v in output['data'].items()
             if not (k in (_WIDGET, 'text/html') and 'image/png' in output['data'])
         }
-    if 'execution_count' in output: output['execution_count'] = None
+    if 'execution_count' in output:
+        output['execution_count'] = None
     output.get('metadata', {}).clear()
     return output
 
 # %% ../../nbs/lib/show/03_site.ipynb #3ea0dda5
 if __name__ == '__main__' and '__file__' in globals():
     import sys
+
     ran = [
         Path(a) for a in sys.argv[1:] if a.endswith('.ipynb')
     ]  # already executed, such as reports/runs/notebooks/03_approach1-fold0.ipynb
@@ -622,7 +774,8 @@ if __name__ == '__main__' and '__file__' in globals():
         print(
             keep_outputs(
                 json.loads(path.read_text()),
-                next((project_root()/'nbs').rglob(f"{path.stem.partition('-')[0]}.ipynb")),
+                next((project_root() / 'nbs').rglob(f'{path.stem.partition("-")[0]}.ipynb')),
             )
         )
-    if not ran: refresh_notebooks(sys.argv[1:])
+    if not ran:
+        refresh_notebooks(sys.argv[1:])

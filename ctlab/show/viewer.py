@@ -4,13 +4,22 @@
 
 # %% ../../nbs/lib/show/01_viewer.ipynb #661ba01a
 from __future__ import annotations
-import base64, html, io, json, zlib
+
+import base64
+import html
+import io
+import json
+import zlib
 from pathlib import Path
-import anywidget, traitlets
+
+import anywidget
 import numpy as np
 import pandas as pd
+import traitlets
+
 import ctlab
-from ..core.anatomy import CODES, COLOURS, WINDOWS, window as limits_of
+from ..core.anatomy import CODES, COLOURS, WINDOWS
+from ..core.anatomy import window as limits_of
 from ..scans.volume import Volume, reorient, resample
 
 # %% auto #0
@@ -19,28 +28,32 @@ __all__ = ['AXES', 'cut_plane', 'Scene', 'Viewer', 'view', 'Surfaces', 'view3d',
 # %% ../../nbs/lib/show/01_viewer.ipynb #16f56348
 AXES = ('axial', 'coronal', 'sagittal')
 
+
 def cut_plane(
     array: np.ndarray,  # (z, y, x), axes LPS
     axis: str,  # axial, coronal or sagittal
     at: int,
 ) -> np.ndarray:  # rows from the top of the screen
-    "One plane as it is shown."
-    if axis == 'axial': return array[at]
+    """One plane as it is shown."""
+    if axis == 'axial':
+        return array[at]
     return array[::-1, at] if axis == 'coronal' else array[::-1, :, at]
 
+
 def _numbers(volume):
-    "(int16 array, slope, intercept): exact for whole numbers that fit, else 65,000 steps over the range."
+    """(int16 array, slope, intercept): exact for whole numbers that fit, else 65,000 steps over the range."""
     array = volume.array
     fits = array.min() >= -32768 and array.max() <= 32767
     if fits and (array.dtype.kind in 'iub' or np.array_equal(array, np.round(array))):
         return np.ascontiguousarray(array, dtype=np.int16), 1.0, 0.0
     low, high = float(np.nanmin(array)), float(np.nanmax(array))
-    slope = max((high - low)/65000, 1e-12)
-    return np.round((np.nan_to_num(array, nan=low) - low)/slope - 32500).astype(np.int16), slope, low + 32500*slope
+    slope = max((high - low) / 65000, 1e-12)
+    return np.round((np.nan_to_num(array, nan=low) - low) / slope - 32500).astype(np.int16), slope, low + 32500 * slope
+
 
 def _structures(masks, structures):
-    "number -> (name, colour) of what the masks hold."
-    names = {k: n for k, n in enumerate(structures, 1)} if structures else {c: n for n, c in CODES.items()}
+    """Number -> (name, colour) of what the masks hold."""
+    names = dict(enumerate(structures, 1)) if structures else {c: n for n, c in CODES.items()}
     spare = ('#0072b2', '#e69f00', '#cc79a7', '#009e73', '#56b4e9', '#d55e00', '#f0e442')
     found = sorted(set().union(*(np.unique(m).tolist() for m in masks if m is not None)) - {0})
     return {
@@ -48,8 +61,9 @@ def _structures(masks, structures):
         for k in found
     }
 
+
 class Scene:
-    "A scan and its masks on one grid, ready to be shown."
+    """A scan and its masks on one grid, ready to be shown."""
 
     def __init__(
         self,
@@ -71,9 +85,9 @@ class Scene:
         )
         ct = self.volume.array.min() < -200
         low, high = (float(v) for v in np.percentile(self.volume.array[::2, ::4, ::4], (1, 99.5)))
-        chosen = window if window is not None else 'soft_tissue' if ct else ((low + high)/2, max(high - low, 1e-6))
+        chosen = window if window is not None else 'soft_tissue' if ct else ((low + high) / 2, max(high - low, 1e-6))
         a, b = limits_of(chosen)
-        self.window = [(a + b)/2, b - a]
+        self.window = [(a + b) / 2, b - a]
         ends = [float(self.volume.array.min()), float(self.volume.array.max())]
         self.facts = {
             'shape': list(self.array.shape),
@@ -85,14 +99,15 @@ class Scene:
             'structures': _structures((self.mask, self.prediction), structures),
             'windows': {n: list(w) for n, w in WINDOWS.items()} if ct else {'all': self.window},
             'range': ends if ends[1] > ends[0] else [ends[0], ends[0] + 1],
-            'step': 1 if slope == 1 else (ends[1] - ends[0])/500,
+            'step': 1 if slope == 1 else (ends[1] - ends[0]) / 500,
             'unit': ' HU' if ct else '',
             'has': {'mask': self.mask is not None, 'prediction': self.prediction is not None},
         }
         self.start = self._start()
 
     def _overlay(self, mask, volume, what):
-        if mask is None: return None
+        if mask is None:
+            return None
         if isinstance(mask, np.ndarray):
             if mask.shape != volume.shape:
                 raise ValueError(f'the {what} has the shape {mask.shape}, the volume {volume.shape}')
@@ -103,25 +118,27 @@ class Scene:
         return np.ascontiguousarray(mask.array)
 
     def _start(self):
-        "Where most of the mask is, else the middle."
+        """Where most of the mask is, else the middle."""
         for m in (self.mask, self.prediction):
             if m is not None and m.any():
                 at = int(np.argmax(np.count_nonzero(m, axis=(1, 2))))
                 y, x = (int(round(c.mean())) for c in np.nonzero(m[at]))
                 return [at, y, x]
-        return [n//2 for n in self.array.shape]
+        return [n // 2 for n in self.array.shape]
 
     def plane(self, axis: str, at: int) -> list[bytes]:
-        "The bytes of one plane: values, mask, prediction."
+        """The bytes of one plane: values, mask, prediction."""
         return [
             np.ascontiguousarray(cut_plane(a, axis, at)).tobytes() if a is not None else b''
             for a in (self.array, self.mask, self.prediction)
         ]
 
     def picture(self, index: list, window: list, phantom: bool = False) -> bytes:
-        "The three planes as a PNG, for pages without a kernel."
+        """The three planes as a PNG, for pages without a kernel."""
         from matplotlib import pyplot as plt
+
         from ctlab.show.figures import three_planes
+
         names = {int(k): v[0].replace(' ', '_') for k, v in self.facts['structures'].items()}
         shown = self.mask if self.mask is not None else self.prediction
         figure = three_planes(
@@ -137,11 +154,13 @@ class Scene:
         return buffer.getvalue()
 
 # %% ../../nbs/lib/show/01_viewer.ipynb #fea71209
-_SCRIPT = Path(ctlab.__file__).parent/'show'/'viewer.js'
-_SHOWN = {'mask': True, 'prediction': True, 'opacity': .35}
+_SCRIPT = Path(ctlab.__file__).parent / 'show' / 'viewer.js'
+_SHOWN = {'mask': True, 'prediction': True, 'opacity': 0.35}
+
 
 class Viewer(anywidget.AnyWidget):
-    "A scan in three planes, with its masks."
+    """A scan in three planes, with its masks."""
+
     _esm = _SCRIPT
     facts = traitlets.Dict().tag(sync=True)
     index = traitlets.List().tag(sync=True)  # z, y, x of the cross
@@ -151,8 +170,13 @@ class Viewer(anywidget.AnyWidget):
 
     def __init__(self, scene: Scene, phantom: bool = False):
         self.scene, self.phantom = scene, phantom
-        super().__init__(facts=scene.facts, index=scene.start, window=scene.window, shown=_SHOWN,
-                         first={a: {'at': k, 'parts': scene.plane(a, k)} for a, k in zip(AXES, scene.start)})
+        super().__init__(
+            facts=scene.facts,
+            index=scene.start,
+            window=scene.window,
+            shown=_SHOWN,
+            first={a: {'at': k, 'parts': scene.plane(a, k)} for a, k in zip(AXES, scene.start)},
+        )
         self.on_msg(self._asked)
 
     def _asked(self, _, message, __):
@@ -168,6 +192,7 @@ class Viewer(anywidget.AnyWidget):
             more,
         )
 
+
 def view(
     volume: Volume,  # CT or MR, in any orientation
     mask: Volume | np.ndarray | None = None,  # numbers, shown filled
@@ -177,12 +202,12 @@ def view(
     title: str = '',
     phantom: bool = False,  # mark the still picture as made of a phantom
 ) -> Viewer:
-    "Look at a scan: three planes, window, overlays, HU under the pointer."
+    """Look at a scan: three planes, window, overlays, HU under the pointer."""
     return Viewer(Scene(volume, mask, prediction, structures, window, title), phantom)
 
 # %% ../../nbs/lib/show/01_viewer.ipynb #d56b8f07
 class Surfaces:
-    "Surfaces to turn in a notebook; a still picture elsewhere."
+    """Surfaces to turn in a notebook; a still picture elsewhere."""
 
     def __init__(self, meshes: dict, height: int = 420, phantom: bool = False):  # name -> (mesh, colour)
         self.meshes, self.height, self.phantom = meshes, height, phantom
@@ -193,15 +218,18 @@ class Surfaces:
     def _repr_html_(self):
         import trimesh
         from trimesh.viewer.notebook import scene_to_html
+
         from ctlab.scans.meshes import coloured
-        scene = trimesh.Scene({name: coloured(mesh, colour, 1.) for name, (mesh, colour) in self.meshes.items()})
+
+        scene = trimesh.Scene({name: coloured(mesh, colour, 1.0) for name, (mesh, colour) in self.meshes.items()})
         shown = html.escape(scene_to_html(scene))
         return f'<iframe title="surfaces" style="width:100%;height:{self.height}px;border:0" srcdoc="{shown}"></iframe>'
 
     def picture(self) -> bytes:
-        "The surfaces as a PNG."
-        from ctlab.show.figures import mark, style
+        """The surfaces as a PNG."""
         from ctlab.scans.meshes import draw_surfaces
+        from ctlab.show.figures import mark, style
+
         with style() as plt:
             figure = plt.figure(figsize=(4.6, 4.4))
             axis = figure.add_subplot(projection='3d')
@@ -218,16 +246,19 @@ class Surfaces:
             plt.close(figure)
         return buffer.getvalue()
 
+
 def view3d(
     mask: Volume,  # numbers
     structures: tuple | None = None,  # names of the numbers 1, 2, …; the lab's own codes when left out
-    smooth: float = 3.,  # mm
+    smooth: float = 3.0,  # mm
     faces: int = 20_000,  # triangles per structure at most
     phantom: bool = False,
 ) -> Surfaces:
-    "Turn the structures of a mask."
+    """Turn the structures of a mask."""
     from ctlab.scans.meshes import surface
-    if not mask.array.any(): raise ValueError('the mask is empty: there is nothing to turn')
+
+    if not mask.array.any():
+        raise ValueError('the mask is empty: there is nothing to turn')
     meshes = {}
     for k, (name, colour) in _structures((mask.array,), structures).items():
         mesh = surface(Volume(mask.array == int(k), mask.affine), smooth)
@@ -247,18 +278,28 @@ def scan_page(
     title: str = 'scan',
     limit: int = 192,  # cells a side
 ) -> str:  # HTML
-    "A scan as a page, complete in itself."
+    """A scan as a page, complete in itself."""
     volume = reorient(volume, 'LPS')
-    spacing = [max(s, s*n/limit) for s, n in zip(volume.spacing, volume.shape)]
-    if any(a > b*1.001 for a, b in zip(spacing, volume.spacing)):
+    spacing = [max(s, s * n / limit) for s, n in zip(volume.spacing, volume.shape)]
+    if any(a > b * 1.001 for a, b in zip(spacing, volume.spacing)):
         volume = resample(volume, tuple(spacing))
         volume = Volume(
             np.round(volume.array).astype(np.int16) if np.abs(volume.array).max() > 50 else volume.array, volume.affine
         )
     scene = Scene(volume, mask, prediction, structures, window, title)
-    pack = lambda a: base64.b64encode(zlib.compress(a.tobytes(), 6)).decode() if a is not None else ''
-    data = {'facts': scene.facts, 'index': scene.start, 'window': scene.window, 'shown': _SHOWN,
-            'hu': pack(scene.array), 'mask': pack(scene.mask), 'prediction': pack(scene.prediction)}
+
+    def pack(a):
+        return base64.b64encode(zlib.compress(a.tobytes(), 6)).decode() if a is not None else ''
+
+    data = {
+        'facts': scene.facts,
+        'index': scene.start,
+        'window': scene.window,
+        'shown': _SHOWN,
+        'hu': pack(scene.array),
+        'mask': pack(scene.mask),
+        'prediction': pack(scene.prediction),
+    }
     script = _SCRIPT.read_text().replace('export default { render };', '').replace('export { pageModel };', '')
     return (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' "
@@ -276,16 +317,17 @@ def scan_page(
 def cohort_series(
     settings,  # Settings
 ) -> pd.DataFrame:  # patient_id, series_id, folder, one column per target, fold, fault
-    "The series of a cohort with all that is known of their patients."
-    from ctlab.core.anatomy import TARGETS
-    from ctlab.cohort.layout import ensure_cohort, list_series
+    """The series of a cohort with all that is known of their patients."""
     from ctlab.cohort.labels import grade, read_labels, stored_folds
+    from ctlab.cohort.layout import ensure_cohort, list_series
+    from ctlab.core.anatomy import TARGETS
+
     root = ensure_cohort(settings)
     table, labels = list_series(root), read_labels(root)
     grades = grade(labels)
     words = pd.DataFrame({t: grades[t].map(dict(enumerate(g))) for t, g in TARGETS.items()})
     table = table.join(words, on='patient_id').join(stored_folds(settings, labels), on='patient_id')
-    faults = root/'truth'/'patients'
+    faults = root / 'truth' / 'patients'
     known = {
         r['series_id']: r.get('fault', '')
         for p in (faults.glob('*.json') if faults.is_dir() else ())
@@ -293,17 +335,19 @@ def cohort_series(
     }
     return table.assign(fault=table['series_id'].map(known).fillna('') if known else '')
 
+
 def narrow(
     table: pd.DataFrame,  # from `cohort_series`
     label: str = '',  # such as 'liver high'
     fold: int | None = None,
     fault: str = '',  # a fault's name, or 'any' or 'none'
 ) -> pd.DataFrame:
-    "The series that a choice leaves."
+    """The series that a choice leaves."""
     if label:
         target, grade = label.split()
         table = table[table[target] == grade]
-    if fold is not None: table = table[table['fold'] == fold]
+    if fold is not None:
+        table = table[table['fold'] == fold]
     if fault:
         table = (
             table[table['fault'] != '']
@@ -312,18 +356,22 @@ def narrow(
         )
     return table
 
+
 def browse(
     settings,  # Settings: which cohort
 ):  # an ipywidgets box
-    "Leaf through a cohort."
+    """Leaf through a cohort."""
     import ipywidgets as W
+
+    from ctlab.cohort.masks import NoMask, OnDisk
     from ctlab.core.anatomy import TARGETS
     from ctlab.scans.dicom import read_series
-    from ctlab.cohort.masks import NoMask, OnDisk
+
     table = cohort_series(settings)
-    drop = lambda name, anything, values: W.Dropdown(
-        options=[anything] + [(str(v), v) for v in values], description=name
-    )
+
+    def drop(name, anything, values):
+        return W.Dropdown(options=[anything] + [(str(v), v) for v in values], description=name)
+
     label = drop('label', ('any', ''), [f'{t} {g}' for t, grades in TARGETS.items() for g in grades])
     fold = drop('fold', ('any', -1), sorted(int(f) for f in table['fold'].dropna().unique()))
     fault = drop('fault', ('with or without', ''), ['none', 'any'] + sorted(set(table['fault']) - {''}))
@@ -335,7 +383,7 @@ def browse(
         count.value = f'{len(left)} of {len(table)} series'
         chosen.options = [
             (
-                f"{r.patient_id} / {r.series_id}  "
+                f'{r.patient_id} / {r.series_id}  '
                 + ', '.join(f'{t} {getattr(r, t)}' for t in TARGETS if getattr(r, t) not in ('healthy', np.nan))
                 + (f'  [{r.fault}]' if r.fault else ''),
                 k,
@@ -346,18 +394,33 @@ def browse(
 
     def show(change):
         stage.clear_output(wait=True)
-        if change['new'] is None: return
+        if change['new'] is None:
+            return
         row = table.loc[change['new']]
         with stage:
             from IPython.display import display
-            try: volume = read_series(row['folder'])
-            except Exception as error: print(f'cannot be shown: {error}'); return
-            try: mask = OnDisk(str(settings.data))(row.to_dict())
-            except NoMask: mask = None
-            display(view(volume, mask, title=f"patient {row['patient_id']}, series {row['series_id']}"
-                         + (' (phantom)' if settings.phantom else ''), phantom=settings.phantom))
 
-    for widget in (label, fold, fault): widget.observe(listed, 'value')
+            try:
+                volume = read_series(row['folder'])
+            except Exception as error:
+                print(f'cannot be shown: {error}')
+                return
+            try:
+                mask = OnDisk(str(settings.data))(row.to_dict())
+            except NoMask:
+                mask = None
+            display(
+                view(
+                    volume,
+                    mask,
+                    title=f'patient {row["patient_id"]}, series {row["series_id"]}'
+                    + (' (phantom)' if settings.phantom else ''),
+                    phantom=settings.phantom,
+                )
+            )
+
+    for widget in (label, fold, fault):
+        widget.observe(listed, 'value')
     chosen.observe(show, 'value')
     listed()
     return W.HBox([W.VBox([label, fold, fault, count, chosen]), stage])

@@ -4,11 +4,13 @@
 
 # %% ../../nbs/lib/trauma/01_evidence.ipynb #88644dcc
 from __future__ import annotations
+
 import numpy as np
 import pandas as pd
 import torch
-from ..core.anatomy import CODES, TARGET_ORGANS, TARGETS
+
 from ..cohort.labels import grade
+from ..core.anatomy import CODES, TARGET_ORGANS, TARGETS
 from ..show.figures import mark, style
 
 # %% auto #0
@@ -16,7 +18,7 @@ __all__ = ['attention', 'evidence', 'show_evidence', 'worst_misses', 'miss_figur
 
 # %% ../../nbs/lib/trauma/01_evidence.ipynb #3b24024d
 class _Injury(torch.nn.Module):
-    "A network with five heads as a classifier of one target: healthy or injured."
+    """A network with five heads as a classifier of one target: healthy or injured."""
 
     def __init__(self, net, target):
         super().__init__()
@@ -35,23 +37,25 @@ def attention(
 ) -> (
     np.ndarray
 ):  # (rows, columns), or with the slices in front where the network looks at each; 0…1, high where the verdict rests
-    "Grad-CAM of the verdict 'injured'."
+    """Grad-CAM of the verdict 'injured'."""
     from monai.visualize import GradCAM
+
     layer = layer or ('backbone.conv_head' if hasattr(net.backbone, 'conv_head') else 'backbone.layer4')
     before = [(p, p.requires_grad) for p in net.parameters()]
     maps = GradCAM(_Injury(net.cpu().eval(), target), f'net.{layer}').compute_map(
         image, class_idx=1
     )  # (1 or slices, 1, …)
-    for p, needed in before: p.requires_grad_(needed)
+    for p, needed in before:
+        p.requires_grad_(needed)
     fine = torch.nn.functional.interpolate(
         maps.detach(), image.shape[2 - maps.ndim :], mode='trilinear' if maps.ndim == 5 else 'bilinear'
     )
     heat = (fine[0, 0] if len(fine) == 1 else fine[:, 0]).numpy()
-    return (heat - heat.min())/max(float(np.ptp(heat)), 1e-9)
+    return (heat - heat.min()) / max(float(np.ptp(heat)), 1e-9)
 
 # %% ../../nbs/lib/trauma/01_evidence.ipynb #8731f2be
 class _Region(torch.nn.Module):
-    "Approach 6 for one target and one region."
+    """Approach 6 for one target and one region."""
 
     def __init__(self, net, region, target):
         super().__init__()
@@ -62,23 +66,27 @@ class _Region(torch.nn.Module):
 
 
 def _cube_evidence(net, cubes, target):
-    "The cube on which approach 6 rests its verdict."
+    """The cube on which approach 6 rests its verdict."""
     regions = TARGET_ORGANS[target] if target in ('kidney', 'liver', 'spleen') else ('trunk',)
     views = {r: _Region(net.cpu().eval(), r, target) for r in regions}
     with torch.no_grad():
         hurt = {r: float(_Injury(v, target)(cubes[r][None].float()).diff(dim=1)) for r, v in views.items()}
     worst = max(hurt, key=hurt.get)
-    return cubes[worst][0].numpy()/255, attention(
-        views[worst], cubes[worst][None].float(), target, f"net.streams.{worst.partition('_')[0]}.body.2"
+    return cubes[worst][0].numpy() / 255, attention(
+        views[worst], cubes[worst][None].float(), target, f'net.streams.{worst.partition("_")[0]}.body.2'
     )
 
+
 def _map_evidence(net, field, target):
-    "The map in which approach 7 sees the injury, within the organ where it belongs to one."
+    """The map in which approach 7 sees the injury, within the organ where it belongs to one."""
     from ctlab.trauma.wounds import MAPS, wound_maps
+
     maps = wound_maps(net.wounds.cpu().eval(), field.numpy()).astype(np.float32)
     heat = maps[list(MAPS).index(target if target in MAPS else 'wound')]
-    if target not in MAPS: heat = heat*np.isin(field[2].numpy(), [CODES[n] for n in TARGET_ORGANS[target]])
-    return field[0].numpy()/255, heat
+    if target not in MAPS:
+        heat = heat * np.isin(field[2].numpy(), [CODES[n] for n in TARGET_ORGANS[target]])
+    return field[0].numpy() / 255, heat
+
 
 def evidence(
     net: torch.nn.Module,  # of approaches 1 to 7
@@ -86,9 +94,11 @@ def evidence(
     target: str,  # bowel, extravasation, kidney, liver or spleen
     slices: int = 6,  # at most
 ) -> tuple[np.ndarray, np.ndarray]:  # (pictures, place of the verdict), both (n, rows, columns), 0…1
-    "The slices that a verdict rests on."
-    if isinstance(image, dict) and 'field' in image: pictures, heat = _map_evidence(net, image['field'], target)
-    elif isinstance(image, dict): pictures, heat = _cube_evidence(net, image, target)
+    """The slices that a verdict rests on."""
+    if isinstance(image, dict) and 'field' in image:
+        pictures, heat = _map_evidence(net, image['field'], target)
+    elif isinstance(image, dict):
+        pictures, heat = _cube_evidence(net, image, target)
     else:
         # the middle of triples; or all slices
         pictures = (image[:, 1] if image.ndim == 4 and len(image) > 1 else image.reshape(-1, *image.shape[-2:])).numpy()
@@ -105,27 +115,37 @@ def show_evidence(
     picture: np.ndarray,  # 0…1
     heat: np.ndarray,  # 0…1
 ) -> None:
-    "A picture, orange where the verdict rests."
-    orange = np.broadcast_to(np.array([1., .55, 0.]), (*heat.shape, 3))
+    """A picture, orange where the verdict rests."""
+    orange = np.broadcast_to(np.array([1.0, 0.55, 0.0]), (*heat.shape, 3))
     axis.imshow(picture, cmap='gray', vmin=0, vmax=1)
-    axis.imshow(np.dstack([orange, .55*heat]))
+    axis.imshow(np.dstack([orange, 0.55 * heat]))
     axis.set_axis_off()
+
 
 def worst_misses(
     predictions: pd.DataFrame,  # one row per series
     labels: pd.DataFrame,  # the label table
     n: int = 3,
 ) -> pd.DataFrame:  # patient_id, series_id, target, grade, probability of injury
-    "Held-out scans of injured patients with the lowest probability of their injury."
+    """Held-out scans of injured patients with the lowest probability of their injury."""
     held, truth, rows = predictions[predictions['split'] == 'valid'], grade(labels), []
     for target, grades in TARGETS.items():
         hurt = held[held['patient_id'].map(truth[target]) > 0]
-        rows += [(r['patient_id'], r['series_id'], target, grades[truth.loc[r['patient_id'], target]], 1
-                  - r[f'{target}_healthy']) for r in hurt.to_dict('records')]
+        rows += [
+            (
+                r['patient_id'],
+                r['series_id'],
+                target,
+                grades[truth.loc[r['patient_id'], target]],
+                1 - r[f'{target}_healthy'],
+            )
+            for r in hurt.to_dict('records')
+        ]
     found = pd.DataFrame(rows, columns=['patient_id', 'series_id', 'target', 'grade', 'probability'])
     return (
         found.sort_values('probability', ignore_index=True).drop_duplicates('patient_id').head(n).reset_index(drop=True)
     )
+
 
 def miss_figure(
     misses: pd.DataFrame,  # from `worst_misses`
@@ -134,18 +154,22 @@ def miss_figure(
     slices: int = 6,  # shown of each
     phantom: bool = True,
 ):  # matplotlib figure
-    "The misses: each a row of its slices, the place of the verdict in orange."
+    """The misses: each a row of its slices, the place of the verdict in orange."""
     with style() as plt:
         figure, axes = plt.subplots(
-            max(1, len(misses)), slices, figsize=(1.55*slices, 1.75*max(1, len(misses)) + 0.3), squeeze=False
+            max(1, len(misses)), slices, figsize=(1.55 * slices, 1.75 * max(1, len(misses)) + 0.3), squeeze=False
         )
-        for axis in axes.flat: axis.set_axis_off()
+        for axis in axes.flat:
+            axis.set_axis_off()
         for line, row in zip(axes, misses.to_dict('records')):
             k = int(np.flatnonzero(dataset.table['series_id'] == row['series_id'])[0])
             for axis, picture, heat in zip(line, *evidence(net, dataset[k]['image'], row['target'], slices)):
                 show_evidence(axis, picture, heat)
-            line[0].set_title(f"patient {row['patient_id']}: {row['target']} {row['grade']}, called injured with "
-                              f"{row['probability']:.2f}", fontsize=8)
+            line[0].set_title(
+                f'patient {row["patient_id"]}: {row["target"]} {row["grade"]}, called injured with '
+                f'{row["probability"]:.2f}',
+                fontsize=8,
+            )
         figure.suptitle('The worst misses, with the slices that the network saw', fontsize=10)
         mark(figure, phantom)
     return figure

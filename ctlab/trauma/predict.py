@@ -4,14 +4,22 @@
 
 # %% ../../nbs/lib/trauma/02_predict.ipynb #1db15406
 from __future__ import annotations
-import base64, functools, hashlib, html, io, json
+
+import base64
+import functools
+import hashlib
+import html
+import io
+import json
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
+
 from ..core.anatomy import LABEL_COLUMNS, TARGETS
 from ..core.far import is_far, place
-from ..show.report import html_page
 from ..core.settings import Settings
+from ..show.report import html_page
 from .study import Samples, slices_of, with_masks
 
 # %% auto #0
@@ -22,39 +30,47 @@ def as_cohort(
     source: str | Path,  # a cohort in the RSNA layout, or a folder with one DICOM series
     work: str | Path,  # where the link goes
 ) -> Path:  # a cohort's folder
-    "Anything to predict, in the layout of a cohort."
+    """Anything to predict, in the layout of a cohort."""
     source = place(source) if is_far(source) else Path(source).resolve()
     if not source.is_dir():
         raise FileNotFoundError(
             f'{source}: no such folder; give a folder with one DICOM series, or a cohort with train_images/'
         )
-    if (source/'train_images').is_dir(): return source
+    if (source / 'train_images').is_dir():
+        return source
     if is_far(source):
         raise FileNotFoundError(f'{source}: holds no train_images/; far away, only a whole cohort is read')
-    place = Path(work)/'predict'/f"{source.name}-{hashlib.sha1(str(source).encode()).hexdigest()[:8]}"
-    link = place/'train_images'/'1'/'1'
+    place = Path(work) / 'predict' / f'{source.name}-{hashlib.sha1(str(source).encode()).hexdigest()[:8]}'
+    link = place / 'train_images' / '1' / '1'
     link.parent.mkdir(parents=True, exist_ok=True)
-    if not link.exists(): link.symlink_to(source, target_is_directory=True)
+    if not link.exists():
+        link.symlink_to(source, target_is_directory=True)
     return place
+
 
 def run_folders(
     model: str | Path,  # a fold's folder, or a study's folder with its folds
 ) -> list[Path]:
-    "The finished folds of a model."
+    """The finished folds of a model."""
     model = Path(model)
     found = [
         f
         for f in (model, *sorted(model.glob('fold*')))
-        if all((f/n).is_file() for n in ('config.json', 'weights.safetensors'))
+        if all((f / n).is_file() for n in ('config.json', 'weights.safetensors'))
     ]
-    if not found: raise FileNotFoundError(f'{model}: no finished run; expected config.json and weights.safetensors, '
-                                          f'or folders fold0, fold1 …, as ctlab run writes them to '
-                                          f'reports/runs/STUDY/PRESET')
+    if not found:
+        raise FileNotFoundError(
+            f'{model}: no finished run; expected config.json and weights.safetensors, '
+            f'or folders fold0, fold1 …, as ctlab run writes them to '
+            f'reports/runs/STUDY/PRESET'
+        )
     return found
 
+
 def _unlabelled(settings, recipe):
-    "Samples without answers."
+    """Samples without answers."""
     from ctlab.cohort.stacks import prepare
+
     stacks = prepare(settings.data, settings.work, recipe, settings.workers)
     usable = stacks.usable[stacks.usable['slices'] >= 8]
     short = stacks.usable[stacks.usable['slices'] < 8].assign(reason='fewer than 8 slices')
@@ -68,10 +84,12 @@ def _unlabelled(settings, recipe):
         aside.reset_index(drop=True),
     )
 
+
 def _plan(study, settings):
-    "(samples, plan) of a study for data without labels."
-    from ctlab.trauma import approach1, approach2, approach3, approach4, approach5, approach6, approach7
+    """(samples, plan) of a study for data without labels."""
     from ctlab.cohort.stacks import Recipe
+    from ctlab.trauma import approach1, approach2, approach3, approach4, approach5, approach6, approach7
+
     if study.startswith('approach1'):
         variant = study.partition('_')[2] or 'published'
         return _unlabelled(settings, approach1.recipe(settings.preset, variant)), approach1.plan(
@@ -87,11 +105,12 @@ def _plan(study, settings):
         )
         return data, approach6.plan(settings, data, cubes)
     if study in ('approach7', 'approach7_marked'):
-        recipe = Recipe(5., approach7.MASK_PIXELS[settings.preset])
+        recipe = Recipe(5.0, approach7.MASK_PIXELS[settings.preset])
         data, fields = approach7.cut_fields(settings, *with_masks(settings, _unlabelled(settings, recipe)))
         return data, approach7.plan(settings, data, fields, study=study)
     module = {'approach2': approach2, 'approach3': approach3, 'approach4': approach4}.get(study.partition('_')[0])
-    if module is None: raise ValueError(f'runs of {study!r} cannot be applied to new scans')
+    if module is None:
+        raise ValueError(f'runs of {study!r} cannot be applied to new scans')
     data, masks = with_masks(
         settings,
         _unlabelled(settings, Recipe(5.0, (approach4 if module is approach4 else approach2).SIZES[settings.preset][0])),
@@ -106,12 +125,13 @@ def predict_scans(
     device: str = 'auto',
     workers: int = 0,
 ) -> tuple[pd.DataFrame, dict]:  # (patient_id, series_id, target, grade, probability, low, high; what the page needs)
-    "Apply a run to new scans."
-    from ctlab.learn.samples import loader
+    """Apply a run to new scans."""
     from ctlab.learn.inference import predict
+    from ctlab.learn.samples import loader
     from ctlab.learn.training import accelerator, load_weights
+
     folders = run_folders(model)
-    configs = [json.loads((f/'config.json').read_text()) for f in folders]
+    configs = [json.loads((f / 'config.json').read_text()) for f in folders]
     study, preset = configs[0]['study'], configs[0]['preset']
     settings = Settings(
         data_root=str(as_cohort(source, work or Settings().work)),
@@ -126,7 +146,7 @@ def predict_scans(
         raise ValueError(f'{source}: no usable scan; ' + '; '.join(data.set_aside['reason'].astype(str).head(3)))
     opinions, nets = [], []
     for folder in folders:
-        net = load_weights(plan.net(settings.start or False), folder/'weights.safetensors')
+        net = load_weights(plan.net(settings.start or False), folder / 'weights.safetensors')
         opinions.append(
             predict(
                 net,
@@ -136,9 +156,18 @@ def predict_scans(
         )
         nets.append(net)
     stacked = np.stack([o[LABEL_COLUMNS].to_numpy() for o in opinions])
-    rows = [(*key, column.partition('_')[0], column.partition('_')[2], stacked[:, i, j].mean(), stacked[:, i, j].min(),
-             stacked[:, i, j].max()) for i, key in enumerate(opinions[0].index) for j,
-             column in enumerate(LABEL_COLUMNS)]
+    rows = [
+        (
+            *key,
+            column.partition('_')[0],
+            column.partition('_')[2],
+            stacked[:, i, j].mean(),
+            stacked[:, i, j].min(),
+            stacked[:, i, j].max(),
+        )
+        for i, key in enumerate(opinions[0].index)
+        for j, column in enumerate(LABEL_COLUMNS)
+    ]
     table = pd.DataFrame(rows, columns=['patient_id', 'series_id', 'target', 'grade', 'probability', 'low', 'high'])
     return table, {
         'data': data,
@@ -149,9 +178,11 @@ def predict_scans(
         'seen': functools.cache(functools.partial(_seen, slices_of(data, plan, data.table), nets[0])),
     }
 
+
 def _seen(dataset, net, k, target):
-    "The slices of a scan on which a verdict rests, and where in them; found once, for the page and for the sheet."
+    """The slices of a scan on which a verdict rests, and where in them; found once, for the page and for the sheet."""
     from ctlab.trauma.evidence import evidence
+
     return evidence(net, dataset[k]['image'], target)
 
 # %% ../../nbs/lib/trauma/02_predict.ipynb #9181e9a7
@@ -160,21 +191,27 @@ def page(
     context: dict,  # from `predict_scans`
     most: int = 50,  # series shown with pictures
 ) -> str:  # HTML, complete in itself
-    "The predictions as one page."
+    """The predictions as one page."""
     config = context['configs'][0]
     trained = 'phantoms' if config['phantom'] else 'the RSNA 2023 cohort'
-    parts = [f"<h1>{html.escape(config['study'])}, {len(context['configs'])} fold(s), preset "
-             f"{config['preset']}</h1><p>Trained on {trained}, from {html.escape(str(config['weights']))} weights. "
-             f"For research only; not a medical device.</p>"]
+    parts = [
+        f'<h1>{html.escape(config["study"])}, {len(context["configs"])} fold(s), preset '
+        f'{config["preset"]}</h1><p>Trained on {trained}, from {html.escape(str(config["weights"]))} weights. '
+        f'For research only; not a medical device.</p>'
+    ]
     for k, row in enumerate(context['data'].table.head(most).to_dict('records')):
         mine = table[table['series_id'] == row['series_id']]
         hurt = mine[mine['grade'] != 'healthy'].groupby('target')['probability'].sum()
-        lines = ''.join(f"<tr><td>{r.target}</td><td>{r.grade}</td><td>{r.probability:.2f}</td><td>{r.low:.2f} – "
-                        f"{r.high:.2f}</td></tr>" for r in mine.itertuples() if r.grade != 'healthy')
+        lines = ''.join(
+            f'<tr><td>{r.target}</td><td>{r.grade}</td><td>{r.probability:.2f}</td><td>{r.low:.2f} – '
+            f'{r.high:.2f}</td></tr>'
+            for r in mine.itertuples()
+            if r.grade != 'healthy'
+        )
         parts.append(
-            f"<h2>patient {row['patient_id']}, series "
-            f"{row['series_id']}</h2><table><tr><th>target</th><th>grade</th><th>probability</th><th>over the "
-            f"folds</th></tr>{lines}</table>"
+            f'<h2>patient {row["patient_id"]}, series '
+            f'{row["series_id"]}</h2><table><tr><th>target</th><th>grade</th><th>probability</th><th>over the '
+            f'folds</th></tr>{lines}</table>'
             f"<p>What the network saw, with the place of the verdict on {hurt.idxmax()} injury:</p><img alt='slices' "
             f"src='data:image/png;base64,{_evidence(*context['seen'](k, hurt.idxmax()), config)}'>"
         )
@@ -182,12 +219,14 @@ def page(
         parts.append(f'<p>Set aside: patient {r.patient_id}, series {r.series_id}: {html.escape(str(r.reason))}</p>')
     return html_page('ctlab predictions', parts)
 
+
 def _evidence(pictures, places, config):
-    "The slices of a scan as a PNG in base64."
-    from ctlab.trauma.evidence import show_evidence
+    """The slices of a scan as a PNG in base64."""
     from ctlab.show.figures import mark, style
+    from ctlab.trauma.evidence import show_evidence
+
     with style() as plt:
-        figure, axes = plt.subplots(1, len(pictures), figsize=(1.9*len(pictures), 2), squeeze=False)
+        figure, axes = plt.subplots(1, len(pictures), figsize=(1.9 * len(pictures), 2), squeeze=False)
         for axis, picture, heat in zip(axes[0], pictures, places):
             show_evidence(axis, picture, heat)
         mark(figure, config['phantom'])
@@ -195,17 +234,22 @@ def _evidence(pictures, places, config):
         plt.close(figure)
     return base64.b64encode(buffer.getvalue()).decode()
 
+
 def pdf(
     table: pd.DataFrame,  # from `predict_scans`
     context: dict,  # from `predict_scans`
     most: int = 50,  # series shown
 ) -> bytes:
-    "The predictions for a printer: one sheet of A4 a series."
+    """The predictions for a printer: one sheet of A4 a series."""
     from matplotlib.backends.backend_pdf import PdfPages
+
     from ctlab.show.figures import style
+
     config = context['configs'][0]
-    about = (f"{config['study']}, {len(context['configs'])} fold(s), preset {config['preset']}; trained on "
-             f"{'phantoms' if config['phantom'] else 'the RSNA 2023 cohort'}, from {config['weights']} weights")
+    about = (
+        f'{config["study"]}, {len(context["configs"])} fold(s), preset {config["preset"]}; trained on '
+        f'{"phantoms" if config["phantom"] else "the RSNA 2023 cohort"}, from {config["weights"]} weights'
+    )
     with (
         style() as plt,
         PdfPages(buffer := io.BytesIO(), metadata={'Title': 'ctlab predictions', 'CreationDate': None}) as pages,
@@ -215,28 +259,37 @@ def pdf(
             _sheet(
                 figure, row, table[table['series_id'] == row['series_id']], lambda target: context['seen'](k, target)
             )
-            words = (f"{about}.\nResearch use only, not for diagnosis. Bars: the folds' mean; "
-                     'lines: from the least to the most that a fold says.')
-            figure.text(.08, .05, words, fontsize=8)
+            words = (
+                f"{about}.\nResearch use only, not for diagnosis. Bars: the folds' mean; "
+                'lines: from the least to the most that a fold says.'
+            )
+            figure.text(0.08, 0.05, words, fontsize=8)
             pages.savefig(figure)
             plt.close(figure)
     return buffer.getvalue()
 
+
 def _sheet(figure, row, mine, seen):
-    "One series: its probabilities, and the slices on which the likeliest injury rests."
+    """One series: its probabilities, and the slices on which the likeliest injury rests."""
     from ctlab.show.figures import TARGET_COLOURS
     from ctlab.trauma.evidence import show_evidence
+
     hurt = mine[mine['grade'] != 'healthy']
     likeliest = hurt.groupby('target')['probability'].sum().idxmax()
-    figure.text(.08, .94, f"Patient {row['patient_id']}, series {row['series_id']}", fontsize=14, weight='bold')
-    axis, places = figure.add_axes((.3, .58, .6, .32)), range(len(hurt))
-    axis.barh(places, hurt['probability'], color=[TARGET_COLOURS[t] for t in hurt['target']], height=.6)
+    figure.text(0.08, 0.94, f'Patient {row["patient_id"]}, series {row["series_id"]}', fontsize=14, weight='bold')
+    axis, places = figure.add_axes((0.3, 0.58, 0.6, 0.32)), range(len(hurt))
+    axis.barh(places, hurt['probability'], color=[TARGET_COLOURS[t] for t in hurt['target']], height=0.6)
     axis.hlines(places, hurt['low'], hurt['high'], color='black', lw=1)
-    for k, p in zip(places, hurt['probability']): axis.text(1.02, k, f'{p:.2f}', va='center', fontsize=9)
-    axis.set(yticks=places, yticklabels=[f'{r.target}, {r.grade}' for r in hurt.itertuples()], xlim=(0, 1),
-             xlabel='probability')
+    for k, p in zip(places, hurt['probability']):
+        axis.text(1.02, k, f'{p:.2f}', va='center', fontsize=9)
+    axis.set(
+        yticks=places,
+        yticklabels=[f'{r.target}, {r.grade}' for r in hurt.itertuples()],
+        xlim=(0, 1),
+        xlabel='probability',
+    )
     axis.invert_yaxis()
     pictures, heats = seen(likeliest)
-    figure.text(.08, .51, f'What the verdict on {likeliest} injury rests on', fontsize=11)
+    figure.text(0.08, 0.51, f'What the verdict on {likeliest} injury rests on', fontsize=11)
     for k, (picture, heat) in enumerate(zip(pictures, heats)):
-        show_evidence(figure.add_axes((.08 + .29*(k % 3), .29 - .2*(k//3), .27, .19)), picture, heat)
+        show_evidence(figure.add_axes((0.08 + 0.29 * (k % 3), 0.29 - 0.2 * (k // 3), 0.27, 0.19)), picture, heat)

@@ -4,10 +4,13 @@
 
 # %% ../../nbs/lib/trauma/00_study.ipynb #834f89ab
 from __future__ import annotations
+
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+
 import pandas as pd
+
 from ..cohort.labels import check_folds, grade, read_labels, stored_folds
 from ..cohort.layout import ensure_cohort
 from ..cohort.stacks import Recipe, Stacks, prepare
@@ -22,19 +25,21 @@ __all__ = ['log', 'Samples', 'samples', 'with_masks', 'Plan', 'train_fold', 'sli
 # %% ../../nbs/lib/trauma/00_study.ipynb #21acdebd
 @dataclass(frozen=True)
 class Samples:
-    "What a study learns from."
+    """What a study learns from."""
+
     table: pd.DataFrame  # patient_id, series_id, slices, five class numbers, fold
     stacks: Stacks
     labels: pd.DataFrame  # the label table
     set_aside: pd.DataFrame  # series that could not be used, with reasons
 
     def split(self, fold: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-        "(training rows, held-out rows); a patient on both sides is an error."
+        """(training rows, held-out rows); a patient on both sides is an error."""
         train, valid = self.table[self.table['fold'] != fold], self.table[self.table['fold'] == fold]
         check_folds(train['patient_id'], valid['patient_id'])
         if not len(train) or not len(valid):
             raise ValueError(f'fold {fold} leaves {len(train)} scans for training and {len(valid)} for validation')
         return train.reset_index(drop=True), valid.reset_index(drop=True)
+
 
 def samples(
     settings: Settings,
@@ -42,7 +47,7 @@ def samples(
     min_slices: int = 8,  # shorter stacks are set aside
     cleaned: bool = True,  # leave out what the cleaning chapter set aside
 ) -> Samples:
-    "The cohort's scans, prepared, labelled and folded."
+    """The cohort's scans, prepared, labelled and folded."""
     root = ensure_cohort(settings)
     labels = read_labels(root)
     stacks = prepare(root, settings.work, recipe, settings.workers)
@@ -51,6 +56,7 @@ def samples(
     usable = stacks.usable[stacks.usable['slices'] >= min_slices]
     if cleaned:
         from ctlab.cohort.cleaning import clean
+
         decisions = clean(root, settings.work, workers=settings.workers).set_index('series_id')
         bad = usable['series_id'].map(decisions['decision']) == 'set aside'
         aside = pd.concat(
@@ -69,22 +75,28 @@ def with_masks(
     samples: Samples,
     # asked in this order, for each scan; when left out: files on disk, TotalSegmentator's fast network, our organ model
     providers: tuple | None = None,
-    least: float = 100.,  # mm² of organ that make a slice part of the region
+    least: float = 100.0,  # mm² of organ that make a slice part of the region
 ):  # (Samples whose table has first and last, MaskStacks)
-    "The samples that have organ masks, with the ends of their region of interest."
+    """The samples that have organ masks, with the ends of their region of interest."""
     from ctlab.cohort.masks import NoMask, OnDisk, TotalSegmentator, mask_stacks, roi
-    from ctlab.organs.organ_model import OrganModel
     from ctlab.learn.training import accelerator
+    from ctlab.organs.organ_model import OrganModel
+
     gpu = accelerator(settings.device) == 'gpu'
-    providers = providers or (OnDisk(str(settings.data)), TotalSegmentator(True, 'gpu' if gpu else 'cpu'),
-                              OrganModel('cuda' if gpu else 'cpu'))
+    providers = providers or (
+        OnDisk(str(settings.data)),
+        TotalSegmentator(True, 'gpu' if gpu else 'cpu'),
+        OrganModel('cuda' if gpu else 'cpu'),
+    )
     masks = mask_stacks(settings.data, settings.work, samples.stacks, providers, settings.workers)
     ends, aside = {}, []
     for row in samples.table.to_dict('records'):
-        try: ends[row['series_id']] = roi(masks.areas(row['series_id']), least=least)
+        try:
+            ends[row['series_id']] = roi(masks.areas(row['series_id']), least=least)
         except (NoMask, KeyError) as error:
-            aside.append({'patient_id': row['patient_id'], 'series_id': row['series_id'],
-                          'reason': str(error).strip("'\"")})
+            aside.append(
+                {'patient_id': row['patient_id'], 'series_id': row['series_id'], 'reason': str(error).strip('\'"')}
+            )
     table = samples.table[samples.table['series_id'].isin(list(ends))].reset_index(drop=True)
     table['first'], table['last'] = [[ends[s][k] for s in table['series_id']] for k in (0, 1)]
     if not len(table):
@@ -107,7 +119,8 @@ def with_masks(
 # %% ../../nbs/lib/trauma/00_study.ipynb #45b1ebe5
 @dataclass(frozen=True)
 class Plan:
-    "What an approach does to its samples."
+    """What an approach does to its samples."""
+
     study: str  # name of the run's folder
     net: object  # (pretrained: 'auto', False or the file of a start) -> network
     loss: object  # () -> loss
@@ -122,9 +135,10 @@ class Plan:
     dataset: object = None  # (rows, augment?) -> Dataset, for samples that are not plain slices
     patience: int = 0
     schedule: object = None  # epoch -> factor of the rate
-    decay: float = 0.  # of the weights
+    decay: float = 0.0  # of the weights
     watch: str = 'valid_total'  # what decides which epoch is kept; empty keeps the last
     note: dict | None = None  # more to store in config.json
+
 
 def train_fold(
     settings: Settings,
@@ -132,15 +146,19 @@ def train_fold(
     plan: Plan,
 ) -> dict:  # history, metrics, predictions, folder, config, learner, best, seconds, waiting
     """Train on all folds but one, predict both sides, measure, store. A finished run with these settings, data
-    and code is read back; an unfinished one goes on."""
+    and code is read back; an unfinished one goes on.
+    """
     from ctlab.learn.inference import predict
     from ctlab.learn.runs import Job, keep_run
     from ctlab.learn.samples import loader
     from ctlab.learn.training import Learner, accelerator, fit
+
     train, valid = samples.split(settings.fold)
     epochs, gpu = settings.epochs or plan.epochs, accelerator(settings.device) == 'gpu'
     workers = min(settings.workers or 2, 8) if gpu and settings.preset != 'tiny' else 0
-    pictures = lambda rows, augment=None: slices_of(samples, plan, rows, augment)
+
+    def pictures(rows, augment=None):
+        return slices_of(samples, plan, rows, augment)
 
     def learner(finished):
         net = plan.net(False if finished and settings.start != 'imagenet' else settings.pretrained)
@@ -155,18 +173,27 @@ def train_fold(
 
     def judge(learner):
         sides = {'train': train, 'valid': valid}
-        found = [predict(learner.net, loader(pictures(rows), plan.batch), 'cuda' if gpu else 'cpu').assign(split=side)
-                 for side, rows in sides.items()]
+        found = [
+            predict(learner.net, loader(pictures(rows), plan.batch), 'cuda' if gpu else 'cpu').assign(split=side)
+            for side, rows in sides.items()
+        ]
         predictions = pd.concat(found, ignore_index=True)
         return fold_metrics(samples.labels, predictions, plan.study, settings.fold, settings.seed), predictions
 
     def facts(run, predictions):
         scans = {'train': len(train), 'valid': len(valid), 'set_aside': len(samples.set_aside)}
-        return {'epochs': epochs, 'batch': plan.batch, 'rate': plan.rate, 'scans': scans, 'data': str(settings.data),
-                'rsna_score': score_patients(samples.labels, predictions)} | (plan.note or {})
+        return {
+            'epochs': epochs,
+            'batch': plan.batch,
+            'rate': plan.rate,
+            'scans': scans,
+            'data': str(settings.data),
+            'rsna_score': score_patients(samples.labels, predictions),
+        } | (plan.note or {})
 
     card = {'trained on': 'phantoms' if settings.phantom else 'the RSNA 2023 cohort'}
     return keep_run(settings, Job(plan.study, _key(settings, samples, plan), learner, train_on, judge, card, facts))
+
 
 def slices_of(
     samples: Samples,
@@ -174,24 +201,36 @@ def slices_of(
     rows: pd.DataFrame,  # of the samples' table
     augment=None,  # a callable on (slices, 1, rows, columns), or None
 ):  # a Dataset
-    "The pictures that a plan's network sees."
+    """The pictures that a plan's network sees."""
     from ctlab.learn.samples import SliceDataset
-    if plan.dataset: return plan.dataset(rows, augment)
+
+    if plan.dataset:
+        return plan.dataset(rows, augment)
     return SliceDataset(rows, samples.stacks, plan.select, augment, plan.volume, plan.masks, plan.opened)
 
 # %% ../../nbs/lib/trauma/00_study.ipynb #de56f5c0
 def _key(settings, samples, plan):
-    "All that a run depends on besides the settings."
+    """All that a run depends on besides the settings."""
     import hashlib
+
     from ctlab.learn.runs import code_of
+
     learned = [f'learn.{m}' for m in ('samples', 'nets', 'losses', 'training', 'inference', 'runs')]
-    code = code_of('core.anatomy', 'cohort.stacks', 'cohort.masks', *learned, 'judge.metrics', 'trauma.study',
-                   f"trauma.{plan.study.partition('_')[0]}")
+    code = code_of(
+        'core.anatomy',
+        'cohort.stacks',
+        'cohort.masks',
+        *learned,
+        'judge.metrics',
+        'trauma.study',
+        f'trauma.{plan.study.partition("_")[0]}',
+    )
     own = [plan.epochs, plan.batch, plan.rate, plan.patience, plan.volume, plan.opened, plan.note]
     data = hashlib.sha1(samples.table.to_csv(index=False).encode()).hexdigest()
     begun = settings.pretrained
     start = hashlib.sha1(begun.read_bytes()).hexdigest() if isinstance(begun, Path) else settings.start
     return {'plan': own, 'stacks': samples.stacks.folder.name, 'data': data, 'code': code, 'start': start}
+
 
 def fold_metrics(
     labels: pd.DataFrame,  # the label table
@@ -200,9 +239,10 @@ def fold_metrics(
     fold: int,
     seed: int = 0,
 ) -> pd.DataFrame:  # study, fold, target, split, metric, value, low, high, n
-    "The metrics of one fold with patient-level intervals."
-    from ctlab.learn.inference import as_scores
+    """The metrics of one fold with patient-level intervals."""
     from ctlab.judge.metrics import metrics_table
+    from ctlab.learn.inference import as_scores
+
     truth, tables = grade(labels), []
     for split, part in predictions.groupby('split'):
         tables.append(
@@ -214,23 +254,27 @@ def fold_metrics(
         ['study', 'fold', 'target', 'split', 'metric', 'value', 'low', 'high', 'n']
     ]
 
+
 def score_patients(
     labels: pd.DataFrame,  # the label table
     predictions: pd.DataFrame,  # one row per series, with a column split
 ) -> float:  # the competition's metric on the held-out patients
-    "The competition's metric, one answer per held-out patient."
-    from ctlab.learn.inference import by_patient
+    """The competition's metric, one answer per held-out patient."""
     from ctlab.judge.metrics import rsna_score
+    from ctlab.learn.inference import by_patient
+
     held = by_patient(predictions[predictions['split'] == 'valid'])
     return rsna_score(labels.loc[held.index], held)
+
 
 def show_held_out(
     run: dict,  # from `train_fold`
     labels: pd.DataFrame,  # the label table
     phantom: bool = True,
 ) -> None:
-    "Curves, calibration and confusion matrices of what a run held out, shown and kept in its folder."
+    """Curves, calibration and confusion matrices of what a run held out, shown and kept in its folder."""
     from ctlab.show.figures import save
     from ctlab.show.report import pooled_figures
+
     for what, figure in pooled_figures(run['predictions'], grade(labels), phantom).items():
         save(figure, run['folder'], what)

@@ -92,7 +92,7 @@ def _started(net, name, path):
     try:
         with safe_open(path, 'pt') as file:
             card = {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
-            weights = {k.removeprefix('backbone.'): file.get_tensor(k) for k in file if k.startswith('backbone.')}
+            weights = {k.removeprefix('backbone.'): file.get_tensor(k) for k in file.keys() if k.startswith('backbone.')}
     except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f'{path}: not a start of this lab ({error})') from error
     if card.get('backbone') != name:

@@ -45,7 +45,7 @@ readme: install
 	@$(BIN)/ctlab site --readme
 
 rooms: install
-	@$(BIN)/python -c "from pathlib import Path; from ctlab.show.site import draw_rooms; Path('reports/reference/rooms.svg').write_text(draw_rooms(Path('.')))"
+	@$(BIN)/python -c "from pathlib import Path; from ctlab.reporting.site import draw_rooms; Path('reports/reference/rooms.svg').write_text(draw_rooms(Path('.')))"
 
 BENCHMARKS := loading prepare synthesis tidy steps keep_network network organ_model far viewer  # those of minutes
 

@@ -23,8 +23,8 @@ setup(
     include_package_data=True,
     package_data={
         'ctlab': ['*.pyi', 'py.typed'],
-        'ctlab.show': ['*.js'],
-        'ctlab.doors': ['*.js'],
+        'ctlab.reporting': ['*.js'],
+        'ctlab.interfaces': ['*.js'],
         'ctlab.organs': ['*.safetensors', '*.md'],
     },
     python_requires=f'>={cfg["min_python"]}',

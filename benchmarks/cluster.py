@@ -21,9 +21,9 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from ctlab.cohort.stacks import Recipe, prepare
+from ctlab.cohort.stacks import StackPreprocessing, prepare
 
-RECIPE = Recipe(5.0, 96)
+RECIPE = StackPreprocessing(5.0, 96)
 DASK = str(Path(sys.executable).with_name('dask'))
 ALONE = {'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'}
 

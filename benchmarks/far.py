@@ -83,9 +83,9 @@ def main():
     import fsspec
     from scans import best, series
 
-    from ctlab.cohort.stacks import Recipe, stack_series
+    from ctlab.cohort.stacks import StackPreprocessing, make_stack
 
-    folder, recipe = series(), Recipe()
+    folder, preprocessing = series(), StackPreprocessing()
     whole = sum(p.stat().st_size for p in folder.iterdir())
     with serving() as line:
         store = fsspec.filesystem('s3')
@@ -95,11 +95,11 @@ def main():
         def plain():
             with tempfile.TemporaryDirectory() as here:
                 store.get(f'scans/{folder.name}', here, recursive=True)
-                stack_series(next(Path(here).rglob('*.dcm')).parent, recipe)
+                make_stack(next(Path(here).rglob('*.dcm')).parent, preprocessing)
 
         rows = [
             ('the whole series fetched, then read', plain),
-            ('ctlab, by its URL', lambda: stack_series(f's3://scans/{folder.name}', recipe)),
+            ('ctlab, by its URL', lambda: make_stack(f's3://scans/{folder.name}', preprocessing)),
         ]
         print(f'{len(list(folder.iterdir()))} slices of 512 x 512, {whole / 1e6:.1f} MB; 60 of them kept')
         print(f'{"":<38}{"seconds":>9}{"MB over the line":>18}{"of the whole":>14}')

@@ -23,10 +23,10 @@ FEATURES, CASES = (32, 64, 128, 256, 320, 320), 3
 def main():
     from totalseg_layout import network, write_weights
 
-    from ctlab.cohort.masks import TotalSegmentator, forget_networks
-    from ctlab.scans.volume import volume_from
+    from ctlab.cohort.masks import TotalSegmentator, clear_networks
+    from ctlab.scans.volume import make_volume
 
-    scan = volume_from(np.random.default_rng(0).normal(0, 60, (20, 32, 32)).astype(np.int16), (3.0, 3.0, 3.0))
+    scan = make_volume(np.random.default_rng(0).normal(0, 60, (20, 32, 32)).astype(np.int16), (3.0, 3.0, 3.0))
     with tempfile.TemporaryDirectory() as home:
         home = Path(home)
         net, labels = network(FEATURES)
@@ -35,7 +35,7 @@ def main():
         seconds = {}
         TotalSegmentator(fast=True).segment(scan)  # warms up what both ways share
         for keep in (True, False):
-            forget_networks()
+            clear_networks()
             start = time.perf_counter()
             for _ in range(CASES):
                 TotalSegmentator(fast=True, keep=keep).segment(scan)

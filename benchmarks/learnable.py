@@ -105,11 +105,11 @@ def dealt(numbers, patients, n=60):
 
 def alone(settings, to):
     """Trivial statistics of a cohort, and what is chance in them."""
-    from ctlab.cohort.stacks import Recipe
+    from ctlab.cohort.stacks import StackPreprocessing
     from ctlab.core.anatomy import TARGETS
-    from ctlab.trauma.study import samples
+    from ctlab.trauma.study import load_samples
 
-    data = samples(settings, Recipe(5.0, 192))
+    data = load_samples(settings, StackPreprocessing(5.0, 192))
     numbers, _ = statistics(settings, data)
     patients = data.table.drop_duplicates('patient_id').set_index('patient_id')
     table = [row for t in TARGETS for row in judged(t, (patients[t] > 0).astype(int), patients['fold'], numbers)]
@@ -125,15 +125,15 @@ def alone(settings, to):
 def cohort(name):
     """Settings of a cohort that a chapter draws."""
     from ctlab.core.settings import Settings
-    from ctlab.phantoms.patients import PRESETS, make_cohort
-    from ctlab.trauma.curve import others
-    from ctlab.trauma.together import another
+    from ctlab.phantoms.cohorts import PRESETS, make_cohort
+    from ctlab.trauma.ensemble import external_cohort
+    from ctlab.trauma.learning_curve import evaluation_cohort
 
     home = Settings(preset='demo')
     if name == 'others':
-        return others(home)
+        return evaluation_cohort(home)
     if name == 'elsewhere':
-        return replace(home, data_root=str(another(home)))
+        return replace(home, data_root=str(external_cohort(home)))
     many = replace(PRESETS['elsewhere'], patients=400)
     return replace(home, data_root=str(make_cohort(home.work / 'cohorts' / 'elsewhere400-demo', many, home.seed + 4)))
 
@@ -145,26 +145,26 @@ def main():
             return alone(cohort(name), to and to / f'learnable-{name}.csv')
     from ctlab.core.anatomy import TARGETS
     from ctlab.core.settings import Settings
-    from ctlab.judge.comparison import held_out
+    from ctlab.judge.comparison import load_held_out
     from ctlab.judge.metrics import bootstrap
-    from ctlab.learn.inference import as_scores
+    from ctlab.learn.inference import scores_by_target
     from ctlab.trauma import approach6
 
     settings = Settings(preset='demo')
-    data, cubes = approach6.load(settings)
+    data, cubes = approach6.load_data(settings)
     runs = settings.out / 'approach6' / 'demo'
     for fold in range(settings.n_folds):
         if not (runs / f'fold{fold}' / 'config.json').exists():
             approach6.run(Settings(preset='demo', fold=fold), (data, cubes))
-    learned, other = held_out(runs), settings.out / 'approach5' / 'demo'
-    taught = held_out(other) if len(list(other.glob('fold*/config.json'))) == settings.n_folds else None
+    learned, other = load_held_out(runs), settings.out / 'approach5' / 'demo'
+    taught = load_held_out(other) if len(list(other.glob('fold*/config.json'))) == settings.n_folds else None
     numbers, rows = statistics(settings, data)
     shares = pd.DataFrame(
         [
             {
                 'patient_id': r['patient_id'],
                 **{
-                    n: approach6.dark_share(c)
+                    n: approach6.hypodense_fraction(c)
                     for n, c in cubes.load(r['patient_id'], r['series_id']).items()
                     if n != 'trunk'
                 },
@@ -189,7 +189,7 @@ def main():
                     len(have),
                 )
             )
-        scores = as_scores(learned)[target]
+        scores = scores_by_target(learned)[target]
         p = scores if scores.ndim == 1 else 1 - scores[:, 0]
         table.append((target, 'approach 6', *bootstrap('auc_roc', y[learned.index].to_numpy(), p), len(learned)))
         if taught is not None:

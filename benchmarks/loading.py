@@ -16,9 +16,9 @@ def main(n_series=40, reads=400):
     import zarr
     from PIL import Image
 
-    from ctlab.cohort.stacks import Recipe, read_slices, stack_series
+    from ctlab.cohort.stacks import StackPreprocessing, make_stack, read_slices
 
-    stack, _ = stack_series(series(), Recipe())
+    stack, _ = make_stack(series(), StackPreprocessing())
     home = HOME / 'loading'
     shutil.rmtree(home, ignore_errors=True)
     rng, stores = np.random.default_rng(0), {'npy': [], 'zarr': [], 'blosc2': [], 'jpeg': []}

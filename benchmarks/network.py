@@ -87,7 +87,7 @@ def servers(root):
 
 def main(n=1000):
     from ctlab.scans.dicom import write_series
-    from ctlab.scans.volume import volume_from
+    from ctlab.scans.volume import make_volume
 
     if not all(map(TOOL, ('storescu', 'storescp', 'Orthanc'))):
         raise SystemExit("needs Debian's packages dcmtk and orthanc")
@@ -95,7 +95,7 @@ def main(n=1000):
         root, rng = Path(t), np.random.default_rng(0)
         pixels = rng.integers(-500, 500, (n, 512, 512)).astype(np.int16)
         files = write_series(
-            volume_from(pixels, (1.0, 0.7, 0.7)),
+            make_volume(pixels, (1.0, 0.7, 0.7)),
             root / 'in',
             'bench',
             '1.2.3.1',

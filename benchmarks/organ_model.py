@@ -19,12 +19,14 @@ def volume(slices):
     """A phantom on a scanner's matrix."""
     import numpy as np
 
-    from ctlab.phantoms.acquisition import Scan, acquire
+    from ctlab.phantoms.acquisition import ScanProtocol, acquire
     from ctlab.phantoms.body import draw_body
     from ctlab.scans.volume import resample
 
     hu, *_ = acquire(
-        draw_body(4, 3.0), Scan(spacing=3.0, thickness=3.0, start=20, stop=420, matrix=128, field_of_view=380), 4
+        draw_body(4, 3.0),
+        ScanProtocol(spacing=3.0, thickness=3.0, start=20, stop=420, matrix=128, field_of_view=380),
+        4,
     )
     step = hu.shape[0] * hu.spacing[0] / slices
     fine = resample(hu, (step, 380 / 512, 380 / 512), antialias=False)
@@ -32,9 +34,9 @@ def volume(slices):
 
 
 def organ_model(scan):
-    from ctlab.organs.organ_model import find_organs
+    from ctlab.organs.organ_model import segment_organs
 
-    return find_organs(scan)
+    return segment_organs(scan)
 
 
 def totalsegmentator(scan, spacing):

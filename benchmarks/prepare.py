@@ -78,12 +78,12 @@ def floor(headers):
 
 
 def main():
-    from ctlab.cohort.stacks import Recipe, nearest_slices, prepare, stack_series
+    from ctlab.cohort.stacks import StackPreprocessing, make_stack, nearest_slices, prepare
     from ctlab.scans import dicom
 
     folder = series()
     headers, _ = dicom.read_headers(dicom.list_files(folder))
-    found = dicom.geometry(headers)
+    found = dicom.series_geometry(headers)
     kept = [headers[found.order[k]] for k in nearest_slices(found.positions, 5.0)]
     with tempfile.TemporaryDirectory() as out:
         seconds = {
@@ -91,7 +91,7 @@ def main():
             '(b) SimpleITK reader, resample': best(lambda: itk(folder), 2),
             '(c) MONAI LoadImage, Spacing, Resize': best(lambda: monai(folder), 2),
             '(d) floor: decode the kept slices (dicomsdl)': best(lambda: floor(kept), 5),
-            '(e) ctlab': best(lambda: stack_series(folder, Recipe()), 5),
+            '(e) ctlab': best(lambda: make_stack(folder, StackPreprocessing()), 5),
         }
     ours = seconds['(e) ctlab']
     print(
@@ -105,7 +105,7 @@ def main():
 
     def all40():
         shutil.rmtree(work, ignore_errors=True)
-        prepare(root, work, Recipe(), workers=2, progress=False)
+        prepare(root, work, StackPreprocessing(), workers=2, progress=False)
 
     total = best(all40, 2)
     print(

@@ -11,19 +11,19 @@ import pandas as pd
 
 
 def main():
-    from ctlab.core.settings import Settings, real_data
-    from ctlab.organs.mask_study import real_trial
-    from ctlab.organs.segment import load_run
+    from ctlab.core.settings import Settings, real_data_folder
+    from ctlab.organs.segment import load_segmentation_run
+    from ctlab.organs.segmentation_study import evaluate_on_real_ct
 
-    if real_data() is None:
+    if real_data_folder() is None:
         raise SystemExit('no real scan at hand; set CTLAB_REAL_DATA to a folder that holds totalsegmentator/')
     rows = []
     for study, structure in (('spleen', 'spleen'), ('liver2d', 'liver'), ('liver3d', 'liver')):
         for folder in sorted((Settings().out / study / 'demo').glob('fold*')):
             if not (folder / 'config.json').exists():
                 continue
-            net, plan, *_ = load_run(folder)
-            rows.append(real_trial(net, plan, structure)['scores'].assign(study=study, fold=folder.name))
+            net, plan, *_ = load_segmentation_run(folder)
+            rows.append(evaluate_on_real_ct(net, plan, structure)['scores'].assign(study=study, fold=folder.name))
     table = pd.concat(rows).round(3)[['study', 'fold', *rows[0].columns[:-2]]]
     print('trained on phantoms, applied to a real CT\n')
     print(table.to_string(index=False))

@@ -13,14 +13,16 @@ def series(slices=300, syntax='rle'):
     folder = HOME / f'{syntax}{slices}' / 'train_images' / '1' / '1'
     if folder.exists() and len(list(folder.glob('*.dcm'))) == slices:
         return folder
-    from ctlab.phantoms.acquisition import Scan, acquire
+    from ctlab.phantoms.acquisition import ScanProtocol, acquire
     from ctlab.phantoms.body import draw_body
     from ctlab.scans.dicom import write_series
     from ctlab.scans.volume import Volume
 
     hu, _, _ = acquire(
         draw_body(1, 2.5),
-        Scan(start=60, stop=60 + 1.4 * slices, spacing=1.0, thickness=1.0, matrix=512, field_of_view=400, noise=10),
+        ScanProtocol(
+            start=60, stop=60 + 1.4 * slices, spacing=1.0, thickness=1.0, matrix=512, field_of_view=400, noise=10
+        ),
         1,
     )
     write_series(Volume(np.ascontiguousarray(hu.array[:slices]), hu.affine), folder, 'bench', syntax=syntax)

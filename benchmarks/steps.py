@@ -17,15 +17,15 @@ def kinds():
     """Name -> (network, loss, shape of a batch), as preset demo trains them."""
     from ctlab.core.settings import Settings
     from ctlab.organs import liver3d, lowerlimb
-    from ctlab.organs.organ_model import SIZES, VoxelLoss, organ_net
+    from ctlab.organs.organ_model import PRESET_CONFIGS, DiceCrossEntropyLoss, make_organ_net
 
-    blocks, bones = liver3d.plan(Settings(preset='demo')), lowerlimb.plan(Settings(preset='demo'), 'unet25')
+    blocks, bones = liver3d.make_plan(Settings(preset='demo')), lowerlimb.make_plan(Settings(preset='demo'), 'unet25')
     block = blocks.batch, 1, blocks.depth, blocks.window, blocks.window
-    slices = bones.batch, 1 + 2 * bones.context, bones.recipe.size, bones.recipe.size
+    slices = bones.batch, 1 + 2 * bones.context, bones.preprocessing.size, bones.preprocessing.size
     return {
         'liver in blocks, 3-D U-Net': (blocks.net(), blocks.loss(), block),
         'bones, 2.5-D U-Net': (bones.net(), bones.loss(), slices),
-        'organ model, DynUNet': (organ_net(), VoxelLoss(), (1, 1, *SIZES['demo'].shape)),
+        'organ model, DynUNet': (make_organ_net(), DiceCrossEntropyLoss(), (1, 1, *PRESET_CONFIGS['demo'].shape)),
     }
 
 
@@ -45,10 +45,10 @@ def seconds(net, loss, shape, half, steps=5):
 
 
 def main():
-    from ctlab.learn.training import half_precision
+    from ctlab.learn.training import supports_bfloat16
 
     torch.set_num_threads(1)
-    if not half_precision():
+    if not supports_bfloat16():
         print('this processor does not multiply in bfloat16; training stays at 32 bits on it')
     print(f'{"one step, one thread":<28}{"32 bits":>10}{"16 bits":>10}{"ratio":>8}')
     for name, (net, loss, shape) in kinds().items():

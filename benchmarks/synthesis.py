@@ -26,9 +26,9 @@ def monai(body):
     import torch
     from monai import transforms as T
 
-    from ctlab.phantoms.synthesis import classes_of_tissues, random_hu, scaled
+    from ctlab.phantoms.synthesis import normalise_hu, sample_tissue_hu, tissue_classes
 
-    turn, rng, classes = np.deg2rad(4), np.random.default_rng(0), classes_of_tissues()
+    turn, rng, classes = np.deg2rad(4), np.random.default_rng(0), tissue_classes()
     room = [int(1.4 * n) for n in SHAPE]
     warp = T.Compose(
         [
@@ -42,8 +42,8 @@ def monai(body):
 
     def sample():
         tissue = warp(label)[0].round().long()
-        hu, _ = random_hu(rng)
-        return scaled(torch.as_tensor(look(hu[tissue][None]))), classes[tissue]
+        hu, _ = sample_tissue_hu(rng)
+        return normalise_hu(torch.as_tensor(look(hu[tissue][None]))), classes[tissue]
 
     return sample
 
@@ -51,10 +51,10 @@ def monai(body):
 def main():
     import torch
 
-    from ctlab.phantoms.synthesis import wide_body
+    from ctlab.phantoms.synthesis import varied_body
 
     torch.set_num_threads(1)
-    body, seconds = wide_body(1000), {}
+    body, seconds = varied_body(1000), {}
     for name, make in (('ctlab.phantoms.synthesis', ours), ('MONAI transforms', monai)):
         sample = make(body)
         sample()

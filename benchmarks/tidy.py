@@ -6,9 +6,9 @@ import numpy as np
 from scipy.ndimage import binary_dilation, binary_fill_holes
 from skimage.measure import label, regionprops
 
-from ctlab.organs.mask_study import tidy
-from ctlab.phantoms.case_sets import Sizes, limb_case
-from ctlab.scans.volume import volume_from
+from ctlab.organs.segmentation_study import fill_holes_and_remove_islands
+from ctlab.phantoms.case_sets import PresetConfig, limb_case
+from ctlab.scans.volume import make_volume
 
 
 def by_slices(array, least):
@@ -27,18 +27,21 @@ def by_slices(array, least):
 
 
 def main():
-    _, bones = limb_case(1, Sizes(1, 0, 0, 0, 256, 2.32, 1))
+    _, bones = limb_case(1, PresetConfig(1, 0, 0, 0, 256, 2.32, 1))
     mask = np.zeros(bones['tibia'].shape, np.uint8)
     for k, bone in enumerate(bones.values(), 1):
         mask[bone.array > 0] = k
     rng = np.random.default_rng(0)
     near = binary_dilation(mask > 0, np.ones((1, 5, 5))) & (rng.random(mask.shape) < 0.02)
     mask[near] = rng.integers(0, 5, int(near.sum()))  # holes and crumbs
-    volume = volume_from(mask)
+    volume = make_volume(mask)
     times = {}
     for name, work in (
         ('slice by slice', lambda: by_slices(mask, 0.01)),
-        ('ctlab.organs.mask_study.tidy', lambda: tidy(volume, 0.01).array),
+        (
+            'ctlab.organs.segmentation_study.fill_holes_and_remove_islands',
+            lambda: fill_holes_and_remove_islands(volume, 0.01).array,
+        ),
     ):
         start = time.perf_counter()
         result = work()

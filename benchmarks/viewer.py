@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ctlab.reporting.viewer import scan_page
 from ctlab.scans import nifti
-from ctlab.scans.volume import volume_from
-from ctlab.show.viewer import scan_page
+from ctlab.scans.volume import make_volume
 
 SHAPE, SPACING, CHANGES = (300, 512, 512), (1.5, 0.8, 0.8), 60
 
@@ -53,7 +53,7 @@ def scan():
     )
     inside = (y / 0.7) ** 2 + (x / 0.85) ** 2 < 1 + 0 * z
     noise = np.random.default_rng(0).normal(0, 15, SHAPE).astype(np.float32)
-    return volume_from(
+    return make_volume(
         np.where(inside, 50 + 200 * ((y - 0.4) ** 2 + x**2 < 0.02) + noise, -1000).astype(np.int16), SPACING
     )
 

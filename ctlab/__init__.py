@@ -7,7 +7,7 @@
 """
 __version__ = "0.2.0"
 
-_HOMES = {'Volume': 'scans.volume', 'read': 'scans.reading', 'write': 'scans.reading', 'view': 'show.viewer', 'view3d': 'show.viewer', 'browse': 'show.viewer',
+_HOMES = {'Volume': 'scans.volume', 'read': 'scans.io', 'write': 'scans.io', 'view': 'reporting.viewer', 'view3d': 'reporting.viewer', 'browse': 'reporting.viewer',
           'segment': 'organs.segment', 'predict': 'trauma.predict', 'prepare': 'cohort.stacks', 'audit': 'judge.audit'}
 __all__ = list(_HOMES)
 

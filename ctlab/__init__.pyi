@@ -2,9 +2,9 @@
 from .cohort.stacks import prepare as prepare
 from .judge.audit import audit_table as audit
 from .organs.segment import segment as segment
-from .scans.reading import read as read, write as write
+from .scans.io import read as read, write as write
 from .scans.volume import Volume as Volume
-from .show.viewer import browse as browse, view as view, view3d as view3d
+from .reporting.viewer import browse as browse, view as view, view3d as view3d
 from .trauma.predict import predict_scans as predict
 
 __version__: str

@@ -163,7 +163,7 @@ def run_command(*arguments, cwd=ROOT, env=None):
 FORKS = multiprocessing.get_context('forkserver')
 FORKS.set_forkserver_preload(
     [
-        'ctlab.doors.cli',
+        'ctlab.interfaces.cli',
         'ctlab.learn.training',
         'ctlab.organs.organ_model',
         'ctlab.trauma.predict',
@@ -184,7 +184,7 @@ def _as_command(arguments, cwd, env, out, err):
     os.environ.clear()
     os.environ.update(env)
     sys.argv = ['ctlab', *arguments]
-    from ctlab.doors.cli import main
+    from ctlab.interfaces.cli import main
 
     main()
 

@@ -9,12 +9,12 @@ import pytest
 
 import ctlab as lab
 from ctlab.scans.dicom import DicomError, write_series
-from ctlab.scans.volume import Volume, volume_from
+from ctlab.scans.volume import Volume, make_volume
 
 
 def scan(n=24, seed=0):
     values = np.random.default_rng(seed).integers(-500, 500, (n, 16, 20)).astype(np.int16)
-    return volume_from(values, (3.0, 2.0, 2.0))
+    return make_volume(values, (3.0, 2.0, 2.0))
 
 
 @pytest.fixture
@@ -146,19 +146,21 @@ def test_labels_are_filled_in(ctlab, tmp_path):
 
 
 def test_a_mask_is_resampled_to_its_series(tmp_path):
-    from ctlab.cohort.masks import write_seg
-    from ctlab.core.anatomy import CODES
+    from ctlab.cohort.masks import write_dicom_seg
+    from ctlab.core.anatomy import STRUCTURE_CODES
     from ctlab.scans.volume import resample
 
     whole = scan()
     write_series(whole, tmp_path / 'series')
     mask = np.zeros(whole.shape, np.uint8)
-    mask[5:9, 4:9, 4:12] = CODES['liver']
+    mask[5:9, 4:9, 4:12] = STRUCTURE_CODES['liver']
     coarse = resample(Volume(mask, whole.affine), 4.0, labels=True)
     with pytest.raises(ValueError, match='resample the mask to the series first'):
-        write_seg(coarse, tmp_path / 'series', tmp_path / 'seg.dcm')
+        write_dicom_seg(coarse, tmp_path / 'series', tmp_path / 'seg.dcm')
     read = lab.read(tmp_path / 'series')
-    assert write_seg(resample(coarse, like=read, labels=True), tmp_path / 'series', tmp_path / 'seg.dcm') == ['liver']
+    assert write_dicom_seg(resample(coarse, like=read, labels=True), tmp_path / 'series', tmp_path / 'seg.dcm') == [
+        'liver'
+    ]
 
 
 def test_windows_and_the_viewer_s_food(tmp_path):
@@ -174,25 +176,25 @@ def test_windows_and_the_viewer_s_food(tmp_path):
 
 
 def test_derived_data_goes_elsewhere_and_is_made_again(tiny, tmp_path):
-    from ctlab.cohort.stacks import Recipe, prepare, read_slices
+    from ctlab.cohort.stacks import StackPreprocessing, prepare, read_slices
 
     with pytest.raises(ValueError, match='choose another folder for derived data'):
-        prepare(tiny, tiny / 'train_images' / 'derived', Recipe(5.0, 16), progress=False)
-    stacks = prepare(tiny, tmp_path / 'work', Recipe(5.0, 16), progress=False)
+        prepare(tiny, tiny / 'train_images' / 'derived', StackPreprocessing(5.0, 16), progress=False)
+    stacks = prepare(tiny, tmp_path / 'work', StackPreprocessing(5.0, 16), progress=False)
     path = Path(stacks.folder) / stacks.usable['stack'].iloc[0]
     whole, n = path.read_bytes(), len(np.load(path))
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(OSError, match='delete it and prepare again'):
         read_slices(path, [n - 1])
     path.unlink()
-    again = prepare(tiny, tmp_path / 'work', Recipe(5.0, 16), progress=False)
+    again = prepare(tiny, tmp_path / 'work', StackPreprocessing(5.0, 16), progress=False)
     assert path.read_bytes() == whole and len(again.usable) == len(stacks.usable)
 
 
 def test_packages_that_an_extra_brings(root):
     import configparser
 
-    from ctlab.doors.cli import _EXTRAS
+    from ctlab.interfaces.cli import _EXTRAS
 
     settings = configparser.ConfigParser(delimiters=['='], interpolation=None)
     settings.read(root / 'settings.ini')
@@ -200,15 +202,15 @@ def test_packages_that_an_extra_brings(root):
 
 
 def test_the_workbench_shows_a_series_with_a_gap_and_its_root_opens_a_folder(tmp_path):
-    from ctlab.doors.workbench import WorkFolder
+    from ctlab.interfaces.workbench import Workspace
 
     for k, path in enumerate(write_series(scan(), tmp_path / 'there' / 'disk')):
         if 8 <= k < 17:
             path.unlink()
     with pytest.raises(PermissionError, match='start the workbench with --root to allow it'):
-        WorkFolder(tmp_path / 'work', (tmp_path / 'elsewhere',)).within(tmp_path / 'there' / 'disk')
-    work = WorkFolder(tmp_path / 'work', (tmp_path / 'there',))
-    work.take(work.within(tmp_path / 'there' / 'disk'))
+        Workspace(tmp_path / 'work', (tmp_path / 'elsewhere',)).resolve_allowed(tmp_path / 'there' / 'disk')
+    work = Workspace(tmp_path / 'work', (tmp_path / 'there',))
+    work.import_files(work.resolve_allowed(tmp_path / 'there' / 'disk'))
     assert work.read(work.scans()[0]).meta['gaps'] == list(range(8, 17))
 
 

@@ -20,7 +20,7 @@ from conftest import free_port, wait_for
 
 from ctlab.cohort.layout import list_series
 from ctlab.scans import nifti
-from ctlab.scans.volume import Volume, volume_from
+from ctlab.scans.volume import Volume, make_volume
 
 
 class Served:
@@ -70,7 +70,7 @@ def export(tmp_path_factory, tiny):
     with zipfile.ZipFile(root / 'disk.zip', 'w', zipfile.ZIP_DEFLATED) as z:
         for f in (root / 'disk' / 'A').iterdir():
             z.write(f, f.name)
-    scan = volume_from(np.random.default_rng(0).integers(0, 900, (30, 40, 40)).astype(np.int16), (4.0, 2.0, 2.0))
+    scan = make_volume(np.random.default_rng(0).integers(0, 900, (30, 40, 40)).astype(np.int16), (4.0, 2.0, 2.0))
     nifti.write(scan, root / 'legs.nii.gz')
     for k, bone in enumerate(('tibia', 'femur')):
         mask = np.zeros(scan.shape, np.uint8)
@@ -88,12 +88,12 @@ def export(tmp_path_factory, tiny):
 @pytest.fixture(scope='module')
 def served(export, tmp_path_factory):
     """A workbench that has a CT scan and the legs already."""
-    from ctlab.doors.workbench import WorkFolder
+    from ctlab.interfaces.workbench import Workspace
 
     folder = tmp_path_factory.mktemp('workbench') / 'work'
-    work = WorkFolder(folder)
+    work = Workspace(folder)
     for source in (export / 'disk', export / 'legs.nii.gz'):
-        work.take(source)
+        work.import_files(source)
     made = Served(folder, '--root', str(export), '--jobs', '1')
     yield made
     made.kill()
@@ -106,7 +106,7 @@ def watched(browser, served):
     near = (served.url, 'data:', 'blob:', 'about:')
     page.on('request', lambda r: outside.append(r.url) if not r.url.startswith(near) else None)
     page.on('pageerror', lambda e: wrong.append(str(e)))
-    opened(page, served)
+    open_masks(page, served)
     yield page
     page.close()
     assert not outside and not wrong
@@ -118,7 +118,7 @@ def page(served, browser):
         yield made
 
 
-def opened(page, served):
+def open_masks(page, served):
     page.goto(served.url)
     page.get_by_role('heading', name='ctlab workbench').wait_for(timeout=30_000)
     page.wait_for_timeout(800)
@@ -129,7 +129,7 @@ def test_an_update_that_comes_while_others_are_written_is_sent():
 
     from panel.io import document as panel
 
-    from ctlab.doors.app import _nothing_unsent
+    from ctlab.interfaces.app import _flush_pending_updates
 
     class Thing:
         pass
@@ -153,7 +153,7 @@ def test_an_update_that_comes_while_others_are_written_is_sent():
         scheduled('first')
         await asyncio.sleep(0.2)
 
-    _nothing_unsent()
+    _flush_pending_updates()
     panel.extra_socket_handlers[Thing] = written
     try:
         with ThreadPoolExecutor(1) as apart:
@@ -272,7 +272,7 @@ def test_a_series_of_a_scanner_whose_uids_were_lost(browser, source, request, tm
     made = Served(tmp_path / 'work')
     page = browser.new_page(viewport={'width': 1024, 'height': 768})  # a tablet
     try:
-        opened(page, made)
+        open_masks(page, made)
         tab(page, 'Import')
         imports(page, series, 'had lost their UIDs')
         tab(page, 'Look')
@@ -426,7 +426,7 @@ def test_legs(page, export, served, shots):
 
 
 def test_runs_outlive_page_and_server(page, served, shots):
-    from ctlab.doors.jobs import Jobs
+    from ctlab.interfaces.jobs import Jobs
 
     jobs = Jobs(served.folder / 'jobs', 1)
     tab(page, 'Runs')
@@ -438,14 +438,14 @@ def test_runs_outlive_page_and_server(page, served, shots):
     states = [j.state for j in jobs.all()]
     assert states == ['running', 'waiting'], states
     pid = json.loads((jobs.all()[0].folder / 'begun.json').read_text())['pid']
-    opened(page, served)
+    open_masks(page, served)
     tab(page, 'Runs')
     hears(page, 'running')
     served.kill()
     time.sleep(1)
     assert jobs.all()[0].state == 'running' and Path(f'/proc/{pid}').exists(), 'the job does not notice'
     served.start()
-    opened(page, served)
+    open_masks(page, served)
     tab(page, 'Runs')
     until = time.monotonic() + 240
     while jobs.all()[0].state == 'running' and time.monotonic() < until:
@@ -464,7 +464,7 @@ def test_runs_outlive_page_and_server(page, served, shots):
 
 def test_trauma(page, served, finished_runs, shots):
     shutil.copytree(finished_runs / 'approach1', served.folder / 'runs' / 'approach1', dirs_exist_ok=True)
-    opened(page, served)
+    open_masks(page, served)
     choose(page, 'Scan', ' CT ')
     tab(page, 'Trauma')
     choose(page, 'Run (all its folds)', 'approach1 tiny')

@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 
 from ctlab.judge import audit
-from ctlab.judge.audit import ROLES, AuditReport, audit_table, corrected, read_table
+from ctlab.judge.audit import METRIC_ROLES, AuditReport, audit_table, corrected_table, read_metrics_table
 from ctlab.judge.metrics import binary_metrics, multiclass_metrics
 
 STEP = 1e-4
 
 
-def row(order=ROLES, **values):
+def row(order=METRIC_ROLES, **values):
     return [values[name] for name in order]
 
 
@@ -19,7 +19,7 @@ def binary(seed, n=400, skill=1.2, digits=4):
     rng = np.random.default_rng(seed)
     truth = (rng.random(n) < 0.3).astype(int)
     found = binary_metrics(truth, 1 / (1 + np.exp(-(rng.normal(size=n) + skill * (truth - 0.6)))))
-    return {k: round(found[k], digits) for k in ROLES}
+    return {k: round(found[k], digits) for k in METRIC_ROLES}
 
 
 def many(seed, n=400, skill=1.2, digits=4):
@@ -27,13 +27,13 @@ def many(seed, n=400, skill=1.2, digits=4):
     truth = rng.choice(3, n, p=(0.7, 0.2, 0.1))
     logits = rng.normal(size=(n, 3)) + skill * np.eye(3)[truth] + (1, 0, 0)
     found = multiclass_metrics(truth, np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
-    return {k: round(found[k], digits) for k in ROLES}
+    return {k: round(found[k], digits) for k in METRIC_ROLES}
 
 
 @pytest.mark.parametrize('seed', range(12))
 def test_true_rows_break_no_rule_and_hold_their_identity(seed):
-    assert audit._violations(row(**binary(seed)), ROLES, True, STEP) == ((1, 0), (0, 0))
-    assert audit._violations(row(**many(seed)), ROLES, False, STEP) == ((1, 1), (0, 0))
+    assert audit._violations(row(**binary(seed)), METRIC_ROLES, True, STEP) == ((1, 0), (0, 0))
+    assert audit._violations(row(**many(seed)), METRIC_ROLES, False, STEP) == ((1, 1), (0, 0))
 
 
 @pytest.mark.parametrize(
@@ -48,17 +48,19 @@ def test_true_rows_break_no_rule_and_hold_their_identity(seed):
 def test_each_rule_that_a_row_of_two_classes_breaks_is_counted(change, pooled, averaged):
     """Precision .6 and recall .5 give an F1 of .545: .9 is above their mean, .1 is below their harmonic mean."""
     good = {'accuracy': 0.8, 'auc_roc': 0.75, 'f1': round(2 * 0.6 * 0.5 / 1.1, 4), 'precision': 0.6, 'recall': 0.5}
-    held, broken = audit._violations(row(**good | change), ROLES, True, STEP)
+    held, broken = audit._violations(row(**good | change), METRIC_ROLES, True, STEP)
     assert broken[1] == averaged and (pooled is None or broken[0] == pooled)
     assert held == ((0, 0) if 'f1' in change else (1, 0))
 
 
 def test_rows_of_many_classes_hold_recall_and_accuracy_equal():
     good = {'accuracy': 0.8, 'auc_roc': 0.9, 'f1': 0.78, 'precision': 0.79, 'recall': 0.8}
-    assert audit._violations(row(**good), ROLES, False, STEP) == ((1, 1), (0, 0))
-    assert audit._violations(row(**good | {'recall': 0.8001}), ROLES, False, STEP) == ((1, 1), (0, 0)), 'to rounding'
-    assert audit._violations(row(**good | {'recall': 0.8003}), ROLES, False, STEP) == ((0, 0), (1, 1))
-    assert audit._violations(row(**good | {'f1': 0.85, 'accuracy': 1.1}), ROLES, False, STEP) == ((0, 0), (3, 3))
+    assert audit._violations(row(**good), METRIC_ROLES, False, STEP) == ((1, 1), (0, 0))
+    assert audit._violations(row(**good | {'recall': 0.8001}), METRIC_ROLES, False, STEP) == ((1, 1), (0, 0)), (
+        'to rounding'
+    )
+    assert audit._violations(row(**good | {'recall': 0.8003}), METRIC_ROLES, False, STEP) == ((0, 0), (1, 1))
+    assert audit._violations(row(**good | {'f1': 0.85, 'accuracy': 1.1}), METRIC_ROLES, False, STEP) == ((0, 0), (3, 3))
 
 
 def test_what_is_missing_breaks_nothing():
@@ -161,29 +163,34 @@ def test_which_rows_are_of_two_classes():
 def test_evidence_is_the_better_of_pooled_and_averaged():
     values = np.array([row(**binary(k)) for k in range(3)] + [row(**many(k)) for k in range(2)])
     kinds = [True] * 3 + [False] * 2
-    score, broken = audit._evidence(values, ROLES, kinds, STEP)
+    score, broken = audit._evidence(values, METRIC_ROLES, kinds, STEP)
     assert score == pytest.approx(5 * 6) and broken.tolist() == [0] * 5
     values[0, 0] = 1.5
-    score, broken = audit._evidence(values, ROLES, kinds, STEP)
+    score, broken = audit._evidence(values, METRIC_ROLES, kinds, STEP)
     assert score == pytest.approx(4 * 6) and broken.tolist() == [1, 0, 0, 0, 0]
     values[:3, 2] = 0.01
-    score, broken = audit._evidence(values, ROLES, kinds, STEP)
+    score, broken = audit._evidence(values, METRIC_ROLES, kinds, STEP)
     assert score == pytest.approx(2 * 6 - 6 - 2) and broken.tolist() == [1, 0, 0, 0, 0], (
         'averaged: F1 below is possible'
     )
 
 
-def table(order=ROLES, seeds=range(3)):
+def table(order=METRIC_ROLES, seeds=range(3)):
     lines = [{'target': 'B', 'split': 'valid'} | binary(k) for k in seeds] + [
         {'target': 'L', 'split': 'valid'} | many(k) for k in seeds
     ]
     frame = pd.DataFrame(lines)
-    return frame.rename(columns=dict(zip(ROLES, order)))
+    return frame.rename(columns=dict(zip(METRIC_ROLES, order)))
 
 
 def test_a_sound_table():
     found = audit_table(table())
-    assert found.sound and found.columns == found.printed == list(ROLES) and found.evidence == 0 and not found.ties
+    assert (
+        found.consistent
+        and found.columns == found.printed == list(METRIC_ROLES)
+        and found.evidence == 0
+        and not found.ties
+    )
     assert found.margin > 9 and (found.rows[['broken_as_printed', 'broken_as_found']] == 0).all(axis=None)
     assert list(found.rows.columns) == ['target', 'split', 'broken_as_printed', 'broken_as_found']
     assert (
@@ -194,21 +201,22 @@ def test_a_sound_table():
 
 @pytest.mark.parametrize('a, b', [(0, 1), (0, 2), (1, 2), (2, 3), (2, 4), (1, 4)])
 def test_two_columns_that_changed_places(a, b):
-    order = list(ROLES)
+    order = list(METRIC_ROLES)
     order[a], order[b] = order[b], order[a]
     found = audit_table(table(order))
-    assert not found.sound and found.printed == order and found.columns == list(ROLES)
+    assert not found.consistent and found.printed == order and found.columns == list(METRIC_ROLES)
     home, _ = audit._evidence(
         *(lambda v, s: (v, order, [True] * 3 + [False] * 3, s))(*audit._values(table(order), order))
     )
     best, _ = audit._evidence(
-        *(lambda v, s: (v, list(ROLES), [True] * 3 + [False] * 3, s))(*audit._values(table(order), order))
+        *(lambda v, s: (v, list(METRIC_ROLES), [True] * 3 + [False] * 3, s))(*audit._values(table(order), order))
     )
     assert found.evidence == pytest.approx(best - home) and found.margin > 0
     said = str(found)
     broken = int((found.rows['broken_as_printed'] > 0).sum())
     assert (
-        said.splitlines()[0] == f'The header is wrong. Printed: {", ".join(order)}. The rows say: {", ".join(ROLES)}.'
+        said.splitlines()[0]
+        == f'The header is wrong. Printed: {", ".join(order)}. The rows say: {", ".join(METRIC_ROLES)}.'
     )
     assert said.splitlines()[1] == (
         f'{broken} of 6 rows contradict the printed header, 0 the found one; evidence '
@@ -219,9 +227,9 @@ def test_two_columns_that_changed_places(a, b):
 def test_what_the_rows_cannot_tell_apart_is_named_and_the_printed_order_has_the_doubt():
     frame = pd.DataFrame([{'target': 'B', 'f1': 0.5, 'precision': 0.5, 'recall': 0.5}] * 3)
     found = audit_table(frame)
-    assert found.sound and found.ties == [] or found.columns == ['f1', 'precision', 'recall']
+    assert found.consistent and found.ties == [] or found.columns == ['f1', 'precision', 'recall']
     two = audit_table(pd.DataFrame({'accuracy': [0.8, 0.7], 'auc': [0.9, 0.8]}))
-    assert two.sound and two.ties == [['auc_roc', 'accuracy']] and two.margin == pytest.approx(3)
+    assert two.consistent and two.ties == [['auc_roc', 'accuracy']] and two.margin == pytest.approx(3)
     assert list(two.rows.columns) == ['broken_as_printed', 'broken_as_found']
 
 
@@ -247,10 +255,10 @@ def test_suspicions_in_words():
         'x test: accuracy 75.0% is what calling everyone healthy gives (76.0%)'
     ]
     assert flags([{'target': 'x', 'split': 'test', 'accuracy': 0.74}], {'x': 0.76}) == []
-    from ctlab.core.anatomy import LETTERS, PREVALENCE
+    from ctlab.core.anatomy import PREVALENCE, TARGET_LETTERS
 
     for name in ('bowel', 'spleen'):
-        for called in (name, LETTERS[name]):
+        for called in (name, TARGET_LETTERS[name]):
             assert len(flags([{'target': called, 'split': 'train', 'accuracy': PREVALENCE[name][0]}])) == 1
 
     def pair(**better):
@@ -266,22 +274,22 @@ def test_suspicions_in_words():
 
 def test_tables_from_files(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
-        read_table(tmp_path / 'a.csv')
+        read_metrics_table(tmp_path / 'a.csv')
     assert str(error.value) == (
         f'{tmp_path / "a.csv"}: no such file; expected a CSV with columns such as target, split, accuracy, '
         'AUC, F1, precision, recall'
     )
     order = ['recall', 'auc_roc', 'f1', 'precision', 'accuracy']
     (100 * table(order).set_index(['target', 'split'])).round(2).reset_index().to_csv(tmp_path / 'a.csv', index=False)
-    read = read_table(str(tmp_path / 'a.csv'))
+    read = read_metrics_table(str(tmp_path / 'a.csv'))
     assert read['target'].tolist() == ['B'] * 3 + ['L'] * 3 and read['f1'].map(type).eq(str).all()
-    true = corrected(read)
-    assert list(true.columns) == ['target', 'split', *ROLES]
+    true = corrected_table(read)
+    assert list(true.columns) == ['target', 'split', *METRIC_ROLES]
     wanted = table()
     columns = audit_table(read).columns
-    assert np.allclose(true[list(ROLES)], wanted[list(ROLES)]) or columns != list(ROLES)
-    bare = corrected(read[order].iloc[::-1])
-    assert list(bare.columns) == list(ROLES) and list(bare.index) == list(range(6))
+    assert np.allclose(true[list(METRIC_ROLES)], wanted[list(METRIC_ROLES)]) or columns != list(METRIC_ROLES)
+    bare = corrected_table(read[order].iloc[::-1])
+    assert list(bare.columns) == list(METRIC_ROLES) and list(bare.index) == list(range(6))
 
 
 def test_a_report_with_flags_lists_them():

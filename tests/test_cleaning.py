@@ -9,18 +9,18 @@ import pytest
 
 from ctlab.cohort import cleaning
 from ctlab.cohort.cleaning import (
-    CAUSES,
+    FAULT_CAUSES,
     black_fraction,
-    causes,
-    clean,
-    decide,
+    classify_series,
+    clean_cohort,
     decisions_path,
-    examine,
-    recover,
-    usable,
+    examine_series,
+    fault_causes,
+    read_repaired,
+    usable_series,
 )
 from ctlab.scans.dicom import DicomError, write_series
-from ctlab.scans.volume import volume_from
+from ctlab.scans.volume import make_volume
 
 SOUND = {
     'files': 10,
@@ -57,7 +57,7 @@ def body(n=12, size=48, seed=0):
     y, x = np.mgrid[:size, :size] - (size - 1) / 2
     inside = x**2 + y**2 < (0.35 * size) ** 2
     noise = np.random.default_rng(seed).integers(-20, 20, (n, size, size))
-    return volume_from(np.where(inside, 40, -1000).astype(np.int16) + noise.astype(np.int16) * inside, (3.0, 2.0, 2.0))
+    return make_volume(np.where(inside, 40, -1000).astype(np.int16) + noise.astype(np.int16) * inside, (3.0, 2.0, 2.0))
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_how_black_pictures_are():
 
 
 def test_a_sound_series(series):
-    facts = examine(series())
+    facts = examine_series(series())
     # a window of (50, 400) shows the body; numbers follow the position
     assert {
         k: facts[k] for k in SOUND if k not in ('body', 'chest', 'in_window', 'blackness', 'black', 'text_order')
@@ -97,7 +97,7 @@ def test_a_sound_series(series):
     assert (
         facts['body'] == pytest.approx(np.pi * 0.35**2, abs=0.03) and facts['chest'] == 0 and facts['in_window'] > 0.9
     )
-    assert 0.5 < facts['blackness'] < 0.7 and facts['black'] == 0 and causes(facts) == []
+    assert 0.5 < facts['blackness'] < 0.7 and facts['black'] == 0 and fault_causes(facts) == []
 
 
 @pytest.mark.parametrize(
@@ -165,30 +165,30 @@ def test_the_order_of_numbers(numbers, numbered, text):
     ],
 )
 def test_every_cause_from_both_sides(change, wanted):
-    assert causes(SOUND | change) == wanted
+    assert fault_causes(SOUND | change) == wanted
 
 
 def test_limits_may_be_others():
-    assert causes(SOUND | {'body': 0.1}, least_body=0.2) == ['empty'] and causes(SOUND, most_chest=0.05) == [
-        'wrong_part'
-    ]
-    assert causes(SOUND, least_window=0.95) == ['wrong_window'] and causes(
+    assert fault_causes(SOUND | {'body': 0.1}, least_body=0.2) == ['empty'] and fault_causes(
+        SOUND, most_chest=0.05
+    ) == ['wrong_part']
+    assert fault_causes(SOUND, least_window=0.95) == ['wrong_window'] and fault_causes(
         SOUND | {'missing': 1}, most_missing=0.01
     ) == ['gap']
 
 
 def test_decisions_in_words():
-    assert decide([]) == ('keep', '')
-    assert decide(['tilt', 'windows']) == (
+    assert classify_series([]) == ('keep', '')
+    assert classify_series(['tilt', 'windows']) == (
         'recovered',
         'a tilted gantry: shift upright; several windows offered: use the first window',
     )
-    assert decide(['gap', 'tilt', 'empty']) == (
+    assert classify_series(['gap', 'tilt', 'empty']) == (
         'set aside',
         'more than a quarter of the slices missing; nobody on the couch',
     )
-    for name, (remedy, words) in CAUSES.items():
-        assert decide([name]) == (('recovered', f'{words}: {remedy}') if remedy else ('set aside', words))
+    for name, (remedy, words) in FAULT_CAUSES.items():
+        assert classify_series([name]) == (('recovered', f'{words}: {remedy}') if remedy else ('set aside', words))
 
 
 def tagged(**tags):
@@ -213,7 +213,7 @@ def tagged(**tags):
     ],
 )
 def test_what_the_header_says(series, tags, fact):
-    facts = examine(series(tagged(**tags)))
+    facts = examine_series(series(tagged(**tags)))
     assert {k: facts[k] for k in fact} == fact
 
 
@@ -223,8 +223,8 @@ def test_signs_that_are_not_extended(series):
         ds.PixelRepresentation, ds.RescaleIntercept = 1, '0'
         ds.PixelData = ((stored & 0x0FFF) if k < 7 else stored).astype('<i2').tobytes()
 
-    facts = examine(series(clip, syntax='plain'))
-    assert (facts['signed'], facts['negative']) == (True, 7) and causes(facts) == ['sign']
+    facts = examine_series(series(clip, syntax='plain'))
+    assert (facts['signed'], facts['negative']) == (True, 7) and fault_causes(facts) == ['sign']
 
 
 def test_slices_that_are_not_there_twice_there_or_somebody_else_s(series):
@@ -244,7 +244,7 @@ def test_slices_that_are_not_there_twice_there_or_somebody_else_s(series):
             ds.save_as(path.with_name('scout.dcm'))
             return False
 
-    facts = examine(series(change))
+    facts = examine_series(series(change))
     wanted = {'files': 14, 'slices': 11, 'missing': 1, 'duplicates': 1, 'strangers': 1, 'localisers': 1}
     assert {k: facts[k] for k in wanted} == wanted
 
@@ -260,24 +260,24 @@ def test_slices_that_cannot_be_read_or_hold_one_value(series):
         if k in (6, 7):
             ds.PixelData = (1024 + np.zeros(48 * 48, '<u2')).tobytes()
 
-    facts = examine(series(change, syntax='plain'))
+    facts = examine_series(series(change, syntax='plain'))
     assert (facts['files'], facts['unreadable'], facts['constant'], facts['slices']) == (12, 2, 2, 11)
-    assert 'not a DICOM file' in facts['reason'] and causes(facts) == ['constant', 'truncated', 'missing']
+    assert 'not a DICOM file' in facts['reason'] and fault_causes(facts) == ['constant', 'truncated', 'missing']
 
 
 def test_nothing_to_read(tmp_path, series):
     (tmp_path / 'none').mkdir()
-    assert examine(tmp_path / 'none') == {'files': 0, 'unreadable': 0, 'reason': '', 'slices': 0}
+    assert examine_series(tmp_path / 'none') == {'files': 0, 'unreadable': 0, 'reason': '', 'slices': 0}
     (tmp_path / 'none' / 'a.dcm').write_bytes(b'x')
-    facts = examine(tmp_path / 'none')
+    facts = examine_series(tmp_path / 'none')
     assert (facts['files'], facts['unreadable'], facts['slices']) == (1, 1, 0) and facts['reason']
-    lost = examine(series(tagged(ImagePositionPatient=None)))
+    lost = examine_series(series(tagged(ImagePositionPatient=None)))
     assert lost['slices'] == 0 and 'no slice of the series has a position' in lost['reason'] and lost['files'] == 12
 
     def black(k, ds, path):
         ds.PixelData = bytes(48 * 48 * 2)
 
-    facts = examine(series(black, syntax='plain'))
+    facts = examine_series(series(black, syntax='plain'))
     assert (facts['constant'], facts['black'], facts['blackness'], facts['body'], facts['chest']) == (
         12,
         1.0,
@@ -295,8 +295,8 @@ def test_black_slices_by_the_published_rule(series):
 
     folder = series(dark, syntax='plain')
     share = 1 - 2 / 48**2
-    assert examine(folder)['black'] == 1.0 and examine(folder, black=share)['black'] == 1.0
-    assert examine(folder, black=share + 1e-9)['black'] == pytest.approx(0.75)
+    assert examine_series(folder)['black'] == 1.0 and examine_series(folder, black=share)['black'] == 1.0
+    assert examine_series(folder, black=share + 1e-9)['black'] == pytest.approx(0.75)
 
 
 def test_air_within_the_body():
@@ -315,8 +315,8 @@ def test_air_within_the_body():
 def test_a_chest_is_known_by_its_air(series):
     scan = body()
     scan.array[:, 12:36, 14:22] = scan.array[:, 12:36, 26:34] = -800
-    facts = examine(series(volume=scan))
-    assert facts['chest'] == 1.0 and causes(facts) == ['wrong_part']
+    facts = examine_series(series(volume=scan))
+    assert facts['chest'] == 1.0 and fault_causes(facts) == ['wrong_part']
 
 
 @pytest.fixture
@@ -334,7 +334,7 @@ def cohort(tmp_path):
 
 
 def test_a_cohort_is_examined_once(cohort, tmp_path, monkeypatch):
-    table = clean(cohort, tmp_path / 'work', workers=1, progress=False)
+    table = clean_cohort(cohort, tmp_path / 'work', workers=1, progress=False)
     assert list(table.columns) == [
         'patient_id',
         'series_id',
@@ -360,29 +360,33 @@ def test_a_cohort_is_examined_once(cohort, tmp_path, monkeypatch):
     assert 'not a DICOM file' in table['reason'].iloc[1] and table['blackness'].iloc[1] == 1.0
     path = decisions_path(cohort, tmp_path / 'work')
     assert path.parent == tmp_path / 'work' / 'cleaning' and path.name.startswith('cohort') and path.suffix == '.csv'
-    assert usable(table) == {11, 13}
+    assert usable_series(table) == {11, 13}
     stored = path.read_text()
     path.write_text(stored.replace('windows', 'marked'))
-    again = clean(str(cohort), tmp_path / 'work', workers=1, progress=False)
+    again = clean_cohort(str(cohort), tmp_path / 'work', workers=1, progress=False)
     assert again['causes'].tolist() == ['', 'unreadable', 'marked'] and again['reason'].iloc[0] == '', (
         'what is stored is used'
     )
     for options in ({'black': 0.97}, {'scan_black': 0.7}):
-        assert clean(cohort, tmp_path / 'work', workers=1, progress=False, **options)['causes'].iloc[2] == 'windows'
+        assert (
+            clean_cohort(cohort, tmp_path / 'work', workers=1, progress=False, **options)['causes'].iloc[2] == 'windows'
+        )
         path.write_text(stored.replace('windows', 'marked'))
-    clean(cohort, tmp_path / 'work', workers=1, progress=False)
+    clean_cohort(cohort, tmp_path / 'work', workers=1, progress=False)
     (cohort / 'train_images' / '1' / '11' / '1.dcm').unlink()
-    assert clean(cohort, tmp_path / 'work', workers=1, progress=False)['slices'].iloc[0] == 11, (
+    assert clean_cohort(cohort, tmp_path / 'work', workers=1, progress=False)['slices'].iloc[0] == 11, (
         'another file, another look'
     )
-    assert clean(cohort, None, workers=1, progress=False)['slices'].tolist() == [11, 0, 12]
-    assert clean(cohort, None, scan_black=0.0, workers=1, progress=False)['published'].tolist() == ['deleted'] * 3
+    assert clean_cohort(cohort, None, workers=1, progress=False)['slices'].tolist() == [11, 0, 12]
+    assert (
+        clean_cohort(cohort, None, scan_black=0.0, workers=1, progress=False)['published'].tolist() == ['deleted'] * 3
+    )
 
     def broken(folder, black):
         raise ZeroDivisionError('odd')
 
-    monkeypatch.setattr(cleaning, 'examine', broken)
-    row = cleaning._examine_one(({'patient_id': 1, 'series_id': 2, 'folder': 'x'}, 0.98, 0.78))
+    monkeypatch.setattr(cleaning, 'examine_series', broken)
+    row = cleaning._examine_task(({'patient_id': 1, 'series_id': 2, 'folder': 'x'}, 0.98, 0.78))
     assert (row['decision'], row['reason'], row['slices'], row['published']) == (
         'set aside',
         'ZeroDivisionError: odd',
@@ -397,7 +401,7 @@ def test_flat_slices_become_what_lies_between(series):
     scan = body()
     flat = [0, 4, 5, 11]
     scan.array[flat] = 0
-    volume = recover(series(volume=scan))
+    volume = read_repaired(series(volume=scan))
     assert volume.meta['filled'] == flat and '4 slices of a single value interpolated' in volume.meta['warnings']
     assert np.array_equal(volume.array[0], scan.array[1]) and np.array_equal(volume.array[11], scan.array[10])
     before, after = scan.array[3].astype(float), scan.array[6].astype(float)
@@ -409,20 +413,20 @@ def test_flat_slices_become_what_lies_between(series):
 def test_a_sound_series_is_as_read_and_an_empty_one_refused(tmp_path):
     folder = tmp_path / 'a'
     write_series(body(), folder)
-    volume = recover(folder)
+    volume = read_repaired(folder)
     assert volume.meta['filled'] == [] and np.array_equal(volume.array, body().array)
-    write_series(volume_from(np.zeros((4, 8, 8), np.int16)), tmp_path / 'b')
+    write_series(make_volume(np.zeros((4, 8, 8), np.int16)), tmp_path / 'b')
     with pytest.raises(DicomError) as error:
-        recover(tmp_path / 'b')
+        read_repaired(tmp_path / 'b')
     assert str(error.value) == f'{tmp_path / "b"}: every slice holds a single value'
 
     def gone(k):
         return (tmp_path / 'a' / f'{k}.dcm').unlink()
 
     gone(5)
-    assert recover(folder).meta['filled'] == [4]
+    assert read_repaired(folder).meta['filled'] == [4]
 
 
 def test_which_series_may_be_used():
     table = pd.DataFrame({'series_id': [1, 2, 3], 'decision': ['keep', 'recovered', 'set aside']})
-    assert usable(table) == {1, 2}
+    assert usable_series(table) == {1, 2}

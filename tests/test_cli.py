@@ -29,7 +29,7 @@ def test_import_is_light():
     import sys
 
     code = (
-        'import ctlab, ctlab.doors.cli, sys; '
+        'import ctlab, ctlab.interfaces.cli, sys; '
         'heavy = "torch", "monai", "SimpleITK", "matplotlib", "pandas", "numpy"; '
         'print([m for m in heavy if m in sys.modules])'
     )
@@ -156,7 +156,7 @@ def test_arrange_makes_a_cohort_and_says_what_it_left(ctlab, tiny, tmp_path):
 
 
 def test_the_demo_runs_a_chapter_again_when_the_package_changes(tmp_path, monkeypatch):
-    from ctlab.doors.cli import _fingerprint
+    from ctlab.interfaces.cli import _fingerprint
 
     monkeypatch.setattr('ctlab.core.settings.project_root', lambda: tmp_path)
     (tmp_path / 'ctlab' / 'room').mkdir(parents=True)

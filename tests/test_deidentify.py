@@ -16,10 +16,18 @@ from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
 from ctlab.scans import deidentify as d
-from ctlab.scans.deidentify import NotClean, Pseudonyms, action_for, deidentified, deidentify_file, moved, read_key
+from ctlab.scans.deidentify import (
+    DeidentificationError,
+    Pseudonyms,
+    deidentify_dataset,
+    deidentify_file,
+    profile_action,
+    read_key,
+    shift_date,
+)
 
 NAMES = Pseudonyms(b'k' * 32)
-DAYS = NAMES.days('Jane')
+DAYS = NAMES.date_shift('Jane')
 CLASS = '1.2.840.10008.5.1.4.1.1'
 SAMPLES = {
     'DA': '20200131',
@@ -69,7 +77,7 @@ def with_element(tag, vr, value):
 def after(tag, vr, value):
     """An element after de-identification, None where it is gone; and what was noted of it."""
     ds = with_element(tag, vr, value)
-    changes = deidentified(ds, NAMES)
+    changes = deidentify_dataset(ds, NAMES)
     return ds.get(tag), changes
 
 
@@ -80,13 +88,13 @@ def representation(tag):
         return ''  # retired, without an entry
 
 
-TABLE = {t: representation(t) for t in d.profile()[0] if representation(t)}
+TABLE = {t: representation(t) for t in d.confidentiality_profile()[0] if representation(t)}
 PLAIN = [t for t, vr in TABLE.items() if vr != 'SQ' and t not in (0x00100010, 0x00100020)]
 SEQUENCES = [t for t, vr in TABLE.items() if vr == 'SQ' and keyword_for_tag(t) != 'ContentSequence']  # that is a report
 
 
 def test_the_table_is_read_by_its_letters():
-    exact, groups = d.profile()
+    exact, groups = d.confidentiality_profile()
     assert len(exact) > 300 and {a for _, _, a in groups} | set(exact.values()) == {'dummy', 'empty', 'remove', 'uid'}
     for keyword, action in {
         'PatientName': 'empty',
@@ -99,18 +107,20 @@ def test_the_table_is_read_by_its_letters():
         'Modality': 'keep',
         'OperatorsName': 'dummy',
     }.items():
-        assert action_for(int(Tag(keyword))) == action, keyword
-    assert action_for(0x50020010) == action_for(0x50FE3000) == 'remove', 'repeating groups of curves'
+        assert profile_action(int(Tag(keyword))) == action, keyword
+    assert profile_action(0x50020010) == profile_action(0x50FE3000) == 'remove', 'repeating groups of curves'
     assert (
-        action_for(0x60004000) == 'remove' and action_for(0x60003000) == 'remove' and action_for(0x60000010) == 'keep'
+        profile_action(0x60004000) == 'remove'
+        and profile_action(0x60003000) == 'remove'
+        and profile_action(0x60000010) == 'keep'
     )
-    assert action_for(0x00190010) == 'remove' or action_for(0x00190010) == 'keep'
+    assert profile_action(0x00190010) == 'remove' or profile_action(0x00190010) == 'keep'
 
 
 @pytest.mark.parametrize('tag', PLAIN, ids=keyword_for_tag)
 def test_every_row_of_the_table(tag):
     """What the table says is what happens, by value representation; and it is noted once."""
-    vr, word, action, birth = TABLE[tag], keyword_for_tag(tag), action_for(tag), tag in d._BIRTH
+    vr, word, action, birth = TABLE[tag], keyword_for_tag(tag), profile_action(tag), tag in d._BIRTH
     value = SAMPLES.get(vr, 'Jane')
     found, changes = after(tag, vr, value)
     dated = vr in ('DA', 'DT') and not birth
@@ -118,7 +128,7 @@ def test_every_row_of_the_table(tag):
         assert found is None and changes[word, 'removed'] == 1
         return
     if dated:
-        assert str(found.value) == moved(value, DAYS) and changes[word, 'date moved'] == 1
+        assert str(found.value) == shift_date(value, DAYS) and changes[word, 'date moved'] == 1
     elif action == 'uid':
         assert found.value == (NAMES.uid('1.2.3') if vr == 'UI' else found.value)
     elif action == 'empty':
@@ -150,7 +160,7 @@ def test_every_sequence_of_the_table(tag):
     )
     item.add_new(0x00190010, 'LO', 'CREATOR')
     found, changes = after(tag, 'SQ', Sequence([item]))
-    action, word = action_for(tag), keyword_for_tag(tag)
+    action, word = profile_action(tag), keyword_for_tag(tag)
     if action == 'remove':
         assert found is None and changes[word, 'removed'] == 1
     elif action == 'empty':
@@ -162,7 +172,7 @@ def test_every_sequence_of_the_table(tag):
         assert (
             changes[word, 'replaced'] == 1
             and made.PatientName == 'ANONYMISED'
-            and made.StudyDate == moved('20200131', DAYS)
+            and made.StudyDate == shift_date('20200131', DAYS)
         )
         assert (
             made.Rows == 0
@@ -177,7 +187,7 @@ def test_every_value_representation_where_the_table_speaks(vr):
     """An attribute of the table with another representation than it should have."""
     value = SAMPLES.get(vr, 'Jane')
     dummy, empty, uid = (int(Tag(k)) for k in ('InstitutionName', 'AccessionNumber', 'SOPInstanceUID'))
-    assert (action_for(dummy), action_for(empty), action_for(uid)) == ('dummy', 'empty', 'uid')
+    assert (profile_action(dummy), profile_action(empty), profile_action(uid)) == ('dummy', 'empty', 'uid')
     clean = d._Cleaner(NAMES, 'Jane')
     got = {}
     for name, tag in (('dummy', dummy), ('empty', empty), ('uid', uid)):
@@ -203,13 +213,15 @@ def test_several_values_of_an_element():
     found, _ = after(int(Tag('SOPInstanceUID')), 'UI', ['1.2', '', '1.3'])
     assert list(found.value) == [NAMES.uid('1.2'), '', NAMES.uid('1.3')]
     found, _ = after(int(Tag('CalibrationDate')), 'DA', ['20200131', '20190101'])
-    assert list(found.value) == [moved('20200131', DAYS), moved('20190101', DAYS)]
+    assert list(found.value) == [shift_date('20200131', DAYS), shift_date('20190101', DAYS)]
     found, _ = after(int(Tag('StudyDate')), 'DA', '')
     assert not found.value
     found, _ = after(int(Tag('SOPInstanceUID')), 'UI', '')
     assert not found.value
-    assert d._listed(None) == [] and d._listed('') == [] and d._listed('ab') == ['ab'] and d._listed([1, 2]) == [1, 2]
-    assert d._listed((1, 2)) == [1, 2] and d._listed(7) == [7] and d._listed(iter([1, 2])) == [1, 2]
+    assert (
+        d._as_list(None) == [] and d._as_list('') == [] and d._as_list('ab') == ['ab'] and d._as_list([1, 2]) == [1, 2]
+    )
+    assert d._as_list((1, 2)) == [1, 2] and d._as_list(7) == [7] and d._as_list(iter([1, 2])) == [1, 2]
 
 
 def test_what_the_table_does_not_name_stays_and_is_searched():
@@ -218,15 +230,15 @@ def test_what_the_table_does_not_name_stays_and_is_searched():
     ds = patient(Rows=5, KVP='120', ReferencedImageSequence=Sequence([item]), Modality='CT')
     ds.PixelData = b'\1\2'
     ds['PixelData'].VR = 'OW'
-    changes = deidentified(ds, NAMES)
+    changes = deidentify_dataset(ds, NAMES)
     assert ds.Rows == 5 and ds.KVP == 120 and ds.PixelData == b'\1\2' and changes['PatientName', 'emptied'] >= 1
     assert not any('Jane' in str(e.value) for e in ds)
     ds = with_element(0x00091234, 'LO', 'Jane')
     ds.add_new(0x00231001, 'LO', 'Jane')
-    changes = deidentified(ds, NAMES)
+    changes = deidentify_dataset(ds, NAMES)
     assert 0x00091234 not in ds and 0x00231001 not in ds and changes['private attribute', 'removed'] == 2
     ds = with_element(0x00200BAD, 'LO', 'Jane')
-    changes = deidentified(ds, NAMES)
+    changes = deidentify_dataset(ds, NAMES)
     assert 0x00200BAD not in ds and changes['(0020,0bad)', 'removed'] == 1, 'what no dictionary knows goes'
 
 
@@ -240,20 +252,20 @@ def test_private_numbers_that_name_nobody_stay(creator, group, element):
 
     for block in (0x10, 0xFF):
         ds, tag, reservation = made('1.5', block=block)
-        deidentified(ds, NAMES)
+        deidentify_dataset(ds, NAMES)
         assert tag in ds and ds[reservation].value == creator
         codes = [c.CodeValue for c in ds.DeidentificationMethodCodeSequence]
         assert codes == ['113100', '113107', '113111']
     ds, tag, reservation = made(['1.5', '-2'])
-    deidentified(ds, NAMES)
+    deidentify_dataset(ds, NAMES)
     assert tag in ds
     for ds, tag, reservation in (made('Jane'), made('1.5', 'STRANGER')):
-        changes = deidentified(ds, NAMES)
+        changes = deidentify_dataset(ds, NAMES)
         assert tag not in ds and reservation not in ds and changes['private attribute', 'removed'] == 1
         assert [c.CodeValue for c in ds.DeidentificationMethodCodeSequence] == ['113100', '113107']
     ds = patient()
     ds.add_new(group << 16 | 0x1000 | element, 'DS', '1.5')
-    deidentified(ds, NAMES)
+    deidentify_dataset(ds, NAMES)
     assert group << 16 | 0x1000 | element not in ds, 'whose it is, nobody says'
 
 
@@ -284,19 +296,19 @@ def test_private_numbers_that_name_nobody_stay(creator, group, element):
 )
 def test_what_a_program_must_not_promise(change, words):
     ds = patient(**change)
-    assert d.refusal(ds) == words
+    assert d.burned_in_risk(ds) == words
     if words:
-        with pytest.raises(NotClean) as error:
-            deidentified(ds, NAMES)
+        with pytest.raises(DeidentificationError) as error:
+            deidentify_dataset(ds, NAMES)
         assert str(error.value) == words and ds.PatientID == 'Jane'
-        assert d.refusal(patient(**change | {'BurnedInAnnotation': 'NO'})) == (
+        assert d.burned_in_risk(patient(**change | {'BurnedInAnnotation': 'NO'})) == (
             '' if 'often' in words or 'burned' in words else words
         )
 
 
 def test_what_is_said_in_the_end():
     ds = patient(Rows=3)
-    changes = deidentified(ds, NAMES)
+    changes = deidentify_dataset(ds, NAMES)
     assert isinstance(changes, Counter) and ds.PatientID == ds.PatientName == NAMES.name('Jane')
     assert (ds.PatientIdentityRemoved, ds.LongitudinalTemporalInformationModified) == ('YES', 'MODIFIED')
     assert ds.DeidentificationMethod == f'ctlab, PS3.15 {d.EDITION}'
@@ -308,10 +320,12 @@ def test_what_is_said_in_the_end():
     assert changes['StudyInstanceUID', 'UID replaced'] == 1
     nobody = Dataset()
     nobody.StudyInstanceUID, nobody.SOPClassUID, nobody.StudyDate = '1.2.9', f'{CLASS}.2', '20200131'
-    deidentified(nobody, NAMES)
-    assert nobody.PatientID == NAMES.name('1.2.9') and nobody.StudyDate == moved('20200131', NAMES.days('1.2.9'))
+    deidentify_dataset(nobody, NAMES)
+    assert nobody.PatientID == NAMES.name('1.2.9') and nobody.StudyDate == shift_date(
+        '20200131', NAMES.date_shift('1.2.9')
+    )
     spaced = patient(PatientID=' Jane ')
-    deidentified(spaced, NAMES)
+    deidentify_dataset(spaced, NAMES)
     assert spaced.PatientID == NAMES.name('Jane')
 
 
@@ -332,7 +346,7 @@ def test_files_and_their_meta(tmp_path):
     )
     assert made.preamble == b'\0' * 128 and [p.name for p in (tmp_path / 'out').iterdir()] == ['b.dcm']
     (tmp_path / 'c.dcm').write_bytes(b'nothing')
-    with pytest.raises(NotClean) as error:
+    with pytest.raises(DeidentificationError) as error:
         deidentify_file(tmp_path / 'c.dcm', tmp_path / 'd.dcm', NAMES)
     assert str(error.value) == 'cannot be read as DICOM (InvalidDicomError)' and not (tmp_path / 'd.dcm').exists()
 
@@ -343,8 +357,8 @@ def test_names_days_and_uids_follow_from_the_key():
 
     assert NAMES.name('Jane') == 'P-' + base64.b32encode(digest('patient', 'Jane')).decode()[:10]
     assert NAMES.uid('1.2') == f'2.25.{uuid.UUID(bytes=digest("uid", "1.2")[:16], version=4).int}'
-    assert NAMES.days('Jane') == 1 + int.from_bytes(digest('days', 'Jane')[:8], 'big') % 3650
-    many = {NAMES.days(f'p{k}') for k in range(4000)}
+    assert NAMES.date_shift('Jane') == 1 + int.from_bytes(digest('days', 'Jane')[:8], 'big') % 3650
+    many = {NAMES.date_shift(f'p{k}') for k in range(4000)}
     assert 1 <= min(many) < 20 and 3630 < max(many) <= 3650 and len(NAMES.uid('x')) <= 64
     assert Pseudonyms(b'l' * 32).name('Jane') != NAMES.name('Jane') != NAMES.name('Joan')
 
@@ -367,7 +381,7 @@ def test_names_days_and_uids_follow_from_the_key():
     ],
 )
 def test_dates_move_back(value, days, wanted):
-    assert moved(value, days) == wanted
+    assert shift_date(value, days) == wanted
 
 
 def test_keys(tmp_path):
@@ -402,9 +416,9 @@ def test_sequences_that_the_table_does_not_name_are_searched():
     item = Dataset()
     item.PatientName, item.Rows, item.StudyDate = 'Jane^Doe', 7, '20200131'
     ds = patient(CTExposureSequence=Sequence([item, Dataset()]))
-    assert action_for(int(Tag('CTExposureSequence'))) == 'keep'
-    changes = deidentified(ds, NAMES)
-    assert not item.PatientName and item.Rows == 7 and item.StudyDate == moved('20200131', DAYS)
+    assert profile_action(int(Tag('CTExposureSequence'))) == 'keep'
+    changes = deidentify_dataset(ds, NAMES)
+    assert not item.PatientName and item.Rows == 7 and item.StudyDate == shift_date('20200131', DAYS)
     assert changes['StudyDate', 'date moved'] == 1 and len(ds.CTExposureSequence) == 2
 
 
@@ -420,13 +434,13 @@ def test_three_values():
 def test_what_a_dummy_does_to_dates_within():
     item = Dataset()
     item.ScheduledProcedureStepStartDateTime, item.StudyDate = '20200131101112', '20200131'
-    sequence = next(t for t in SEQUENCES if action_for(t) == 'dummy')
+    sequence = next(t for t in SEQUENCES if profile_action(t) == 'dummy')
     ds = with_element(sequence, 'SQ', Sequence([item]))
-    deidentified(ds, NAMES)
+    deidentify_dataset(ds, NAMES)
     made = ds[sequence].value[0]
-    assert made.ScheduledProcedureStepStartDateTime == moved('20200131101112', DAYS) and made.StudyDate == moved(
-        '20200131', DAYS
-    )
+    assert made.ScheduledProcedureStepStartDateTime == shift_date(
+        '20200131101112', DAYS
+    ) and made.StudyDate == shift_date('20200131', DAYS)
 
 
 def test_a_file_that_cannot_be_written(tmp_path, monkeypatch):
@@ -439,6 +453,6 @@ def test_a_file_that_cannot_be_written(tmp_path, monkeypatch):
         raise ZeroDivisionError
 
     monkeypatch.setattr(Dataset, 'save_as', fails)
-    with pytest.raises(NotClean) as error:
+    with pytest.raises(DeidentificationError) as error:
         deidentify_file(tmp_path / 'a.dcm', tmp_path / 'b.dcm', NAMES)
     assert str(error.value) == 'cannot be written again (ZeroDivisionError)'

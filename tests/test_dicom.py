@@ -9,7 +9,7 @@ import pytest
 from pydicom.pixels import apply_modality_lut
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
-from ctlab.scans.dicom import DicomError, quiet_decoders, read_header, read_pixels
+from ctlab.scans.dicom import DicomError, read_header, read_pixels, silence_decoders
 
 FILES = [
     p
@@ -23,7 +23,7 @@ def test_as_pydicom_reads_it():
     read, refused = set(), 0
     for path in FILES:
         try:
-            with quiet_decoders():
+            with silence_decoders():
                 values = read_pixels(header := read_header(path))
         except DicomError as error:
             assert str(path) in str(error)
@@ -74,7 +74,7 @@ def test_a_series_of_two_spacings_as_dcm2niix_reads_it(tmp_path):
     import subprocess
 
     import ctlab
-    from ctlab.phantoms.acquisition import Scan, acquire
+    from ctlab.phantoms.acquisition import ScanProtocol, acquire
     from ctlab.phantoms.body import draw_body
     from ctlab.scans.dicom import write_series
     from ctlab.scans.volume import reorient, resample
@@ -82,7 +82,7 @@ def test_a_series_of_two_spacings_as_dcm2niix_reads_it(tmp_path):
     if not shutil.which('dcm2niix'):
         pytest.skip('dcm2niix is absent (Debian: apt-get install dcm2niix)')
     hu, *_ = acquire(
-        draw_body(3, 5.0), Scan(spacing=2.0, thickness=2.0, start=60, stop=400, matrix=48, field_of_view=400), 3
+        draw_body(3, 5.0), ScanProtocol(spacing=2.0, thickness=2.0, start=60, stop=400, matrix=48, field_of_view=400), 3
     )
     files = write_series(hu, tmp_path / 'fine')
     (tmp_path / 'series').mkdir()
@@ -242,8 +242,8 @@ def test_a_segmentation_of_a_tilted_head_lies_on_its_slices_as_they_were_stored(
     import highdicom as hd
 
     import ctlab
-    from ctlab.cohort.masks import write_seg
-    from ctlab.core.anatomy import CODES
+    from ctlab.cohort.masks import write_dicom_seg
+    from ctlab.core.anatomy import STRUCTURE_CODES
     from ctlab.scans.volume import Volume, to_patient
 
     head(tmp_path / 'head', **({} if change == 'nothing' else {'steps': (4.0,) * 27}))
@@ -255,8 +255,8 @@ def test_a_segmentation_of_a_tilted_head_lies_on_its_slices_as_they_were_stored(
 
     volume = ctlab.read(tmp_path / 'head')
     index = np.stack(np.meshgrid(*(np.arange(n) for n in volume.shape), indexing='ij'), -1)
-    mask = Volume((ball(to_patient(volume, index)) * CODES['liver']).astype(np.uint8), volume.affine)
-    write_seg(mask, tmp_path / 'head', tmp_path / 'seg.dcm')
+    mask = Volume((ball(to_patient(volume, index)) * STRUCTURE_CODES['liver']).astype(np.uint8), volume.affine)
+    write_dicom_seg(mask, tmp_path / 'head', tmp_path / 'seg.dcm')
     made = hd.seg.segread(tmp_path / 'seg.dcm')
     stored = {d.SOPInstanceUID: d for d in map(pydicom.dcmread, (tmp_path / 'head').iterdir())}
     agree, there = [], 0

@@ -13,10 +13,10 @@ from pydicom.uid import CTImageStorage, RLELossless
 from test_network import needs_dcmtk, run
 
 from ctlab.cohort.layout import list_series
+from ctlab.network.client import fetch, query, send
+from ctlab.network.dicomweb import DicomWebServer
 from ctlab.network.node import Node, Peer
-from ctlab.network.peers import ask, fetch, send
 from ctlab.network.store import Store
-from ctlab.network.web import Web
 from ctlab.scans.dicom import read_series
 
 ELEMENTS = set(
@@ -77,7 +77,7 @@ def test_every_file_of_a_cohort_has_these_elements_and_no_others(tiny):
 def test_the_fuller_form_is_an_option(ctlab, tmp_path):
     from dataclasses import replace
 
-    from ctlab.phantoms.patients import PRESETS, make_cohort
+    from ctlab.phantoms.cohorts import PRESETS, make_cohort
 
     small = replace(PRESETS['tiny'], patients=1, grid=9.0, matrix=32, every_fault=False, full_headers=True)
     root = make_cohort(tmp_path / 'full', small, 1, {}, 1, progress=False)
@@ -104,7 +104,7 @@ def test_the_node_knows_its_class_keeps_it_and_gives_it(ctlab, series, tmp_path)
         peer = Peer('CTLAB', '127.0.0.1', node.port)
         ended = ctlab('send', series, f'CTLAB@127.0.0.1:{node.port}', '--json', cwd=tmp_path)
         assert json.loads(ended.stdout)['moved'] == len(files), ended.stdout + ended.stderr
-        rows = ask(peer, 'SERIES', {'PatientID': '*', 'Modality': 'CT', 'SeriesInstanceUID': ''})
+        rows = query(peer, 'SERIES', {'PatientID': '*', 'Modality': 'CT', 'SeriesInstanceUID': ''})
         assert len(rows) == 1 and rows[0]['Modality'] == 'CT'
         back = Store(tmp_path / 'back', free=0)
         assert fetch(peer, back, {'PatientID': '*'}).moved == len(files)
@@ -124,7 +124,7 @@ def test_dicomweb_says_what_an_object_is(series, tmp_path):
     store = Store(tmp_path / 'store', free=0)
     for f in sorted(series.iterdir())[:5]:
         store.add(f.read_bytes())
-    with Web(store, port=0) as web:
+    with DicomWebServer(store, port=0) as web:
         session = requests.Session()
         session.headers['Authorization'] = f'Bearer {web.token}'
         client = DICOMwebClient(web.url, session=session)
@@ -157,14 +157,14 @@ def test_dcmtk_takes_it_from_our_node(series, tmp_path):
 def test_the_segmentation_refers_to_the_slices_by_their_class(ctlab, series, tmp_path):
     from highdicom.seg import segread
 
-    from ctlab.cohort.masks import write_seg
-    from ctlab.core.anatomy import CODES
+    from ctlab.cohort.masks import write_dicom_seg
+    from ctlab.core.anatomy import STRUCTURE_CODES
     from ctlab.scans.volume import Volume
 
     scan = read_series(series)
     mask = np.zeros(scan.shape, np.uint8)
-    mask[2:6, 5:20, 5:20] = CODES['liver']
-    write_seg(Volume(mask, scan.affine), series, tmp_path / 'seg.dcm')
+    mask[2:6, 5:20, 5:20] = STRUCTURE_CODES['liver']
+    write_dicom_seg(Volume(mask, scan.affine), series, tmp_path / 'seg.dcm')
     made = segread(tmp_path / 'seg.dcm')
     refers = {
         s.ReferencedSOPInstanceUID: s.ReferencedSOPClassUID
@@ -178,15 +178,15 @@ def test_the_segmentation_refers_to_the_slices_by_their_class(ctlab, series, tmp
 
 
 def test_the_workbench_takes_it(series, tmp_path):
-    from ctlab.doors.workbench import WorkFolder, with_uids
+    from ctlab.interfaces.workbench import Workspace, add_missing_uids
 
-    work = WorkFolder(tmp_path / 'work')
-    found = work.take(series)
+    work = Workspace(tmp_path / 'work')
+    found = work.import_files(series)
     assert not found.faults and found.named == 0 and ' · CT · ' in work.scans()[0].label
     store = Store(tmp_path / 'clean', names=None, free=0)
     raw = io.BytesIO()
     dataset = pydicom.dcmread(next(series.iterdir()))
     del dataset.StudyInstanceUID
     dataset.save_as(raw)
-    store.add(with_uids(raw.getvalue(), 'here'))
+    store.add(add_missing_uids(raw.getvalue(), 'here'))
     assert next(store.find('IMAGE'))['SOPClassUID'] == CTImageStorage

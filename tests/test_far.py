@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from ctlab.cohort.cleaning import clean
+from ctlab.cohort.cleaning import clean_cohort
 from ctlab.cohort.labels import read_labels
-from ctlab.cohort.stacks import Recipe, catalogue, prepare
+from ctlab.cohort.stacks import StackPreprocessing, catalogue, prepare
 
 sys.path.append(str(ROOT / 'benchmarks'))
 from far import serving
 
-RECIPE = Recipe(20.0, 32, normalise='none')
+RECIPE = StackPreprocessing(20.0, 32, normalise='none')
 
 
 @pytest.fixture(scope='module')
@@ -30,7 +30,7 @@ def both(line, tmp_path_factory):
     """A small cohort here, and the same in the store: three odd scans, one scan of wide slices, a file that is none."""
     import fsspec
 
-    from ctlab.phantoms.patients import Preset, make_cohort
+    from ctlab.phantoms.cohorts import Preset, make_cohort
 
     here = tmp_path_factory.mktemp('far') / 'rsna'
     make_cohort(
@@ -64,14 +64,14 @@ def test_a_cohort_in_a_store_is_the_same_cohort(both, line, tmp_path):
     pd.testing.assert_frame_equal(a.instances().drop(columns='reason'), b.instances().drop(columns='reason'))
     assert a.series['unreadable'].sum() == 1
     pd.testing.assert_frame_equal(
-        clean(url, None, workers=1, progress=False).drop(columns='reason'),
-        clean(here, None, workers=1, progress=False).drop(columns='reason'),
+        clean_cohort(url, None, workers=1, progress=False).drop(columns='reason'),
+        clean_cohort(here, None, workers=1, progress=False).drop(columns='reason'),
     )
     pd.testing.assert_frame_equal(read_labels(url), read_labels(here))
 
 
 def test_a_series_costs_its_headers_and_the_slices_that_are_kept(both, line, tmp_path):
-    from ctlab.cohort.stacks import stack_series
+    from ctlab.cohort.stacks import make_stack
 
     here, url = both
     folder = max(
@@ -79,7 +79,7 @@ def test_a_series_costs_its_headers_and_the_slices_that_are_kept(both, line, tmp
         key=lambda p: sum(f.stat().st_size for f in p.iterdir()),
     )
     line.bytes = 0
-    stack, _ = stack_series(f'{url}/{folder.relative_to(here).as_posix()}', RECIPE)
+    stack, _ = make_stack(f'{url}/{folder.relative_to(here).as_posix()}', RECIPE)
     files = list(folder.iterdir())
     whole = sum(f.stat().st_size for f in files)
     kept = whole / len(files) * len(stack)
@@ -91,14 +91,14 @@ def test_a_series_costs_its_headers_and_the_slices_that_are_kept(both, line, tmp
 
 
 def test_masks_and_a_whole_study_from_a_store(both, line, tmp_path):
-    from ctlab.cohort.masks import OnDisk
+    from ctlab.cohort.masks import RsnaMasks
     from ctlab.core.settings import Settings
-    from ctlab.trauma.approach1 import load
+    from ctlab.trauma.approach1 import load_data
 
     here, url = both
     row = {'series_id': int(next((here / 'segmentations').glob('*.nii')).stem)}
-    assert np.array_equal(OnDisk(url)(row).array, OnDisk(str(here))(row).array)
-    data = load(Settings(url, str(tmp_path / 'work'), str(tmp_path / 'out'), n_folds=2), 'cleaned')
+    assert np.array_equal(RsnaMasks(url)(row).array, RsnaMasks(str(here))(row).array)
+    data = load_data(Settings(url, str(tmp_path / 'work'), str(tmp_path / 'out'), n_folds=2), 'cleaned')
     assert len(data.table) and set(data.table['fold']) <= {0, 1} and not Settings(url).phantom
 
 

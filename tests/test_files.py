@@ -11,26 +11,34 @@ import time
 import pytest
 
 from ctlab.core import files
-from ctlab.core.files import check_main, no_room, only_one, short_hash, sweep, whole, write_whole
+from ctlab.core.files import (
+    atomic_path,
+    exclusive_lock,
+    file_hash,
+    is_disk_full,
+    remove_partial_files,
+    require_main_guard,
+    write_atomic,
+)
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
     path = tmp_path / 'new' / 'deep' / 'a.txt'
-    with whole(path) as half:
+    with atomic_path(path) as half:
         assert half.parent == path.parent and half.name.endswith('-a.txt') and half.name.startswith('.')
         half.write_text('one')
         assert not path.exists()
     assert path.read_text() == 'one' and [p.name for p in path.parent.iterdir()] == ['a.txt']
-    with pytest.raises(KeyError), whole(path) as half:
+    with pytest.raises(KeyError), atomic_path(path) as half:
         half.write_text('two')
         raise KeyError
     assert path.read_text() == 'one' and [p.name for p in path.parent.iterdir()] == ['a.txt']
-    assert write_whole(str(tmp_path / 'b' / 't.txt'), 'ä') == tmp_path / 'b' / 't.txt'
+    assert write_atomic(str(tmp_path / 'b' / 't.txt'), 'ä') == tmp_path / 'b' / 't.txt'
     assert (
-        write_whole(tmp_path / 'b.bin', b'\xff').read_bytes() == b'\xff'
+        write_atomic(tmp_path / 'b.bin', b'\xff').read_bytes() == b'\xff'
         and (tmp_path / 'b' / 't.txt').read_text() == 'ä'
     )
-    assert short_hash(tmp_path / 'b.bin') == '85e53271' == short_hash(str(tmp_path / 'b.bin'))
+    assert file_hash(tmp_path / 'b.bin') == '85e53271' == file_hash(str(tmp_path / 'b.bin'))
 
 
 @pytest.mark.parametrize(
@@ -45,29 +53,29 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     ],
 )
 def test_a_full_disk_is_known(error, full):
-    assert no_room(error) is full
+    assert is_disk_full(error) is full
 
 
 def test_work_does_not_begin_while_a_worker_reads_its_script(monkeypatch):
-    check_main()
+    require_main_guard()
     monkeypatch.setattr(multiprocessing.current_process(), '_inheriting', True, raising=False)
     with pytest.raises(RuntimeError) as error:
-        check_main()
+        require_main_guard()
     assert str(error.value) == (
         "this script starts work while its worker processes read it: put what it does under if __name__ == '__main__':"
     )
     with pytest.raises(RuntimeError):
-        only_one('x')
+        exclusive_lock('x')
 
 
 def test_the_second_waits(tmp_path):
     place, order = tmp_path / 'new' / 'er' / 'thing', []
 
     def work():
-        with only_one(str(place)):
+        with exclusive_lock(str(place)):
             order.append('second')
 
-    with only_one(place):
+    with exclusive_lock(place):
         assert [p.name for p in place.parent.iterdir()] == ['.thing.lock']
         other = threading.Thread(target=work)
         other.start()
@@ -75,7 +83,7 @@ def test_the_second_waits(tmp_path):
         order.append('first')
     other.join(10)
     assert order == ['first', 'second']
-    with only_one(place):
+    with exclusive_lock(place):
         pass
 
 
@@ -97,7 +105,7 @@ def test_halves_of_the_dead_are_swept_and_those_of_the_living_stay(tmp_path):
     ]
     for path in (*gone, *stay):
         path.touch()
-    sweep(str(tmp_path))
+    remove_partial_files(str(tmp_path))
     assert not any(p.exists() for p in gone) and all(p.exists() for p in stay)
 
 

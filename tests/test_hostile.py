@@ -70,10 +70,10 @@ def sources(tmp_path_factory):
 
     import ctlab
     from ctlab.scans.dicom import write_series
-    from ctlab.scans.volume import volume_from
+    from ctlab.scans.volume import make_volume
 
     root = tmp_path_factory.mktemp('sources')
-    scan = volume_from(np.random.default_rng(0).integers(-900, 900, (9, 24, 20)).astype(np.int16), (2.0, 1.0, 1.0))
+    scan = make_volume(np.random.default_rng(0).integers(-900, 900, (9, 24, 20)).astype(np.int16), (2.0, 1.0, 1.0))
     tags = {
         'StudyInstanceUID': '1.2.3',
         'FrameOfReferenceUID': '1.2.3.9',

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ctlab.cohort.labels import check_folds, check_labels, grade, make_folds, read_labels, stored_folds
+from ctlab.cohort.labels import check_folds, check_labels, class_labels, cohort_folds, make_folds, read_labels
 from ctlab.core.anatomy import LABEL_COLUMNS, TARGETS
 from ctlab.core.settings import Settings
 
@@ -50,7 +50,7 @@ def test_a_sound_table_passes_and_each_contradiction_is_named():
 
 def test_grades_are_the_numbers_of_the_answers():
     frame = labels()
-    graded = grade(frame)
+    graded = class_labels(frame)
     assert list(graded.columns) == list(TARGETS) and graded.index.equals(frame.index)
     for target, grades in TARGETS.items():
         for number, name in enumerate(grades):
@@ -119,13 +119,13 @@ def test_a_patient_on_both_sides_is_an_error():
 
 def test_folds_are_stored_once_and_made_again_when_they_do_not_fit(tmp_path):
     frame, settings = labels(), Settings(data_root=str(tmp_path / 'cohort'), work_dir=str(tmp_path / 'work'), seed=2)
-    made = stored_folds(settings, frame)
+    made = cohort_folds(settings, frame)
     kept = [p for p in (tmp_path / 'work' / 'folds').iterdir() if p.suffix == '.csv']
     assert len(kept) == 1 and 'cohort' in kept[0].name and kept[0].name.endswith('-4-2.csv')
     assert made.equals(make_folds(frame, 4, 2)) and pd.read_csv(kept[0]).columns.tolist() == ['patient_id', 'fold']
     other = (made + 1) % 4
     kept[0].write_text(other.to_csv())
-    assert stored_folds(settings, frame).to_dict() == other.to_dict(), 'what is stored is used'
+    assert cohort_folds(settings, frame).to_dict() == other.to_dict(), 'what is stored is used'
     for wrong in (
         other.drop(index=1000),
         other.where(other != 0, 4),
@@ -133,4 +133,4 @@ def test_folds_are_stored_once_and_made_again_when_they_do_not_fit(tmp_path):
         pd.concat([other, pd.Series({1: 0}, name='fold').rename_axis('patient_id')]),
     ):
         kept[0].write_text(wrong.to_csv())
-        assert stored_folds(settings, frame).equals(made) and pd.read_csv(kept[0])['fold'].tolist() == made.tolist()
+        assert cohort_folds(settings, frame).equals(made) and pd.read_csv(kept[0])['fold'].tolist() == made.tolist()

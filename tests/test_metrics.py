@@ -67,9 +67,14 @@ def test_what_cannot_be_judged(truth, score, words):
 def test_confusions():
     rng = np.random.default_rng(0)
     truth, said, w = rng.integers(0, 3, 50), rng.integers(0, 3, 50), weights(50)
-    assert np.array_equal(m.confusion(truth, said, 3), sk.confusion_matrix(truth, said))
-    assert np.allclose(m.confusion(truth, said, 3, w), [sk.confusion_matrix(truth, said, sample_weight=v) for v in w])
-    assert m.confusion(truth, said, 4).shape == (4, 4) and m.confusion(truth, said, 3, w[0]).shape == (3, 3)
+    assert np.array_equal(m.confusion_matrix(truth, said, 3), sk.confusion_matrix(truth, said))
+    assert np.allclose(
+        m.confusion_matrix(truth, said, 3, w), [sk.confusion_matrix(truth, said, sample_weight=v) for v in w]
+    )
+    assert m.confusion_matrix(truth, said, 4).shape == (4, 4) and m.confusion_matrix(truth, said, 3, w[0]).shape == (
+        3,
+        3,
+    )
 
 
 @pytest.mark.parametrize('threshold', [0.3, 0.5, 0.7])
@@ -179,16 +184,16 @@ def test_a_class_that_nobody_has():
 
 def test_resampling_is_by_patient():
     groups = np.array(['b', 'a', 'b', 'c', 'a', 'b'])
-    w = m.patient_weights(groups, 500, 3)
+    w = m.bootstrap_weights(groups, 500, 3)
     assert (
         w.shape == (500, 6) and (w[:, 0] == w[:, 2]).all() and (w[:, 0] == w[:, 5]).all() and (w[:, 1] == w[:, 4]).all()
     )
     assert (w[:, [0, 1, 3]].sum(1) == 3).all() and abs(w[:, 0].mean() - 1) < 0.1
-    assert np.array_equal(w, m.patient_weights(groups, 500, 3)) and not np.array_equal(
-        w, m.patient_weights(groups, 500, 4)
+    assert np.array_equal(w, m.bootstrap_weights(groups, 500, 3)) and not np.array_equal(
+        w, m.bootstrap_weights(groups, 500, 4)
     )
-    assert m.patient_weights(groups).shape == (2000, 6) and np.array_equal(
-        m.patient_weights(groups), m.patient_weights(groups, 2000, 0)
+    assert m.bootstrap_weights(groups).shape == (2000, 6) and np.array_equal(
+        m.bootstrap_weights(groups), m.bootstrap_weights(groups, 2000, 0)
     )
 
 
@@ -196,7 +201,7 @@ def test_intervals():
     truth, p = binary(200, 5, False)
     groups = np.repeat(np.arange(100), 2)
     value, low, high = m.bootstrap('auc_roc', truth, p, groups, n=400, seed=2)
-    spread = m.roc_auc(truth, p, m.patient_weights(groups, 400, 2))
+    spread = m.roc_auc(truth, p, m.bootstrap_weights(groups, 400, 2))
     assert (value, low, high) == pytest.approx((sk.roc_auc_score(truth, p), *np.quantile(spread, [0.025, 0.975])))
     assert m.bootstrap('auc_roc', truth, p, groups, n=400, seed=2, level=0.5)[1:] == pytest.approx(
         tuple(np.quantile(spread, [0.25, 0.75]))
@@ -247,7 +252,7 @@ def test_the_table_of_a_study():
     )
     assert list(table.columns) == ['target', 'metric', 'value', 'low', 'high', 'n'] and set(table['n']) == {45}
     assert list(zip(table['target'], table['metric'])) == [(t, k) for t in ('bowel', 'liver') for k in m.TABLE_METRICS]
-    w = m.patient_weights(groups, 200, 4)
+    w = m.bootstrap_weights(groups, 200, 4)
     for row in table.itertuples():
         kind, t, p = (m.binary_metrics, truth2, p2) if row.target == 'bowel' else (m.multiclass_metrics, t3, p3)
         assert row.value == pytest.approx(kind(t, p)[row.metric])
@@ -300,8 +305,11 @@ def test_calibration():
     assert list(table.columns) == ['promised', 'observed', 'n'] and list(table.index) == list(range(len(table)))
     assert len(m.calibration_curve(truth, p, 4)) <= 4 and len(m.calibration_curve([1, 0], [1.0, 1.0])) == 1
     wanted = np.average(np.abs(observed - promised), weights=table['n'])
-    assert m.calibration_error(truth, p) == pytest.approx(wanted) and m.calibration_error([0, 1], [0.0, 1.0]) == 0
-    assert m.calibration_error(truth, p, 3) == pytest.approx(
+    assert (
+        m.expected_calibration_error(truth, p) == pytest.approx(wanted)
+        and m.expected_calibration_error([0, 1], [0.0, 1.0]) == 0
+    )
+    assert m.expected_calibration_error(truth, p, 3) == pytest.approx(
         np.average(
             np.abs(np.subtract(*sk_calibration(truth, p, n_bins=3))), weights=m.calibration_curve(truth, p, 3)['n']
         )
@@ -356,13 +364,13 @@ def test_thresholds():
 
 def test_bayes():
     assert (
-        m.posterior(0.2, 8) == pytest.approx(0.2 * 8 / (0.2 * 8 + 0.8))
-        and m.posterior(0, 5) == 0
-        and m.posterior(0.5, np.inf) == 1
+        m.posterior_probability(0.2, 8) == pytest.approx(0.2 * 8 / (0.2 * 8 + 0.8))
+        and m.posterior_probability(0, 5) == 0
+        and m.posterior_probability(0.5, np.inf) == 1
     )
     for prior in (-0.1, 1.0, 1.5):
         with pytest.raises(ValueError) as error:
-            m.posterior(prior, 2)
+            m.posterior_probability(prior, 2)
         assert str(error.value) == f'a prior lies between 0 and 1, got {prior}'
 
 
@@ -459,7 +467,7 @@ def test_distances_are_those_between_surface_voxels(seed, spacing):
     a, b = all_.min(1), all_.min(0)
     assert m.hausdorff(pred, true, spacing) == pytest.approx(max(a.max(), b.max()))
     assert m.hausdorff95(pred, true, spacing) == pytest.approx(max(np.percentile(a, 95), np.percentile(b, 95)))
-    assert m.surface_distance(pred, true, spacing) == pytest.approx(np.r_[a, b].mean())
+    assert m.average_surface_distance(pred, true, spacing) == pytest.approx(np.r_[a, b].mean())
     for tolerance in (0.0, 1.0, 2.0):
         assert m.surface_dice(pred, true, spacing, tolerance) == pytest.approx((np.r_[a, b] <= tolerance).mean())
     assert m.surface_dice(pred, true, spacing) == m.surface_dice(pred, true, spacing, 2.0)
@@ -489,7 +497,7 @@ def test_empty_masks():
         and m.hausdorff95(none, none) == 0
     )
     assert m.dice(some, none) == m.jaccard(none, some) == m.surface_dice(some, none) == m.surface_dice(none, some) == 0
-    for metric in (m.hausdorff, m.hausdorff95, m.surface_distance):
+    for metric in (m.hausdorff, m.hausdorff95, m.average_surface_distance):
         assert np.isnan(metric(none, some)) and np.isnan(metric(some, none)) and metric(none, none) == 0
     assert np.isnan(m.mask_sensitivity(some, none)) and np.isnan(m.mask_specificity(none, some))
     assert m.mask_sensitivity(none, some) == 0 and m.mask_specificity(some, none) == 0

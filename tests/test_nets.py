@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from ctlab.core.anatomy import TARGETS
-from ctlab.learn.losses import MaskLoss, TraumaLoss
+from ctlab.learn.losses import SegmentationLoss, TraumaLoss
 
 
-def by_heart(net, image, loss, batch, steps, rate):
+def by_heart(net, image, loss, batch, steps, learning_rate):
     """(first loss, last loss) of a fixed batch."""
     torch.manual_seed(0)
-    optimiser, values = torch.optim.Adam(net.parameters(), rate), []
+    optimiser, values = torch.optim.Adam(net.parameters(), learning_rate), []
     for _ in range(steps):
         optimiser.zero_grad()
         value = loss(net(image), batch)['total']
@@ -22,15 +22,15 @@ def by_heart(net, image, loss, batch, steps, rate):
 
 
 def trauma():
-    from ctlab.learn.nets import SliceNet, VolumeNet
-    from ctlab.trauma.approach6 import OrganNet, regions
+    from ctlab.learn.networks import SliceNet, VolumeNet
+    from ctlab.trauma.approach6 import OrganNet, preset_regions
 
     g = torch.Generator().manual_seed(1)
     cubes = {
         n: torch.stack(
             [torch.randint(0, 256, (2, *r.shape), generator=g), torch.randint(0, 3, (2, *r.shape), generator=g)], 1
         ).to(torch.uint8)
-        for n, r in regions('tiny').items()
+        for n, r in preset_regions('tiny').items()
     }
     return {
         'four slices': (lambda: SliceNet(4, pretrained=False), torch.rand(2, 4, 64, 64, generator=g), 3e-3),
@@ -43,15 +43,15 @@ def trauma():
 @pytest.mark.parametrize('name', ['four slices', 'ten slices', 'volume', 'organs'])
 def test_trauma_networks(name):
     torch.manual_seed(0)
-    make, image, rate = trauma()[name]
+    make, image, learning_rate = trauma()[name]
     batch = {t: torch.tensor([0, len(g) - 1]) for t, g in TARGETS.items()}
-    first, last = by_heart(make(), image, TraumaLoss(), batch, 25, rate)
+    first, last = by_heart(make(), image, TraumaLoss(), batch, 25, learning_rate)
     assert last < 0.35 * first, (first, last)
 
 
 @pytest.mark.parametrize('name', ['unet', 'resnet', 'unet3d'])
 def test_mask_networks(name):
-    from ctlab.learn.nets import ResNetUNet, UNet3D, unet_2d
+    from ctlab.learn.networks import ResNetUNet, UNet3D, unet_2d
 
     torch.manual_seed(0)
     net = {'unet': lambda: unet_2d(1, 8), 'resnet': lambda: ResNetUNet(1, False), 'unet3d': lambda: UNet3D(1, 1, 4)}[
@@ -63,7 +63,7 @@ def test_mask_networks(name):
         (sum((g - n / 2) ** 2 for g, n in zip(grids, shape)) < (min(shape) / 3) ** 2).astype(np.int64)
     )[None].repeat(2, *(1,) * len(shape))
     image = (mask * 0.5 + torch.rand(mask.shape, generator=torch.Generator().manual_seed(2)) * 0.4).float()[:, None]
-    first, last = by_heart(net, image, MaskLoss(), {'mask': mask}, 60, 1e-2)
+    first, last = by_heart(net, image, SegmentationLoss(), {'mask': mask}, 60, 1e-2)
     assert last < 0.35 * first, (first, last)
 
 
@@ -73,7 +73,7 @@ import segmentation_models_pytorch as smp
 from pathlib import Path
 from huggingface_hub.constants import HF_HUB_CACHE
 from safetensors.torch import save_file
-from ctlab.learn.nets import ResNetUNet, timm_backbone
+from ctlab.learn.networks import ResNetUNet, timm_backbone
 
 def keep(repository, revision, net):
     "Weights where the hub's own cache would have them."

@@ -21,12 +21,12 @@ import pydicom
 import pytest
 from conftest import free_port, wait_for
 
-from ctlab.network.node import Limits, Node, Peer, Tls, associated, contexts_for
-from ctlab.network.peers import ask, echo, fetch, send
+from ctlab.network.client import echo, fetch, query, send
+from ctlab.network.dicomweb import DicomWebServer
+from ctlab.network.node import Node, NodeLimits, Peer, TlsConfig, open_association, presentation_contexts
 from ctlab.network.store import Store
-from ctlab.network.web import Web
 from ctlab.scans.dicom import write_series
-from ctlab.scans.volume import volume_from
+from ctlab.scans.volume import make_volume
 
 CT = '1.2.840.10008.5.1.4.1.1.2'
 ELSEWHERE = os.pathsep.join(
@@ -72,7 +72,7 @@ def scans(tmp_path_factory):
     """Three patients, packed in three ways."""
     root, rng = tmp_path_factory.mktemp('scans'), np.random.default_rng(0)
     for k, (patient, syntax) in enumerate((('Jane', 'plain'), ('Joan', 'rle'), ('Jim', 'jpeg2000')), 1):
-        scan = volume_from(rng.integers(-500, 500, (6, 32, 40)).astype(np.int16), (2.0, 1.0, 1.0))
+        scan = make_volume(rng.integers(-500, 500, (6, 32, 40)).astype(np.int16), (2.0, 1.0, 1.0))
         tags = {
             'StudyInstanceUID': f'1.2.3.{k}',
             'StudyDate': '20261126',
@@ -232,7 +232,7 @@ AETable END
         assert (first.moved, first.failed) == (18, []), first.failed
         again = send(peer, scans)
         assert (again.moved, again.there) == (0, 18)
-        assert {r['PatientID'] for r in ask(peer, 'STUDY', {'PatientID': 'J*', 'StudyInstanceUID': ''})} == {
+        assert {r['PatientID'] for r in query(peer, 'STUDY', {'PatientID': 'J*', 'StudyInstanceUID': ''})} == {
             'Jane',
             'Joan',
             'Jim',
@@ -348,7 +348,7 @@ def test_dicomweb_with_orthanc_both_ways(orthanc, scans, tmp_path):
 
     peer, http, _ = orthanc
     theirs = DICOMwebClient(f'{http}/dicom-web')
-    with Web(Store(tmp_path / 'web', free=0), port=0) as web:
+    with DicomWebServer(Store(tmp_path / 'web', free=0), port=0) as web:
         session = requests.Session()
         session.headers['Authorization'] = f'Bearer {web.token}'
         mine = DICOMwebClient(web.url, session=session)
@@ -373,19 +373,19 @@ def test_dicomweb_with_orthanc_both_ways(orthanc, scans, tmp_path):
 def test_orthanc_keeps_and_finds_our_findings(orthanc, scans, tmp_path):
     import highdicom as hd
 
-    from ctlab.cohort.masks import write_seg
-    from ctlab.core.anatomy import CODES
-    from ctlab.network.findings import Finding, result_uid, write_report
+    from ctlab.cohort.masks import write_dicom_seg
+    from ctlab.core.anatomy import STRUCTURE_CODES
+    from ctlab.network.structured_report import Finding, result_uid, write_structured_report
     from ctlab.scans.dicom import read_series
     from ctlab.scans.volume import Volume
 
     peer, http, _ = orthanc
     scan = read_series(scans / 'Jane')
     mask = np.zeros(scan.shape, np.uint8)
-    mask[1:4, 5:20, 5:20] = CODES['liver']
-    write_seg(Volume(mask, scan.affine), scans / 'Jane', tmp_path / 'out' / 'seg.dcm')
+    mask[1:4, 5:20, 5:20] = STRUCTURE_CODES['liver']
+    write_dicom_seg(Volume(mask, scan.affine), scans / 'Jane', tmp_path / 'out' / 'seg.dcm')
     seg = hd.seg.segread(tmp_path / 'out' / 'seg.dcm')
-    write_report(
+    write_structured_report(
         scans / 'Jane',
         [Finding('liver', 1.35, 'mL')],
         tmp_path / 'out' / 'sr.dcm',
@@ -395,7 +395,7 @@ def test_orthanc_keeps_and_finds_our_findings(orthanc, scans, tmp_path):
         seg,
     )
     assert send(peer, scans / 'Jane').failed == [] and send(peer, tmp_path / 'out').moved == 2
-    rows = ask(peer, 'SERIES', {'StudyInstanceUID': '1.2.3.1', 'SeriesInstanceUID': '', 'Modality': ''})
+    rows = query(peer, 'SERIES', {'StudyInstanceUID': '1.2.3.1', 'SeriesInstanceUID': '', 'Modality': ''})
     assert {r['Modality'] for r in rows} >= {'CT', 'SEG', 'SR'}
     assert 'research-only' in run('dsrdump', '+Pc', tmp_path / 'out' / 'sr.dcm') and 'Error' not in run(
         'dcmdump', '-q', tmp_path / 'out' / 'seg.dcm'
@@ -475,7 +475,7 @@ def test_tls(certificates, scans, tmp_path):
     def at(name):
         return str(certificates / name)
 
-    tls = Tls(at('server.pem'), at('server.key'), at('ca.pem'))
+    tls = TlsConfig(at('server.pem'), at('server.key'), at('ca.pem'))
     with Node(Store(tmp_path / 'store', free=0), port=0, tls=tls) as node:
         mute = socket.create_connection(('127.0.0.1', node.port))  # says nothing, and holds up nobody
         here = ('-aec', 'CTLAB', '127.0.0.1', node.port)
@@ -494,8 +494,12 @@ def test_tls(certificates, scans, tmp_path):
         run('echoscu', '+tla', '+cf', at('ca.pem'), *here, ok=False)
         run('echoscu', *here, ok=False)
         peer = Peer('CTLAB', '127.0.0.1', node.port)
-        assert send(peer, scans, tls=Tls(at('client.pem'), at('client.key'), at('ca.pem'))).there == 6
-        for wrong in (None, Tls(authority=at('ca.pem')), Tls(at('client.pem'), at('client.key'), at('stranger.pem'))):
+        assert send(peer, scans, tls=TlsConfig(at('client.pem'), at('client.key'), at('ca.pem'))).there == 6
+        for wrong in (
+            None,
+            TlsConfig(authority=at('ca.pem')),
+            TlsConfig(at('client.pem'), at('client.key'), at('stranger.pem')),
+        ):
             with pytest.raises(OSError):
                 echo(peer, tls=wrong, timeout=5)
         assert node.store.totals()['instance'] == 18
@@ -513,8 +517,8 @@ def test_a_peer_that_vanishes_leaves_nothing(node, scans):
     big.PixelData = b'\1\2' * (1024 * 1024)
     for k in range(10):
         big.SOPInstanceUID = f'1.2.9.{k}'
-        with associated(
-            'VANISH', Peer('CTLAB', '127.0.0.1', node.port), contexts_for([(CT, '1.2.840.10008.1.2.1')])
+        with open_association(
+            'VANISH', Peer('CTLAB', '127.0.0.1', node.port), presentation_contexts([(CT, '1.2.840.10008.1.2.1')])
         ) as a:
             if k % 2:
                 threading.Timer(0.004, lambda: a.dul.socket.socket and a.dul.socket.socket.close()).start()
@@ -589,10 +593,10 @@ def test_mutated_objects_get_an_answer(node, scans):
     meta = pydicom.dcmread(BytesIO(bytes(raw)), stop_before_pixels=True).file_meta
     start = 132 + 12 + meta.FileMetaInformationGroupLength
     peer = Peer('CTLAB', '127.0.0.1', node.port)
-    context = contexts_for([(CT, '1.2.840.10008.1.2.1')])
+    context = presentation_contexts([(CT, '1.2.840.10008.1.2.1')])
     todo = list(range(300))
     while todo:
-        with associated('MUTANT', peer, context, timeout=300.0) as a:
+        with open_association('MUTANT', peer, context, timeout=300.0) as a:
             while todo and a.is_established:
                 k = todo.pop()
                 mutant = bytearray(raw[start:])
@@ -650,14 +654,16 @@ def test_lengths_that_lie(node):
 
 
 def test_sixteen_at_a_time_and_the_seventeenth_is_told(scans, tmp_path):
-    generous = Limits(handshake=300.0, idle=300.0)  # what is asked is whether sixteen are served, not how soon
+    generous = NodeLimits(handshake=300.0, idle=300.0)  # what is asked is whether sixteen are served, not how soon
     with Node(Store(tmp_path / 'store', free=0), port=0, limits=generous) as node:
         peer, files = Peer('CTLAB', '127.0.0.1', node.port), sorted(scans.rglob('*.dcm'))
         syntaxes = [pydicom.dcmread(f, stop_before_pixels=True).file_meta.TransferSyntaxUID for f in files]
 
         def work(k):
             """Answers to a patient's objects."""
-            with associated(f'P{k}', peer, contexts_for([(CT, s) for s in syntaxes]), timeout=300.0) as a:
+            with open_association(
+                f'P{k}', peer, presentation_contexts([(CT, s) for s in syntaxes]), timeout=300.0
+            ) as a:
                 return [a.send_c_store(renamed(f, k)).Status for f in files]
 
         def renamed(file, k):
@@ -671,11 +677,11 @@ def test_sixteen_at_a_time_and_the_seventeenth_is_told(scans, tmp_path):
             answers = list(pool.map(work, range(16)))
         assert answers == [[0] * 18] * 16
         assert node.store.totals()['instance'] == 16 * 18 and node.store.totals()['patient'] == 16
-    with Node(Store(tmp_path / 'small', free=0), port=0, limits=Limits(associations=2)) as node:
+    with Node(Store(tmp_path / 'small', free=0), port=0, limits=NodeLimits(associations=2)) as node:
         peer = Peer('CTLAB', '127.0.0.1', node.port)
-        kinds = contexts_for([(CT, '1.2.840.10008.1.2.1')])
-        with associated('A', peer, kinds), associated('B', peer, kinds), pytest.raises(OSError):
-            with associated('C', peer, kinds):
+        kinds = presentation_contexts([(CT, '1.2.840.10008.1.2.1')])
+        with open_association('A', peer, kinds), open_association('B', peer, kinds), pytest.raises(OSError):
+            with open_association('C', peer, kinds):
                 pass
 
 
@@ -683,17 +689,17 @@ def test_killed_at_twenty_moments_it_has_what_it_acknowledged(scans, tmp_path):
     """The command is killed with -9 while objects come in; what it acknowledged is there, once and whole."""
     port, acknowledged, rng = free_port(), set(), random.Random(2)
     slices = [pydicom.dcmread(p) for p in sorted((scans / 'Jane').iterdir())]
-    peer, kinds = Peer('CTLAB', '127.0.0.1', port), contexts_for([(CT, '1.2.840.10008.1.2.1')])
+    peer, kinds = Peer('CTLAB', '127.0.0.1', port), presentation_contexts([(CT, '1.2.840.10008.1.2.1')])
     code = f"""import sys; from pathlib import Path
 from ctlab.network.node import Node; from ctlab.network.store import Store
-s = Store({str(tmp_path / 'store')!r}, free=0); s.mend(); Node(s, port={port}).start(); import time; time.sleep(600)"""
+s = Store({str(tmp_path / 'store')!r}, free=0); s.rebuild_index(); Node(s, port={port}).start(); import time; time.sleep(600)"""
     n = 0
     for life in range(20):
         server = subprocess.Popen([sys.executable, '-c', code])
         try:
             wait_for(port)
             threading.Timer(rng.uniform(0.02, 0.25), server.kill).start()
-            with associated('SENDER', peer, kinds, timeout=5) as a:
+            with open_association('SENDER', peer, kinds, timeout=5) as a:
                 while a.is_established and server.poll() is None:
                     ds = slices[n % 6]
                     ds.SOPInstanceUID = f'1.2.7.{n}'
@@ -710,7 +716,7 @@ s = Store({str(tmp_path / 'store')!r}, free=0); s.mend(); Node(s, port={port}).s
             server.kill()
             server.wait()
     store = Store(tmp_path / 'store', free=0)
-    store.mend()
+    store.rebuild_index()
     kept = [f['SOPInstanceUID'] for f in store.find('IMAGE')]
     assert len(acknowledged) > 20 and acknowledged <= set(kept) and len(kept) == len(set(kept))
     for path in store.paths():
@@ -720,10 +726,10 @@ s = Store({str(tmp_path / 'store')!r}, free=0); s.mend(); Node(s, port={port}).s
 
 def test_a_reading_that_is_killed_is_done_once(tmp_path):
     """The node is killed with -9 while it reads; in the end one segmentation and one report are here and there."""
-    from ctlab.phantoms.acquisition import Scan, acquire
+    from ctlab.phantoms.acquisition import ScanProtocol, acquire
     from ctlab.phantoms.body import draw_body
 
-    view = Scan(spacing=5.0, thickness=5.0, start=160, stop=340, matrix=64, field_of_view=400)
+    view = ScanProtocol(spacing=5.0, thickness=5.0, start=160, stop=340, matrix=64, field_of_view=400)
     hu, _, _ = acquire(draw_body(5, 4.0), view, 5)
     write_series(hu, tmp_path / 'in', 'phantom', '1.2.3.1', tags={'StudyInstanceUID': '1.2.3'})
     with Node(Store(tmp_path / 'archive', free=0), 'ARCHIVE', port=0) as archive:
@@ -763,7 +769,7 @@ def test_a_reading_that_is_killed_is_done_once(tmp_path):
         assert sorted(results()) == ['SEG', 'SR']
     store = Store(tmp_path / 'store', free=0)
     assert sorted(f['Modality'] for f in store.find('IMAGE') if f['Modality'] != 'CT') == ['SEG', 'SR']
-    assert store.mend() == {'entered': 0, 'forgotten': 0, 'set aside': 0}
+    assert store.rebuild_index() == {'entered': 0, 'forgotten': 0, 'set aside': 0}
 
 
 def test_the_commands(ctlab, scans, tmp_path):

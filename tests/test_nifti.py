@@ -8,13 +8,13 @@ import pytest
 import SimpleITK as sitk
 
 from ctlab.scans import nifti
-from ctlab.scans.nifti import NiftiError, bare_name, from_nibabel, is_nifti, read, to_nibabel, write
-from ctlab.scans.volume import volume_from
+from ctlab.scans.nifti import NiftiError, from_nibabel, is_nifti, nifti_stem, read, to_nibabel, write
+from ctlab.scans.volume import make_volume
 
 
 def scan(kind=np.int16, shape=(4, 5, 6)):
     values = np.random.default_rng(0).integers(-900, 900, shape)
-    return volume_from(values.astype(kind), (3.0, 2.0, 1.0), (10, 20, -30), np.diag([1.0, -1, 1]))
+    return make_volume(values.astype(kind), (3.0, 2.0, 1.0), (10, 20, -30), np.diag([1.0, -1, 1]))
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def scan(kind=np.int16, shape=(4, 5, 6)):
     ],
 )
 def test_names(name, yes, bare):
-    assert is_nifti(name) == yes and bare_name(name) == bare
+    assert is_nifti(name) == yes and nifti_stem(name) == bare
 
 
 @pytest.mark.parametrize('ending', ['.nii', '.nii.gz', '.NII', '.NII.GZ'])

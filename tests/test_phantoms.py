@@ -5,7 +5,7 @@ import pandas as pd
 import pydicom
 import pytest
 
-from ctlab.phantoms.patients import RATES
+from ctlab.phantoms.cohorts import FAULT_RATES
 from ctlab.scans import dicom, nifti
 
 #: faults that other readers handle by other rules than ours; each has its own test in the chapters
@@ -70,7 +70,7 @@ def test_masks_lie_on_their_series_as_nibabel_and_simpleitk_see_them(tiny):
 
 def test_every_fault_occurs_and_none_is_written_into_the_files(tiny):
     truth = pd.read_csv(tiny / 'truth' / 'faults.csv', keep_default_na=False)
-    assert set(RATES) <= set(truth['fault'])
+    assert set(FAULT_RATES) <= set(truth['fault'])
     head = pydicom.dcmread(next((tiny / 'train_images').rglob('*.dcm')))
     assert not any(fault in str(head).lower() for fault in ('fault', 'phantom', 'monochrome1 '))
 
@@ -117,7 +117,7 @@ def truncated(tiny):
 def test_same_seed_same_bytes(tmp_path):
     import hashlib
 
-    from ctlab.phantoms.patients import Preset, make_cohort
+    from ctlab.phantoms.cohorts import Preset, make_cohort
 
     sizes = Preset(2, 48, 9.0, (20.0,), True, False)
 
@@ -145,7 +145,7 @@ def test_a_killed_cohort_is_finished_by_the_next_call(tmp_path):
     import time
 
     code = (
-        'from ctlab.phantoms.patients import Preset, make_cohort\n'
+        'from ctlab.phantoms.cohorts import Preset, make_cohort\n'
         'make_cohort({0!r}, Preset(6, 48, 8., (20.,), True, False), 1, workers=1, progress=False)'
     )
     target = tmp_path / 'killed'
@@ -170,42 +170,44 @@ def test_a_killed_cohort_is_finished_by_the_next_call(tmp_path):
 
 def test_shapes_of_a_labelled_scan(tmp_path, caplog):
     """A case with masks becomes a body with the same organs; what cannot be read is named, an empty folder refused."""
-    from ctlab.core.anatomy import CODES
-    from ctlab.phantoms.acquisition import Scan, acquire
+    from ctlab.core.anatomy import STRUCTURE_CODES
+    from ctlab.phantoms.acquisition import ScanProtocol, acquire
     from ctlab.phantoms.body import DETAILS, draw_body
-    from ctlab.phantoms.synthesis import ORGANS, Synthesis, labelled_pool
+    from ctlab.phantoms.synthesis import ORGANS, Synthesis, body_pool_from_masks
     from ctlab.scans.volume import Volume
 
     with pytest.raises(FileNotFoundError, match='no case'):
-        labelled_pool(tmp_path, tmp_path)
+        body_pool_from_masks(tmp_path, tmp_path)
     hu, structures, _ = acquire(
-        draw_body(5, 4.0), Scan(spacing=4.0, thickness=4.0, start=150, stop=385, matrix=110, field_of_view=440), 5
+        draw_body(5, 4.0),
+        ScanProtocol(spacing=4.0, thickness=4.0, start=150, stop=385, matrix=110, field_of_view=440),
+        5,
     )
     case = tmp_path / 'cases' / 's0001'
     (case / 'segmentations').mkdir(parents=True)
     nifti.write(hu, case / 'ct.nii.gz')
     for name in ('liver', 'colon', 'kidney_left'):
-        mask = (structures.array == CODES[name]).astype(np.uint8)
+        mask = (structures.array == STRUCTURE_CODES[name]).astype(np.uint8)
         nifti.write(Volume(mask, hu.affine), case / 'segmentations' / f'{name}.nii.gz')
     nifti.write(
-        Volume((structures.array == CODES['bone_cortex']).astype(np.uint8), hu.affine),
+        Volume((structures.array == STRUCTURE_CODES['bone_cortex']).astype(np.uint8), hu.affine),
         case / 'segmentations' / 'vertebrae_L1.nii.gz',
     )
     (bad := tmp_path / 'cases' / 's0002' / 'segmentations').mkdir(parents=True)
     (bad.parent / 'ct.nii.gz').write_bytes(b'nothing')
-    pool = labelled_pool(tmp_path / 'cases', tmp_path / 'work', 4.0, workers=1)
+    pool = body_pool_from_masks(tmp_path / 'cases', tmp_path / 'work', 4.0, workers=1)
     assert list(pool) == ['s0001'] and 's0002' in caplog.text
     body = pool['s0001']
     of, filled = body // len(DETAILS), body % len(DETAILS)
     for name in ('liver', 'colon', 'kidney_left'):
-        assert np.array_equal(of == CODES[name], structures.array == CODES[name])
-    assert set(np.unique(filled[of == CODES['colon']])) >= {DETAILS['wall'], DETAILS['stool']}
-    unnamed = {CODES[n] for n in ('fat', 'muscle', 'bone_cortex')}
+        assert np.array_equal(of == STRUCTURE_CODES[name], structures.array == STRUCTURE_CODES[name])
+    assert set(np.unique(filled[of == STRUCTURE_CODES['colon']])) >= {DETAILS['wall'], DETAILS['stool']}
+    unnamed = {STRUCTURE_CODES[n] for n in ('fat', 'muscle', 'bone_cortex')}
     assert unnamed <= set(np.unique(of)), 'what no mask names is something'
-    assert not (of == CODES['spleen']).any()
+    assert not (of == STRUCTURE_CODES['spleen']).any()
     image, classes = Synthesis([body], (32, 40, 48), 4.0).sample(np.random.default_rng(0))
     assert image.shape == (1, 32, 40, 48) and set(classes.unique().tolist()) <= set(range(16)) and len(ORGANS) == 6
     kept = sorted((tmp_path / 'work').rglob('*.npz'))
     before = kept[0].stat().st_mtime_ns
-    labelled_pool(tmp_path / 'cases', tmp_path / 'work', 4.0, workers=1)
+    body_pool_from_masks(tmp_path / 'cases', tmp_path / 'work', 4.0, workers=1)
     assert sorted((tmp_path / 'work').rglob('*.npz')) == kept and kept[0].stat().st_mtime_ns == before

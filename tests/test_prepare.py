@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from ctlab.cohort.stacks import Recipe, prepare
+from ctlab.cohort.stacks import StackPreprocessing, prepare
 from ctlab.scans import dicom
 
 
@@ -94,7 +94,7 @@ def test_hostile_files_are_set_aside_and_counted(hostile, tmp_path):
         [sys.executable, '-c', code, str(hostile), str(tmp_path / 'work')], capture_output=True, text=True, check=True
     )
     assert int(done.stdout) < 1_000_000  # kB, of the largest worker
-    stacks = prepare(hostile, tmp_path / 'work', Recipe(5.0, 32), workers=2, progress=False)
+    stacks = prepare(hostile, tmp_path / 'work', StackPreprocessing(5.0, 32), workers=2, progress=False)
     assert len(stacks) == len(list(hostile.glob('train_images/*/*'))) and set(stacks.table['status']) <= {
         'prepared',
         'set aside',
@@ -107,9 +107,9 @@ def test_hostile_files_are_set_aside_and_counted(hostile, tmp_path):
 
 
 def test_a_second_call_changes_nothing(tiny, tmp_path):
-    prepare(tiny, tmp_path, Recipe(5.0, 24), workers=2, progress=False)
+    prepare(tiny, tmp_path, StackPreprocessing(5.0, 24), workers=2, progress=False)
     before = digests(tmp_path)
-    prepare(tiny, tmp_path, Recipe(5.0, 24), workers=1, progress=False)
+    prepare(tiny, tmp_path, StackPreprocessing(5.0, 24), workers=1, progress=False)
     assert digests(tmp_path) == before
 
 
@@ -164,10 +164,10 @@ def test_changed_input_is_prepared_anew(tiny, tmp_path):
     )
     target = tmp_path / 'data' / 'train_images' / '1' / '2'
     shutil.copytree(source, target)
-    before = prepare(tmp_path / 'data', tmp_path / 'work', Recipe(5.0, 24), progress=False).info(2)
+    before = prepare(tmp_path / 'data', tmp_path / 'work', StackPreprocessing(5.0, 24), progress=False).info(2)
     for path in sorted(target.glob('*.dcm'), key=lambda p: int(p.stem))[:20]:
         path.unlink()
-    after = prepare(tmp_path / 'data', tmp_path / 'work', Recipe(5.0, 24), progress=False).info(2)
+    after = prepare(tmp_path / 'data', tmp_path / 'work', StackPreprocessing(5.0, 24), progress=False).info(2)
     assert after['slices'] == before['slices'] - 20
 
 
@@ -183,9 +183,9 @@ def test_a_dask_cluster_in_trouble_gives_the_same_result(tiny, tmp_path):
 
     with cluster(3, tmp_path, limited=1) as (address, hands):
         threading.Timer(1.5, hands[1].kill).start()
-        stacks = prepare(tiny, tmp_path / 'cluster', Recipe(5.0, 24), progress=False, scheduler=address)
+        stacks = prepare(tiny, tmp_path / 'cluster', StackPreprocessing(5.0, 24), progress=False, scheduler=address)
         assert len(stacks.usable) == len(stacks)
-    here = prepare(tiny, tmp_path / 'here', Recipe(5.0, 24), workers=2, progress=False)
+    here = prepare(tiny, tmp_path / 'here', StackPreprocessing(5.0, 24), workers=2, progress=False)
     pd.testing.assert_frame_equal(here.table, stacks.table)
 
     def strip(d):

@@ -12,12 +12,21 @@ from scipy.stats import norm
 from test_comparison import answers
 from test_labels import labels
 
-from ctlab.cohort.labels import grade
+from ctlab.cohort.labels import class_labels
 from ctlab.core.anatomy import LABEL_COLUMNS, TARGETS
 from ctlab.judge.metrics import bootstrap
-from ctlab.show import proof
-from ctlab.show.proof import claim, commit, detectable, keep_proof, scan_facts, subgroups, table_of, verify
-from ctlab.show.report import pooled_table, source_table, write_page, write_tables
+from ctlab.reporting import verification
+from ctlab.reporting.report import pooled_table, source_table, write_page, write_tables
+from ctlab.reporting.verification import (
+    claim_checklist,
+    detectable_difference,
+    git_commit,
+    rebuild_table,
+    save_provenance,
+    scan_metadata,
+    subgroup_table,
+    verify_reports,
+)
 
 
 @pytest.fixture(scope='module')
@@ -29,7 +38,7 @@ def study():
     for fold in range(3):
         for split, chosen in (('valid', p.index % 3 == fold), ('train', p.index % 3 != fold)):
             parts.append(p[chosen].assign(series_id=p['patient_id'] * 10, split=split, fold=fold, extra='x'))
-    return pd.concat(parts, ignore_index=True), grade(frame)
+    return pd.concat(parts, ignore_index=True), class_labels(frame)
 
 
 @pytest.fixture
@@ -39,7 +48,7 @@ def report(study, tmp_path):
     place = (tmp_path / 'out', 'approach1-tiny', 'A note.')
     write_tables(table, *place)
     write_page(table, {}, *place, {})
-    kept = keep_proof(rows, *place, graded, 'approach1')
+    kept = save_provenance(rows, *place, graded, 'approach1')
     assert kept == [tmp_path / 'out' / 'approach1-tiny.parquet', tmp_path / 'out' / 'approach1-tiny.json']
     return tmp_path / 'out'
 
@@ -63,15 +72,15 @@ def test_what_is_kept(report, study):
         'kind': 'injuries',
         'published': 'approach1',
         'note': 'A note.',
-        'commit': commit(),
+        'commit': git_commit(),
         'sha256': hashlib.sha256((report / 'approach1-tiny.parquet').read_bytes()).hexdigest(),
     }
-    assert table_of(kept, 'injuries', None, 'x').equals(source_table(pooled_table(rows, graded), None))
+    assert rebuild_table(kept, 'injuries', None, 'x').equals(source_table(pooled_table(rows, graded), None))
 
 
 def test_numbers_are_kept_in_64_bits_and_masks_as_they_are(tmp_path):
     rows = pd.DataFrame({'case': ['a'], 'structure': ['liver'], 'split': ['test'], 'dice': np.float32([0.1])})
-    keep_proof(rows, str(tmp_path), 'liver-tiny', 'A note.')
+    save_provenance(rows, str(tmp_path), 'liver-tiny', 'A note.')
     kept = pd.read_parquet(tmp_path / 'liver-tiny.parquet')
     assert kept['dice'].dtype == np.float64 and list(kept.columns) == list(rows.columns)
     facts = json.loads((tmp_path / 'liver-tiny.json').read_text())
@@ -84,8 +93,8 @@ def test_numbers_are_kept_in_64_bits_and_masks_as_they_are(tmp_path):
         return pd.DataFrame({'Dice': [f'{rows["dice"].iloc[0]:.3f}']}, index=pd.Index(['liver'], name='structure'))
 
     write_tables(table(kept, ''), tmp_path, 'liver-tiny', 'A note.')
-    assert verify(tmp_path, table) == {'liver-tiny': []} and seen[-1] == 'liver'
-    assert verify(tmp_path / 'liver-tiny.md') == {
+    assert verify_reports(tmp_path, table) == {'liver-tiny': []} and seen[-1] == 'liver'
+    assert verify_reports(tmp_path / 'liver-tiny.md') == {
         'liver-tiny': [
             "liver-tiny.parquet: no table can be made from it (TypeError: 'NoneType' object is not callable)"
         ]
@@ -99,9 +108,9 @@ def test_a_true_report_is_true(report):
         report / 'approach1-tiny.html',
         str(report / 'approach1-tiny.json'),
     ):
-        assert verify(which) == {'approach1-tiny': []}
+        assert verify_reports(which) == {'approach1-tiny': []}
     (report / 'approach1-tiny.html').unlink()
-    assert verify(report) == {'approach1-tiny': []}, 'a report may have no page'
+    assert verify_reports(report) == {'approach1-tiny': []}, 'a report may have no page'
 
 
 @pytest.mark.parametrize('ending', ['csv', 'md', 'tex'])
@@ -112,7 +121,7 @@ def test_one_changed_character_is_found_in_every_file(report, ending):
     changed = said[:at] + str((int(said[at]) + 1) % 10) + said[at + 1 :]
     path.write_text(changed)
     number = said[:at].count('\n')
-    assert verify(report) == {
+    assert verify_reports(report) == {
         'approach1-tiny': [
             f'{path.name}, line {number + 1}: says {changed.splitlines()[number]!r}, '
             f'the answers give {said.splitlines()[number]!r}'
@@ -120,25 +129,25 @@ def test_one_changed_character_is_found_in_every_file(report, ending):
     }
     path.write_text(said + 'more\n')
     n = len(said.splitlines())
-    assert verify(report) == {'approach1-tiny': [f'{path.name}: {n + 1} lines, the answers give {n}']}
+    assert verify_reports(report) == {'approach1-tiny': [f'{path.name}: {n + 1} lines, the answers give {n}']}
     path.unlink()
-    assert verify(report) == {'approach1-tiny': [f'{path.name}: is missing']}
+    assert verify_reports(report) == {'approach1-tiny': [f'{path.name}: is missing']}
 
 
 def test_one_changed_cell_of_the_page(report):
     path = report / 'approach1-tiny.html'
     said, first = path.read_text(), pd.read_csv(report / 'approach1-tiny.csv').iloc[0, 2]
     path.write_text(said.replace(html.escape(first), '99.9 [1, 2]', 1))
-    assert verify(report) == {
+    assert verify_reports(report) == {
         'approach1-tiny': [f"approach1-tiny.html: says '99.9 [1, 2]', the answers give {first!r}"]
     }
-    cells = proof.re.findall(r'<td[^>]*>.*?</td>', said)
+    cells = verification.re.findall(r'<td[^>]*>.*?</td>', said)
     path.write_text(
         said.replace(cells[-1], '', 1)
         if said.count(cells[-1]) == 1
         else said.replace('</td></tr></tbody>', '</td><td>7</td></tr></tbody>', 1)
     )
-    wrong = verify(report)['approach1-tiny']
+    wrong = verify_reports(report)['approach1-tiny']
     assert wrong and any('cells, the answers give' in w for w in wrong)
 
 
@@ -146,25 +155,25 @@ def test_other_answers_and_unreadable_ones(report):
     parquet, facts = report / 'approach1-tiny.parquet', report / 'approach1-tiny.json'
     rows, told = pd.read_parquet(parquet), json.loads(facts.read_text())
     rows.iloc[:-1].to_parquet(parquet, index=False)
-    assert verify(report) == {
+    assert verify_reports(report) == {
         'approach1-tiny': ['approach1-tiny.parquet: is not the file that the report was made from']
     }
     rows.drop(columns='true_liver').to_parquet(parquet, index=False)
     facts.write_text(json.dumps(told | {'sha256': hashlib.sha256(parquet.read_bytes()).hexdigest()}))
-    assert verify(report)['approach1-tiny'][0].startswith(
+    assert verify_reports(report)['approach1-tiny'][0].startswith(
         'approach1-tiny.parquet: no table can be made from it (KeyError: '
     )
     facts.write_text('{')
-    assert verify(report)['approach1-tiny'][0].startswith('approach1-tiny.json: not readable (')
+    assert verify_reports(report)['approach1-tiny'][0].startswith('approach1-tiny.json: not readable (')
     facts.unlink()
     for which in (report, report / 'approach1-tiny.csv'):
         with pytest.raises(FileNotFoundError) as error:
-            verify(which)
+            verify_reports(which)
         assert str(error.value) == (
             f'{which}: no proof beside it (NAME.parquet and NAME.json); write the report with ctlab report'
         )
     with pytest.raises(FileNotFoundError) as error:
-        verify(report / 'x.csv')
+        verify_reports(report / 'x.csv')
     assert str(error.value) == f'{report / "x.csv"}: no such file or folder'
 
 
@@ -178,36 +187,36 @@ def test_which_commit(tmp_path, monkeypatch):
             text=True,
         ).stdout.strip()
 
-    monkeypatch.setattr(proof, 'project_root', lambda: tmp_path)
-    assert commit() == ''
+    monkeypatch.setattr(verification, 'project_root', lambda: tmp_path)
+    assert git_commit() == ''
     (tmp_path / 'a').write_text('1')
     for command in (['init', '-q'], ['add', 'a'], ['commit', '-q', '-m', 'x']):
         git(*command)
-    assert commit() == git('rev-parse', '--short', 'HEAD') and len(commit()) >= 7
+    assert git_commit() == git('rev-parse', '--short', 'HEAD') and len(git_commit()) >= 7
     (tmp_path / 'b').write_text('1')
-    assert not commit().endswith('+'), 'a new file is no change'
+    assert not git_commit().endswith('+'), 'a new file is no change'
     (tmp_path / 'a').write_text('2')
-    assert commit() == git('rev-parse', '--short', 'HEAD') + '+'
+    assert git_commit() == git('rev-parse', '--short', 'HEAD') + '+'
 
     def gone(*a, **k):
         raise OSError
 
-    monkeypatch.setattr(proof.subprocess, 'run', gone)
-    assert commit() == ''
+    monkeypatch.setattr(verification.subprocess, 'run', gone)
+    assert git_commit() == ''
 
     def slow(*a, **k):
         raise subprocess.TimeoutExpired('git', 20)
 
-    monkeypatch.setattr(proof.subprocess, 'run', slow)
-    assert commit() == ''
+    monkeypatch.setattr(verification.subprocess, 'run', slow)
+    assert git_commit() == ''
 
 
 def cohort(root, thickness):
     from ctlab.scans.dicom import write_series
-    from ctlab.scans.volume import volume_from
+    from ctlab.scans.volume import make_volume
 
     for k, thick in enumerate(thickness, 1):
-        scan = volume_from(np.zeros((4, 4, 4), np.int16), (thick or 2.0, 1.0, 1.0))
+        scan = make_volume(np.zeros((4, 4, 4), np.int16), (thick or 2.0, 1.0, 1.0))
         write_series(
             scan,
             root / 'train_images' / str(100 + k) / str(k),
@@ -219,7 +228,7 @@ def cohort(root, thickness):
 
 def test_what_is_known_of_scans(tmp_path):
     root = cohort(tmp_path / 'cohort', (1.0, 1.5, 1.6, 3.0, 5.0, None))
-    facts = scan_facts(root, [1, 2, 3, 4, 5, 6])
+    facts = scan_metadata(root, [1, 2, 3, 4, 5, 6])
     assert list(facts.columns) == ['slice thickness'] and facts.index.name == 'series_id'
     assert facts['slice thickness'].tolist()[:5] == ['up to 1.5 mm'] * 2 + ['1.5 to 3 mm'] * 2 + ['above 3 mm']
     assert pd.isna(facts['slice thickness'].iloc[5])
@@ -231,7 +240,7 @@ def test_what_is_known_of_scans(tmp_path):
             'incomplete_organ': [0, 1, 1, 0],
         }
     ).to_csv(root / 'train_series_meta.csv', index=False)
-    facts = scan_facts(str(root), [1, 2, 3, 4])
+    facts = scan_metadata(str(root), [1, 2, 3, 4])
     assert list(facts.columns) == ['phase', 'field of view', 'slice thickness'] and list(facts.index) == [1, 2, 3, 4]
     assert facts['phase'].tolist()[:2] == ['arterial (aorta ≥ 200 HU)', 'later or none']
     assert facts['phase'].isna().sum() == 2
@@ -248,7 +257,7 @@ def test_subgroups(study):
         {'phase': np.where(np.arange(48) < 40, 'a', 'b'), 'size': [None] * 8 + ['c'] * 40},
         index=pd.Index(series, name='series_id'),
     )
-    table = subgroups(rows, graded, facts, n=50)
+    table = subgroup_table(rows, graded, facts, n=50)
     assert list(table.columns) == ['by', 'group', 'scans', 'patients', *TARGETS]
     assert table[['by', 'group', 'scans', 'patients']].values.tolist() == [
         ['phase', 'a', 40, 40],
@@ -265,15 +274,18 @@ def test_subgroups(study):
     assert (table.iloc[1][list(TARGETS)] == 'too few').all()
     hurt = int((graded.loc[part['patient_id'], 'liver'] > 0).sum())
     least = min(hurt, 40 - hurt)
-    assert subgroups(rows, graded, facts, least, n=20)['liver'].iloc[0] != 'too few'
-    assert subgroups(rows, graded, facts, least + 1, n=20)['liver'].iloc[0] == 'too few'
-    assert subgroups(rows, graded, facts).shape == table.shape and subgroups(rows, graded, facts[[]]).empty
-    assert subgroups(rows, graded, facts)['liver'].iloc[0] == subgroups(rows, graded, facts, 8, 1000)['liver'].iloc[0]
+    assert subgroup_table(rows, graded, facts, least, n=20)['liver'].iloc[0] != 'too few'
+    assert subgroup_table(rows, graded, facts, least + 1, n=20)['liver'].iloc[0] == 'too few'
+    assert subgroup_table(rows, graded, facts).shape == table.shape and subgroup_table(rows, graded, facts[[]]).empty
+    assert (
+        subgroup_table(rows, graded, facts)['liver'].iloc[0]
+        == subgroup_table(rows, graded, facts, 8, 1000)['liver'].iloc[0]
+    )
 
 
 def test_what_could_have_been_seen(study):
     rows, graded = study
-    table = detectable(rows, graded, n=200)
+    table = detectable_difference(rows, graded, n=200)
     held = rows[rows['split'] == 'valid']
     assert list(table.columns) == ['target', 'patients', 'injured', 'AUC', 'standard error', 'smallest difference']
     assert list(table['target']) == list(TARGETS) and set(table['patients']) == {48}
@@ -285,14 +297,16 @@ def test_what_could_have_been_seen(study):
         error = (high - low) / (2 * norm.ppf(0.975))
         assert (row.AUC, row[5], row.injured) == pytest.approx((value, error, hurt.sum()))
         assert row[6] == pytest.approx((norm.ppf(0.975) + norm.ppf(0.8)) * error), 'errors that correlate by a half'
-    loose = detectable(rows, graded, 0.9, 0.0, 200)
+    loose = detectable_difference(rows, graded, 0.9, 0.0, 200)
     assert loose['smallest difference'].to_numpy() == pytest.approx(
         (norm.ppf(0.975) + norm.ppf(0.9)) * loose['standard error'].to_numpy() * 2**0.5
     )
     twice = pd.concat([rows, rows.assign(series_id=rows['series_id'] + 1)])
-    assert list(detectable(twice, graded, n=20)['injured']) == list(table['injured']), 'patients are counted, not scans'
-    assert 'liver' not in set(detectable(rows, graded.assign(liver=0), n=20)['target'])
-    assert detectable(rows, graded).equals(detectable(rows, graded, 0.8, 0.5, 1000))
+    assert list(detectable_difference(twice, graded, n=20)['injured']) == list(table['injured']), (
+        'patients are counted, not scans'
+    )
+    assert 'liver' not in set(detectable_difference(rows, graded.assign(liver=0), n=20)['target'])
+    assert detectable_difference(rows, graded).equals(detectable_difference(rows, graded, 0.8, 0.5, 1000))
 
 
 CONFIG = {
@@ -307,7 +321,7 @@ CONFIG = {
     'epochs': 5,
     'best_epoch': 4,
     'batch': 8,
-    'rate': 0.001,
+    'learning_rate': 0.001,
     'seconds': 90.0,
 }
 ANSWERS = {
@@ -345,7 +359,7 @@ ANSWERS = {
 
 def test_the_checklist_to_the_word(study):
     rows, _ = study
-    table = claim(
+    table = claim_checklist(
         [CONFIG, CONFIG], rows, {'versions': {'torch': '2.1', 'numpy': '2.0', 'none': None}, 'python': '3.11'}, 'abc'
     )
     assert list(table.columns) == ['item', 'asked', 'answer'] and table['item'].tolist() == list(range(1, 45))
@@ -356,7 +370,7 @@ def test_the_checklist_to_the_word(study):
     ]
     real = CONFIG | {'phantom': False, 'best_epoch': 2, 'data_root': '/data/rsna'}
     del real['data'], real['scans']
-    told = claim([real], rows, {}).set_index('item')['answer']
+    told = claim_checklist([real], rows, {}).set_index('item')['answer']
     assert (
         told[7] == 'patients; /data/rsna'
         and told[16] == 'the label table of the data set'
@@ -372,5 +386,5 @@ def test_the_checklist_to_the_word(study):
         and told[32] == 'each of 48 patients held out once'
     )
     bare = {k: v for k, v in CONFIG.items() if k not in ('phantom', 'data', 'epochs', 'best_epoch')}
-    told = claim([bare], rows, {}).set_index('item')['answer']
+    told = claim_checklist([bare], rows, {}).set_index('item')['answer']
     assert told[7] == 'patients; ' and told[26].startswith('the epoch of least loss')

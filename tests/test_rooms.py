@@ -18,11 +18,11 @@ ROOMS = (
     'cohort',
     'learn',
     'judge',
-    'show',
+    'reporting',
     'organs',
     'trauma',
     'network',
-    'doors',
+    'interfaces',
 )
 MODULES = [p for p in sorted((ROOT / 'ctlab').glob('*/*.py')) if p.name != '__init__.py']
 
@@ -131,9 +131,9 @@ def test_the_front_door():
 
 
 def test_the_drawing_is_of_this_house():
-    from ctlab.show.site import draw_rooms
+    from ctlab.reporting.site import draw_package_diagram
 
-    assert (ROOT / 'reports' / 'reference' / 'rooms.svg').read_text() == draw_rooms(ROOT), (
+    assert (ROOT / 'reports' / 'reference' / 'rooms.svg').read_text() == draw_package_diagram(ROOT), (
         'rooms have changed: make rooms'
     )
 

@@ -98,11 +98,13 @@ def test_a_series_of_a_scanner_is_segmented_with_its_dicom_object(ctlab, runs, s
 
 
 def test_a_scan_is_segmented_without_any_model_or_download(ctlab, tmp_path):
-    from ctlab.phantoms.acquisition import Scan, acquire
+    from ctlab.phantoms.acquisition import ScanProtocol, acquire
     from ctlab.phantoms.body import draw_body
 
     hu, *_ = acquire(
-        draw_body(3, 4.0), Scan(spacing=5.0, thickness=5.0, start=180, stop=360, matrix=80, field_of_view=400), 3
+        draw_body(3, 4.0),
+        ScanProtocol(spacing=5.0, thickness=5.0, start=180, stop=360, matrix=80, field_of_view=400),
+        3,
     )
     nifti.write(hu, tmp_path / 'scan.nii.gz')
     ended = ctlab('segment', tmp_path / 'scan.nii.gz', tmp_path / 'out', '--mesh', 'none', '--json')
@@ -158,7 +160,7 @@ def test_a_cohort_without_masks_gets_those_of_the_organ_model(tiny, tmp_path):
 
     from ctlab.cohort.layout import list_series
     from ctlab.core.settings import Settings
-    from ctlab.trauma.approach3 import load
+    from ctlab.trauma.approach3 import load_data
 
     bare = tmp_path / 'cohort'
     for row in list_series(tiny).iloc[[0, 3]].to_dict('records'):
@@ -166,7 +168,7 @@ def test_a_cohort_without_masks_gets_those_of_the_organ_model(tiny, tmp_path):
     patients = [int(p.name) for p in (bare / 'train_images').iterdir()]
     table = pd.read_csv(next(tiny / n for n in ('train_2024.csv', 'train.csv') if (tiny / n).exists()))
     table[table['patient_id'].isin(patients)].to_csv(bare / 'train.csv', index=False)
-    data, masks = load(
+    data, masks = load_data(
         Settings(
             data_root=str(bare), work_dir=str(tmp_path / 'work'), out_dir=str(tmp_path / 'runs'), n_folds=2, workers=1
         )

@@ -15,7 +15,15 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 
 from ctlab.network import store as module
-from ctlab.network.store import COUNTS, LEVELS, NoUid, Refused, Store, described, matches
+from ctlab.network.store import (
+    COUNT_ATTRIBUTES,
+    LEVELS,
+    InvalidUidError,
+    ObjectRefusedError,
+    Store,
+    describe_object,
+    matches_key,
+)
 from ctlab.scans.deidentify import Pseudonyms
 
 CT, SR = '1.2.840.10008.5.1.4.1.1.2', '1.2.840.10008.5.1.4.1.1.88.34'
@@ -56,14 +64,14 @@ def store(tmp_path):
 
 
 def refused(work, words, status):
-    with pytest.raises(Refused) as error:
+    with pytest.raises(ObjectRefusedError) as error:
         work()
     assert str(error.value) == words and error.value.status == status
     return error.value
 
 
 def test_what_the_index_knows_of_an_object():
-    found, syntax = described(
+    found, syntax = describe_object(
         item(InstanceNumber='7', PatientBirthDate='19700101', SliceThickness='2.5', PatientSex=' F ')
     )
     assert syntax == PLAIN and found == {
@@ -85,12 +93,12 @@ def test_what_the_index_knows_of_an_object():
     }
     assert module._text(['a', 'b']) == module._text(('a', 'b')) == 'a\\b' and module._text(' x\0 ') == 'x'
     assert module._text('y' * 2000) == 'y' * 1024 and module._text(7) == '7'
-    assert 'NumberOfFrames' not in found and described(item(PatientID=''))[0].get('PatientID') is None
+    assert 'NumberOfFrames' not in found and describe_object(item(PatientID=''))[0].get('PatientID') is None
     many = pydicom.dcmread(io.BytesIO(item()))
     many.StudyDescription, many.PatientName = 'a\\b', 'Jäne'
     many.SpecificCharacterSet = 'ISO_IR 192'
     many.save_as(raw := io.BytesIO())
-    assert described(raw.getvalue())[0]['PatientName'] == 'Jäne'
+    assert describe_object(raw.getvalue())[0]['PatientName'] == 'Jäne'
 
 
 @pytest.mark.parametrize('key', ['SOPInstanceUID', 'SOPClassUID', 'SeriesInstanceUID', 'StudyInstanceUID'])
@@ -107,14 +115,14 @@ def test_an_object_has_an_identity(key, value):
         if key == 'SOPClassUID' and not value:
             del ds.file_meta.MediaStorageSOPClassUID
         ds.save_as(raw := io.BytesIO(), enforce_file_format=False)
-        error = refused(lambda: described(raw.getvalue()), f'{key} {value[:70]!r} is no UID', 0xA900)
-    assert isinstance(error, NoUid)
+        error = refused(lambda: describe_object(raw.getvalue()), f'{key} {value[:70]!r} is no UID', 0xA900)
+    assert isinstance(error, InvalidUidError)
 
 
 def test_a_long_uid_is_one():
-    assert described(item(uid='1.' + '2' * 62))[0]['SOPInstanceUID'] == '1.' + '2' * 62
-    refused(lambda: described(b'nothing'), 'not readable as DICOM (InvalidDicomError)', 0xC000)
-    assert Refused('x').status == 0xC000
+    assert describe_object(item(uid='1.' + '2' * 62))[0]['SOPInstanceUID'] == '1.' + '2' * 62
+    refused(lambda: describe_object(b'nothing'), 'not readable as DICOM (InvalidDicomError)', 0xC000)
+    assert ObjectRefusedError('x').status == 0xC000
 
 
 @pytest.mark.parametrize(
@@ -154,12 +162,14 @@ def test_a_long_uid_is_one():
     ],
 )
 def test_queries_match_by_the_standard(value, wanted, vr, yes):
-    assert matches(value, wanted, vr) == yes
+    assert matches_key(value, wanted, vr) == yes
 
 
 def test_objects_lie_as_in_a_cohort_and_are_counted(store):
     first = store.add(item(), 'A@b')
-    assert first == module.Kept('1.1.1.1', '1.1.1', '1.1', store.folder / 'train_images' / '1' / '1' / '1.dcm', True)
+    assert first == module.StoredObject(
+        '1.1.1.1', '1.1.1', '1.1', store.folder / 'train_images' / '1' / '1' / '1.dcm', True
+    )
     assert first.path.read_bytes() == item() and not list(store.incoming.iterdir())
     store.add(item(uid='1.1.1.2'))
     store.add(item(series='1.1.2', uid='1.1.2.1', sop=SR, pixels=b''))
@@ -241,7 +251,7 @@ def test_queries_by_level(store):
         'PatientName',
         'PatientID',
     }
-    every = find('STUDY', counts=tuple(COUNTS))
+    every = find('STUDY', counts=tuple(COUNT_ATTRIBUTES))
     assert [
         (f['NumberOfPatientRelatedStudies'], f['NumberOfStudyRelatedSeries'], f['NumberOfStudyRelatedInstances'])
         for f in every
@@ -282,17 +292,21 @@ def test_studies_that_have_gone_quiet(store):
     store.add(item())
     store.db.execute('UPDATE study SET changed = changed - 100')
     store.add(item('Joan', '1.2', '1.2.1', '1.2.1.1'))
-    assert store.quiet(50) == ['1.1'] and store.quiet(200) == [] and store.quiet(-5) == ['1.1', '1.2']
+    assert (
+        store.quiet_studies(50) == ['1.1']
+        and store.quiet_studies(200) == []
+        and store.quiet_studies(-5) == ['1.1', '1.2']
+    )
     store.add(item(uid='1.1.1.2'))
-    assert store.quiet(50) == [], 'something was added'
+    assert store.quiet_studies(50) == [], 'something was added'
 
 
 def test_no_room(tmp_path):
     full = Store(tmp_path / 'full', free=1 << 60)
     refused(lambda: full.add(item()), f'less than {1 << 40} MiB of the disk are free', 0xA700)
-    assert not full.room() and full.totals()['instance'] == 0 and full.totals()['refused'] == 1
+    assert not full.has_space() and full.totals()['instance'] == 0 and full.totals()['refused'] == 1
     assert not list(full.folder.rglob('*.dcm')) and not list(full.incoming.iterdir())
-    assert Store(tmp_path / 'usual').free == 1 << 30 and Store(tmp_path / 'usual').room()
+    assert Store(tmp_path / 'usual').free == 1 << 30 and Store(tmp_path / 'usual').has_space()
 
 
 def test_a_disk_that_fails_and_an_index_that_fails(store, monkeypatch):
@@ -337,7 +351,7 @@ def test_without_its_owner(tmp_path):
     kept = private.add(item())
     assert kept.uid == Pseudonyms(b'k' * 32).uid('1.1.1.1') and b'Jane' not in kept.path.read_bytes()
     private.add(item(uid='1.1.1.2'))
-    cleaned = private.cleaned()
+    cleaned = private.deidentification_counts()
     assert ('PatientName', 'emptied', 2) in cleaned and cleaned == sorted(cleaned)
     refused(
         lambda: private.add(item(BurnedInAnnotation='YES')),
@@ -345,7 +359,7 @@ def test_without_its_owner(tmp_path):
         0xA900,
     )
     refused(lambda: private.add(b'nothing'), 'not readable as DICOM (InvalidDicomError)', 0xC000)
-    assert not private.add(item()).new and private.cleaned() == cleaned
+    assert not private.add(item()).new and private.deidentification_counts() == cleaned
 
 
 def test_an_object_that_cannot_be_cleaned(tmp_path, monkeypatch):
@@ -354,7 +368,7 @@ def test_an_object_that_cannot_be_cleaned(tmp_path, monkeypatch):
     def fails(ds, names):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(module, 'deidentified', fails)
+    monkeypatch.setattr(module, 'deidentify_dataset', fails)
     refused(lambda: private.add(item()), 'not de-identified: ZeroDivisionError', 0xA900)
 
 
@@ -369,9 +383,11 @@ def test_the_index_is_made_again_from_the_files(store):
         path.unlink()
     (store.incoming / 'half').write_bytes(b'of an object')
     again = Store(store.folder, free=0)
-    assert again.mend() == {'entered': 5, 'forgotten': 0, 'set aside': 0} and not list(again.incoming.iterdir())
+    assert again.rebuild_index() == {'entered': 5, 'forgotten': 0, 'set aside': 0} and not list(
+        again.incoming.iterdir()
+    )
     assert sorted((f['SOPInstanceUID'], f['path'], f.get('PatientID')) for f in again.find('IMAGE')) == sorted(before)
-    assert again.mend() == {'entered': 0, 'forgotten': 0, 'set aside': 0}
+    assert again.rebuild_index() == {'entered': 0, 'forgotten': 0, 'set aside': 0}
     assert again.add(item(uid='1.1.1.11')).path.name == '4.dcm' and not again.add(item()).new
     row = again.db.execute('SELECT size, sha FROM instance WHERE uid = ?', ('1.1.1.1',)).fetchone()
     assert row == (len(item()), hashlib.sha256(item()).hexdigest())
@@ -382,7 +398,7 @@ def test_what_is_gone_is_forgotten_with_all_that_hung_on_it(store):
     gone = store.add(item()).path
     store.add(item('Joan', '1.2', '1.2.1', '1.2.1.1'))
     gone.unlink()
-    assert store.mend() == {'entered': 0, 'forgotten': 1, 'set aside': 0}
+    assert store.rebuild_index() == {'entered': 0, 'forgotten': 1, 'set aside': 0}
     assert {k: v for k, v in store.totals().items() if k != 'bytes'} == {
         'patient': 1,
         'study': 1,
@@ -410,9 +426,9 @@ def test_what_does_not_belong_there_is_set_aside(store, content, place):
     path = store.folder / place
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-    assert store.mend() == {'entered': 0, 'forgotten': 0, 'set aside': 1}
+    assert store.rebuild_index() == {'entered': 0, 'forgotten': 0, 'set aside': 1}
     assert not path.exists() and [p.read_bytes() for p in (store.folder / 'set_aside').iterdir()] == [content]
-    assert store.totals()['instance'] == 1 and store.mend()['set aside'] == 0
+    assert store.totals()['instance'] == 1 and store.rebuild_index()['set aside'] == 0
 
 
 def test_a_file_that_belongs_there_is_entered(store):
@@ -425,11 +441,11 @@ def test_a_file_that_belongs_there_is_entered(store):
         path = store.folder / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    assert store.mend() == {'entered': 3, 'forgotten': 0, 'set aside': 0}
+    assert store.rebuild_index() == {'entered': 3, 'forgotten': 0, 'set aside': 0}
     assert (
         store.folder_of('1.1.2') == store.folder / 'objects' / '1' / '5' and store.folder_of('1.2.1').parent.name == '6'
     )
-    assert store.quiet(50) == [] and len(store.quiet(-5)) == 2
+    assert store.quiet_studies(50) == [] and len(store.quiet_studies(-5)) == 2
 
 
 def test_a_transaction_that_fails_leaves_nothing(store):
@@ -458,8 +474,8 @@ def test_every_thread_has_its_own_connection(store):
 def test_small_things():
     assert module._vr('PatientName') == 'PN' and module._vr('StudyDate') == 'DA'
     assert module._by_number('train_images/2/10/3.dcm') == [0, 2, 10, 3]
-    assert json.loads(module._packed({'PatientID': 'ä', 'Rows': '1'}, 'PATIENT')) == {'PatientID': 'ä'}
-    assert 'ä' in module._packed({'PatientID': 'ä'}, 'PATIENT') and set(LEVELS) == {
+    assert json.loads(module._index_row({'PatientID': 'ä', 'Rows': '1'}, 'PATIENT')) == {'PatientID': 'ä'}
+    assert 'ä' in module._index_row({'PatientID': 'ä'}, 'PATIENT') and set(LEVELS) == {
         'PATIENT',
         'STUDY',
         'SERIES',
@@ -472,7 +488,7 @@ def test_the_same_object(tmp_path):
     (tmp_path / 'b.dcm').write_bytes(b'nothing')
 
     def same(raw):
-        return module._same(tmp_path / 'a.dcm', raw)
+        return module._same_object(tmp_path / 'a.dcm', raw)
 
     assert (
         same(item())
@@ -480,6 +496,8 @@ def test_the_same_object(tmp_path):
         and not same(item(pixels=b''))
         and not same(item(PatientSex='F'))
     )
-    assert not same(b'nothing') and not module._same(tmp_path / 'b.dcm', item())
+    assert not same(b'nothing') and not module._same_object(tmp_path / 'b.dcm', item())
     (tmp_path / 'c.dcm').write_bytes(item(pixels=b''))
-    assert module._same(tmp_path / 'c.dcm', item(pixels=b'')) and not module._same(tmp_path / 'c.dcm', item())
+    assert module._same_object(tmp_path / 'c.dcm', item(pixels=b'')) and not module._same_object(
+        tmp_path / 'c.dcm', item()
+    )

@@ -84,19 +84,21 @@ def read_by_rule(tiny, tmp_path):
     """A series that arrives is judged by the run, and the report holds its probabilities."""
     import highdicom as hd
 
-    from ctlab.network.reader import Reader, Rule, Rules
+    from ctlab.network.auto_inference import InferenceRule, InferenceWorker, RuleSet
     from ctlab.network.store import Store
 
     store, predicted = Store(tmp_path / 'store', free=0), pd.read_csv(tmp_path / 'b' / 'predictions.csv')
     for path in sorted(next((tmp_path / 'new' / 'train_images').glob('*/*')).iterdir()):
         store.add(path.read_bytes())
-    reader = Reader(
+    reader = InferenceWorker(
         store,
-        Rules((Rule('trauma', do='predict', model=str(tmp_path / 'runs' / 'approach1' / 'tiny')),), quiet=0.0),
+        RuleSet(
+            (InferenceRule('trauma', do='predict', model=str(tmp_path / 'runs' / 'approach1' / 'tiny')),), quiet=0.0
+        ),
         tries=1,
     )
-    assert reader.look() == 1
-    while reader.work():
+    assert reader.enqueue_studies() == 1
+    while reader.process_next():
         pass
     assert reader.state() == {'kept': 1}, store.db.execute('SELECT words FROM work').fetchall()
     report = hd.sr.srread(next(f['path'] for f in store.find('IMAGE') if f['Modality'] == 'SR'))
@@ -155,7 +157,7 @@ def test_a_start_from_phantoms_is_asked_for_by_name(ctlab, tiny, tmp_path):
     assert config['start'] == 'phantoms' and 'phantom-taught' in config['weights']
     ended = ctlab('report', 'approach1', '--out-dir', runs)
     assert '-p start phantoms' in (runs / 'approach1' / 'tiny' / 'approach1-tiny.md').read_text(), ended.stderr
-    from ctlab.learn.nets import VolumeNet
+    from ctlab.learn.networks import VolumeNet
 
     with pytest.raises(ValueError, match='r3d_18'):
         VolumeNet(runs / 'start' / 'tiny' / 'fold0' / 'weights.safetensors')
@@ -171,7 +173,7 @@ train_fold(settings, replace(data, table=data.table.groupby('fold').head(4)), pl
 """
 MASKS = """
 from ctlab.organs.liver3d import plan, run
-from ctlab.learn.nets import UNet3D
+from ctlab.learn.networks import UNet3D
 from ctlab.core.settings import Settings
 settings = Settings(work_dir=sys.argv[1], out_dir=sys.argv[2], epochs=4, seed=5, device='cpu', workers=1)
 run(settings, replace(plan(settings), draws=12, window=16, net=lambda: UNet3D(1, 1, 4)))

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from totalseg_layout import network, write_weights
 
-from ctlab.cohort.masks import MaskStacks, TotalSegmentator, forget_networks, mask_stacks
-from ctlab.core.anatomy import CODES
-from ctlab.scans.volume import reorient, volume_from
+from ctlab.cohort.masks import MaskStacks, TotalSegmentator, clear_networks, make_mask_stacks
+from ctlab.core.anatomy import STRUCTURE_CODES
+from ctlab.scans.volume import make_volume, reorient
 
 
 @pytest.fixture(scope='module')
@@ -42,7 +42,7 @@ def weights(tmp_path_factory):
     patch.setenv('TOTALSEG_HOME_DIR', str(home / 'config'))
     patch.setenv('TOTALSEG_WEIGHTS_PATH', str(home / 'weights'))
     yield home
-    forget_networks()
+    clear_networks()
     patch.undo()
 
 
@@ -51,15 +51,15 @@ def scan():
     """A dark block with one bright corner, on a grid that is neither cubic nor upright."""
     array = np.full((20, 40, 44), -100, np.int16)
     array[12:, :20, 24:] = 300
-    return reorient(volume_from(array, (5.0, 3.0, 3.0), (-60, 40, 100)), 'RAS')
+    return reorient(make_volume(array, (5.0, 3.0, 3.0), (-60, 40, 100)), 'RAS')
 
 
 def test_the_answer_lies_where_the_picture_is_and_carries_our_names(weights, scan):
     found = TotalSegmentator(fast=True).segment(scan)
     assert found.shape == scan.shape and np.allclose(found.affine, scan.affine, atol=1e-3)
-    assert set(np.unique(found.array)) <= {0, CODES['liver'], CODES['spleen']}
+    assert set(np.unique(found.array)) <= {0, STRUCTURE_CODES['liver'], STRUCTURE_CODES['spleen']}
     bright = scan.array > 0
-    agree = ((found.array == CODES['liver']) == bright).mean()
+    agree = ((found.array == STRUCTURE_CODES['liver']) == bright).mean()
     assert agree > 0.97, agree  # the program works on a 3 mm grid, so the edge may move by a voxel
 
 
@@ -80,11 +80,11 @@ def test_the_network_is_read_once_per_worker(weights, scan, monkeypatch):
 
     reads, load = [], torch.load
     monkeypatch.setattr(torch, 'load', lambda *a, **k: (reads.append(str(a[0])), load(*a, **k))[1])
-    forget_networks()
+    clear_networks()
     for _ in range(2):
         kept = TotalSegmentator(fast=True).segment(scan)
     assert sum('checkpoint_final' in r for r in reads) == 1
-    forget_networks()
+    clear_networks()
     fresh = TotalSegmentator(fast=True, keep=False).segment(scan)
     assert sum('checkpoint_final' in r for r in reads) == 2
     kept = TotalSegmentator(fast=True).segment(scan)
@@ -93,31 +93,31 @@ def test_the_network_is_read_once_per_worker(weights, scan, monkeypatch):
 
 
 def test_a_cohort_of_masks_resumes(weights, scan, tmp_path):
-    from ctlab.cohort.stacks import Recipe, prepare
+    from ctlab.cohort.stacks import StackPreprocessing, prepare
     from ctlab.scans.dicom import write_series
 
     root = tmp_path / 'cohort'
     for k in range(2):
         write_series(reorient(scan, 'LPS'), root / 'train_images' / str(k + 1) / str(k + 11), str(k))
-    stacks = prepare(root, tmp_path / 'work', Recipe(5.0, 32), progress=False)
-    first = mask_stacks(root, tmp_path / 'work', stacks, (TotalSegmentator(fast=True),), workers=1, progress=False)
+    stacks = prepare(root, tmp_path / 'work', StackPreprocessing(5.0, 32), progress=False)
+    first = make_mask_stacks(root, tmp_path / 'work', stacks, (TotalSegmentator(fast=True),), workers=1, progress=False)
     assert isinstance(first, MaskStacks) and first.usable == {11, 12}
     stamps = {p: p.stat().st_mtime_ns for p in first.folder.rglob('*.npy')}
-    again = mask_stacks(root, tmp_path / 'work', stacks, (TotalSegmentator(fast=True),), workers=1, progress=False)
+    again = make_mask_stacks(root, tmp_path / 'work', stacks, (TotalSegmentator(fast=True),), workers=1, progress=False)
     assert {p: p.stat().st_mtime_ns for p in again.folder.rglob('*.npy')} == stamps
     mask, stack = again.load(11), stacks.load(11)
-    assert mask.shape == stack.shape and ((mask == CODES['liver']) == (np.array(stack) > 200)).mean() > 0.95
+    assert mask.shape == stack.shape and ((mask == STRUCTURE_CODES['liver']) == (np.array(stack) > 200)).mean() > 0.95
 
 
 def test_without_weights_the_next_provider_is_asked(tiny, tmp_path, monkeypatch, caplog):
-    from ctlab.cohort.masks import NoMask, OnDisk
-    from ctlab.cohort.stacks import Recipe, prepare
+    from ctlab.cohort.masks import MaskUnavailableError, RsnaMasks
+    from ctlab.cohort.stacks import StackPreprocessing, prepare
 
     monkeypatch.setenv('TOTALSEG_WEIGHTS_PATH', str(tmp_path / 'nothing'))
-    stacks = prepare(tiny, tmp_path / 'work', Recipe(5.0, 24), progress=False)
-    masks = mask_stacks(
-        tiny, tmp_path / 'work', stacks, (TotalSegmentator(fast=True), OnDisk(str(tiny))), progress=False
+    stacks = prepare(tiny, tmp_path / 'work', StackPreprocessing(5.0, 24), progress=False)
+    masks = make_mask_stacks(
+        tiny, tmp_path / 'work', stacks, (TotalSegmentator(fast=True), RsnaMasks(str(tiny))), progress=False
     )
     assert set(masks.table['provider']) == {'disk'}
-    with pytest.raises(NoMask, match='TOTALSEG_WEIGHTS_PATH'):
-        mask_stacks(tiny, tmp_path / 'work', stacks, (TotalSegmentator(fast=True),), progress=False)
+    with pytest.raises(MaskUnavailableError, match='TOTALSEG_WEIGHTS_PATH'):
+        make_mask_stacks(tiny, tmp_path / 'work', stacks, (TotalSegmentator(fast=True),), progress=False)

@@ -8,21 +8,21 @@ from nibabel.orientations import aff2axcodes
 
 from ctlab.scans.volume import (
     Volume,
-    averaged,
+    average_to_grid,
     bounding_box,
-    by_plane,
-    cells_around,
+    count_by_plane,
     crop,
     from_sitk,
-    nearest,
+    grid_around,
+    make_volume,
+    oblique_plane,
     orientation,
-    plane,
     reorient,
     resample,
+    sample_nearest,
     to_index,
     to_patient,
     to_sitk,
-    volume_from,
 )
 
 RNG = np.random.default_rng(7)
@@ -38,7 +38,7 @@ def turned(degrees, axis=2):
 
 
 def oblique(shape=(6, 8, 10)):
-    return volume_from(
+    return make_volume(
         RNG.normal(size=shape).astype(np.float32), (3.0, 1.5, 0.75), (10, -20, 30), turned(25, 0) @ turned(10)
     )
 
@@ -88,7 +88,7 @@ def test_orientation_is_nibabel_s(seed):
     """Nibabel's axes are of RAS, ours of LPS; the letters are the same."""
     rng = np.random.default_rng(seed)
     direction = np.eye(3)[rng.permutation(3)] * rng.choice([-1, 1], 3)
-    made = volume_from(np.zeros((3, 4, 5)), (3.0, 2.0, 1.0), direction=direction @ turned(12, seed % 3))
+    made = make_volume(np.zeros((3, 4, 5)), (3.0, 2.0, 1.0), direction=direction @ turned(12, seed % 3))
     assert orientation(made) == ''.join(aff2axcodes(np.diag([-1, -1, 1, 1]) @ made.affine))
 
 
@@ -158,7 +158,7 @@ def test_a_part_stays_where_it_is():
 def test_planes_and_boxes_of_a_mask():
     mask = np.zeros((5, 6, 7), bool)
     mask[1:4, 2:4, 3:6] = mask[2, 5, 3] = True
-    assert [c.tolist() for c in by_plane(mask)] == [[0, 6, 7, 6, 0], [0, 0, 9, 9, 0, 1], [0, 0, 0, 7, 6, 6, 0]]
+    assert [c.tolist() for c in count_by_plane(mask)] == [[0, 6, 7, 6, 0], [0, 0, 9, 9, 0, 1], [0, 0, 0, 7, 6, 6, 0]]
     assert bounding_box(mask) == ((1, 2, 3), (4, 6, 6))
     assert bounding_box(mask, 1) == ((0, 1, 2), (5, 6, 7)) and bounding_box(mask, (0, 2, 1)) == ((1, 0, 2), (4, 6, 7))
     assert bounding_box(mask, 9) == ((0, 0, 0), mask.shape) and bounding_box(mask[2]) == ((2, 3), (6, 6))
@@ -168,7 +168,7 @@ def test_planes_and_boxes_of_a_mask():
 
 def ramp(shape=(12, 14, 16), spacing=(3.0, 2.0, 1.5), direction=None):
     """A volume whose value is a place in the patient: x + 10 y - 4 z."""
-    made = volume_from(np.zeros(shape, np.float32), spacing, (-7, 11, 5), direction)
+    made = make_volume(np.zeros(shape, np.float32), spacing, (-7, 11, 5), direction)
     index = np.stack(np.meshgrid(*map(np.arange, shape), indexing='ij'), -1)
     return Volume((to_patient(made, index) @ (1, 10, -4)).astype(np.float32), made.affine, {'files': 1})
 
@@ -192,16 +192,16 @@ def test_another_spacing_keeps_places_and_edges(spacing, direction):
 
 
 def test_another_grid_is_simpleitk_s():
-    old, new = ramp(), volume_from(np.zeros((5, 6, 7)), (2.0, 3.0, 4.0), (0, 15, 10), turned(15, 2))
+    old, new = ramp(), make_volume(np.zeros((5, 6, 7)), (2.0, 3.0, 4.0), (0, 15, 10), turned(15, 2))
     noise = Volume(RNG.normal(size=old.shape).astype(np.float32), old.affine)
     done = resample(noise, like=new, antialias=False, outside=-77.0)
     theirs = sitk.Resample(to_sitk(noise), to_sitk(new), sitk.Transform(), sitk.sitkLinear, -77.0)
     assert np.allclose(done.array, sitk.GetArrayFromImage(theirs)) and np.allclose(done.affine, new.affine)
-    assert (resample(noise, like=volume_from(np.zeros((2, 2, 2)), origin=(500, 0, 0))).array == noise.array.min()).all()
+    assert (resample(noise, like=make_volume(np.zeros((2, 2, 2)), origin=(500, 0, 0))).array == noise.array.min()).all()
 
 
 def test_shrinking_smooths_first_and_growing_does_not():
-    noise = volume_from(RNG.normal(size=(24, 24, 24)).astype(np.float32), (1.0, 1.0, 1.0))
+    noise = make_volume(RNG.normal(size=(24, 24, 24)).astype(np.float32), (1.0, 1.0, 1.0))
     wanted = sitk.DiscreteGaussian(to_sitk(noise), [1.0, 1.0, 2.25])
     done = resample(noise, (3.0, 2.0, 2.0))
     grid = to_sitk(Volume(np.zeros(done.shape, np.float32), done.affine))
@@ -216,11 +216,11 @@ def test_shrinking_smooths_first_and_growing_does_not():
 
 
 def test_labels_are_never_mixed():
-    numbers = volume_from(RNG.integers(1, 9, (8, 8, 8)).astype(np.int16), (2.0, 2.0, 2.0))
+    numbers = make_volume(RNG.integers(1, 9, (8, 8, 8)).astype(np.int16), (2.0, 2.0, 2.0))
     for spacing in (0.7, 3.0, 5.0):
         done = resample(numbers, spacing, labels=True)
         assert done.array.dtype == np.int16 and set(np.unique(done.array)) <= set(range(9))
-    beyond = resample(numbers, like=volume_from(np.zeros((4, 4, 4)), origin=(-40, 0, 0)), labels=True)
+    beyond = resample(numbers, like=make_volume(np.zeros((4, 4, 4)), origin=(-40, 0, 0)), labels=True)
     assert (beyond.array == 0).all()
     mask = resample(Volume(numbers.array > 4, numbers.affine), 1.0, labels=True)
     assert mask.array.dtype == bool
@@ -241,15 +241,15 @@ def test_spacing_is_positive(spacing):
 
 
 def test_a_flat_volume_has_one_slice_at_any_spacing():
-    flat = volume_from(np.zeros((1, 4, 4), np.float32), (1.0, 1.0, 1.0))
+    flat = make_volume(np.zeros((1, 4, 4), np.float32), (1.0, 1.0, 1.0))
     assert resample(flat, (9.0, 1.0, 1.0)).shape == (1, 4, 4) and resample(flat, 2.0).shape == (1, 2, 2)
-    assert resample(volume_from(np.zeros((9, 4, 4), np.float32), (1 / 3, 1.0, 1.0)), 1.0).shape == (3, 4, 4)
+    assert resample(make_volume(np.zeros((9, 4, 4), np.float32), (1 / 3, 1.0, 1.0)), 1.0).shape == (3, 4, 4)
 
 
 def test_an_oblique_plane():
     old = ramp((40, 40, 40), (2.0, 2.0, 2.0))
     middle = to_patient(old, (20, 20, 20))
-    cut = plane(old, middle, (2, 1, 0), (1, 3, 1), (30, 20), 1.25)
+    cut = oblique_plane(old, middle, (2, 1, 0), (1, 3, 1), (30, 20), 1.25)
     assert cut.shape == (1, 24, 16) and cut.spacing == pytest.approx((1.25,) * 3)
     right, down = cut.direction[:, 0], cut.direction[:, 1]
     assert np.allclose(right, np.array([2, 1, 0]) / 5**0.5) and abs(right @ down) < 1e-9
@@ -258,48 +258,59 @@ def test_an_oblique_plane():
     assert np.allclose(to_patient(cut, (0, 11.5, 7.5)), middle), 'the point is in the middle'
     index = np.argwhere(np.ones(cut.shape, bool))
     assert np.abs(cut.array.ravel() - to_patient(cut, index) @ (1, 10, -4)).max() < 1e-2
-    assert plane(old, middle).shape == (1, 300, 300) and plane(old, middle).spacing == pytest.approx((1, 1, 1))
-    assert np.allclose(plane(old, middle).direction, np.eye(3)) and plane(old, middle, size=0.1).shape == (1, 1, 1)
-    assert set(np.unique(plane(Volume((old.array > 200).astype(np.int8), old.affine), middle, labels=True).array)) <= {
+    assert oblique_plane(old, middle).shape == (1, 300, 300) and oblique_plane(old, middle).spacing == pytest.approx(
+        (1, 1, 1)
+    )
+    assert np.allclose(oblique_plane(old, middle).direction, np.eye(3)) and oblique_plane(
+        old, middle, size=0.1
+    ).shape == (1, 1, 1)
+    assert set(
+        np.unique(oblique_plane(Volume((old.array > 200).astype(np.int8), old.affine), middle, labels=True).array)
+    ) <= {
         0,
         1,
     }
     with pytest.raises(ValueError, match='^right and down must not be parallel$'):
-        plane(old, middle, (1, 0, 0), (2, 0, 0))
+        oblique_plane(old, middle, (1, 0, 0), (2, 0, 0))
 
 
 def test_cells_around_a_part():
     inside = np.zeros((10, 12, 14), bool)
     inside[2:6, 3:4, 5:9] = True
     places = [np.arange(n) * step + start for n, step, start in zip(inside.shape, (5.0, 2.0, 1.0), (100, -7, 3))]
-    cells = cells_around(inside, places, (4, 3, 6), 2.5)
+    cells = grid_around(inside, places, (4, 3, 6), 2.5)
     assert [len(c) for c in cells] == [4, 3, 6] and all(np.allclose(np.diff(c), 2.5) for c in cells)
     assert [c.mean() for c in cells] == pytest.approx([117.5, -1.0, 9.5])
-    assert cells_around(inside & False, places, (4, 3, 6), 2.5) is None
+    assert grid_around(inside & False, places, (4, 3, 6), 2.5) is None
 
 
 def test_averages_are_of_the_whole_neighbourhood_and_air_beyond():
     old = ramp((30, 30, 30), (2.0, 2.0, 2.0))
     cells = [np.arange(4) * 6.0 + start for start in (20.0, 30.0, 10.0)]
-    got = averaged(old, cells)
+    got = average_to_grid(old, cells)
     wanted = np.add.outer(np.add.outer(-4 * cells[0], 10 * cells[1]), cells[2])
     assert got.shape == (4, 4, 4) and np.abs(got - wanted).max() < 0.5
     noise = Volume(RNG.normal(size=(30, 30, 30)).astype(np.float32), old.affine)
-    whole = resample(noise, like=volume_from(np.zeros((4, 4, 4)), (6.0,) * 3, (10.0, 30.0, 20.0)), outside=-1000)
-    assert np.allclose(averaged(noise, cells), whole.array, atol=2e-2), 'as if nothing had been cut out'
-    far = averaged(old, [cells[0], cells[1], cells[2] + 30])
+    whole = resample(noise, like=make_volume(np.zeros((4, 4, 4)), (6.0,) * 3, (10.0, 30.0, 20.0)), outside=-1000)
+    assert np.allclose(average_to_grid(noise, cells), whole.array, atol=2e-2), 'as if nothing had been cut out'
+    far = average_to_grid(old, [cells[0], cells[1], cells[2] + 30])
     assert (far[..., -1] == -1000).all() and (far[..., 0] > -1000).any()
-    assert averaged(old, [c + 500 for c in cells]) is None and averaged(old, [c - 500 for c in cells]) is None
+    assert (
+        average_to_grid(old, [c + 500 for c in cells]) is None
+        and average_to_grid(old, [c - 500 for c in cells]) is None
+    )
 
 
 def test_nearest_values_and_nothing_beyond():
     array = RNG.integers(1, 99, (4, 5, 6))
     places = [np.arange(n) * step for n, step in zip(array.shape, (5.0, 2.0, 1.0))]
-    assert np.array_equal(nearest(array, places, places), array)
+    assert np.array_equal(sample_nearest(array, places, places), array)
     wanted = [np.array([-3.9, -3.7, 2.0, 8.0]), np.array([3.3]), np.array([5.6, 5.8, 60.0])]
-    got = nearest(array, places, wanted)
+    got = sample_nearest(array, places, wanted)
     assert got.shape == (4, 1, 3) and (got[0] == 0).all() and (got[:, :, 1:] == 0).all()
     assert got[1:, 0, 0].tolist() == [array[0, 2, 5], array[0, 2, 5], array[2, 2, 5]]
-    one = nearest(array[:1], [np.array([7.0]), *places[1:]], [np.array([7.6, 7.8]), *places[1:]])
+    one = sample_nearest(array[:1], [np.array([7.0]), *places[1:]], [np.array([7.6, 7.8]), *places[1:]])
     assert (one[0] == array[0]).all() and (one[1] == 0).all(), 'a single slice is a millimetre thick'
-    assert (nearest(array[:2], [np.array([0.0, 4.0]), *places[1:]], [np.array([7.0, 6.9]), *places[1:]])[0] != 0).all()
+    assert (
+        sample_nearest(array[:2], [np.array([0.0, 4.0]), *places[1:]], [np.array([7.0, 6.9]), *places[1:]])[0] != 0
+    ).all()

@@ -14,15 +14,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.files import whole, write_whole
+from ..core.files import atomic_path, write_atomic
 from ..core.parallel import parallel_map
 from ..scans import nifti
-from ..scans.reading import read
+from ..scans.io import read
 from ..scans.volume import Volume, crop, reorient, resample, to_patient
 
 # %% auto #0
-__all__ = ['RULES', 'WORTH', 'VERSION', 'Case', 'find_cases', 'merge_masks', 'same_voxels', 'read_case', 'sound_cases', 'tell',
-           'CaseRecipe', 'Prepared', 'grid_for', 'scale', 'to_region', 'prepare_case', 'prepare_cases', 'write_nnunet']
+__all__ = ['MERGE_RULES', 'WORTH', 'CACHE_VERSION', 'Case', 'find_cases', 'merge_masks', 'same_grid', 'read_case', 'valid_cases',
+           'print_case_summary', 'CasePreprocessing', 'PreparedCase', 'target_grid', 'to_uint8', 'crop_to_region',
+           'prepare_case', 'prepare_cases', 'write_nnunet']
 
 # %% ../../nbs/lib/cohort/04_cases.ipynb #0b5aea65
 @dataclass(frozen=True)
@@ -54,17 +55,17 @@ def find_cases(
 
 
 def _decathlon(root, part):
-    labels = {nifti.bare_name(p): p for p in (root / f'labels{part}').glob('*.nii*') if not p.name.startswith('.')}
+    labels = {nifti.nifti_stem(p): p for p in (root / f'labels{part}').glob('*.nii*') if not p.name.startswith('.')}
     images = [p for p in (root / f'images{part}').glob('*.nii*') if not p.name.startswith('.')]
-    return [Case(name, p, labels.get(name)) for p in images if (name := re.sub(r'_0000$', '', nifti.bare_name(p)))]
+    return [Case(name, p, labels.get(name)) for p in images if (name := re.sub(r'_0000$', '', nifti.nifti_stem(p)))]
 
 
 def _lits(root, part):
-    labels = {nifti.bare_name(p).removeprefix('segmentation-'): p for p in root.rglob('segmentation-*.nii*')}
+    labels = {nifti.nifti_stem(p).removeprefix('segmentation-'): p for p in root.rglob('segmentation-*.nii*')}
     return [
         Case(f'volume-{n}', p, labels.get(n))
         for p in root.rglob('volume-*.nii*')
-        if (n := nifti.bare_name(p).removeprefix('volume-'))
+        if (n := nifti.nifti_stem(p).removeprefix('volume-'))
     ]
 
 
@@ -72,20 +73,20 @@ def _ircad(root, part):
     return [
         Case(name, p, mask if (mask := p.with_name(p.name.replace('_orig', '_liver'))).exists() else None)
         for p in root.rglob('ircad_e*_orig.nii*')
-        if (name := nifti.bare_name(p).removesuffix('_orig'))
+        if (name := nifti.nifti_stem(p).removesuffix('_orig'))
     ]
 
 
 def _folders(root, part):
     return [
-        Case(p.name, image, {nifti.bare_name(m): m for m in sorted((p / 'masks').glob('*.nii*'))} or None)
+        Case(p.name, image, {nifti.nifti_stem(m): m for m in sorted((p / 'masks').glob('*.nii*'))} or None)
         for p in root.iterdir()
         for image in (p / 'dicom', p / 'image.nii.gz')
         if image.is_dir() or image.is_file()
     ]
 
 # %% ../../nbs/lib/cohort/04_cases.ipynb #c4a811f8
-RULES = ('nearest', 'background', 'priority')
+MERGE_RULES = ('nearest', 'background', 'priority')
 
 
 def merge_masks(
@@ -95,8 +96,8 @@ def merge_masks(
     spacing: tuple = (1.0, 1.0, 1.0),  # mm, (z, y, x)
 ) -> tuple[np.ndarray, np.ndarray]:  # (numbers, where more than one mask was set)
     """One array of numbers from one mask per structure."""
-    if rule not in RULES:
-        raise ValueError(f'no overlap rule is called {rule!r}; choose from {", ".join(RULES)}')
+    if rule not in MERGE_RULES:
+        raise ValueError(f'no overlap rule is called {rule!r}; choose from {", ".join(MERGE_RULES)}')
     absent = [n for n in order if n not in masks]
     if absent:
         raise ValueError(f'no mask for {", ".join(absent)}; found {", ".join(masks) or "none"}')
@@ -122,14 +123,14 @@ def _nearest(stack, both, spacing):
     return away.argmin(0) + 1
 
 # %% ../../nbs/lib/cohort/04_cases.ipynb #476e9c48
-def _place(volume):
+def _describe_grid(volume):
     """Where a volume lies, for messages."""
     return (
         f'{volume.shape} voxels of {np.round(volume.spacing, 3).tolist()} mm from {np.round(volume.origin, 1).tolist()}'
     )
 
 
-def same_voxels(a: Volume, b: Volume) -> bool:
+def same_grid(a: Volume, b: Volume) -> bool:
     """Whether two volumes lie on the same voxels."""
     return a.shape == b.shape and np.allclose(a.affine, b.affine, atol=0.05)
 
@@ -147,8 +148,10 @@ def read_case(
     masks = {}
     for name, path in files.items():
         mask = reorient(nifti.read(path))
-        if not same_voxels(mask, scan):
-            raise ValueError(f'{path}: not on the grid of {case.image}: {_place(mask)} against {_place(scan)}')
+        if not same_grid(mask, scan):
+            raise ValueError(
+                f'{path}: not on the grid of {case.image}: {_describe_grid(mask)} against {_describe_grid(scan)}'
+            )
         masks[name] = mask.array
     if rule == 'join':
         return scan, Volume(np.any([m > 0 for m in masks.values()], 0).astype(np.uint8), scan.affine)
@@ -178,7 +181,7 @@ def _size(case):
         return 0  # whoever reads it will say so
 
 
-def _why_not(task):
+def _case_fault(task):
     """What is wrong with a case; empty when nothing is."""
     case, structures, rule = task
     try:
@@ -189,7 +192,7 @@ def _why_not(task):
     return ''
 
 
-def sound_cases(
+def valid_cases(
     cases: list[Case],
     structures: tuple,  # names of the numbers 1, 2, …
     rule: str = 'nearest',  # for masks that overlap
@@ -197,19 +200,19 @@ def sound_cases(
 ) -> tuple[list[Case], pd.DataFrame]:  # (cases that can be read, table of those set aside with the reason)
     """Open every case once."""
     reasons = parallel_map(
-        _why_not,
+        _case_fault,
         [(c, structures, rule) for c in cases],
         workers if sum(map(_size, cases)) > WORTH else 1,
         crashed=lambda task, what: what,
     )
-    return [c for c, why in zip(cases, reasons) if not why], _aside(zip(cases, reasons))
+    return [c for c, why in zip(cases, reasons) if not why], _count_reasons(zip(cases, reasons))
 
 
-def _aside(reasons):
+def _count_reasons(reasons):
     return pd.DataFrame([{'case': c.name, 'reason': why} for c, why in reasons if why], columns=['case', 'reason'])
 
 
-def tell(
+def print_case_summary(
     cases: list,  # that are used
     aside: pd.DataFrame,  # case, reason
     most: int = 10,  # reasons to print
@@ -223,7 +226,7 @@ def tell(
 
 # %% ../../nbs/lib/cohort/04_cases.ipynb #170ab595
 @dataclass(frozen=True)
-class CaseRecipe:
+class CasePreprocessing:
     """How cases become arrays."""
 
     structures: tuple  # names of the numbers 1, 2, …
@@ -235,7 +238,7 @@ class CaseRecipe:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedCase:
     """One prepared case."""
 
     name: str
@@ -252,18 +255,18 @@ class Prepared:
         return np.load(self.folder / 'label.npy', mmap_mode='r')
 
 
-def grid_for(
+def target_grid(
     scan: Volume,
-    recipe: CaseRecipe,
+    preprocessing: CasePreprocessing,
 ) -> Volume:  # an empty volume
     """The prepared grid: the same field in `size` by `size` pixels."""
     shape = np.array(
         [
-            max(1, round(scan.shape[0] * scan.spacing[0] / recipe.slice_spacing))
-            if recipe.slice_spacing
+            max(1, round(scan.shape[0] * scan.spacing[0] / preprocessing.slice_spacing))
+            if preprocessing.slice_spacing
             else scan.shape[0],
-            recipe.size,
-            recipe.size,
+            preprocessing.size,
+            preprocessing.size,
         ]
     )
     step = np.array(scan.shape) / shape  # old voxels per new voxel
@@ -273,14 +276,14 @@ def grid_for(
     return Volume(np.broadcast_to(np.uint8(0), shape), affine)
 
 
-def scale(
+def to_uint8(
     array: np.ndarray,
-    recipe: CaseRecipe,
+    preprocessing: CasePreprocessing,
 ) -> np.ndarray:  # uint8
     """Intensities in 8 bits."""
     low, high = (
-        (recipe.window[0] - recipe.window[1] / 2, recipe.window[0] + recipe.window[1] / 2)
-        if recipe.window
+        (preprocessing.window[0] - preprocessing.window[1] / 2, preprocessing.window[0] + preprocessing.window[1] / 2)
+        if preprocessing.window
         else np.percentile(array, (1, 99.5))
     )
     if not high > low:
@@ -288,7 +291,7 @@ def scale(
     return np.round(np.clip((array.astype(np.float32) - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
 
-def to_region(
+def crop_to_region(
     scan: Volume,
     label: Volume,  # numbers on its voxels
 ) -> tuple[Volume, Volume]:  # both, from the first to the last slice that holds a number
@@ -302,32 +305,34 @@ def to_region(
 
 def prepare_case(
     scan: Volume,  # LPS
-    recipe: CaseRecipe,
+    preprocessing: CasePreprocessing,
     label: Volume | None = None,
 ) -> tuple[Volume, Volume | None]:  # (8-bit picture, numbers)
     """One scan on the grid of a recipe."""
-    if recipe.region and label is not None:
-        scan, label = to_region(scan, label)
-    grid = grid_for(scan, recipe)
-    picture = Volume(scale(resample(scan, like=grid).array, recipe), grid.affine)
+    if preprocessing.region and label is not None:
+        scan, label = crop_to_region(scan, label)
+    grid = target_grid(scan, preprocessing)
+    picture = Volume(to_uint8(resample(scan, like=grid).array, preprocessing), grid.affine)
     return picture, resample(label, like=grid, labels=True) if label is not None else None
 
 # %% ../../nbs/lib/cohort/04_cases.ipynb #4caff2f1
-VERSION = 1
+CACHE_VERSION = 1
 
 
-def _key(case, recipe):
+def _key(case, preprocessing):
     """Changes with the files, the recipe and the code's version."""
     stats = [(str(f.name), f.stat().st_size, f.stat().st_mtime_ns) for f in _files(case)]
-    return hashlib.sha1(json.dumps([VERSION, asdict(recipe), stats]).encode()).hexdigest()
+    return hashlib.sha1(json.dumps([CACHE_VERSION, asdict(preprocessing), stats]).encode()).hexdigest()
 
 
-def _known(case, recipe, folder):
+def _cached_case(case, preprocessing, folder):
     """What was noted when the case was prepared; None where that is to be done, or done again."""
     facts = folder / case.name / 'facts.json'
     try:
         return (
-            known if facts.exists() and (known := json.loads(facts.read_text()))['key'] == _key(case, recipe) else None
+            known
+            if facts.exists() and (known := json.loads(facts.read_text()))['key'] == _key(case, preprocessing)
+            else None
         )
     except (OSError, ValueError):
         return None
@@ -335,25 +340,28 @@ def _known(case, recipe, folder):
 
 def _prepare_one(task):
     """Prepare one case; (facts, reason)."""
-    if known := _known(*task):
+    if known := _cached_case(*task):
         return known, ''
-    case, recipe, folder = task
+    case, preprocessing, folder = task
     try:
-        key, facts = _key(case, recipe), folder / case.name / 'facts.json'  # as the files are before they are read
-        scan, label = read_case(case, recipe.structures, recipe.rule)
-        picture, numbers = prepare_case(scan, recipe, label)
-        with whole(facts.parent / 'image.npy') as half:
+        key, facts = (
+            _key(case, preprocessing),
+            folder / case.name / 'facts.json',
+        )  # as the files are before they are read
+        scan, label = read_case(case, preprocessing.structures, preprocessing.rule)
+        picture, numbers = prepare_case(scan, preprocessing, label)
+        with atomic_path(facts.parent / 'image.npy') as half:
             np.save(half, picture.array)
         if label is not None:
-            with whole(facts.parent / 'label.npy') as half:
+            with atomic_path(facts.parent / 'label.npy') as half:
                 np.save(half, numbers.array.astype(np.uint8))
         counts = (
             []
             if label is None
-            else [np.bincount(s.ravel(), minlength=len(recipe.structures) + 1).tolist() for s in numbers.array]
+            else [np.bincount(s.ravel(), minlength=len(preprocessing.structures) + 1).tolist() for s in numbers.array]
         )
         known = {'key': key, 'shape': list(picture.shape), 'affine': picture.affine.tolist(), 'counts': counts}
-        write_whole(facts, json.dumps(known))
+        write_atomic(facts, json.dumps(known))
         return known, ''
     except Exception as error:
         return None, f'{type(error).__name__}: {error}'
@@ -362,26 +370,30 @@ def _prepare_one(task):
 def prepare_cases(
     cases: list[Case],
     work: str | Path,  # derived data
-    recipe: CaseRecipe,
+    preprocessing: CasePreprocessing,
     workers: int = 0,
     progress: bool = False,
-) -> tuple[list[Prepared], pd.DataFrame]:  # (prepared cases, table of those set aside with the reason)
+) -> tuple[list[PreparedCase], pd.DataFrame]:  # (prepared cases, table of those set aside with the reason)
     """Make (or find) the arrays of all cases."""
     root = str(cases[0].image.resolve().parents[1]) if cases else ''
-    folder = Path(work) / 'cases' / hashlib.sha1(json.dumps([VERSION, root, asdict(recipe)]).encode()).hexdigest()[:16]
+    folder = (
+        Path(work)
+        / 'cases'
+        / hashlib.sha1(json.dumps([CACHE_VERSION, root, asdict(preprocessing)]).encode()).hexdigest()[:16]
+    )
     done = parallel_map(
         _prepare_one,
-        [(c, recipe, folder) for c in cases],
-        workers if sum(_size(c) for c in cases if not _known(c, recipe, folder)) > WORTH else 1,
+        [(c, preprocessing, folder) for c in cases],
+        workers if sum(_size(c) for c in cases if not _cached_case(c, preprocessing, folder)) > WORTH else 1,
         'preparing cases' if progress else None,
         crashed=lambda task, what: (None, what),
     )
     ready = [
-        Prepared(c.name, c, folder / c.name, tuple(f['shape']), np.array(f['affine']), np.array(f['counts']))
+        PreparedCase(c.name, c, folder / c.name, tuple(f['shape']), np.array(f['affine']), np.array(f['counts']))
         for c, (f, why) in zip(cases, done)
         if f
     ]
-    return ready, _aside((c, why) for c, (_, why) in zip(cases, done))
+    return ready, _count_reasons((c, why) for c, (_, why) in zip(cases, done))
 
 # %% ../../nbs/lib/cohort/04_cases.ipynb #d050daae
 def write_nnunet(

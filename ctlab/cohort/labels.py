@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from ..core.anatomy import LABEL_COLUMNS, TARGETS
-from ..core.far import name_of, place, read_table
-from ..core.files import only_one, write_whole
+from ..core.files import exclusive_lock, write_atomic
+from ..core.remote import cohort_name, read_csv, resolve_path
 from ..core.settings import Settings
 
 # %% auto #0
-__all__ = ['check_labels', 'read_labels', 'grade', 'make_folds', 'check_folds', 'stored_folds']
+__all__ = ['check_labels', 'read_labels', 'class_labels', 'make_folds', 'check_folds', 'cohort_folds']
 
 # %% ../../nbs/lib/cohort/00_labels.ipynb #3f9d55a6
 def check_labels(
@@ -45,7 +45,7 @@ def read_labels(
     root: str | Path,  # a cohort's folder, or one of the tables
 ) -> pd.DataFrame:  # indexed by patient_id: the 13 answers and any_injury
     """Read and check the label table of a cohort."""
-    root = place(root)
+    root = resolve_path(root)
     choices = [root] if root.suffix == '.csv' else [root / 'train_2024.csv', root / 'train.csv']
     path = next((p for p in choices if p.is_file()), None)
     if path is None:
@@ -58,7 +58,7 @@ def read_labels(
                 else 'expected the RSNA 2023 layout'
             )
         )
-    table = read_table(path)
+    table = read_csv(path)
     if 'patient_id' not in table:
         raise ValueError(f'{path}: no column patient_id; found {", ".join(table.columns[:8])}')
     labels = table.set_index('patient_id')
@@ -69,7 +69,7 @@ def read_labels(
     return labels[[*LABEL_COLUMNS, 'any_injury']].astype(np.int8)
 
 
-def grade(
+def class_labels(
     labels: pd.DataFrame,  # from `read_labels`
 ) -> pd.DataFrame:  # one column per target: 0 healthy, 1 injury or low, 2 high
     """The answers as class numbers."""
@@ -110,17 +110,17 @@ def check_folds(
         )
 
 # %% ../../nbs/lib/cohort/00_labels.ipynb #ecf31bd2
-def stored_folds(
+def cohort_folds(
     settings: Settings,  # number of folds and seed
     labels: pd.DataFrame,  # of the cohort
 ) -> pd.Series:  # patient -> fold
     """The folds of a cohort, kept in the work folder so that every study and every machine uses the same ones."""
-    path = settings.work / 'folds' / f'{name_of(settings.data)}-{settings.n_folds}-{settings.seed}.csv'
-    with only_one(path):
+    path = settings.work / 'folds' / f'{cohort_name(settings.data)}-{settings.n_folds}-{settings.seed}.csv'
+    with exclusive_lock(path):
         if path.exists():
             folds = pd.read_csv(path, index_col='patient_id')['fold']
             if set(folds.index) == set(labels.index) and folds.between(0, settings.n_folds - 1).all():
                 return folds
         folds = make_folds(labels, settings.n_folds, settings.seed)
-        write_whole(path, folds.to_csv())
+        write_atomic(path, folds.to_csv())
     return folds

@@ -12,13 +12,13 @@ from pathlib import Path
 import pandas as pd
 
 from ..core.anatomy import LABEL_COLUMNS
-from ..core.far import forget, is_far, place
-from ..core.files import only_one, write_whole
+from ..core.files import exclusive_lock, write_atomic
+from ..core.remote import clear_listing, is_remote, resolve_path
 from ..core.settings import Settings
 from ..scans.deidentify import Pseudonyms
 
 # %% auto #0
-__all__ = ['list_series', 'ensure_cohort', 'arrange']
+__all__ = ['list_series', 'ensure_cohort', 'arrange_cohort']
 
 # %% ../../nbs/lib/cohort/01_layout.ipynb #c5edc584
 def list_series(
@@ -26,11 +26,11 @@ def list_series(
     labels: pd.DataFrame | None = None,  # keep labelled patients only
 ) -> pd.DataFrame:  # patient_id, series_id, folder
     """The series of a cohort, by folder: train_images/<patient>/<series>/."""
-    if is_far(root):
-        forget(root)
-    images, path = place(root) / 'train_images', str if is_far(root) else os.fspath
+    if is_remote(root):
+        clear_listing(root)
+    images, path = resolve_path(root) / 'train_images', str if is_remote(root) else os.fspath
     listed = (
-        (lambda folder: place(folder).iterdir()) if is_far(root) else os.scandir
+        (lambda folder: resolve_path(folder).iterdir()) if is_remote(root) else os.scandir
     )  # which asks the disk once for a folder
 
     def folders(folder):
@@ -56,13 +56,13 @@ def ensure_cohort(
                 f'{root}: no such folder; data_root must hold train_images/ and train_2024.csv or train.csv'
             )
         return root
-    from ctlab.phantoms.patients import make_cohort
+    from ctlab.phantoms.cohorts import make_cohort
 
-    with only_one(root):
+    with exclusive_lock(root):
         return make_cohort(root, settings.preset, workers=settings.workers)
 
 # %% ../../nbs/lib/cohort/01_layout.ipynb #136a893d
-def arrange(
+def arrange_cohort(
     source: str | Path,  # any folder with DICOM files below it
     out: str | Path,  # the cohort's folder, new
     least: int = 8,  # slices; shorter series are set aside
@@ -73,7 +73,7 @@ def arrange(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # (series that were taken, files and series that were not, with reasons)
     """Lay an export out as train_images/<patient>/<series>/<slice>.dcm."""
     from ctlab.core.parallel import parallel_map
-    from ctlab.scans.dicom import geometry, group_series, list_files, read_headers
+    from ctlab.scans.dicom import group_series, list_files, read_headers, series_geometry
 
     source, out = Path(source).resolve(), Path(out).resolve()
     if not source.is_dir():
@@ -100,7 +100,7 @@ def arrange(
                     f'modality {series[0].modality or "missing"}, wanted {modality}'
                     if modality and series[0].modality != modality
                     else ''
-                    if len(geometry(series).order) >= least
+                    if len(series_geometry(series).order) >= least
                     else f'fewer than {least} slices'
                 )
             except ValueError as error:
@@ -110,7 +110,7 @@ def arrange(
                 continue
             folder = out / 'train_images' / str(number) / str(len(rows) + 1)
             folder.mkdir(parents=True)
-            if why := _placed(series, folder, names, changes):
+            if why := _file_series(series, folder, names, changes):
                 aside.append({'path': series[0].path, 'reason': f'series of {len(series)} files: {why}'})
                 continue
             rows.append(
@@ -128,13 +128,13 @@ def arrange(
         pd.DataFrame(rows, columns=['patient_id', 'series_id', 'slices', 'patient_in_files', 'series_uid', 'from']),
         pd.DataFrame(aside, columns=['path', 'reason']),
     )
-    write_whole(out / 'series.csv', table.to_csv(index=False))
+    write_atomic(out / 'series.csv', table.to_csv(index=False))
     if names:  # a path may be a name
         rest = rest.assign(path='')
         told = pd.DataFrame([(*what, n) for what, n in sorted(changes.items())], columns=['attribute', 'done', 'times'])
-        write_whole(out / 'deidentified.csv', told.to_csv(index=False))
-    write_whole(out / 'set_aside.csv', rest.to_csv(index=False))
-    write_whole(
+        write_atomic(out / 'deidentified.csv', told.to_csv(index=False))
+    write_atomic(out / 'set_aside.csv', rest.to_csv(index=False))
+    write_atomic(
         out / 'labels_to_fill.csv',
         pd.DataFrame({'patient_id': table['patient_id'].unique()})
         .reindex(columns=['patient_id', *LABEL_COLUMNS, 'any_injury'])
@@ -143,25 +143,25 @@ def arrange(
     return table, rest
 
 
-def _placed(series, folder, names, changes):
+def _file_series(series, folder, names, changes):
     """Put a series where it belongs; why not, when it cannot be de-identified."""
     import shutil
 
-    from ctlab.scans.deidentify import NotClean, deidentify_file
+    from ctlab.scans.deidentify import DeidentificationError, deidentify_file
 
     try:
         for k, path in enumerate(dict.fromkeys(h.path for h in series), 1):  # a file may hold many slices
             if names:
                 changes.update(deidentify_file(path, folder / f'{k}.dcm', names))
             else:
-                _place(path, folder / f'{k}.dcm')
-    except NotClean as error:
+                _link_or_copy(path, folder / f'{k}.dcm')
+    except DeidentificationError as error:
         shutil.rmtree(folder)
         return str(error)
     return ''
 
 
-def _place(source, target):
+def _link_or_copy(source, target):
     """A hard link where the disk allows it, else a copy."""
     import os
     import shutil

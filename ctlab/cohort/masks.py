@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 
 from .stacks import Stacks
-from ..core.anatomy import CODES, ROI_ORGANS, RSNA_MASK
-from ..core.far import near, place
-from ..core.files import whole, write_whole
+from ..core.anatomy import ROI_ORGANS, RSNA_MASK_CODES, STRUCTURE_CODES
+from ..core.files import atomic_path, write_atomic
 from ..core.parallel import parallel_map
+from ..core.remote import local_copy, resolve_path
 from ..scans import nifti
 from ..scans.dicom import complete_class
 from ..scans.volume import Volume, reorient, to_index
@@ -27,55 +27,57 @@ from ..scans.volume import Volume, reorient, to_index
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'NoMask', 'from_rsna', 'OnDisk', 'keep_networks', 'forget_networks', 'TotalSegmentator', 'weights_folder',
-           'on_stack', 'upright', 'MaskStacks', 'mask_stacks', 'roi', 'write_seg', 'on_slices', 'source_images',
-           'completed']
+__all__ = ['log', 'MaskUnavailableError', 'from_rsna_codes', 'RsnaMasks', 'cache_networks', 'clear_networks', 'TotalSegmentator',
+           'totalsegmentator_weights', 'resample_to_stack', 'undo_tilt', 'MaskStacks', 'make_mask_stacks',
+           'organ_range', 'write_dicom_seg', 'to_stored_slices', 'source_datasets', 'complete_source']
 
 # %% ../../nbs/lib/cohort/03_masks.ipynb #2429c89a
-class NoMask(LookupError):
+class MaskUnavailableError(LookupError):
     """A provider has no mask for a series, and says why."""
 
 
-def from_rsna(
+def from_rsna_codes(
     volume: Volume,  # with the RSNA numbers 0…5
 ) -> Volume:  # with the numbers of `anatomy.CODES`
     """Our numbers for the RSNA's."""
-    if volume.array.min() < 0 or volume.array.max() > max(RSNA_MASK):
-        raise NoMask(
+    if volume.array.min() < 0 or volume.array.max() > max(RSNA_MASK_CODES):
+        raise MaskUnavailableError(
             f'the mask holds {volume.array.min():g} to {volume.array.max():g}; expected the RSNA numbers 0 '
-            f'to {max(RSNA_MASK)}'
+            f'to {max(RSNA_MASK_CODES)}'
         )
-    table = np.zeros(max(RSNA_MASK) + 1, np.uint8)
-    for code, names in RSNA_MASK.items():
-        table[code] = CODES['small_bowel' if 'small_bowel' in names else names[0]]
+    table = np.zeros(max(RSNA_MASK_CODES) + 1, np.uint8)
+    for code, names in RSNA_MASK_CODES.items():
+        table[code] = STRUCTURE_CODES['small_bowel' if 'small_bowel' in names else names[0]]
     return replace(volume, array=table[np.round(volume.array).astype(np.uint8)])
 
 # %% ../../nbs/lib/cohort/03_masks.ipynb #0c4cb8a8
 @dataclass(frozen=True)
-class OnDisk:
+class RsnaMasks:
     """Masks in the RSNA layout."""
 
     root: str  # the cohort's folder
     name: str = 'disk'
 
-    def ready(self) -> str:
+    def unavailable_reason(self) -> str:
         """Why nothing can come from here; empty when something may."""
-        return '' if (place(self.root) / 'segmentations').is_dir() else f'{self.root}/segmentations does not exist'
+        return (
+            '' if (resolve_path(self.root) / 'segmentations').is_dir() else f'{self.root}/segmentations does not exist'
+        )
 
     def __call__(self, row: dict) -> Volume:
         """The masks of a series."""
         for ending in ('.nii', '.nii.gz'):
-            path = place(self.root) / 'segmentations' / f'{row["series_id"]}{ending}'
+            path = resolve_path(self.root) / 'segmentations' / f'{row["series_id"]}{ending}'
             if path.is_file():
-                with near(path) as here:
-                    return from_rsna(nifti.read(here))
-        raise NoMask(f'no segmentations/{row["series_id"]}.nii')
+                with local_copy(path) as here:
+                    return from_rsna_codes(nifti.read(here))
+        raise MaskUnavailableError(f'no segmentations/{row["series_id"]}.nii')
 
 # %% ../../nbs/lib/cohort/03_masks.ipynb #be5b53f0
 _networks = {}
 
 
-def keep_networks() -> None:
+def cache_networks() -> None:
     """Let TotalSegmentator read each network once per process."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor as Predictor
 
@@ -104,8 +106,8 @@ def keep_networks() -> None:
     Predictor.initialize_from_trained_model_folder = initialise
 
 
-def forget_networks() -> None:
-    """Undo `keep_networks` and free the memory."""
+def clear_networks() -> None:
+    """Undo `cache_networks` and free the memory."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor as Predictor
 
     original = Predictor.__dict__.get('ctlab_original')
@@ -133,10 +135,10 @@ class TotalSegmentator:
     keep: bool = True  # read the network once per worker
     name: str = 'totalsegmentator'
 
-    def ready(self) -> str:
+    def unavailable_reason(self) -> str:
         """Why nothing can come from here; empty when something may."""
         number, folder = _TASKS[self.fast]
-        place = weights_folder()
+        place = totalsegmentator_weights()
         if any(p.is_dir() and any(p.rglob('checkpoint_final.pth')) for p in place.glob(f'Dataset{number}_*')):
             return ''
         return (
@@ -152,7 +154,7 @@ class TotalSegmentator:
         try:
             return self.segment(read_series(row['folder']))
         except DicomError as error:
-            raise NoMask(str(error)) from error
+            raise MaskUnavailableError(str(error)) from error
 
     def segment(
         self,
@@ -162,7 +164,7 @@ class TotalSegmentator:
         """The masks of a volume."""
         _no_telemetry()
         if self.keep:
-            keep_networks()
+            cache_networks()
         from totalsegmentator.map_to_binary import class_map
         from totalsegmentator.python_api import totalsegmentator
 
@@ -171,7 +173,7 @@ class TotalSegmentator:
             if beside
             else {'output': None, 'skip_saving': True}
         )
-        ours = {k: CODES[n] for k, n in class_map['total'].items() if n in self.organs}
+        ours = {k: STRUCTURE_CODES[n] for k, n in class_map['total'].items() if n in self.organs}
         every = (
             set(self.organs) >= set(ROI_ORGANS) or self.fast
         )  # a subset costs a rough first pass; for all our organs or the 3 mm network it does not pay
@@ -196,7 +198,7 @@ class TotalSegmentator:
         return replace(found, array=table[found.array.astype(np.int64)])
 
 
-def weights_folder() -> Path:
+def totalsegmentator_weights() -> Path:
     """Where TotalSegmentator looks for its weights."""
     home = Path(os.environ.get('TOTALSEG_HOME_DIR', Path.home() / '.totalsegmentator'))
     return (
@@ -233,7 +235,7 @@ def _axes(info, shape):
     ]
 
 
-def on_stack(
+def resample_to_stack(
     mask: Volume,  # numbers of `anatomy.CODES`
     info: dict,  # where the stack lies, from `Stacks.place`
     shape: tuple,  # of the stack
@@ -254,7 +256,7 @@ def on_stack(
     return out
 
 
-def upright(
+def undo_tilt(
     stack: np.ndarray,  # (slices, rows, columns)
     info: dict,  # where the stack lies, from `Stacks.place`
 ) -> tuple[np.ndarray, list]:  # the stack, and LPS mm of its slices, rows and columns
@@ -338,25 +340,27 @@ def _mask_one(task):
     for provider in providers:
         try:
             mask = provider(row)
-        except NoMask as error:
+        except MaskUnavailableError as error:
             reasons.append(f'{provider.name}: {error}')
             continue
         except Exception as error:
             reasons.append(f'{provider.name}: {type(error).__name__}: {error}')
             continue
         shape = np.load(stack, mmap_mode='r').shape
-        found = on_stack(mask, info, shape)
+        found = resample_to_stack(mask, info, shape)
         pixel = info['pixel'][0] * info['pixel'][1]
-        areas = {n: [round(float(a), 2) for a in (found == CODES[n]).sum(axis=(1, 2)) * pixel] for n in ROI_ORGANS}
-        with whole(target) as half:
+        areas = {
+            n: [round(float(a), 2) for a in (found == STRUCTURE_CODES[n]).sum(axis=(1, 2)) * pixel] for n in ROI_ORGANS
+        }
+        with atomic_path(target) as half:
             np.save(half, found)
         result |= {'provider': provider.name, 'reason': '; '.join(reasons)}
-        write_whole(note, json.dumps({'row': result, 'areas': areas}))
+        write_atomic(note, json.dumps({'row': result, 'areas': areas}))
         return result
     return result | {'reason': '; '.join(reasons)}
 
 
-def mask_stacks(
+def make_mask_stacks(
     root: str | Path,  # the cohort
     work: str | Path,  # where masks go
     stacks: Stacks,  # prepared
@@ -368,10 +372,10 @@ def mask_stacks(
     """Masks for every usable stack of a cohort."""
     from ctlab.cohort.layout import list_series
 
-    idle = {p.name: why for p in providers if (why := p.ready())}
+    idle = {p.name: why for p in providers if (why := p.unavailable_reason())}
     ready = tuple(p for p in providers if p.name not in idle)
     if not ready:
-        raise NoMask('no provider can give masks: ' + '; '.join(f'{n}: {w}' for n, w in idle.items()))
+        raise MaskUnavailableError('no provider can give masks: ' + '; '.join(f'{n}: {w}' for n, w in idle.items()))
     key = hashlib.sha1(repr(ready).encode()).hexdigest()[:6]
     folder = Path(work).resolve() / 'masks' / f'{stacks.folder.name}-{"-".join(p.name for p in ready)}-{key}'
     rows = stacks.usable.merge(list_series(root), on=['patient_id', 'series_id']).to_dict('records')
@@ -402,7 +406,7 @@ def mask_stacks(
     return MaskStacks(folder, table)
 
 # %% ../../nbs/lib/cohort/03_masks.ipynb #e6e341cd
-def roi(
+def organ_range(
     areas: dict,  # organ -> area per slice, mm²
     organs: tuple = ROI_ORGANS,  # which
     least: float = 100.0,  # mm² that count as present
@@ -412,7 +416,7 @@ def roi(
     total = sum(np.asarray(areas[n], float) for n in organs)
     present = np.flatnonzero(total >= least)
     if not len(present):
-        raise NoMask(f'none of {", ".join(organs)} covers {least:g} mm² in any slice')
+        raise MaskUnavailableError(f'none of {", ".join(organs)} covers {least:g} mm² in any slice')
     return max(0, int(present[0]) - margin), min(len(total), int(present[-1]) + 1 + margin)
 
 # %% ../../nbs/lib/cohort/03_masks.ipynb #758c992a
@@ -435,13 +439,13 @@ _SNOMED = {
 }
 
 
-def write_seg(
+def write_dicom_seg(
     mask: Volume,  # numbers of `anatomy.CODES`, where the series lies: as read, its slices may have been moved or added
     series: str | Path,  # folder of the DICOM series
     path: str | Path,  # of the SEG file
     algorithm: str = 'ctlab',  # what drew the mask
     version: str = '1',
-    numbers: dict = CODES,  # structure -> its number in the mask
+    numbers: dict = STRUCTURE_CODES,  # structure -> its number in the mask
     uids: tuple = (),  # (series, instance); new ones when left out
     series_uid: str | None = None,  # which series, when the folder holds several
     acquisition: int = 1,  # which one, where the series holds several of the same places
@@ -453,11 +457,11 @@ def write_seg(
     from ctlab.scans import dicom
 
     headers, _ = dicom.find_series(series, series_uid, acquisition)
-    order = dicom.geometry(headers).order
-    drawn = on_slices(mask, [headers[k] for k in order])
+    order = dicom.series_geometry(headers).order
+    drawn = to_stored_slices(mask, [headers[k] for k in order])
     names = [n for n in _SNOMED if n in numbers and (drawn == numbers[n]).any()]
     if not names:
-        raise NoMask(f'the mask holds none of {", ".join(_SNOMED)}')
+        raise MaskUnavailableError(f'the mask holds none of {", ".join(_SNOMED)}')
     identity = hd.AlgorithmIdentificationSequence(
         name=algorithm,
         version=version,
@@ -482,13 +486,13 @@ def write_seg(
     if headers[0].frame is not None:  # one file of many slices: masks go by its frames
         frames = [headers[k].frame for k in order]
         if sorted(frames) != list(range(headers[0].frames)):
-            raise NoMask(
+            raise MaskUnavailableError(
                 f'{headers[0].path}: {headers[0].frames} frames, of which {len(frames)} were read; a mask needs all'
             )
         pixels = pixels[np.argsort(frames)]
     own_series, own = uids or (hd.UID(), hd.UID())
     made = hd.seg.Segmentation(
-        source_images(headers, order),
+        source_datasets(headers, order),
         pixels,
         'BINARY',
         described,
@@ -501,12 +505,12 @@ def write_seg(
         version,
         '1',
     )
-    with whole(path) as half:
+    with atomic_path(path) as half:
         made.save_as(half)
     return names
 
 
-def on_slices(
+def to_stored_slices(
     mask: Volume,  # numbers
     headers: list,  # of slices, in order
 ) -> np.ndarray:  # numbers of the slices' own pixels
@@ -534,18 +538,18 @@ def on_slices(
     return made
 
 
-def source_images(
+def source_datasets(
     headers: list,  # of a series
-    order: list,  # of its slices, from `dicom.geometry`
+    order: list,  # of its slices, from `dicom.series_geometry`
     **options,  # of pydicom.dcmread
 ) -> list:  # datasets
     """The objects of a series, completed; a file of many slices once."""
     import pydicom
 
-    return [completed(pydicom.dcmread(p, **options)) for p in dict.fromkeys(headers[k].path for k in order)]
+    return [complete_source(pydicom.dcmread(p, **options)) for p in dict.fromkeys(headers[k].path for k in order)]
 
 
-def completed(
+def complete_source(
     dataset,  # of a slice
 ):  # the same
     """A source slice with the tags that anonymised files lack or leave empty."""

@@ -15,17 +15,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import far
+from ..core import remote
 from ..core.anatomy import window
-from ..core.files import sweep, whole, write_whole
+from ..core.files import atomic_path, remove_partial_files, write_atomic
 from ..core.parallel import parallel_map
 from ..scans import dicom
 
-VERSION = 4  # of the prepared format; a change makes older stacks stale
+CACHE_VERSION = 4  # of the prepared format; a change makes older stacks stale
 
 # %% auto #0
-__all__ = ['VERSION', 'INSTANCE', 'PART', 'nearest_slices', 'Recipe', 'shade', 'published_picture', 'area_resize', 'stack_series',
-           'read_slices', 'Stacks', 'prepare', 'Catalogue', 'catalogue']
+__all__ = ['CACHE_VERSION', 'INSTANCE_COLUMNS', 'PART', 'nearest_slices', 'StackPreprocessing', 'apply_window', 'published_slice',
+           'resize_area', 'make_stack', 'read_slices', 'Stacks', 'prepare', 'Catalogue', 'catalogue']
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #22dee83d
 def nearest_slices(
@@ -47,7 +47,7 @@ def nearest_slices(
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #f4026cb2
 @dataclass(frozen=True)
-class Recipe:
+class StackPreprocessing:
     """How stacks are made; two stacks are comparable when their recipes are equal."""
 
     spacing: float = 5.0  # mm between kept slices
@@ -67,10 +67,10 @@ class Recipe:
     @property
     def key(self) -> str:
         """A short name that changes with the recipe and with the code that follows it."""
-        return hashlib.sha1(json.dumps([VERSION, asdict(self)]).encode()).hexdigest()[:10]
+        return hashlib.sha1(json.dumps([CACHE_VERSION, asdict(self)]).encode()).hexdigest()[:10]
 
 
-def shade(
+def apply_window(
     hu: np.ndarray,  # (rows, columns) or (n, rows, columns)
     limits: tuple[float, float],  # HU shown black and white
     per_slice: bool = False,  # stretch each slice from its own minimum to its own maximum
@@ -88,9 +88,9 @@ def shade(
     return np.rint(grey, out=grey).astype(np.uint8)
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #f8dcd69c
-def published_picture(
+def published_slice(
     header: dicom.Header,  # of one file
-    raw: np.ndarray,  # from `dicom.read_stored`
+    raw: np.ndarray,  # from `dicom.read_stored_values`
 ) -> np.ndarray:  # (rows, columns) uint8
     """One slice as the published preparation would have made it, faults included."""
     values = (raw.astype(np.int64) & (2**header.stored - 1)).astype(np.float32)
@@ -103,12 +103,12 @@ def published_picture(
     return np.zeros(hu.shape, np.uint8) if spread == 0 else ((hu - hu.min()) / spread * 255).astype(np.uint8)
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #b2841bd6
-def area_resize(
+def resize_area(
     picture: np.ndarray,  # (rows, columns)
     size: int,  # pixels a side
 ) -> np.ndarray:  # (size, size) float32
     """Resize by area averaging (exact for whole factors, linear when enlarging)."""
-    if (found := _sums(picture, size)) is None:
+    if (found := _block_sums(picture, size)) is None:
         return (
             _area_weights(picture.shape[0], size) @ picture.astype(np.float32) @ _area_weights(picture.shape[1], size).T
         )
@@ -117,20 +117,20 @@ def area_resize(
     return small
 
 
-def _sums(picture, size):
+def _block_sums(picture, size):
     """(sums of the old pixels that make a new one, how many they are), as narrow as the sums allow; None where a
     new pixel is no whole number of old ones.
     """
     (a, down), (b, right) = (divmod(n, size) for n in picture.shape)
     if down or right:
         return None
-    if picture.dtype.kind in 'iu' and not _fits(picture, a * b):
+    if picture.dtype.kind in 'iu' and not _sum_fits(picture, a * b):
         picture = picture.astype(np.int64)
     tall = sum((picture[k::a] for k in range(1, a)), picture[::a])
     return sum((tall[:, k::b] for k in range(1, b)), tall[:, ::b]), a * b
 
 
-def _fits(picture, n):
+def _sum_fits(picture, n):
     """Can the type hold the sum of n values of this picture?"""
     limits = np.iinfo(picture.dtype)
     return int(picture.max()) * n <= limits.max and (limits.min == 0 or int(picture.min()) * n >= limits.min)
@@ -148,25 +148,25 @@ def _area_weights(n, size):
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #c0090a42
-def stack_series(
+def make_stack(
     folder: str | Path,  # one series
-    recipe: Recipe,  # how
+    preprocessing: StackPreprocessing,  # how
 ) -> tuple[np.ndarray, dict]:  # (stack, metadata)
     """Turn one DICOM series into a stack."""
     headers, bad = dicom.read_headers(dicom.list_files(folder))
     if not headers:
         raise dicom.DicomError(f'{folder}: no readable DICOM image' + (f'; first: {bad[0][1]}' if bad else ''))
     series, notes = dicom.choose_series(headers)
-    found = dicom.geometry(series)
+    found = dicom.series_geometry(series)
     notes += found.notes + [f'{os.path.basename(path)}: {why}' for path, why in bad]
-    limits = _limits(series, recipe, notes)
+    limits = _window_limits(series, preprocessing, notes)
     slices, positions, used, tables = [], [], [], {}
-    for k in nearest_slices(found.positions, recipe.spacing):
+    for k in nearest_slices(found.positions, preprocessing.spacing):
         for neighbour in (k, k + 1, k - 1):  # a slice that cannot be decoded is replaced by its neighbour
             if not 0 <= neighbour < len(found.order) or found.order[neighbour] in used:
                 continue
             try:
-                slices.append(_picture(series[found.order[neighbour]], limits, recipe, tables))
+                slices.append(_process_slice(series[found.order[neighbour]], limits, preprocessing, tables))
             except dicom.DicomError as error:
                 notes.append(str(error))
                 continue
@@ -175,37 +175,43 @@ def stack_series(
             break
     if not slices:
         raise dicom.DicomError(f'{folder}: none of its {len(series)} slices can be used: {notes[-1]}')
-    stack, info = _orient(np.stack(slices), series[found.order[0]], found, positions, [series[i] for i in used])
+    stack, info = _to_patient_axes(
+        np.stack(slices), series[found.order[0]], found, positions, [series[i] for i in used]
+    )
     return stack, info | {'notes': notes, 'limits': limits, 'files': len(headers) + len(bad), 'unreadable': len(bad)}
 
 
-def _limits(series, recipe, notes):
+def _window_limits(series, preprocessing, notes):
     """HU limits of the window in force."""
-    if recipe.window != 'file':
-        return window(recipe.window)
+    if preprocessing.window != 'file':
+        return window(preprocessing.window)
     if not series[0].windows:
         notes.append('the file offers no window; soft tissue is used')
         return window('soft_tissue')
     return window(series[0].windows[0][:2])
 
 
-def _picture(header, limits, recipe, tables):
+def _process_slice(header, limits, preprocessing, tables):
     """One slice in its final size and type. `tables` remembers, for the series, what becomes of every 16-bit sum
     of pixels: looking up is faster than calculating.
     """
-    raw = dicom.read_stored(header)
-    if recipe.normalise == 'published':
-        return np.round(area_resize(published_picture(header, raw), recipe.size)).astype(np.uint8)
-    values = dicom.stored_values(raw, header.stored, header.high_bit, header.signed)
+    raw = dicom.read_stored_values(header)
+    if preprocessing.normalise == 'published':
+        return np.round(resize_area(published_slice(header, raw), preprocessing.size)).astype(np.uint8)
+    values = dicom.unpack_stored_bits(raw, header.stored, header.high_bit, header.signed)
     if np.ptp(values[0]) == 0 and values.min() == values.max():
         raise dicom.DicomError(f'{header.path}: every pixel has the same value')
     if header.modality_table is not None:
-        return _finish(area_resize(dicom.hounsfield(values, header), recipe.size), limits, recipe)
+        return _to_stored_type(
+            resize_area(dicom.to_hounsfield(values, header), preprocessing.size), limits, preprocessing
+        )
     found = (
-        None if recipe.normalise == 'slice' else _sums(values, recipe.size)
+        None if preprocessing.normalise == 'slice' else _block_sums(values, preprocessing.size)
     )  # HU are linear in what is stored, so the picture may shrink first
     if found is None or found[0].dtype.itemsize != 2:
-        return _finish(dicom.hounsfield(area_resize(values, recipe.size), header), limits, recipe)
+        return _to_stored_type(
+            dicom.to_hounsfield(resize_area(values, preprocessing.size), header), limits, preprocessing
+        )
     sums, n = found
     key = (
         n,
@@ -219,24 +225,24 @@ def _picture(header, limits, recipe, tables):
         header.rescale_type,
     )
     if key not in tables:
-        tables[key] = _finish(
-            dicom.hounsfield(np.arange(65536).astype(np.uint16).view(sums.dtype) / np.float32(n), header),
+        tables[key] = _to_stored_type(
+            dicom.to_hounsfield(np.arange(65536).astype(np.uint16).view(sums.dtype) / np.float32(n), header),
             limits,
-            recipe,
+            preprocessing,
         )
     return tables[key].take(sums.view(np.uint16))
 
 
-def _finish(small, limits, recipe):
+def _to_stored_type(small, limits, preprocessing):
     """HU in the type that is stored."""
     return (
         np.clip(np.round(small), -32768, 32767).astype(np.int16)
-        if recipe.normalise == 'none'
-        else shade(small, limits, recipe.normalise == 'slice')
+        if preprocessing.normalise == 'none'
+        else apply_window(small, limits, preprocessing.normalise == 'slice')
     )
 
 
-def _orient(stack, head, found, positions, used):
+def _to_patient_axes(stack, head, found, positions, used):
     """Flip the stack so that x runs to the left, y to the back and z to the head."""
     row, column = np.array(head.orientation[:3]), np.array(head.orientation[3:])
     axes = np.stack([found.normal, column, row])  # array z, y, x in LPS
@@ -275,26 +281,26 @@ def _orient(stack, head, found, positions, used):
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #c64e62d2
 def _prepare_one(task):
     """Prepare one series unless it is there already; returns its row of the summary."""
-    row, folder, recipe = task
+    row, folder, preprocessing = task
     target = Path(folder) / str(row['patient_id']) / f'{row["series_id"]}.npy'
-    note, source = target.with_suffix('.json'), far.fingerprint(row['folder'])
+    note, source = target.with_suffix('.json'), remote.fingerprint(row['folder'])
     kept = json.loads(note.read_text()) if note.exists() else {}
     if kept.get('source') == source and (target.exists() or not kept['summary']['stack']):
         return kept['summary']
     summary, stack, info = _summary(row), None, {}
     try:
-        with dicom.quiet_decoders():
-            stack, info = stack_series(row['folder'], recipe)
+        with dicom.silence_decoders():
+            stack, info = make_stack(row['folder'], preprocessing)
         summary |= {'slices': len(stack), 'reason': '; '.join(info['notes']), 'stack': str(target.relative_to(folder))}
     except dicom.DicomError as error:
         summary |= {'status': 'set aside', 'reason': str(error)}
     except Exception as error:  # one bad scan never stops a cohort
         summary |= {'status': 'set aside', 'reason': f'{row["folder"]}: {type(error).__name__}: {error}'}
     if stack is not None:  # a disk that is full is no fault of the scan
-        with whole(target) as half:
+        with atomic_path(target) as half:
             np.save(half, stack)
-    text = json.dumps({'summary': summary, 'source': source, 'recipe': asdict(recipe)} | info)
-    write_whole(note, text)
+    text = json.dumps({'summary': summary, 'source': source, 'recipe': asdict(preprocessing)} | info)
+    write_atomic(note, text)
     return summary
 
 
@@ -310,7 +316,7 @@ def _summary(row, **change):
     } | change
 
 
-def _crashed(task, what):
+def _crashed_row(task, what):
     """The row of a series whose worker died or hung; nothing is kept, so that another decoder may try again."""
     return _summary(task[0], status='set aside', reason=f'{task[0]["folder"]}: {what}')
 
@@ -384,7 +390,7 @@ class Stacks:
 def prepare(
     root: str | Path,  # a cohort in the RSNA layout; never written to
     work: str | Path,  # where stacks go
-    recipe: Recipe = Recipe(),  # how
+    preprocessing: StackPreprocessing = StackPreprocessing(),  # how
     workers: int = 0,  # processes; 0 for one per core
     progress: bool = True,  # show a bar with the time left
     scheduler: str = '',  # address of a Dask scheduler; empty for this machine
@@ -394,13 +400,13 @@ def prepare(
     from ctlab.cohort.layout import list_series
 
     series = list_series(root)
-    if not far.is_far(root) and Path(work).resolve().is_relative_to((Path(root) / 'train_images').resolve()):
+    if not remote.is_remote(root) and Path(work).resolve().is_relative_to((Path(root) / 'train_images').resolve()):
         raise ValueError(
             f'{work}: lies within the raw data, which is never written to; choose another folder for derived data'
         )
-    folder = (Path(work) / 'stacks' / f'{far.name_of(root)}-{recipe.key}').resolve()
+    folder = (Path(work) / 'stacks' / f'{remote.cohort_name(root)}-{preprocessing.key}').resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    tasks = [(row, str(folder), recipe) for row in series.to_dict('records')]
+    tasks = [(row, str(folder), preprocessing) for row in series.to_dict('records')]
 
     def there(task):
         return (folder / str(task[0]['patient_id']) / f'{task[0]["series_id"]}.json').exists()
@@ -410,18 +416,18 @@ def prepare(
         tasks,
         workers,
         'preparing series' if progress else None,
-        crashed=_crashed,
+        crashed=_crashed_row,
         limit=limit,
         scheduler=scheduler,
         there=there,
     )
     table = pd.DataFrame(rows, columns=['patient_id', 'series_id', 'slices', 'status', 'reason', 'stack'])
-    write_whole(folder / 'summary.csv', table.to_csv(index=False))
-    sweep(folder)
+    write_atomic(folder / 'summary.csv', table.to_csv(index=False))
+    remove_partial_files(folder)
     return Stacks(folder, table)
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #c57daab1
-INSTANCE = {
+INSTANCE_COLUMNS = {
     'patient_id': 'int64',
     'series_id': 'int64',
     'file': 'string',
@@ -443,17 +449,19 @@ def _catalogue_part(task):
     if kept.exists():
         return json.loads(kept.read_text())
     found = [_catalogue_one(row) for row in rows]
-    table = pd.DataFrame([i for instances, _ in found for i in instances], columns=list(INSTANCE)).astype(INSTANCE)
-    with whole(part) as half:
+    table = pd.DataFrame([i for instances, _ in found for i in instances], columns=list(INSTANCE_COLUMNS)).astype(
+        INSTANCE_COLUMNS
+    )
+    with atomic_path(part) as half:
         table.to_parquet(half)
     series = [s for _, s in found]
-    write_whole(kept, json.dumps(series))
+    write_atomic(kept, json.dumps(series))
     return series
 
 
 def _catalogue_one(row):
     """The rows of one series: of its files, and its own."""
-    with dicom.quiet_decoders():
+    with dicom.silence_decoders():
         headers, bad = dicom.read_headers(dicom.list_files(row['folder']))
     own = {'patient_id': row['patient_id'], 'series_id': row['series_id']}
     instances = [
@@ -484,7 +492,7 @@ def _series_row(headers):
         return {'slices': 0, 'reason': 'no readable DICOM image'}
     try:
         series, notes = dicom.choose_series(headers)
-        found = dicom.geometry(series)
+        found = dicom.series_geometry(series)
     except dicom.DicomError as error:
         return {'slices': 0, 'reason': str(error)}
     head, ends = series[found.order[0]], [series[found.order[k]].position[2] for k in (0, -1)]
@@ -520,11 +528,11 @@ class Catalogue:
 
     def instances(
         self,
-        columns: list | None = None,  # names of `INSTANCE`; all when left out
+        columns: list | None = None,  # names of `INSTANCE_COLUMNS`; all when left out
     ) -> pd.DataFrame:  # one row per file
         """The rows of all files; at a million files ask for the columns you need."""
         if not self.parts:
-            return pd.DataFrame(columns=columns or list(INSTANCE))
+            return pd.DataFrame(columns=columns or list(INSTANCE_COLUMNS))
         return pd.concat([pd.read_parquet(p, columns=columns) for p in self.parts], ignore_index=True)
 
 
@@ -539,14 +547,14 @@ def catalogue(
     from ctlab.cohort.layout import list_series
 
     listed = list_series(root).to_dict('records')
-    states = far.fingerprints([r['folder'] for r in listed], workers)
-    folder, tasks = (Path(work) / 'catalogue' / far.name_of(root)).resolve(), []
+    states = remote.fingerprints([r['folder'] for r in listed], workers)
+    folder, tasks = (Path(work) / 'catalogue' / remote.cohort_name(root)).resolve(), []
     if (folder / 'instances.parquet').is_file():
         (folder / 'instances.parquet').unlink()  # of an earlier version
     for k in range(0, len(listed), PART):
         rows = listed[k : k + PART]
         own = [[r['series_id'], *state] for r, state in zip(rows, states[k : k + PART])]
-        key = hashlib.sha1(json.dumps([VERSION, INSTANCE, own]).encode()).hexdigest()
+        key = hashlib.sha1(json.dumps([CACHE_VERSION, INSTANCE_COLUMNS, own]).encode()).hexdigest()
         tasks.append((rows, folder / 'parts' / f'{key}.json', folder / 'instances.parquet' / f'{key}.parquet'))
     news = any(not kept.exists() for _, kept, _ in tasks)
     found = parallel_map(
@@ -561,9 +569,9 @@ def catalogue(
     table, parts = pd.DataFrame([row for rows in found for row in rows]), tuple(part for *_, part in tasks)
     others = set(folder.glob('*/[!.]*')) - {*(kept for _, kept, _ in tasks), *parts}  # of what was there before
     if news or others or not (folder / 'series.parquet').is_file():
-        with whole(folder / 'series.parquet') as half:
+        with atomic_path(folder / 'series.parquet') as half:
             table.to_parquet(half)
     for path in others:
         path.unlink(missing_ok=True)
-    sweep(folder)
+    remove_partial_files(folder)
     return Catalogue(table, parts)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 # %% auto #0
-__all__ = ['TARGETS', 'LABEL_COLUMNS', 'INJURY_NAMES', 'LETTERS', 'PREVALENCE', 'STRUCTURES', 'CODES', 'COLOURS', 'RSNA_MASK',
-           'TARGET_ORGANS', 'ROI_ORGANS', 'WINDOWS', 'Structure', 'rsna_code', 'window']
+__all__ = ['TARGETS', 'LABEL_COLUMNS', 'INJURY_NAMES', 'TARGET_LETTERS', 'PREVALENCE', 'STRUCTURES', 'STRUCTURE_CODES',
+           'STRUCTURE_COLOURS', 'RSNA_MASK_CODES', 'TARGET_ORGANS', 'ROI_ORGANS', 'WINDOWS', 'Structure', 'rsna_code',
+           'window']
 
 # %% ../../nbs/lib/core/00_anatomy.ipynb #f9a1e48a
 TARGETS = {
@@ -21,7 +22,13 @@ TARGETS = {
 }
 LABEL_COLUMNS = [f'{target}_{grade}' for target, grades in TARGETS.items() for grade in grades]
 INJURY_NAMES = {'bowel': 'Bowel', 'extravasation': 'Active_Extravasation'}  # image_level_labels.csv
-LETTERS = {'bowel': 'B', 'extravasation': 'E', 'liver': 'L', 'kidney': 'K', 'spleen': 'S'}  # rows of the source tables
+TARGET_LETTERS = {
+    'bowel': 'B',
+    'extravasation': 'E',
+    'liver': 'L',
+    'kidney': 'K',
+    'spleen': 'S',
+}  # rows of the source tables
 
 # %% ../../nbs/lib/core/00_anatomy.ipynb #d88f718c
 PREVALENCE = {
@@ -76,8 +83,8 @@ STRUCTURES = {
         start=1,
     )
 }
-CODES = {name: s.code for name, s in STRUCTURES.items()}
-COLOURS = {name: s.colour for name, s in STRUCTURES.items()} | {
+STRUCTURE_CODES = {name: s.code for name, s in STRUCTURES.items()}
+STRUCTURE_COLOURS = {name: s.colour for name, s in STRUCTURES.items()} | {
     'tibia': '#0072b2',
     'femur': '#e69f00',
     'fibula': '#cc79a7',
@@ -86,7 +93,7 @@ COLOURS = {name: s.colour for name, s in STRUCTURES.items()} | {
 }
 
 # %% ../../nbs/lib/core/00_anatomy.ipynb #a930dd8d
-RSNA_MASK = {
+RSNA_MASK_CODES = {
     1: ('liver',),
     2: ('spleen',),
     3: ('kidney_left',),
@@ -106,7 +113,7 @@ def rsna_code(
     name: str,  # a structure's name
 ) -> int:  # its number in the RSNA masks, 0 when it has none
     """The RSNA mask number of a structure."""
-    return next((code for code, names in RSNA_MASK.items() if name in names), 0)
+    return next((code for code, names in RSNA_MASK_CODES.items() if name in names), 0)
 
 # %% ../../nbs/lib/core/00_anatomy.ipynb #fc199291
 WINDOWS = {

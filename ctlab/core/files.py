@@ -13,14 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['whole', 'no_room', 'short_hash', 'write_whole', 'check_main', 'only_one', 'sweep']
+__all__ = ['atomic_path', 'is_disk_full', 'file_hash', 'write_atomic', 'require_main_guard', 'exclusive_lock',
+           'remove_partial_files']
 
 # %% ../../nbs/lib/core/02_files.ipynb #1f9bfa21
 _HOST = platform.node() or 'here'
 
 
 @contextmanager
-def whole(
+def atomic_path(
     path: str | Path,  # where the file will be; its folder is made
 ):  # yields the path to write to
     """Write to the path that is given; it gets its name when the block ends well, and goes when it does not."""
@@ -34,29 +35,29 @@ def whole(
         half.unlink(missing_ok=True)
 
 
-def no_room(error: OSError) -> bool:
+def is_disk_full(error: OSError) -> bool:
     """Did a write end because the disk or the quota is full?"""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or 'requested and' in str(
         error
     )  # numpy's words, without a number
 
 
-def short_hash(path: str | Path) -> str:
+def file_hash(path: str | Path) -> str:
     """Eight letters that change with a file's bytes."""
     return hashlib.sha1(Path(path).read_bytes()).hexdigest()[:8]
 
 
-def write_whole(
+def write_atomic(
     path: str | Path,  # its folder is made
     content: str | bytes,
 ) -> Path:
     """A text or some bytes as a whole file."""
-    with whole(path) as half:
+    with atomic_path(path) as half:
         half.write_bytes(content) if isinstance(content, bytes) else half.write_text(content)
     return Path(path)
 
 # %% ../../nbs/lib/core/02_files.ipynb #b0f405c0
-def check_main() -> None:
+def require_main_guard() -> None:
     """Refuse to begin while a script is only being read again by a worker process."""
     import multiprocessing
 
@@ -67,19 +68,19 @@ def check_main() -> None:
         )
 
 
-def only_one(
+def exclusive_lock(
     path: str | Path,  # what is worked on
 ):  # a context
     """Hold a lock that belongs to a file or a folder; whoever comes second waits."""
     from filelock import FileLock
 
-    check_main()  # a worker that reads its script again would wait for its own parent
+    require_main_guard()  # a worker that reads its script again would wait for its own parent
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path.parent / f'.{path.name}.lock')
 
 # %% ../../nbs/lib/core/02_files.ipynb #028132e9
-def sweep(
+def remove_partial_files(
     folder: str | Path,
 ) -> None:
     """Remove the halves that dead processes of this machine left."""

@@ -8,15 +8,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from .files import check_main, no_room
+from .files import is_disk_full, require_main_guard
 
 
-def cores() -> int:  # that this process may use
+def available_cores() -> int:  # that this process may use
     """How many cores there are for us (a container may have fewer than the machine)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 # %% auto #0
-__all__ = ['cores', 'progress_bar', 'parallel_map']
+__all__ = ['available_cores', 'progress_bar', 'parallel_map']
 
 # %% ../../nbs/lib/core/03_parallel.ipynb #bf0f87a1
 def progress_bar(
@@ -66,18 +66,18 @@ def parallel_map(
     few: int = 8,  # when fewer than this are not there, no process is started: that takes seconds
 ) -> list:  # results in the order of the items
     """Work on all items."""
-    check_main()
+    require_main_guard()
     missing = len(items) if there is None else sum(not there(item) for item in items)
     if there and missing < few:
         workers, limit = 1, 0
     if not missing:
         title = None
-    workers = min(workers or cores(), len(items) or 1)
+    workers = min(workers or available_cores(), len(items) or 1)
     with progress_bar(len(items), title) as advance:
         if scheduler:
-            return _on_cluster(work, items, scheduler, advance, crashed)
+            return _map_cluster(work, items, scheduler, advance, crashed)
         if workers > 1 or limit:
-            return _on_cores(work, items, workers, advance, crashed, limit)
+            return _map_processes(work, items, workers, advance, crashed, limit)
         results = []
         for item in items:
             results.append(work(item))
@@ -85,13 +85,13 @@ def parallel_map(
         return results
 
 # %% ../../nbs/lib/core/03_parallel.ipynb #2d16ae74
-def _on_cores(work, items, workers, advance, crashed, limit):
+def _map_processes(work, items, workers, advance, crashed, limit):
     """The map over processes of this machine."""
     results, waiting, suspects = {}, list(range(len(items)))[::-1], []
     while waiting or suspects:
         alone = not waiting  # suspects come last, each in a pool of its own
         batch = [suspects.pop()] if alone else waiting
-        running, why = _pool(work, items, batch, 1 if alone else workers, results, advance, limit)
+        running, why = _run_pool(work, items, batch, 1 if alone else workers, results, advance, limit)
         if alone and running:
             if crashed is None:
                 raise RuntimeError(f'the worker {why} on {items[running[0]]!r}')
@@ -102,7 +102,7 @@ def _on_cores(work, items, workers, advance, crashed, limit):
     return [results[k] for k in range(len(items))]
 
 
-def _begin(begun, threads):
+def _init_worker(begun, threads):
     """A worker starts; its libraries share the cores with those of the other workers."""
     from threadpoolctl import threadpool_limits
 
@@ -112,18 +112,18 @@ def _begin(begun, threads):
     begun.set()
 
 
-def _pool(work, items, waiting, workers, results, advance, limit):
+def _run_pool(work, items, waiting, workers, results, advance, limit):
     """Work until the waiting are done or a worker fails; returns (items that were under way, what happened)."""
     import time
     from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
-    from ctlab.core.parallel import _begin  # by the name under which a worker finds it
+    from ctlab.core.parallel import _init_worker  # by the name under which a worker finds it
 
     spawn = get_context('spawn')
-    begun, threads = spawn.Event(), max(1, cores() // workers)
-    pool, running = ProcessPoolExecutor(workers, spawn, _begin, (begun, threads)), {}
+    begun, threads = spawn.Event(), max(1, available_cores() // workers)
+    pool, running = ProcessPoolExecutor(workers, spawn, _init_worker, (begun, threads)), {}
     try:
         while waiting or running:
             while waiting and len(running) < workers:
@@ -151,16 +151,16 @@ def _pool(work, items, waiting, workers, results, advance, limit):
     return [], ''
 
 # %% ../../nbs/lib/core/03_parallel.ipynb #4dfb602b
-def _on_cluster(work, items, scheduler, advance, crashed):
+def _map_cluster(work, items, scheduler, advance, crashed):
     """The map over a Dask cluster."""
     from distributed import Client, KilledWorker, as_completed
 
-    from ctlab.core.parallel import _Full, _unless_full  # by the names under which a worker finds them
+    from ctlab.core.parallel import _DiskFull, _guard_disk_full  # by the names under which a worker finds them
 
     with Client(scheduler, timeout='30s') as client:
 
         def submit(k):
-            return client.submit(_unless_full, work, items[k], pure=False)
+            return client.submit(_guard_disk_full, work, items[k], pure=False)
 
         place = {submit(k): k for k in range(len(items))}
         results, under_way = {}, as_completed(list(place))
@@ -172,8 +172,8 @@ def _on_cluster(work, items, scheduler, advance, crashed):
                 if crashed is None:
                     raise RuntimeError(f'workers died on {items[k]!r}') from error
                 results[k] = crashed(items[k], 'several workers died')
-            if isinstance(results[k], _Full):
-                _dismiss(client, results[k])
+            if isinstance(results[k], _DiskFull):
+                _retire_worker(client, results[k])
                 place[again := submit(k)] = k
                 under_way.add(again)
             else:
@@ -182,26 +182,26 @@ def _on_cluster(work, items, scheduler, advance, crashed):
 
 
 @dataclass(frozen=True)
-class _Full:
+class _DiskFull:
     """What a worker answers that cannot write any more."""
 
     worker: str  # its address
     reason: str
 
 
-def _unless_full(work, item):
+def _guard_disk_full(work, item):
     """The result of an item, or the news that there is no room to write it."""
     try:
         return work(item)
     except OSError as error:
-        if not no_room(error):
+        if not is_disk_full(error):
             raise
         from distributed import get_worker
 
-        return _Full(get_worker().address, str(error))
+        return _DiskFull(get_worker().address, str(error))
 
 
-def _dismiss(client, full):
+def _retire_worker(client, full):
     """Send a worker without room home; its items go to the others."""
     workers = set(client.scheduler_info(n_workers=-1)['workers'])
     if workers <= {full.worker}:

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .far import place
+from .remote import resolve_path
 
 
 def project_root(
@@ -23,7 +23,7 @@ def project_root(
     return start
 
 
-def real_data() -> Path | None:
+def real_data_folder() -> Path | None:
     """The folder with the public TotalSegmentator test scan, where it is at hand: below CTLAB_REAL_DATA, or
     beside the checkout in shared/real.
     """
@@ -31,7 +31,7 @@ def real_data() -> Path | None:
     return folder if folder.is_dir() else None
 
 # %% auto #0
-__all__ = ['PRESET_NAMES', 'project_root', 'real_data', 'Settings']
+__all__ = ['PRESET_NAMES', 'project_root', 'real_data_folder', 'Settings']
 
 # %% ../../nbs/lib/core/01_settings.ipynb #1c6e58f4
 PRESET_NAMES = ('tiny', 'demo', 'full')
@@ -67,12 +67,12 @@ class Settings:
     def phantom(self) -> bool:
         """Are the patients phantoms?"""
         return not self.data_root or any(
-            (place(self.data_root) / mark).exists() for mark in ('truth/cohort.json', 'phantoms.json')
+            (resolve_path(self.data_root) / mark).exists() for mark in ('truth/cohort.json', 'phantoms.json')
         )
 
     @property
     def data(self) -> Path:
-        return place(self.data_root) if self.data_root else project_root() / 'data' / 'phantom' / self.preset
+        return resolve_path(self.data_root) if self.data_root else project_root() / 'data' / 'phantom' / self.preset
 
     @property
     def work(self) -> Path:

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.anatomy import LETTERS, PREVALENCE
+from ..core.anatomy import PREVALENCE, TARGET_LETTERS
 
 # %% auto #0
-__all__ = ['ROLES', 'AuditReport', 'audit_table', 'read_table', 'corrected']
+__all__ = ['METRIC_ROLES', 'AuditReport', 'audit_table', 'read_metrics_table', 'corrected_table']
 
 # %% ../../nbs/lib/judge/01_audit.ipynb #b7c77ed6
-ROLES = ('accuracy', 'auc_roc', 'f1', 'precision', 'recall')
-_NAMES = {
+METRIC_ROLES = ('accuracy', 'auc_roc', 'f1', 'precision', 'recall')
+_ROLE_PATTERNS = {
     'accuracy': 'accuracy',
     'acc': 'accuracy',
     'auc': 'auc_roc',
@@ -90,12 +90,12 @@ class AuditReport:
     ties: list[list[str]] = field(default_factory=list)  # other orders that the rows cannot tell apart
 
     @property
-    def sound(self) -> bool:
+    def consistent(self) -> bool:
         """Do the columns carry their true names?"""
         return self.columns == self.printed
 
     def __str__(self):
-        if self.sound:
+        if self.consistent:
             head = f'The header is consistent with its rows ({", ".join(self.printed)}).'
         else:
             head = (
@@ -110,7 +110,9 @@ class AuditReport:
 
 def _columns(df):
     """(metric columns, their roles)."""
-    found = [(c, _NAMES[str(c).strip().lower()]) for c in df.columns if str(c).strip().lower() in _NAMES]
+    found = [
+        (c, _ROLE_PATTERNS[str(c).strip().lower()]) for c in df.columns if str(c).strip().lower() in _ROLE_PATTERNS
+    ]
     roles = [r for _, r in found]
     if len(found) < 2 or len(set(roles)) != len(roles):
         raise ValueError(
@@ -148,8 +150,8 @@ def _is_binary(df, values, step):
     recall and accuracy).
     """
     letters = {
-        **{k: k in ('bowel', 'extravasation') for k in LETTERS},
-        **{v.lower(): k in ('bowel', 'extravasation') for k, v in LETTERS.items()},
+        **{k: k in ('bowel', 'extravasation') for k in TARGET_LETTERS},
+        **{v.lower(): k in ('bowel', 'extravasation') for k, v in TARGET_LETTERS.items()},
     }
     names = df['target'].astype(str).str.strip().str.lower() if 'target' in df else pd.Series([''] * len(df))
     twins = [any(abs(a - b) <= 1.5 * step for i, a in enumerate(v) for b in v[i + 1 :]) for v in values]
@@ -192,7 +194,7 @@ def _flags(df, values, step, prevalence):
     if ((values < -step) | (values > 1 + step)).any().any():
         flags.append('a metric lies outside 0 … 1')
     majority = prevalence or {
-        **{LETTERS[t]: p[0] for t, p in PREVALENCE.items()},
+        **{TARGET_LETTERS[t]: p[0] for t, p in PREVALENCE.items()},
         **{t: p[0] for t, p in PREVALENCE.items()},
     }
     target = df['target'].astype(str).reset_index(drop=True) if 'target' in df else pd.Series('', index=range(len(df)))
@@ -222,7 +224,7 @@ def _flags(df, values, step, prevalence):
     return flags
 
 
-def read_table(
+def read_metrics_table(
     path: str | Path,  # CSV
 ) -> pd.DataFrame:
     """A metrics table from CSV."""
@@ -235,11 +237,11 @@ def read_table(
     return pd.read_csv(path, dtype=str)
 
 
-def corrected(
+def corrected_table(
     df: pd.DataFrame,  # as printed
 ) -> pd.DataFrame:  # target, split and the metrics under their true names, as fractions
     """The table under the names that its rows force."""
     columns, _ = _columns(df)
     values, _ = _values(df, columns)
-    table = pd.DataFrame(values, columns=audit_table(df).columns)[list(ROLES)]
+    table = pd.DataFrame(values, columns=audit_table(df).columns)[list(METRIC_ROLES)]
     return pd.concat([df[[c for c in ('target', 'split') if c in df]].reset_index(drop=True), table], axis=1)

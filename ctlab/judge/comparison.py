@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..cohort.labels import grade
+from ..cohort.labels import class_labels
 from ..core.anatomy import LABEL_COLUMNS, TARGETS
-from ..learn.inference import by_patient
+from ..learn.inference import average_by_patient
 
 # %% auto #0
-__all__ = ['COMPARED', 'held_out', 'compare_masks', 'compare', 'against', 'as_page', 'areas', 'competition_scores', 'leakage']
+__all__ = ['COMPARISON_COLUMNS', 'load_held_out', 'compare_segmentations', 'compare_studies', 'compare_with_others',
+           'comparison_table_html', 'resampled_auc', 'resampled_rsna_scores', 'leakage_experiment']
 
 # %% ../../nbs/lib/judge/02_comparison.ipynb #d1bf662a
-def held_out(
+def load_held_out(
     folder: str | Path,  # of a study and preset: holds fold0, fold1 …
     folds: tuple = (),  # which; all that are there when left out
 ) -> pd.DataFrame:  # indexed by patient, one row per patient held out
@@ -27,10 +28,10 @@ def held_out(
     paths = [p for p in sorted(Path(folder).glob('fold*/predictions.parquet')) if not wanted or p.parent.name in wanted]
     if not paths:
         raise FileNotFoundError(f'{folder}: no finished fold; run the study first')
-    return by_patient(pd.concat([pd.read_parquet(p).query("split == 'valid'") for p in paths]))
+    return average_by_patient(pd.concat([pd.read_parquet(p).query("split == 'valid'") for p in paths]))
 
 
-def compare_masks(
+def compare_segmentations(
     one: str | Path,  # a mask study's folder with its folds
     other: str | Path,  # the same, of another study or preset
     n: int = 2000,  # resamples
@@ -66,8 +67,8 @@ def compare_masks(
     return pd.DataFrame(rows)
 
 
-def compare(
-    one: pd.DataFrame,  # from `held_out`
+def compare_studies(
+    one: pd.DataFrame,  # from `load_held_out`
     other: pd.DataFrame,  # the same, of another study
     labels: pd.DataFrame,  # the label table
     n: int = 1000,  # resamples
@@ -76,12 +77,12 @@ def compare(
     pd.DataFrame
 ):  # one row per target and one for the competition's metric: one, other, difference, low, high, p, patients
     """Two studies on the patients that both have judged."""
-    from ctlab.judge.metrics import delong, patient_weights
+    from ctlab.judge.metrics import bootstrap_weights, delong
 
     both = one.index.intersection(other.index)
     if not len(both):
         raise ValueError('the two studies have no patient in common')
-    truth, rows = grade(labels.loc[both]), []
+    truth, rows = class_labels(labels.loc[both]), []
     for target in TARGETS:
         y = (truth[target].to_numpy() > 0).astype(int)
         if y.min() == y.max():
@@ -95,8 +96,8 @@ def compare(
                 **{k: found[k] for k in ('difference', 'low', 'high', 'p')},
             }
         )
-    resamples = np.vstack([np.ones(len(both)), patient_weights(np.asarray(both), n, seed)])
-    scores = [competition_scores(labels.loc[both], p.loc[both], resamples) for p in (one, other)]
+    resamples = np.vstack([np.ones(len(both)), bootstrap_weights(np.asarray(both), n, seed)])
+    scores = [resampled_rsna_scores(labels.loc[both], p.loc[both], resamples) for p in (one, other)]
     spread = (scores[0] - scores[1])[1:]
     rows.append(
         {
@@ -113,40 +114,40 @@ def compare(
     return pd.DataFrame(rows).assign(patients=len(both))
 
 
-def against(
+def compare_with_others(
     runs: str | Path,  # the folder of all studies' runs
     preset: str,
     study: str,  # the one
     others: tuple,  # the others; who has not been run is told and left out
     labels: pd.DataFrame,  # the label table
     folds: tuple = (),  # which; all that are there when left out
-) -> pd.DataFrame:  # as `compare`, and against whom
+) -> pd.DataFrame:  # as `compare_studies`, and against whom
     """A study beside others that have judged the same patients."""
-    mine, tables = held_out(Path(runs) / study / preset, folds), []
+    mine, tables = load_held_out(Path(runs) / study / preset, folds), []
     for other in others:
         try:
-            theirs = held_out(Path(runs) / other / preset, folds)
+            theirs = load_held_out(Path(runs) / other / preset, folds)
         except FileNotFoundError:
             print(f'{other} has not been run at preset {preset} yet')
             continue
-        tables.append(compare(mine, theirs, labels).assign(against=other))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=['against', *COMPARED])
+        tables.append(compare_studies(mine, theirs, labels).assign(against=other))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=['against', *COMPARISON_COLUMNS])
 
 
-COMPARED = ['measure', 'one', 'other', 'difference', 'low', 'high', 'p', 'patients']
+COMPARISON_COLUMNS = ['measure', 'one', 'other', 'difference', 'low', 'high', 'p', 'patients']
 
 
-def as_page(
-    table: pd.DataFrame,  # from `compare` or `against`
+def comparison_table_html(
+    table: pd.DataFrame,  # from `compare_studies` or `compare_with_others`
     caption: str,
 ):  # a styled table
     """A comparison as it is shown in a chapter."""
-    shown = table[[c for c in ('against', *COMPARED) if c in table]]
-    numbers = dict.fromkeys(COMPARED[1:-1], '{:.3f}')
+    shown = table[[c for c in ('against', *COMPARISON_COLUMNS) if c in table]]
+    numbers = dict.fromkeys(COMPARISON_COLUMNS[1:-1], '{:.3f}')
     return shown.style.format(numbers).hide(axis='index').set_caption(caption)
 
 
-def areas(
+def resampled_auc(
     labels: pd.DataFrame,  # the label table
     predictions: pd.DataFrame,  # of the same patients
     resamples: np.ndarray,  # weights of the patients, one row a resample
@@ -154,11 +155,11 @@ def areas(
     """The areas under the curve, injured against healthy, for each row of patient weights."""
     from ctlab.judge.metrics import roc_auc
 
-    truth, sound = grade(labels) > 0, predictions[[f'{t}_healthy' for t in TARGETS]].to_numpy()
+    truth, sound = class_labels(labels) > 0, predictions[[f'{t}_healthy' for t in TARGETS]].to_numpy()
     return {f'AUC {t}': roc_auc(truth[t].to_numpy(), 1 - sound[:, k], resamples) for k, t in enumerate(TARGETS)}
 
 
-def competition_scores(
+def resampled_rsna_scores(
     labels: pd.DataFrame,  # the label table
     predictions: pd.DataFrame,  # of the same patients
     resamples: np.ndarray,  # weights of the patients, one row a resample
@@ -181,7 +182,7 @@ def competition_scores(
     return np.mean(losses, axis=0)
 
 # %% ../../nbs/lib/judge/02_comparison.ipynb #5725091f
-def leakage(
+def leakage_experiment(
     features: np.ndarray,  # one row per scan
     injured: np.ndarray,  # 0 or 1 per scan, the same for all scans of a patient
     patients: np.ndarray,  # of each scan

@@ -12,11 +12,11 @@ from ..core.anatomy import LABEL_COLUMNS, TARGETS
 from ..scans.volume import bounding_box
 
 # %% auto #0
-__all__ = ['METRICS', 'TABLE_METRICS', 'RSNA_WEIGHTS', 'confusion', 'roc_auc', 'average_precision', 'binary_metrics',
-           'multiclass_metrics', 'patient_weights', 'bootstrap', 'metrics_table', 'delong', 'calibration_curve',
-           'calibration_error', 'fit_temperature', 'net_benefit', 'choose_threshold', 'posterior', 'rsna_losses',
-           'rsna_score', 'dice', 'jaccard', 'mask_sensitivity', 'mask_specificity', 'hausdorff', 'hausdorff95',
-           'surface_distance', 'surface_dice', 'volume_error']
+__all__ = ['METRICS', 'TABLE_METRICS', 'RSNA_WEIGHTS', 'confusion_matrix', 'roc_auc', 'average_precision', 'binary_metrics',
+           'multiclass_metrics', 'bootstrap_weights', 'bootstrap', 'metrics_table', 'delong', 'calibration_curve',
+           'expected_calibration_error', 'fit_temperature', 'net_benefit', 'choose_threshold', 'posterior_probability',
+           'rsna_losses', 'rsna_score', 'dice', 'jaccard', 'mask_sensitivity', 'mask_specificity', 'hausdorff',
+           'hausdorff95', 'average_surface_distance', 'surface_dice', 'volume_error']
 
 # %% ../../nbs/lib/judge/00_metrics.ipynb #8d4f2755
 def _weights(n, weight):
@@ -45,7 +45,7 @@ def _check(truth, score):
     return truth.astype(int), score
 
 
-def confusion(
+def confusion_matrix(
     truth: np.ndarray,  # classes 0…K-1
     predicted: np.ndarray,  # classes 0…K-1
     classes: int,  # K
@@ -101,7 +101,7 @@ def binary_metrics(
     """Every binary metric at once."""
     truth, probability = _check(truth, probability)
     w, single = _weights(len(truth), weight)
-    table = confusion(truth, (probability >= threshold).astype(int), 2, w)
+    table = confusion_matrix(truth, (probability >= threshold).astype(int), 2, w)
     tn, fp, fn, tp = table[:, 0, 0], table[:, 0, 1], table[:, 1, 0], table[:, 1, 1]
     sensitivity, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
     p = np.clip(probability, 1e-15, 1 - 1e-15)
@@ -134,7 +134,7 @@ def multiclass_metrics(
     if truth.min() < 0 or truth.max() >= classes:
         raise ValueError(f'classes must be 0 to {classes - 1}')
     w, single = _weights(len(truth), weight)
-    table = confusion(truth, probability.argmax(1), classes, w)
+    table = confusion_matrix(truth, probability.argmax(1), classes, w)
     hit, true, called = np.einsum('bii->bi', table), table.sum(2), table.sum(1)
     precision, recall, f1 = _ratio(hit, called), _ratio(hit, true), _ratio(2 * hit, true + called)
     specificity = _ratio(true.sum(1, keepdims=True) - true - called + hit, true.sum(1, keepdims=True) - true)
@@ -165,7 +165,7 @@ def multiclass_metrics(
     return {k: float(v[0]) if single else v for k, v in values.items()}
 
 # %% ../../nbs/lib/judge/00_metrics.ipynb #2a56cb28
-def patient_weights(
+def bootstrap_weights(
     groups: np.ndarray,  # the patient of each row
     n: int = 2000,  # resamples
     seed: int = 0,
@@ -197,7 +197,7 @@ def bootstrap(
         value, values = float(metric(truth, score)), _resampled(metric, truth, score, groups, n, seed)
     else:
         value = _by_name(metric, truth, score, None)
-        weights = np.array_split(patient_weights(groups, n, seed), max(1, n * len(truth) // 2_000_000))
+        weights = np.array_split(bootstrap_weights(groups, n, seed), max(1, n * len(truth) // 2_000_000))
         values = np.concatenate([_by_name(metric, truth, score, w) for w in weights])
     values = values[np.isfinite(values)]
     if not len(values):
@@ -243,7 +243,7 @@ def metrics_table(
 ) -> pd.DataFrame:  # target, metric, value, low, high, n
     """Every metric of every target with its interval."""
     groups = np.asarray(groups)
-    weights = np.array_split(patient_weights(groups, n, seed), max(1, n * len(groups) // 2_000_000))
+    weights = np.array_split(bootstrap_weights(groups, n, seed), max(1, n * len(groups) // 2_000_000))
     rows = []
     for target, p in probability.items():
         kind = binary_metrics if np.ndim(p) == 1 else multiclass_metrics
@@ -304,7 +304,7 @@ def calibration_curve(
     return table.reset_index(drop=True)
 
 
-def calibration_error(
+def expected_calibration_error(
     truth: np.ndarray,  # 0 or 1
     probability: np.ndarray,  # of 1
     bins: int = 10,
@@ -368,7 +368,7 @@ def choose_threshold(
     return float(max(reached)) if reached else float(candidates[0])
 
 
-def posterior(
+def posterior_probability(
     prior: float,  # probability before the test
     likelihood_ratio: float,  # of the result
 ) -> float:  # probability after it
@@ -533,7 +533,7 @@ def hausdorff95(
     return _distance(pred, true, spacing, lambda a, b: max(np.percentile(a, 95), np.percentile(b, 95)))
 
 
-def surface_distance(pred: np.ndarray, true: np.ndarray, spacing=1.0) -> float:
+def average_surface_distance(pred: np.ndarray, true: np.ndarray, spacing=1.0) -> float:
     """The average symmetric surface distance, mm."""
     return _distance(pred, true, spacing, lambda a, b: (a.sum() + b.sum()) / (len(a) + len(b)))
 

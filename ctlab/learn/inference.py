@@ -10,12 +10,12 @@ import pandas as pd
 import torch
 
 from ..core.anatomy import LABEL_COLUMNS, TARGETS
-from .losses import probabilities
-from .patches import neighbours
+from .losses import to_probabilities
+from .patches import neighbour_slices
 from ..scans.volume import Volume, resample
 
 
-def predict(
+def predict_dataset(
     net: torch.nn.Module,
     data,  # DataLoader over a SliceDataset
     device: str = 'cpu',  # cpu or cuda
@@ -27,7 +27,7 @@ def predict(
     found, order = [], []
     with torch.inference_mode():
         for batch in data:
-            p = probabilities(net(move_data_to_device(batch['image'], torch.device(device))))
+            p = to_probabilities(net(move_data_to_device(batch['image'], torch.device(device))))
             columns = [torch.stack([1 - v, v], 1) if v.ndim == 1 else v for v in (p[t] for t in TARGETS)]
             found.append(torch.cat(columns, 1).float().cpu().numpy())
             order.append(batch['index'].numpy())
@@ -35,14 +35,14 @@ def predict(
     return pd.concat([table, pd.DataFrame(np.concatenate(found).astype(float), columns=LABEL_COLUMNS)], axis=1)
 
 
-def by_patient(
+def average_by_patient(
     predictions: pd.DataFrame,  # one row per series
 ) -> pd.DataFrame:  # indexed by patient: the mean over the patient's series
     """One answer per patient."""
     return predictions.groupby('patient_id')[LABEL_COLUMNS].mean()
 
 
-def as_scores(
+def scores_by_target(
     predictions: pd.DataFrame,  # with the 13 columns
 ) -> dict:  # target -> (n,) for two classes, (n, 3) for three, as the metrics want them
     """Columns of probabilities by target."""
@@ -52,10 +52,10 @@ def as_scores(
     }
 
 # %% auto #0
-__all__ = ['predict', 'by_patient', 'as_scores', 'mask_probabilities', 'on_scan']
+__all__ = ['predict_dataset', 'average_by_patient', 'scores_by_target', 'segmentation_probabilities', 'resample_to_scan']
 
 # %% ../../nbs/lib/learn/05_inference.ipynb #239a4d35
-def mask_probabilities(
+def segmentation_probabilities(
     net: torch.nn.Module,
     picture: np.ndarray,  # uint8, (z, y, x), as prepared
     depth: int = 1,  # slices that the network sees at once
@@ -76,7 +76,7 @@ def mask_probabilities(
         if depth == 1:
             parts = [
                 sliding_window_inference(x[at].to(device).float().div_(255), plane, batch, net).softmax(1).half().cpu()
-                for at in torch.from_numpy(neighbours(np.arange(len(x)), context, len(x))).split(batch)
+                for at in torch.from_numpy(neighbour_slices(np.arange(len(x)), context, len(x))).split(batch)
             ]
             p = torch.cat(parts).movedim(1, 0)
         else:
@@ -97,7 +97,7 @@ def mask_probabilities(
     return np.moveaxis(p.numpy(), 1, axis + 1)
 
 
-def on_scan(
+def resample_to_scan(
     probabilities: np.ndarray,  # (numbers, z, y, x)
     affine: np.ndarray,  # of the prepared grid
     scan: Volume,  # on whose voxels the answer is wanted

@@ -53,10 +53,10 @@ def cleaned_loss():
     return TraumaLoss({'bowel': 4, 'extravasation': 6}, (2, 3, 5), 0.05)
 
 # %% auto #0
-__all__ = ['TraumaLoss', 'published_loss', 'cleaned_loss', 'probabilities', 'MaskLoss']
+__all__ = ['TraumaLoss', 'published_loss', 'cleaned_loss', 'to_probabilities', 'SegmentationLoss']
 
 # %% ../../nbs/lib/learn/03_losses.ipynb #19e887f5
-def probabilities(
+def to_probabilities(
     outputs: dict,  # target -> logits
 ) -> dict:  # target -> (n,) for two classes, (n, 3) for three
     """Logits to probabilities."""
@@ -67,7 +67,7 @@ def probabilities(
     }
 
 # %% ../../nbs/lib/learn/03_losses.ipynb #7244642c
-class MaskLoss(nn.Module):
+class SegmentationLoss(nn.Module):
     """Dice, Dice with focal, Dice with cross-entropy, or weighted cross-entropy."""
 
     KINDS = ('dice', 'dice_focal', 'dice_cross_entropy', 'cross_entropy')

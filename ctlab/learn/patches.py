@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..cohort.cases import Prepared
+from ..cohort.cases import PreparedCase
 
 # %% auto #0
-__all__ = ['block_starts', 'neighbours', 'seeded', 'Patches', 'Balanced', 'patch_loader', 'augmentation']
+__all__ = ['block_starts', 'neighbour_slices', 'apply_seeded', 'PatchDataset', 'BalancedSampler', 'patch_loader',
+           'make_augmentation']
 
 # %% ../../nbs/lib/learn/01_patches.ipynb #b07d66f0
 def block_starts(
@@ -26,7 +27,7 @@ def block_starts(
     return [round(k * (slices - depth) / (n - 1)) for k in range(n)]
 
 # %% ../../nbs/lib/learn/01_patches.ipynb #dfa320d0
-def neighbours(
+def neighbour_slices(
     at,  # index of a slice, or several
     context: int,  # slices on either side
     n: int,  # slices there are
@@ -35,7 +36,7 @@ def neighbours(
     return np.clip(np.add.outer(at, np.arange(-context, context + 1)), 0, n - 1)
 
 # %% ../../nbs/lib/learn/01_patches.ipynb #08cd6f45
-def seeded(
+def apply_seeded(
     transform,  # MONAI's
     sample: dict,
 ):  # what the transform gives
@@ -43,16 +44,16 @@ def seeded(
     return transform.set_random_state(int(torch.randint(2**31, ())))(sample)
 
 
-class Patches(Dataset):
+class PatchDataset(Dataset):
     """Slices or blocks of prepared cases with their masks."""
 
     def __init__(
         self,
-        cases: list[Prepared],
+        cases: list[PreparedCase],
         depth: int = 1,  # slices in a sample; 1 gives pictures for 2-D networks
         axis: int = 0,  # slices are taken along this axis: 0 along the patient, 1 front to back, 2 side to side
         augment=None,  # a MONAI transform on {'image', 'mask'}, channels first
-        empty: bool = True,  # keep samples without a mask
+        keep_empty: bool = True,  # keep samples without a mask
         context: int = 0,  # slices on either side that a single slice brings along, as channels
         # pixels a side of a block, cut anew out of the scan whenever it is asked for; 0 for whole slices
         window: int = 0,
@@ -80,7 +81,7 @@ class Patches(Dataset):
             size = case.shape[axis] if window else depth
             for start in block_starts(case.shape[axis], size):
                 held = present[start : start + size].any(0)
-                if empty or held.any():
+                if keep_empty or held.any():
                     self.index.append((k, start, start + size))
                     self.held.append(held)
         self.held = np.array(self.held)
@@ -103,7 +104,7 @@ class Patches(Dataset):
         arrays = []
         for array, context in ((self.cases[k].image(), self.context), (self.cases[k].label(), 0)):
             part = np.moveaxis(array, self.axis, 0)
-            part = part[neighbours(start, context, len(part))] if context else part[start:stop]
+            part = part[neighbour_slices(start, context, len(part))] if context else part[start:stop]
             room = [(0, max(0, self.depth - len(part)))] + [
                 ((n - m) // 2, n - m - (n - m) // 2) for n, m in zip(self.plane, part.shape[1:])
             ]
@@ -113,53 +114,59 @@ class Patches(Dataset):
             image, mask = image[0], mask[0]  # slices are channels
         sample = {'image': image, 'mask': mask}
         if self.cut:
-            (sample,) = seeded(self.cut[0], sample)  # one window
+            (sample,) = apply_seeded(self.cut[0], sample)  # one window
         if self.augment is not None:
-            sample = seeded(self.augment, sample)
+            sample = apply_seeded(self.augment, sample)
         if self.cut:
             sample = self.cut[1](sample)
         image, mask = (torch.as_tensor(sample[n]) for n in ('image', 'mask'))
         return {'image': image, 'mask': mask[0].long()}
 
 # %% ../../nbs/lib/learn/01_patches.ipynb #025bcdca
-class Balanced(Sampler):
+class BalancedSampler(Sampler):
     """An epoch of samples in which every structure has its share."""
 
     def __init__(
         self,
         held: np.ndarray,  # (samples, structures) is it in the sample?
-        draws: int,  # samples in an epoch
+        samples_per_epoch: int,  # samples in an epoch
         share: float = 0.75,  # of them chosen because they hold a structure; the rest from all
         seed: int = 0,
     ):
-        self.held, self.draws, self.share, self.seed, self.epoch = np.asarray(held), draws, share, seed, 0
+        self.held, self.samples_per_epoch, self.share, self.seed, self.epoch = (
+            np.asarray(held),
+            samples_per_epoch,
+            share,
+            seed,
+            0,
+        )
 
     def set_epoch(self, epoch):
         self.epoch = epoch  # Lightning calls this
 
     def __len__(self):
-        return self.draws
+        return self.samples_per_epoch
 
     def __iter__(self):
         rng = np.random.default_rng([self.seed, self.epoch])
         pools = [p for p in (np.flatnonzero(h) for h in self.held.T) if len(p)]
-        aimed = int(self.draws * self.share) if pools else 0
+        aimed = int(self.samples_per_epoch * self.share) if pools else 0
         chosen = [rng.choice(pools[k % len(pools)]) for k in range(aimed)] + rng.integers(
-            len(self.held), size=self.draws - aimed
+            len(self.held), size=self.samples_per_epoch - aimed
         ).tolist()
         yield from (int(i) for i in rng.permutation(chosen))
 
 
 def patch_loader(
-    patches: Patches,
+    patches: PatchDataset,
     batch: int,
-    draws: int = 0,  # samples in an epoch, drawn in balance; 0 gives every sample once, in order
-    share: float = 0.75,  # see `Balanced`
+    samples_per_epoch: int = 0,  # samples in an epoch, drawn in balance; 0 gives every sample once, in order
+    share: float = 0.75,  # see `BalancedSampler`
     seed: int = 0,
     workers: int = 0,
 ) -> DataLoader:
     """Batches of patches."""
-    sampler = Balanced(patches.held, draws, share, seed) if draws else None
+    sampler = BalancedSampler(patches.held, samples_per_epoch, share, seed) if samples_per_epoch else None
     return DataLoader(
         patches,
         batch,
@@ -170,7 +177,7 @@ def patch_loader(
     )
 
 
-def augmentation(
+def make_augmentation(
     degrees: float = 15.0,  # rotation, either way
     flips: tuple = (),  # axes of the sample that may be mirrored
     zoom: float = 0.1,  # either way

@@ -15,14 +15,15 @@ from pathlib import Path
 import pandas as pd
 
 import ctlab
-from ..core.files import only_one, whole, write_whole
+from ..core.files import atomic_path, exclusive_lock, write_atomic
 from ..core.settings import Settings
 
 # %% auto #0
-__all__ = ['code_of', 'claim', 'environment', 'write_run', 'read_run', 'Job', 'Facts', 'keep_run', 'gather']
+__all__ = ['RENAMED_KEYS', 'code_version', 'claim_folder', 'environment_info', 'write_run', 'read_config', 'read_run', 'RunSpec',
+           'RunRecord', 'execute_run', 'load_runs']
 
 # %% ../../nbs/lib/learn/06_runs.ipynb #5d0b1e09
-def _meaning(source):
+def _normalised_source(source):
     """Code as the interpreter sees it: neither words for people nor the way lines are broken."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
@@ -31,17 +32,17 @@ def _meaning(source):
     return ast.unparse(tree)
 
 
-def code_of(
+def code_version(
     *modules: str,  # rooms and their modules, such as core.anatomy; a plan tried in a notebook has none
 ) -> str:  # a hash of what they do
     """Which code a result came from."""
     import hashlib
 
     files = [Path(ctlab.__file__).parent.joinpath(*n.split('.')).with_suffix('.py') for n in modules]
-    return hashlib.sha1(''.join(_meaning(p.read_text()) for p in files if p.exists()).encode()).hexdigest()
+    return hashlib.sha1(''.join(_normalised_source(p.read_text()) for p in files if p.exists()).encode()).hexdigest()
 
 
-def claim(
+def claim_folder(
     folder: str | Path,
     key: dict,  # all that the result depends on
 ) -> str:  # finished, unfinished or new
@@ -62,7 +63,7 @@ def claim(
     return 'new'
 
 # %% ../../nbs/lib/learn/06_runs.ipynb #36b6bf39
-def environment() -> dict:  # versions and machine
+def environment_info() -> dict:  # versions and machine
     """What the run was made with."""
     names = (
         'torch',
@@ -98,12 +99,26 @@ def write_run(
 ) -> Path:
     """Store a run's results."""
     folder = Path(folder)
-    write_whole(folder / 'metrics.csv', metrics.to_csv(index=False))
-    with whole(folder / 'predictions.parquet') as half:
+    write_atomic(folder / 'metrics.csv', metrics.to_csv(index=False))
+    with atomic_path(folder / 'predictions.parquet') as half:
         predictions.to_parquet(half, index=False)
-    write_whole(folder / 'environment.json', json.dumps(environment(), indent=1))
-    write_whole(folder / 'config.json', json.dumps(config, indent=1, default=str))
+    write_atomic(folder / 'environment.json', json.dumps(environment_info(), indent=1))
+    write_atomic(folder / 'config.json', json.dumps(config, indent=1, default=str))
     return folder
+
+
+RENAMED_KEYS = {'rate': 'learning_rate'}  # old -> new, so that runs made before 0.3.0 are still read
+
+
+def read_config(
+    folder: str | Path,  # of a finished run
+) -> dict:  # the keys as they are called today
+    """Read what a run's config.json says."""
+    config = json.loads((Path(folder) / 'config.json').read_text())
+    for part in (config, config.get('options') or {}):
+        for old in RENAMED_KEYS.keys() & part.keys():
+            part.setdefault(RENAMED_KEYS[old], part.pop(old))
+    return config
 
 
 def read_run(
@@ -115,7 +130,7 @@ def read_run(
 
     folder = Path(folder)
     load_weights(learner.net, folder / 'weights.safetensors')
-    config = json.loads((folder / 'config.json').read_text())
+    config = read_config(folder)
     return {
         'history': pd.read_csv(folder / 'history.csv'),
         'best': config['best_epoch'],
@@ -130,7 +145,7 @@ def read_run(
 
 # %% ../../nbs/lib/learn/06_runs.ipynb #ab27e382
 @dataclass(frozen=True)
-class Job:
+class RunSpec:
     """What is a study's own in a run."""
 
     study: str  # name of the run's folder
@@ -143,7 +158,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunRecord:
     """What config.json says of every run."""
 
     study: str
@@ -154,9 +169,9 @@ class Facts:
     waiting_for_data: float  # share of them
 
 
-def keep_run(
+def execute_run(
     settings: Settings,
-    job: Job,
+    job: RunSpec,
 ) -> dict:  # history, best, waiting, seconds, metrics, predictions, folder, learner, config
     """Train, judge and store; a finished run of the same key is read back, an unfinished one goes on."""
     import lightning as L
@@ -164,8 +179,8 @@ def keep_run(
     from ctlab.learn.training import save_weights
 
     folder = settings.run_folder(job.study)
-    with only_one(folder):
-        state = claim(folder, asdict(replace(settings, workers=0)) | {'study': job.study} | job.key)
+    with exclusive_lock(folder):
+        state = claim_folder(folder, asdict(replace(settings, workers=0)) | {'study': job.study} | job.key)
         L.seed_everything(settings.seed * 1000 + settings.fold, verbose=False)
         learner = job.learner(state == 'finished')
         if state == 'finished':
@@ -173,7 +188,7 @@ def keep_run(
         run = job.fit(learner, folder, state == 'unfinished')
         metrics, predictions = job.judge(learner)
         weights = getattr(learner.net, 'weights', 'random')
-        facts = Facts(
+        facts = RunRecord(
             job.study, weights, settings.phantom, run['best'], round(run['seconds'], 1), round(run['waiting'], 4)
         )
         config = asdict(settings) | asdict(facts) | job.facts(run | {'learner': learner}, predictions)
@@ -189,7 +204,7 @@ def keep_run(
     }
 
 # %% ../../nbs/lib/learn/06_runs.ipynb #f39bbbb6
-def gather(
+def load_runs(
     out: str | Path,  # out_dir
     study: str,
     preset: str,
@@ -208,5 +223,5 @@ def gather(
     return (
         read('metrics.csv', pd.read_csv),
         read('predictions.parquet', pd.read_parquet),
-        [json.loads((f / 'config.json').read_text()) for f in folders],
+        [read_config(f) for f in folders],
     )

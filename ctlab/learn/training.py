@@ -21,14 +21,14 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from ..core.files import whole, write_whole
+from ..core.files import atomic_path, write_atomic
 
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'CHANNELS_LAST', 'Learner', 'MaskLearner', 'falling', 'fading', 'Waiting', 'Finite', 'Renewed', 'accelerator',
-           'AtomicCheckpoints', 'half_precision', 'fit', 'checkpoint', 'History', 'own_state', 'save_weights',
-           'load_weights']
+__all__ = ['log', 'CHANNELS_LAST', 'Learner', 'SegmentationLearner', 'linear_decay', 'warmup_cosine', 'DataWaitTimer',
+           'StopOnNonFiniteLoss', 'EpochSeeding', 'choose_accelerator', 'AtomicCheckpoints', 'supports_bfloat16', 'fit',
+           'load_checkpoint', 'History', 'unique_state_dict', 'save_weights', 'load_weights']
 
 # %% ../../nbs/lib/learn/04_training.ipynb #47616683
 CHANNELS_LAST = {
@@ -44,12 +44,18 @@ class Learner(L.LightningModule):
         self,
         net: torch.nn.Module,
         loss: torch.nn.Module,  # (outputs, batch) -> dict with 'total'
-        rate: float = 1e-4,  # Adam's learning rate
+        learning_rate: float = 1e-4,  # Adam's learning rate
         schedule=None,  # epoch -> factor of the rate; constant when left out
-        decay: float = 0.0,  # of the weights
+        weight_decay: float = 0.0,  # of the weights
     ):
         super().__init__()
-        self.net, self.loss, self.rate, self.schedule, self.decay = net, loss, rate, schedule, decay
+        self.net, self.loss, self.learning_rate, self.schedule, self.weight_decay = (
+            net,
+            loss,
+            learning_rate,
+            schedule,
+            weight_decay,
+        )
 
     def forward(self, x):
         return self.net(x)
@@ -82,25 +88,25 @@ class Learner(L.LightningModule):
 
     def configure_optimizers(self):
         optimiser = torch.optim.AdamW(
-            [p for p in self.net.parameters() if p.requires_grad], self.rate, weight_decay=self.decay
+            [p for p in self.net.parameters() if p.requires_grad], self.learning_rate, weight_decay=self.weight_decay
         )  # Adam where nothing decays
         if self.schedule is None:
             return optimiser
         return {'optimizer': optimiser, 'lr_scheduler': torch.optim.lr_scheduler.LambdaLR(optimiser, self.schedule)}
 
 
-class MaskLearner(Learner):
+class SegmentationLearner(Learner):
     """A learner of masks: Dice over all voxels of an epoch, the mean over the structures."""
 
     def __init__(
         self,
         net: torch.nn.Module,
         loss: torch.nn.Module,
-        rate: float = 1e-4,
+        learning_rate: float = 1e-4,
         schedule=None,
         structures: int = 1,  # background not counted
     ):
-        super().__init__(net, loss, rate, schedule)
+        super().__init__(net, loss, learning_rate, schedule)
         from torchmetrics.segmentation import DiceScore
 
         whole_epoch = {
@@ -116,7 +122,7 @@ class MaskLearner(Learner):
         self.log(f'{split}_dice', self.overlap[f'{split}_'], on_epoch=True, on_step=False, batch_size=len(outputs))
 
 
-def falling(
+def linear_decay(
     start: float,  # the first rate
     step: float,  # taken off after every epoch
 ):  # epoch -> factor
@@ -124,7 +130,7 @@ def falling(
     return lambda epoch: max(0.0, 1 - epoch * step / start)
 
 
-def fading(
+def warmup_cosine(
     epochs: int,
     warm: float = 0.1,  # share of the epochs in which the rate rises
 ):  # epoch -> factor
@@ -137,7 +143,7 @@ def fading(
     )
 
 # %% ../../nbs/lib/learn/04_training.ipynb #cfc2ee4c
-class Waiting(Callback):
+class DataWaitTimer(Callback):
     """Measures the share of training time spent waiting for data."""
 
     def __init__(self):
@@ -169,7 +175,7 @@ class Waiting(Callback):
         return self.waited / max(1e-9, self.waited + self.worked)
 
 # %% ../../nbs/lib/learn/04_training.ipynb #f9f00ac3
-class Finite(Callback):
+class StopOnNonFiniteLoss(Callback):
     """Stops a training whose loss is no number any more: nothing can be learned from there on."""
 
     def on_train_batch_end(self, trainer, _, outputs, *__):
@@ -181,7 +187,7 @@ class Finite(Callback):
             )
 
 
-class Renewed(Callback):
+class EpochSeeding(Callback):
     """Gives every epoch the random numbers of its number."""
 
     def __init__(self, loader, seed: int):
@@ -209,7 +215,7 @@ class Renewed(Callback):
         self.renew(trainer.current_epoch, trainer.global_rank)
 
 # %% ../../nbs/lib/learn/04_training.ipynb #5ac57ebe
-def accelerator(
+def choose_accelerator(
     device: str = 'auto',  # auto, cpu, cuda
 ) -> str:  # Lightning's name
     """Which processor to use."""
@@ -224,12 +230,12 @@ class AtomicCheckpoints(TorchCheckpointIO):
     """Writes a checkpoint under a temporary name, then renames it: a kill never leaves half of one."""
 
     def save_checkpoint(self, checkpoint, path, storage_options=None):
-        with whole(path) as half:
+        with atomic_path(path) as half:
             super().save_checkpoint(checkpoint, half, storage_options)
 
 
 @contextlib.contextmanager
-def _quiet():
+def _silence_lightning():
     """Keep Lightning's tips out of reports."""
     loggers = [
         logging.getLogger(n) for n in ('lightning.pytorch', 'lightning.fabric', 'lightning.pytorch.utilities.rank_zero')
@@ -245,7 +251,7 @@ def _quiet():
         line.setLevel(level)
 
 # %% ../../nbs/lib/learn/04_training.ipynb #9414a8c8
-def half_precision() -> bool:
+def supports_bfloat16() -> bool:
     """Does this processor multiply in bfloat16? Where it does, a step of a 3-D network takes half the time."""
     try:
         return bool(torch.cpu._is_avx512_bf16_supported())
@@ -259,7 +265,7 @@ def _precision(kind, wanted):
         return wanted
     if kind == 'gpu':
         return '16-mixed'
-    return 'bf16-mixed' if wanted == 'half' and half_precision() else '32-true'
+    return 'bf16-mixed' if wanted == 'half' and supports_bfloat16() else '32-true'
 
 
 def fit(
@@ -274,24 +280,24 @@ def fit(
     precision: str = 'auto',  # auto: 16-bit mixed on a GPU, 32-bit on a CPU; half: 16-bit where a CPU has it, too
     devices: int = 1,
     progress: bool = False,
-    watch: str = 'valid_total',  # what decides which epoch is kept: a loss, or valid_dice; empty keeps the last
+    monitor: str = 'valid_total',  # what decides which epoch is kept: a loss, or valid_dice; empty keeps the last
     average: float = 0.0,  # share that a running mean of the weights keeps at every step; 0 for no mean
 ) -> dict:  # history (DataFrame), best (epoch), waiting (share), seconds (with those before a resume)
     """Train, keep the best epoch, and load it back into the learner."""
-    folder, kind, mode = Path(folder), accelerator(device), 'max' if watch.endswith('dice') else 'min'
+    folder, kind, mode = Path(folder), choose_accelerator(device), 'max' if monitor.endswith('dice') else 'min'
     best, last = (folder / 'checkpoints' / f'{n}.ckpt' for n in ('best', 'last'))
-    waiting, timer, history = Waiting(), Timer(), History(folder / 'history.csv')
-    calls = [Renewed(train, torch.initial_seed()), Finite(), waiting, timer, history] + (
-        [EarlyStopping(watch, patience=patience, mode=mode)] if patience else []
+    waiting, timer, history = DataWaitTimer(), Timer(), History(folder / 'history.csv')
+    calls = [EpochSeeding(train, torch.initial_seed()), StopOnNonFiniteLoss(), waiting, timer, history] + (
+        [EarlyStopping(monitor, patience=patience, mode=mode)] if patience else []
     )
     if average:
         calls.append(WeightAveraging(multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(average)))
-    if watch:
-        calls.append(ModelCheckpoint(best.parent, best.stem, monitor=watch, mode=mode, enable_version_counter=False))
+    if monitor:
+        calls.append(ModelCheckpoint(best.parent, best.stem, monitor=monitor, mode=mode, enable_version_counter=False))
     calls.append(
         ModelCheckpoint(last.parent, last.stem, save_on_train_epoch_end=True, enable_version_counter=False)
     )  # after `best`, whose score it holds
-    with _quiet():
+    with _silence_lightning():
         trainer = L.Trainer(
             accelerator=kind,
             devices=devices,
@@ -308,10 +314,10 @@ def fit(
             num_sanity_val_steps=0,
         )
         if kind == 'cpu':
-            _channels_last(learner.net)
-        with _kept_memory() if kind == 'cpu' else contextlib.nullcontext():
+            _to_channels_last(learner.net)
+        with _retain_heap() if kind == 'cpu' else contextlib.nullcontext():
             trainer.fit(learner, train, valid, ckpt_path=last if resume and last.exists() else None, weights_only=True)
-    kept = checkpoint(best if watch else last)
+    kept = load_checkpoint(best if monitor else last)
     learner.load_state_dict(kept['state_dict'])
     return {
         'history': history.table(),
@@ -321,7 +327,7 @@ def fit(
     }
 
 
-def checkpoint(
+def load_checkpoint(
     path: str | Path,  # best.ckpt or last.ckpt
 ) -> dict:  # epoch, state_dict and what Lightning needs to go on
     """Read a checkpoint as data; nothing in it is executed."""
@@ -329,7 +335,7 @@ def checkpoint(
 
 
 @contextlib.contextmanager
-def _kept_memory():
+def _retain_heap():
     """Let the C library keep what a step frees for the next one: handing 400,000 pages back and asking for them
     anew takes a 3-D network a sixth of its time.
     """
@@ -354,7 +360,7 @@ def _kept_memory():
         mallopt(mmaps, 65536)
 
 
-def _channels_last(net):
+def _to_channels_last(net):
     for p in net.parameters():
         if p.ndim in CHANNELS_LAST:
             p.data = p.data.contiguous(memory_format=CHANNELS_LAST[p.ndim])
@@ -379,7 +385,7 @@ class History(Callback):
             k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(('train_', 'valid_'))
         }
         rows = [r for r in self._rows() if r['epoch'] != row['epoch']] + [row]
-        write_whole(self.path, pd.DataFrame(sorted(rows, key=lambda r: r['epoch'])).to_csv(index=False))
+        write_atomic(self.path, pd.DataFrame(sorted(rows, key=lambda r: r['epoch'])).to_csv(index=False))
 
     def _rows(self):
         return pd.read_csv(self.path).to_dict('records') if self.path.exists() else []
@@ -388,7 +394,7 @@ class History(Callback):
         return pd.DataFrame(self._rows())
 
 # %% ../../nbs/lib/learn/04_training.ipynb #2448811e
-def own_state(
+def unique_state_dict(
     net: torch.nn.Module,
 ) -> dict:  # name -> tensor
     """What a network stores: each tensor once, also where two of its parts share it."""
@@ -405,8 +411,8 @@ def save_weights(
     from safetensors.torch import save_file
 
     path, facts = Path(path), {k: json.dumps(v) for k, v in card.items()}
-    with whole(path) as half:
-        save_file({k: v.detach().cpu().contiguous() for k, v in own_state(net).items()}, half, facts)
+    with atomic_path(path) as half:
+        save_file({k: v.detach().cpu().contiguous() for k, v in unique_state_dict(net).items()}, half, facts)
     lines = [
         f'# {card.get("study", path.stem)}',
         '',
@@ -433,7 +439,7 @@ def load_weights(
         found = load_file(path)
     except SafetensorError as error:
         raise ValueError(f'{path}: not a safetensors file ({error})') from error
-    own = own_state(net)
+    own = unique_state_dict(net)
     differ = [n for n in sorted({*own, *found}) if n not in own or n not in found or own[n].shape != found[n].shape]
     if differ:
         raise ValueError(

@@ -14,14 +14,15 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from .store import LEVELS, NOT_UNDERSTOOD, Refused, Store
+from .store import LEVELS, NOT_UNDERSTOOD, ObjectRefusedError, Store
 from ..scans.dicom import complete_class
 
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'Peer', 'read_peer', 'is_near', 'Tls', 'Limits', 'storage_classes', 'transfer_syntaxes', 'query_models', 'Node',
-           'answer', 'packed_for', 'contexts_for', 'agreed', 'accepted', 'PeerError', 'NotHeard', 'associated']
+__all__ = ['log', 'Peer', 'parse_peer', 'is_loopback', 'TlsConfig', 'NodeLimits', 'storage_sop_classes', 'transfer_syntaxes',
+           'query_models', 'Node', 'query_response', 'transcode_for', 'presentation_contexts', 'accepted_contexts',
+           'probe_peer', 'PeerError', 'PeerUnreachableError', 'open_association']
 
 # %% ../../nbs/lib/network/01_node.ipynb #c1469e22
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Peer:
         return f'{self.title}@{self.host}:{self.port}'
 
 
-def read_peer(
+def parse_peer(
     text: str,  # TITLE@host:port
 ) -> Peer:
     """A peer from how it is written."""
@@ -49,7 +50,7 @@ def read_peer(
     return Peer(title, host.strip('[]'), int(port))
 
 
-def is_near(
+def is_loopback(
     host: str,
 ) -> bool:
     """Is an address heard on this machine only?"""
@@ -57,7 +58,7 @@ def is_near(
 
 
 @dataclass(frozen=True)
-class Tls:
+class TlsConfig:
     """Certificates, as PEM files."""
 
     certificate: str = ''  # ours
@@ -83,7 +84,7 @@ class Tls:
 
 
 @dataclass(frozen=True)
-class Limits:
+class NodeLimits:
     """What a peer may use of this machine."""
 
     associations: int = 16  # at a time
@@ -95,7 +96,7 @@ class Limits:
     handshake: float = 15.0  # seconds until an association stands
 
 # %% ../../nbs/lib/network/01_node.ipynb #22c8e054
-def storage_classes() -> list[str]:  # SOP class UIDs
+def storage_sop_classes() -> list[str]:  # SOP class UIDs
     """Objects that are taken."""
     from pydicom import uid
 
@@ -162,17 +163,17 @@ def query_models():
     ]
 
 # %% ../../nbs/lib/network/01_node.ipynb #edf640f1
-def _at_once(wire):
+def _disable_nagle(wire):
     """Send small messages when they are said: TCP's habit of waiting costs 40 ms an object."""
     wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _wire():
+def _limited_server():
     """(socket, request handler, server) that keep to limits."""
     from pynetdicom import transport
 
     class Wire(transport.AssociationSocket):
-        limit = Limits.pdu
+        limit = NodeLimits.pdu
 
         def recv(self, nr_bytes):
             """So many bytes; fewer when the peer hangs up."""
@@ -197,7 +198,7 @@ def _wire():
 
     class Server(transport.ThreadedAssociationServer):
         daemon_threads, request_queue_size = True, 64
-        limits, networks = Limits(), ()
+        limits, networks = NodeLimits(), ()
 
         def verify_request(self, request, address):
             if len(self.active_associations) > 8 * self.limits.associations:
@@ -211,7 +212,7 @@ def _wire():
         def get_request(self):
             client, address = self.socket.accept()
             client.settimeout(self.limits.idle)
-            _at_once(client)
+            _disable_nagle(client)
             return client, address
 
         def process_request_thread(self, request, address):
@@ -245,7 +246,7 @@ def _wire():
     return Wire, Handler, Server
 
 
-class _Waiting:
+class _PendingBytes:
     """Bytes of objects that are not whole yet, by association."""
 
     def __init__(self):
@@ -276,8 +277,8 @@ class Node:
     callers: tuple = ()  # AE titles that may call; empty for all
     networks: tuple = ()  # addresses that may call, such as 10.0.0.0/8; empty for all
     peers: tuple = ()  # where C-MOVE may send to
-    tls: Tls | None = None
-    limits: Limits = Limits()
+    tls: TlsConfig | None = None
+    limits: NodeLimits = NodeLimits()
     _server: object = field(default=None, repr=False)
 
     def start(self) -> Node:
@@ -285,7 +286,7 @@ class Node:
         from pynetdicom import AE, _config, evt
         from pynetdicom.sop_class import Verification
 
-        if not is_near(self.host) and not (self.callers or self.networks or self.tls):
+        if not is_loopback(self.host) and not (self.callers or self.networks or self.tls):
             raise ValueError(f'{self.host}: who listens beyond this machine says to whom: AE titles, addresses or TLS')
         _config.LOG_HANDLER_LEVEL = 'none'
 
@@ -300,7 +301,7 @@ class Node:
         ae.acse_timeout = self.limits.handshake
         ae.require_called_aet, ae.require_calling_aet = bool(self.callers), list(self.callers)
         ae.add_supported_context(Verification)
-        for sop in storage_classes():
+        for sop in storage_sop_classes():
             ae.add_supported_context(sop, transfer_syntaxes(), scu_role=True, scp_role=True)
         for three in query_models():
             for sop in three:
@@ -313,7 +314,7 @@ class Node:
             (evt.EVT_C_MOVE, self._move),
             (evt.EVT_CONN_CLOSE, self._closed),
         ]
-        _, handler, server = _wire()
+        _, handler, server = _limited_server()
         logging.getLogger('pynetdicom').setLevel(logging.CRITICAL)
         made = server(
             ae,
@@ -325,7 +326,7 @@ class Node:
             handler,
         )
         made.limits, made.networks = self.limits, tuple(ipaddress.ip_network(n, strict=False) for n in self.networks)
-        made.waiting = self._waiting = _Waiting()
+        made.waiting = self._waiting = _PendingBytes()
         ae._servers.append(made)
         self._server, self.port = made, made.server_address[1]
         threading.Thread(target=made.serve_forever, args=(0.1,), daemon=True, name='node').start()
@@ -369,7 +370,7 @@ class Node:
             if kept.uid != str(event.request.AffectedSOPInstanceUID) and not self.store.names:
                 log.warning('%s: calls it %s', kept.uid, event.request.AffectedSOPInstanceUID)
             return 0
-        except Refused as error:
+        except ObjectRefusedError as error:
             return error.status
         except Exception as error:  # whatever a peer sends, it gets an answer
             log.warning('refused from %s: %s: %s', peer, type(error).__name__, error)
@@ -401,7 +402,7 @@ class Node:
             if event.is_cancelled:
                 yield 0xFE00, None
                 return
-            yield 0xFF00, answer(found, [*keys], level, self.title)
+            yield 0xFF00, query_response(found, [*keys], level, self.title)
 
     def _wanted(self, event):
         """Files of a C-GET or C-MOVE."""
@@ -424,7 +425,7 @@ class Node:
             yield 0
             yield 0xA900, None
             return
-        yield from self._sent(event, wanted, agreed(event.assoc))
+        yield from self._sent(event, wanted, accepted_contexts(event.assoc))
 
     def _sent(self, event, wanted, takes):
         yield len(wanted)
@@ -432,7 +433,7 @@ class Node:
             if event.is_cancelled:
                 yield 0xFE00, None
                 return
-            yield 0xFF00, packed_for(found, takes.get(found['SOPClassUID'], set()))
+            yield 0xFF00, transcode_for(found, takes.get(found['SOPClassUID'], set()))
 
     def _move(self, event):
         """C-MOVE: send to a third, if we know it."""
@@ -446,8 +447,8 @@ class Node:
         except Exception:
             yield None, None
             return
-        contexts = contexts_for((f['SOPClassUID'], f['syntax']) for f in wanted)
-        takes = accepted(self.title, target, contexts, self.tls)
+        contexts = presentation_contexts((f['SOPClassUID'], f['syntax']) for f in wanted)
+        takes = probe_peer(self.title, target, contexts, self.tls)
         yield (
             target.host,
             target.port,
@@ -457,10 +458,10 @@ class Node:
         yield from self._sent(event, wanted, takes)
 
 
-_PLAIN = ['1.2.840.10008.1.2.1', '1.2.840.10008.1.2']  # explicit and implicit little endian: nothing is packed
+_UNCOMPRESSED = ['1.2.840.10008.1.2.1', '1.2.840.10008.1.2']  # explicit and implicit little endian: nothing is packed
 
 
-def answer(
+def query_response(
     found: dict,  # from `Store.find`
     asked: list,  # keywords
     level: str,
@@ -482,7 +483,7 @@ def answer(
     return ds
 
 
-def packed_for(
+def transcode_for(
     found: dict,  # of an object, from `Store.find`
     syntaxes: set,  # that the other side takes
 ):  # Dataset
@@ -490,7 +491,7 @@ def packed_for(
     import pydicom
 
     ds = complete_class(pydicom.dcmread(found['path']))
-    if found['syntax'] not in syntaxes and found['syntax'] not in _PLAIN and syntaxes & set(_PLAIN):
+    if found['syntax'] not in syntaxes and found['syntax'] not in _UNCOMPRESSED and syntaxes & set(_UNCOMPRESSED):
         try:
             ds.decompress(generate_instance_uid=False)
         except Exception as error:
@@ -498,21 +499,21 @@ def packed_for(
     return ds
 
 
-def contexts_for(
+def presentation_contexts(
     kinds,  # (SOP class, transfer syntax) of objects
 ) -> list:  # at most 128 presentation contexts
     """What must be agreed to send objects as they are, or unpacked."""
     from pynetdicom import build_context
 
     pairs = sorted(set(kinds))
-    made = [build_context(sop, syntax) for sop, syntax in pairs if syntax not in _PLAIN]
-    made += [build_context(sop, _PLAIN) for sop in sorted({sop for sop, _ in pairs})]
+    made = [build_context(sop, syntax) for sop, syntax in pairs if syntax not in _UNCOMPRESSED]
+    made += [build_context(sop, _UNCOMPRESSED) for sop in sorted({sop for sop, _ in pairs})]
     if len(made) > 128:
         raise ValueError(f'{len(made)} kinds of objects at once; an association can agree on 128')
     return made
 
 
-def agreed(association) -> dict:  # SOP class -> transfer syntaxes
+def accepted_contexts(association) -> dict:  # SOP class -> transfer syntaxes
     """What the two sides of an association have agreed on."""
     takes = {}
     for context in association.accepted_contexts:
@@ -520,31 +521,31 @@ def agreed(association) -> dict:  # SOP class -> transfer syntaxes
     return takes
 
 
-def accepted(
+def probe_peer(
     title: str,  # ours
     peer: Peer,
     contexts: list,
-    tls: Tls | None = None,
+    tls: TlsConfig | None = None,
 ) -> dict:  # SOP class -> transfer syntaxes
     """What a peer would take."""
-    with associated(title, peer, contexts, tls) as association:
-        return agreed(association)
+    with open_association(title, peer, contexts, tls) as association:
+        return accepted_contexts(association)
 
 
 class PeerError(OSError):
     """What is wrong with a peer, in words."""
 
 
-class NotHeard(PeerError):
+class PeerUnreachableError(PeerError):
     """It is not there, or does not know us: asking otherwise will not help."""
 
 
 @contextlib.contextmanager
-def associated(
+def open_association(
     title: str,  # ours
     peer: Peer,
     contexts: list,  # presentation contexts
-    tls: Tls | None = None,
+    tls: TlsConfig | None = None,
     roles: tuple = (),  # SOP classes of which we are the receiver
     handlers: tuple = (),  # of events
     timeout: float = 30.0,
@@ -556,7 +557,7 @@ def associated(
     logging.getLogger('pynetdicom').setLevel(logging.CRITICAL)
     ae = AE(title)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = timeout
-    ae.maximum_pdu_size = Limits.pdu
+    ae.maximum_pdu_size = NodeLimits.pdu
     made = ae.associate(
         peer.host,
         peer.port,
@@ -564,19 +565,19 @@ def associated(
         peer.title,
         ext_neg=[build_role(r, scp_role=True) for r in roles],
         tls_args=(tls.client(), peer.host) if tls else None,
-        evt_handlers=[(evt.EVT_CONN_OPEN, lambda e: _at_once(e.assoc.dul.socket.socket)), *handlers],
+        evt_handlers=[(evt.EVT_CONN_OPEN, lambda e: _disable_nagle(e.assoc.dul.socket.socket)), *handlers],
     )
     if not made.is_established:
         if made.is_rejected:
             titles = {3: f'does not know the calling title {title}', 7: f'is not called {peer.title}'}
             why = titles.get(made.acceptor.primitive.diagnostic)
             if why:
-                raise NotHeard(f'{peer}: {why}')
+                raise PeerUnreachableError(f'{peer}: {why}')
             why = 'rejects the association'
         elif made.acceptor.primitive is not None and made.acceptor.primitive.result == 0:
             why = 'answers, and takes none of what was offered'
         else:
-            raise NotHeard(f'{peer}: does not answer; are host, port and TLS right, and does it run?')
+            raise PeerUnreachableError(f'{peer}: does not answer; are host, port and TLS right, and does it run?')
         raise PeerError(f'{peer}: {why}')
     try:
         yield made

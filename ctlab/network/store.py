@@ -20,14 +20,14 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.files import only_one
-from ..scans.deidentify import NotClean, Pseudonyms, deidentified
+from ..core.files import exclusive_lock
+from ..scans.deidentify import DeidentificationError, Pseudonyms, deidentify_dataset
 from ..scans.dicom import complete_class
 
 log = logging.getLogger(__name__)
 
 
-class Refused(ValueError):
+class ObjectRefusedError(ValueError):
     """Why an object was not taken; `status` is DICOM's word for it."""
 
     def __init__(self, words, status=0xC000):
@@ -35,7 +35,7 @@ class Refused(ValueError):
         self.status = status
 
 
-class NoUid(Refused):
+class InvalidUidError(ObjectRefusedError):
     """An object whose identity is none."""
 
 
@@ -84,7 +84,7 @@ _SCANS = ('1.2.840.10008.5.1.4.1.1.2', '1.2.840.10008.5.1.4.1.1.4')  # CT and MR
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredObject:
     """An object that the store has."""
 
     uid: str
@@ -94,11 +94,11 @@ class Kept:
     new: bool  # False: it was there already
 
 # %% auto #0
-__all__ = ['log', 'NO_ROOM', 'NOT_UNDERSTOOD', 'DUPLICATE', 'NOT_OF_ITS_CLASS', 'LEVELS', 'COUNTS', 'Refused', 'NoUid', 'Kept',
-           'described', 'matches', 'Store']
+__all__ = ['log', 'NO_ROOM', 'NOT_UNDERSTOOD', 'DUPLICATE', 'NOT_OF_ITS_CLASS', 'LEVELS', 'COUNT_ATTRIBUTES',
+           'ObjectRefusedError', 'InvalidUidError', 'StoredObject', 'describe_object', 'matches_key', 'Store']
 
 # %% ../../nbs/lib/network/00_store.ipynb #bff3c691
-def described(
+def describe_object(
     raw: bytes,  # a DICOM file
 ) -> tuple[dict, str]:  # (keyword -> value as text, transfer syntax)
     """What the index needs of an object; an object that cannot be one is refused."""
@@ -107,7 +107,7 @@ def described(
     try:
         ds = pydicom.dcmread(io.BytesIO(raw), stop_before_pixels=True, specific_tags=list(_KEYS))
     except Exception as error:
-        raise Refused(f'not readable as DICOM ({type(error).__name__})') from error
+        raise ObjectRefusedError(f'not readable as DICOM ({type(error).__name__})') from error
     found = {}
     complete_class(ds)
     for key in _KEYS:
@@ -120,7 +120,7 @@ def described(
     for key in ('SOPInstanceUID', 'SOPClassUID', 'SeriesInstanceUID', 'StudyInstanceUID'):
         value = found.get(key, '')
         if not (_UID.fullmatch(value) and len(value) <= 64):
-            raise NoUid(f'{key} {value[:70]!r} is no UID', NOT_OF_ITS_CLASS)
+            raise InvalidUidError(f'{key} {value[:70]!r} is no UID', NOT_OF_ITS_CLASS)
     return found, str(ds.file_meta.get('TransferSyntaxUID', ''))
 
 
@@ -130,7 +130,7 @@ def _text(value):
     return ('\\'.join(map(str, value)) if many else str(value)).replace('\0', '').strip()[:1024]
 
 
-def matches(
+def matches_key(
     value: str,  # of an object
     wanted: str,  # a key of a query: empty, a value, UIDs with backslashes, a range of dates, or with * and ?
     vr: str,  # the key's value representation
@@ -167,7 +167,7 @@ CREATE INDEX IF NOT EXISTS instances_of ON instance (series);
 _JOINS = {'PATIENT': 'patient p', 'STUDY': 'patient p JOIN study t ON t.patient = p.number'}
 _JOINS['SERIES'] = _JOINS['STUDY'] + ' JOIN series s ON s.study = t.uid'
 _JOINS['IMAGE'] = _JOINS['SERIES'] + ' JOIN instance i ON i.series = s.number'
-COUNTS = {
+COUNT_ATTRIBUTES = {
     'NumberOfPatientRelatedStudies': ('PATIENT', 'SELECT count(*) FROM study WHERE patient = p.number'),
     'ModalitiesInStudy': (
         'STUDY',
@@ -197,7 +197,7 @@ class Store:
         self.incoming = self.folder / '.incoming'
         self.incoming.mkdir(parents=True, exist_ok=True)
         (self.folder / 'train_images').mkdir(exist_ok=True)
-        with only_one(self.folder / 'index'):
+        with exclusive_lock(self.folder / 'index'):
             self.db.executescript(_TABLES)
 
     @property
@@ -232,21 +232,21 @@ class Store:
         self,
         raw: bytes,  # a DICOM file
         peer: str = '',  # where it came from
-    ) -> Kept:
+    ) -> StoredObject:
         """Keep an object. When this returns it is on the disk; when it raises it is not."""
         try:
             raw, changes = self._without_owner(raw) if self.names else (raw, {})
-            found, syntax = described(raw)
+            found, syntax = describe_object(raw)
             return self._keep(raw, found, syntax, changes)
-        except Refused as error:
+        except ObjectRefusedError as error:
             self._note(peer, error, raw)
             raise
         except OSError as error:
-            words = Refused(f'the store cannot write ({error.strerror or error})', NO_ROOM)
+            words = ObjectRefusedError(f'the store cannot write ({error.strerror or error})', NO_ROOM)
             log.error('%s: %s', self.folder, words)
             raise words from error
         except sqlite3.OperationalError as error:
-            raise Refused(f'the index cannot be written ({error})', NO_ROOM) from error
+            raise ObjectRefusedError(f'the index cannot be written ({error})', NO_ROOM) from error
 
     def _without_owner(self, raw):
         import pydicom
@@ -254,14 +254,14 @@ class Store:
         try:
             ds = pydicom.dcmread(io.BytesIO(raw))
         except Exception as error:
-            raise Refused(f'not readable as DICOM ({type(error).__name__})') from error
+            raise ObjectRefusedError(f'not readable as DICOM ({type(error).__name__})') from error
         try:
-            changes = deidentified(ds, self.names)
+            changes = deidentify_dataset(ds, self.names)
             ds.save_as(clean := io.BytesIO())
-        except NotClean as error:
-            raise Refused(f'not de-identified: {error}', NOT_OF_ITS_CLASS) from error
+        except DeidentificationError as error:
+            raise ObjectRefusedError(f'not de-identified: {error}', NOT_OF_ITS_CLASS) from error
         except Exception as error:
-            raise Refused(f'not de-identified: {type(error).__name__}', NOT_OF_ITS_CLASS) from error
+            raise ObjectRefusedError(f'not de-identified: {type(error).__name__}', NOT_OF_ITS_CLASS) from error
         return clean.getvalue(), changes
 
     def _note(self, peer, error, raw):
@@ -273,13 +273,13 @@ class Store:
                 (time.time(), peer, hashlib.sha1(raw).hexdigest(), str(error)),
             )
 
-    def room(self) -> bool:
+    def has_space(self) -> bool:
         """Is there room for more?"""
         return shutil.disk_usage(self.folder).free > self.free
 
     def _keep(self, raw, found, syntax, changes):
-        if not self.room():
-            raise Refused(f'less than {self.free >> 20} MiB of the disk are free', NO_ROOM)
+        if not self.has_space():
+            raise ObjectRefusedError(f'less than {self.free >> 20} MiB of the disk are free', NO_ROOM)
         uid, sha = found['SOPInstanceUID'], hashlib.sha256(raw).hexdigest()
         if there := self._there(uid, sha, raw):
             return there
@@ -299,12 +299,12 @@ class Store:
                 self._enter(db, found, syntax, path, len(raw), sha)
                 db.executemany(_CLEANED, [(*what, n) for what, n in changes.items()])
             placed = None
-            _flush(path.parent)
+            _fsync_folder(path.parent)
         finally:
             half.unlink(missing_ok=True)
             if placed:
                 placed.unlink(missing_ok=True)  # no row, no file: the sender hears that it was not kept
-        return Kept(uid, found['SeriesInstanceUID'], found['StudyInstanceUID'], path, True)
+        return StoredObject(uid, found['SeriesInstanceUID'], found['StudyInstanceUID'], path, True)
 
     def _there(self, uid, sha, raw):
         """The object of this UID, if there is one; another content under the same UID is refused."""
@@ -314,9 +314,9 @@ class Store:
         if row is None:
             return None
         path = self.folder / row[1]
-        if row[0] != sha and not _same(path, raw):
-            raise Refused(f'{uid} is here already, with other content', DUPLICATE)
-        return Kept(uid, row[2], row[3], path, False)
+        if row[0] != sha and not _same_object(path, raw):
+            raise ObjectRefusedError(f'{uid} is here already, with other content', DUPLICATE)
+        return StoredObject(uid, row[2], row[3], path, False)
 
     def _place(self, db, found):
         """Where an object goes; its patient, study and series get their rows."""
@@ -324,12 +324,14 @@ class Store:
         study, series = found['StudyInstanceUID'], found['SeriesInstanceUID']
         row = db.execute('SELECT patient FROM study WHERE uid = ?', (study,)).fetchone()
         if row is None:
-            db.execute('INSERT INTO study VALUES (?, ?, ?, ?)', (study, patient, _packed(found, 'STUDY'), time.time()))
+            db.execute(
+                'INSERT INTO study VALUES (?, ?, ?, ?)', (study, patient, _index_row(found, 'STUDY'), time.time())
+            )
         elif row[0] != patient:
-            raise Refused(f'study {study} belongs to another patient here', NOT_OF_ITS_CLASS)
+            raise ObjectRefusedError(f'study {study} belongs to another patient here', NOT_OF_ITS_CLASS)
         row = db.execute('SELECT number, study, kind FROM series WHERE uid = ?', (series,)).fetchone()
         if row is not None and row[1] != study:
-            raise Refused(f'series {series} belongs to another study here', NOT_OF_ITS_CLASS)
+            raise ObjectRefusedError(f'series {series} belongs to another study here', NOT_OF_ITS_CLASS)
         if row is None:
             kind = (
                 'train_images'
@@ -338,7 +340,7 @@ class Store:
             )
             number = db.execute(
                 'INSERT INTO series (uid, study, kind, attributes) VALUES (?, ?, ?, ?)',
-                (series, study, kind, _packed(found, 'SERIES')),
+                (series, study, kind, _index_row(found, 'SERIES')),
             ).lastrowid
         else:
             number, _, kind = row
@@ -355,12 +357,12 @@ class Store:
         return folder / f'{n}.dcm'
 
     def _patient(self, db, found):
-        name = _whose(found)
+        name = _patient_identity(found)
         row = db.execute('SELECT number FROM patient WHERE patient_id = ?', (name,)).fetchone()
         if row:
             return row[0]
         return db.execute(
-            'INSERT INTO patient (patient_id, attributes) VALUES (?, ?)', (name, _packed(found, 'PATIENT'))
+            'INSERT INTO patient (patient_id, attributes) VALUES (?, ?)', (name, _index_row(found, 'PATIENT'))
         ).lastrowid
 
     def _enter(self, db, found, syntax, path, size, sha):
@@ -374,7 +376,7 @@ class Store:
                 syntax,
                 size,
                 sha,
-                _packed(found, 'IMAGE'),
+                _index_row(found, 'IMAGE'),
             ),
         )
         db.execute('UPDATE study SET changed = ? WHERE uid = ?', (time.time(), found['StudyInstanceUID']))
@@ -399,7 +401,11 @@ class Store:
             },
         )
         levels = order[: order.index(level) + 1]
-        counted = [c for c in dict.fromkeys([*counts, *(k for k in keys if k in COUNTS)]) if COUNTS[c][0] in levels]
+        counted = [
+            c
+            for c in dict.fromkeys([*counts, *(k for k in keys if k in COUNT_ATTRIBUTES)])
+            if COUNT_ATTRIBUTES[c][0] in levels
+        ]
         where, values = [], []
         for key, column in (
             ('PatientID', 'p.patient_id'),
@@ -414,7 +420,7 @@ class Store:
                 values += parts
         chosen = (
             [columns[line] for line in levels]
-            + [f'({COUNTS[c][1]})' for c in counted]
+            + [f'({COUNT_ATTRIBUTES[c][1]})' for c in counted]
             + (['i.path', 'i.syntax'] if level == 'IMAGE' else [])
         )
         number = {'PATIENT': 'p.number', 'STUDY': 't.rowid', 'SERIES': 's.number', 'IMAGE': 'i.rowid'}[level]
@@ -428,7 +434,7 @@ class Store:
                 c: str(v or '').replace(',', '\\') if c == 'ModalitiesInStudy' else str(v)
                 for c, v in zip(counted, row[len(levels) :])
             }
-            if not all(matches(found.get(k, ''), w, vr) for k, w, vr in asked):
+            if not all(matches_key(found.get(k, ''), w, vr) for k, w, vr in asked):
                 continue
             given += 1
             if given <= offset:
@@ -452,7 +458,7 @@ class Store:
             raise KeyError(f'{series_uid}: no such series in {self.folder}')
         return self.folder / row[0] / str(row[1]) / str(row[2])
 
-    def quiet(self, seconds: float) -> list[str]:  # StudyInstanceUIDs
+    def quiet_studies(self, seconds: float) -> list[str]:  # StudyInstanceUIDs
         """Studies to which nothing was added for so long."""
         return [
             u
@@ -461,7 +467,7 @@ class Store:
             )
         ]
 
-    def cleaned(self) -> list[tuple]:  # (attribute, what was done, how often)
+    def deidentification_counts(self) -> list[tuple]:  # (attribute, what was done, how often)
         """What de-identification has changed on arrival; no values."""
         return self.db.execute('SELECT * FROM cleaned ORDER BY attribute, done').fetchall()
 
@@ -474,7 +480,7 @@ class Store:
         size = self.db.execute('SELECT coalesce(sum(size), 0) FROM instance').fetchone()[0]
         return {t: count(t) for t in ('patient', 'study', 'series', 'instance', 'refused')} | {'bytes': size}
 
-    def mend(self) -> dict:  # entered, forgotten, set aside
+    def rebuild_index(self) -> dict:  # entered, forgotten, set aside
         """Make the index agree with the files, after a crash or when it was lost; what is no object is set aside."""
         done = {'entered': 0, 'forgotten': 0, 'set aside': 0}
         for half in self.incoming.iterdir():
@@ -504,21 +510,21 @@ class Store:
         """Enter a file where it lies; the numbers of its folders become those of its patient and series."""
         raw = path.read_bytes()
         try:
-            found, syntax = described(raw)
-        except Refused:
+            found, syntax = describe_object(raw)
+        except ObjectRefusedError:
             found = None
-        name = found and _whose(found)
+        name = found and _patient_identity(found)
         kind, patient, number = path.parts[-4], int(path.parts[-3]), int(path.parts[-2])
         if not found or not self._fits(db, found, name, patient, number):
             return self._set_aside(path)
-        db.execute('INSERT OR IGNORE INTO patient VALUES (?, ?, ?)', (patient, name, _packed(found, 'PATIENT')))
+        db.execute('INSERT OR IGNORE INTO patient VALUES (?, ?, ?)', (patient, name, _index_row(found, 'PATIENT')))
         db.execute(
             'INSERT OR IGNORE INTO study VALUES (?, ?, ?, ?)',
-            (found['StudyInstanceUID'], patient, _packed(found, 'STUDY'), time.time()),
+            (found['StudyInstanceUID'], patient, _index_row(found, 'STUDY'), time.time()),
         )
         db.execute(
             'INSERT OR IGNORE INTO series VALUES (?, ?, ?, ?, ?)',
-            (number, found['SeriesInstanceUID'], found['StudyInstanceUID'], kind, _packed(found, 'SERIES')),
+            (number, found['SeriesInstanceUID'], found['StudyInstanceUID'], kind, _index_row(found, 'SERIES')),
         )
         self._enter(db, found, syntax, path, len(raw), hashlib.sha256(raw).hexdigest())
         return 'entered'
@@ -546,7 +552,7 @@ class Store:
         return 'set aside'
 
 
-def _whose(found):
+def _patient_identity(found):
     """Whose an object is: nobody's studies are not one person's."""
     return found.get('PatientID', '') or f'study {found["StudyInstanceUID"]}'
 
@@ -557,7 +563,7 @@ def _vr(keyword):
     return dictionary_VR(keyword)
 
 
-def _packed(found, level):
+def _index_row(found, level):
     return json.dumps({k: found[k] for k in LEVELS[level] if k in found}, ensure_ascii=False)
 
 
@@ -565,7 +571,7 @@ def _by_number(path):
     return [int(p) if p.isdigit() else 0 for p in path.removesuffix('.dcm').split('/')]
 
 
-def _flush(folder):
+def _fsync_folder(folder):
     """Let a folder's new names reach the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -574,7 +580,7 @@ def _flush(folder):
         os.close(handle)
 
 
-def _same(path, raw):
+def _same_object(path, raw):
     """Are a file and these bytes one object, but for the way it is stored?"""
     import numpy as np
     import pydicom

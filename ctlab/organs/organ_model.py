@@ -14,22 +14,32 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..core.anatomy import CODES
-from ..core.files import short_hash
+from ..core.anatomy import STRUCTURE_CODES
+from ..core.files import file_hash
 from ..core.settings import Settings
-from ..phantoms.synthesis import CLASSES, ORGANS, Randomness, Synthesis, body_pool, labelled_pool, scaled
-from ..scans.volume import Volume, by_plane, orientation, reorient, to_index, to_patient
+from ctlab.phantoms.synthesis import (
+    CLASSES,
+    ORGANS,
+    Randomization,
+    Synthesis,
+    body_pool_from_masks,
+    make_body_pool,
+    normalise_hu,
+)
+from ..scans.volume import Volume, count_by_plane, orientation, reorient, to_index, to_patient
 
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'SIZES', 'PLAUSIBLE', 'NOTHING', 'MANY', 'Size', 'organ_net', 'Drawn', 'VoxelLoss', 'weights_version', 'run',
-           'overlaps', 'shipped', 'pack', 'coarse', 'class_probabilities', 'most_probable', 'main_part', 'no_crumbs',
-           'tidied', 'trunk', 'second_choice', 'doubts', 'find_organs', 'OrganModel', 'looked_at', 'on_the_patient']
+__all__ = ['log', 'PRESET_CONFIGS', 'PLAUSIBLE_ML', 'NEGLIGIBLE_ML', 'MAX_FRAGMENTS', 'PresetConfig', 'make_organ_net',
+           'SyntheticDataset', 'DiceCrossEntropyLoss', 'weights_version', 'run', 'dice_per_class',
+           'load_shipped_network', 'pack_weights', 'resample_for_inference', 'class_probabilities', 'argmax_on_scan',
+           'largest_component', 'remove_small_components', 'postprocess', 'body_mask', 'reassign_islands',
+           'quality_flags', 'segment_organs', 'OrganModel', 'development_half', 'score_public_patient']
 
 # %% ../../nbs/17_patients.ipynb #6bb094ec
 @dataclass(frozen=True)
-class Size:
+class PresetConfig:
     """What a preset trains."""
 
     bodies: int
@@ -38,18 +48,18 @@ class Size:
     widths: tuple  # channels by level
     steps: int  # in an epoch
     epochs: int
-    rate: float = 2e-3
+    learning_rate: float = 2e-3
 
 
-SIZES = {
-    'tiny': Size(4, 6.0, (32, 40, 48), (4, 8, 16), 6, 2),
-    'demo': Size(60, 3.0, (64, 80, 96), (16, 32, 64, 128, 192), 100, 10),
-    'full': Size(200, 3.0, (64, 80, 96), (16, 32, 64, 128, 192), 200, 25),
+PRESET_CONFIGS = {
+    'tiny': PresetConfig(4, 6.0, (32, 40, 48), (4, 8, 16), 6, 2),
+    'demo': PresetConfig(60, 3.0, (64, 80, 96), (16, 32, 64, 128, 192), 100, 10),
+    'full': PresetConfig(200, 3.0, (64, 80, 96), (16, 32, 64, 128, 192), 200, 25),
 }
 
 
-def organ_net(
-    widths: tuple = SIZES['full'].widths,  # channels by level
+def make_organ_net(
+    widths: tuple = PRESET_CONFIGS['full'].widths,  # channels by level
 ) -> torch.nn.Module:
     """A U-Net for the classes of `synthesis`."""
     from monai.networks.nets import DynUNet
@@ -67,7 +77,7 @@ def organ_net(
     )
 
 
-class Drawn(torch.utils.data.Dataset):
+class SyntheticDataset(torch.utils.data.Dataset):
     """So many samples; what is in them follows from torch's seed, or is the same for ever."""
 
     def __init__(self, maker: Synthesis, n: int, fixed: bool = False):
@@ -82,7 +92,7 @@ class Drawn(torch.utils.data.Dataset):
         return {'image': image, 'mask': mask}
 
 
-class VoxelLoss(torch.nn.Module):
+class DiceCrossEntropyLoss(torch.nn.Module):
     """Cross-entropy and Dice over the classes that a sample holds."""
 
     def forward(self, logits, batch):
@@ -106,33 +116,35 @@ def _weights_file():
 @functools.cache
 def weights_version() -> str:  # a short hash
     """Which weights come with the package."""
-    return short_hash(_weights_file())
+    return file_hash(_weights_file())
 
 
 def run(
     settings: Settings,
-    how: Randomness = Randomness(),  # what is random; for the ablation
+    how: Randomization = Randomization(),  # what is random; for the ablation
     name: str = 'organ_model',  # of the run's folder
     start: str | Path = '',  # weights to go on from: empty for none, shipped for those that come along, or a file
     label_maps: str | Path = '',  # cases of patients, whose shapes make a third of the samples; empty for none
-    size: Size | None = None,  # what to train; the preset's when left out
+    size: PresetConfig | None = None,  # what to train; the preset's when left out
 ) -> dict:  # history, best, seconds, metrics, predictions, folder, learner, config
     """Train on drawn bodies; judged on drawn bodies that were held out. A killed run goes on where it stopped."""
     import pandas as pd
 
-    from ctlab.learn.runs import Job, code_of, keep_run
-    from ctlab.learn.training import Learner, accelerator, fit, load_weights
+    from ctlab.learn.runs import RunSpec, code_version, execute_run
+    from ctlab.learn.training import Learner, choose_accelerator, fit, load_weights
 
-    size = size or SIZES[settings.preset]
-    epochs, gpu = settings.epochs or size.epochs, accelerator(settings.device) == 'gpu'
+    size = size or PRESET_CONFIGS[settings.preset]
+    epochs, gpu = settings.epochs or size.epochs, choose_accelerator(settings.device) == 'gpu'
     begun = _weights_file() if start == 'shipped' else Path(start) if start else None
-    rate, came_from = (size.rate / 2, short_hash(begun)) if begun else (size.rate, 'random')
-    shapes = labelled_pool(label_maps, settings.work, size.spacing, settings.workers) if label_maps else {}
-    code = code_of('phantoms.body', 'phantoms.synthesis', 'learn.training', 'learn.runs', 'organs.organ_model')
+    learning_rate, came_from = (size.learning_rate / 2, file_hash(begun)) if begun else (size.learning_rate, 'random')
+    shapes = body_pool_from_masks(label_maps, settings.work, size.spacing, settings.workers) if label_maps else {}
+    code = code_version('phantoms.body', 'phantoms.synthesis', 'learn.training', 'learn.runs', 'organs.organ_model')
 
     @functools.cache
     def makers():
-        bodies = body_pool(size.bodies, settings.work, size.spacing, 1000 + 10_000 * settings.seed, settings.workers)
+        bodies = make_body_pool(
+            size.bodies, settings.work, size.spacing, 1000 + 10_000 * settings.seed, settings.workers
+        )
         held = max(1, len(bodies) // 10)
         drawn, patients = bodies[held:], list(shapes.values())
         if patients:
@@ -143,11 +155,11 @@ def run(
         def fade(epoch):
             return min(1.0, (epoch + 1) / 2) * (1 - epoch / max(1, epochs)) ** 0.9
 
-        net = organ_net(size.widths)
+        net = make_organ_net(size.widths)
         if begun and not finished:
             load_weights(net, begun)
         net.weights = came_from
-        return Learner(net, VoxelLoss(), rate, fade, 1e-5)
+        return Learner(net, DiceCrossEntropyLoss(), learning_rate, fade, 1e-5)
 
     def train_on(learner, folder, resume):
         drawn, judged = makers()
@@ -157,19 +169,21 @@ def run(
 
         return fit(
             learner,
-            load(Drawn(drawn, size.steps)),
-            load(Drawn(judged, max(2, size.steps // 10), True)),
+            load(SyntheticDataset(drawn, size.steps)),
+            load(SyntheticDataset(judged, max(2, size.steps // 10), True)),
             folder,
             epochs,
             settings.device,
             resume=resume,
-            watch='',
+            monitor='',
             precision='half',
             average=0.998,
         )
 
     def judge(learner):
-        scores = pd.DataFrame(overlaps(learner.net, Drawn(makers()[1], 4 if settings.preset == 'tiny' else 24, True)))
+        scores = pd.DataFrame(
+            dice_per_class(learner.net, SyntheticDataset(makers()[1], 4 if settings.preset == 'tiny' else 24, True))
+        )
         mean = scores.groupby('structure', sort=False)['dice'].agg(['mean', 'count'])
         metrics = pd.DataFrame(
             {
@@ -198,11 +212,17 @@ def run(
             'randomness': asdict(how),
         }
 
-    return keep_run(
+    return execute_run(
         settings,
-        Job(
+        RunSpec(
             name,
-            {'size': repr(size), 'how': repr(how), 'code': code, 'start': came_from, 'label maps': _marks(shapes)},
+            {
+                'size': repr(size),
+                'how': repr(how),
+                'code': code,
+                'start': came_from,
+                'label maps': _shapes_fingerprint(shapes),
+            },
             learner,
             train_on,
             judge,
@@ -212,16 +232,16 @@ def run(
     )
 
 
-def _marks(shapes):
+def _shapes_fingerprint(shapes):
     """What tells these shapes from others."""
     import hashlib
 
     return {case: hashlib.sha1(body.tobytes()).hexdigest()[:12] for case, body in shapes.items()}
 
 
-def overlaps(
+def dice_per_class(
     net: torch.nn.Module,
-    data: Drawn,  # samples that stay the same
+    data: SyntheticDataset,  # samples that stay the same
 ) -> list[dict]:  # case, structure, dice
     """Dice of every class in samples that hold it."""
     from ctlab.judge.metrics import dice
@@ -244,33 +264,33 @@ _WINDOW = (64, 96, 128)  # voxels that the network sees at once
 
 
 @functools.cache
-def shipped() -> torch.nn.Module:
+def load_shipped_network() -> torch.nn.Module:
     """The network that comes with the package."""
     from ctlab.learn.training import load_weights
 
     path = _weights_file()
     if not path.is_file():
         raise FileNotFoundError(f'{path}: the organ model is missing; reinstall ctlab')
-    return load_weights(organ_net(), path).eval()
+    return load_weights(make_organ_net(), path).eval()
 
 
-def pack(
+def pack_weights(
     run: str | Path,  # the folder of a finished run of the organ model
     path: str | Path,  # .safetensors
 ) -> Path:
     """A run's weights in half precision, as they are shipped."""
     from safetensors.torch import save_file
 
-    from ctlab.core.files import whole
-    from ctlab.learn.training import load_weights, own_state
+    from ctlab.core.files import atomic_path
+    from ctlab.learn.training import load_weights, unique_state_dict
 
-    net = load_weights(organ_net(), Path(run) / 'weights.safetensors')
-    with whole(Path(path)) as half:
-        save_file({n: v.half().contiguous() for n, v in own_state(net).items()}, half)
+    net = load_weights(make_organ_net(), Path(run) / 'weights.safetensors')
+    with atomic_path(Path(path)) as half:
+        save_file({n: v.half().contiguous() for n, v in unique_state_dict(net).items()}, half)
     return Path(path)
 
 
-def coarse(
+def resample_for_inference(
     scan: Volume,  # upright (LPS)
     spacing: float = 3.0,  # mm
 ) -> Volume:  # float32
@@ -289,17 +309,17 @@ def coarse(
 
 def class_probabilities(
     net: torch.nn.Module,
-    picture: Volume,  # from `coarse`
+    picture: Volume,  # from `resample_for_inference`
     device: str = 'cpu',  # cpu or cuda
     overlap: float = 0.5,  # of neighbouring windows
 ) -> torch.Tensor:  # (classes, z, y, x)
     """What the network thinks of every voxel."""
     from monai.inferers import sliding_window_inference
 
-    from ctlab.learn.training import half_precision
+    from ctlab.learn.training import supports_bfloat16
 
-    x, nothing = scaled(torch.from_numpy(picture.array))[None, None], float(scaled(torch.tensor(-1000.0)))
-    net, quick = net.to(device).eval(), device == 'cuda' or half_precision()
+    x, nothing = normalise_hu(torch.from_numpy(picture.array))[None, None], float(normalise_hu(torch.tensor(-1000.0)))
+    net, quick = net.to(device).eval(), device == 'cuda' or supports_bfloat16()
     with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=quick):
         logits = sliding_window_inference(
             x, _WINDOW, 1, net, overlap, 'gaussian', cval=nothing, sw_device=device, device='cpu'
@@ -307,7 +327,7 @@ def class_probabilities(
     return logits[0].float().softmax(0)
 
 
-def _weights(scan, grid, axis):
+def _interpolation_matrix(scan, grid, axis):
     """Matrix of linear interpolation from the grid's samples to the scan's along an axis."""
     ends = np.zeros((scan.shape[axis], 3))
     ends[:, axis] = np.arange(scan.shape[axis])
@@ -321,7 +341,7 @@ def _weights(scan, grid, axis):
     return matrix
 
 
-def most_probable(
+def argmax_on_scan(
     p: torch.Tensor,  # (classes, z, y, x) on the grid
     grid: Volume,
     scan: Volume,  # on whose voxels the answer is wanted; same directions
@@ -331,7 +351,7 @@ def most_probable(
     """
     from threadpoolctl import threadpool_limits
 
-    z, y, x = (_weights(scan, grid, a) for a in range(3))
+    z, y, x = (_interpolation_matrix(scan, grid, a) for a in range(3))
     answer, other = np.zeros(scan.shape, np.uint8), p[1:] > p[:1]
     with torch.inference_mode(), threadpool_limits(1):  # threads that share crumbs of work wait for each other
         for k in range(scan.shape[0]):
@@ -339,7 +359,7 @@ def most_probable(
             here = other[:, near].any(1)
             if not here.any():
                 continue
-            rows, columns = _reached(y, here.any((0, 2))), _reached(x, here.any((0, 1)))
+            rows, columns = _supported_voxels(y, here.any((0, 2))), _supported_voxels(x, here.any((0, 1)))
             classes = torch.cat([torch.zeros(1, dtype=torch.long), 1 + here.any((1, 2)).nonzero()[:, 0]])
             layer = torch.einsum('n,cnij->cij', z[k, near], p[:, near][classes])
             best = (y[rows] @ (layer @ x[columns].T)).numpy().argmax(0)  # torch's own takes five times as long
@@ -347,13 +367,13 @@ def most_probable(
     return answer
 
 
-def _reached(weights, samples):
+def _supported_voxels(weights, samples):
     """The voxels that some samples of the grid have a say in, along an axis."""
     at = weights[:, samples].any(1).nonzero()[:, 0]
     return slice(int(at[0]), int(at[-1]) + 1)
 
 # %% ../../nbs/17_patients.ipynb #bca5fd0f
-PLAUSIBLE = {
+PLAUSIBLE_ML = {
     'liver': (600, 3200),
     'spleen': (40, 900),
     'kidney_left': (50, 400),
@@ -362,11 +382,14 @@ PLAUSIBLE = {
     'bowel': (150, 5000),
 }  # mL, of an adult's whole organ
 
-NOTHING = 0.5  # what the likeliest of everything else counts beside an organ
-MANY = ('aorta', 'bowel')  # organs that may be in several pieces, cut by the scan's end or by a mask's thinness
+NEGLIGIBLE_ML = 0.5  # what the likeliest of everything else counts beside an organ
+MAX_FRAGMENTS = (
+    'aorta',
+    'bowel',
+)  # organs that may be in several pieces, cut by the scan's end or by a mask's thinness
 
 
-def main_part(
+def largest_component(
     mask: np.ndarray,  # of an organ that is one piece; what is False around it may be cut off, but for a rim
     bridges: int = 1,  # voxels; what hangs on the rest by less than twice that is another piece
 ) -> np.ndarray:
@@ -379,9 +402,9 @@ def main_part(
     core = ndimage.binary_erosion(mask, iterations=bridges, border_value=1)  # a scan's end is no edge
     if not core.any():
         core = mask
-    pieces = cc3d.connected_components(core, connectivity=6)
-    largest = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
-    others = (pieces > 0) & ~largest
+    n_components = cc3d.connected_components(core, connectivity=6)
+    largest = n_components == 1 + np.bincount(n_components.ravel())[1:].argmax()
+    others = (n_components > 0) & ~largest
     if others.any():  # every voxel belongs to the piece that is nearer
         distance = ndimage.distance_transform_edt
         mask = mask & (distance(~largest) <= distance(~others))
@@ -389,20 +412,20 @@ def main_part(
     return parts == np.bincount(parts[largest]).argmax()
 
 
-def no_crumbs(
+def remove_small_components(
     mask: np.ndarray,
     least: float = 0.05,  # of the largest piece
 ) -> np.ndarray:
     """All pieces of a mask that are not small beside the largest."""
     import cc3d
 
-    pieces = cc3d.connected_components(mask, connectivity=6)
-    sizes = np.bincount(pieces.ravel())
+    n_components = cc3d.connected_components(mask, connectivity=6)
+    sizes = np.bincount(n_components.ravel())
     sizes[0] = 0
-    return (sizes >= max(1, least * sizes.max()))[pieces]
+    return (sizes >= max(1, least * sizes.max()))[n_components]
 
 
-def _found_in(labels):
+def _organ_boxes(labels):
     """(number, name, the box around it with a rim) of every organ that labels hold."""
     from scipy import ndimage
 
@@ -411,19 +434,19 @@ def _found_in(labels):
             yield k, organ, tuple(slice(max(0, s.start - 1), s.stop + 1) for s in box)
 
 
-def tidied(
+def postprocess(
     labels: np.ndarray,  # numbers of ORGANS
-    bridges: int = 0,  # voxels; see `main_part`
+    bridges: int = 0,  # voxels; see `largest_component`
 ) -> np.ndarray:
     """The largest piece of each organ; of aorta and bowel all that are not crumbs."""
     kept = np.zeros_like(labels)
-    for k, organ, at in _found_in(labels):
+    for k, organ, at in _organ_boxes(labels):
         mask = labels[at] == k
-        kept[at][no_crumbs(mask) if organ in MANY else main_part(mask, bridges)] = k
+        kept[at][remove_small_components(mask) if organ in MAX_FRAGMENTS else largest_component(mask, bridges)] = k
     return kept
 
 
-def trunk(
+def body_mask(
     hu: np.ndarray,  # (z, y, x), voxels of about 3 mm
     air: float = -300.0,
 ) -> np.ndarray:
@@ -433,11 +456,11 @@ def trunk(
     rough = hu[::2, ::2, ::2] > air
     if not rough.any():
         return np.ones(hu.shape, bool)  # nothing is left to choose from
-    body = np.stack([ndimage.binary_fill_holes(s) for s in main_part(rough, 2)])
+    body = np.stack([ndimage.binary_fill_holes(s) for s in largest_component(rough, 2)])
     return body.repeat(2, 0).repeat(2, 1).repeat(2, 2)[tuple(slice(n) for n in hu.shape)]
 
 
-def second_choice(
+def reassign_islands(
     probabilities: torch.Tensor,  # (1 + organs, z, y, x); the first is everything else
     rounds: int = 3,  # a second choice may itself be a crumb
 ) -> torch.Tensor:  # the same, without the first choice where it cannot be
@@ -445,26 +468,26 @@ def second_choice(
     p = probabilities.clone()
     labels = p.argmax(0).numpy().astype(np.uint8)
     for _ in range(rounds):
-        crumbs = np.nonzero(labels != tidied(labels, 1))
+        crumbs = np.nonzero(labels != postprocess(labels, 1))
         if not len(crumbs[0]):
             break
         where = tuple(torch.from_numpy(i) for i in crumbs)
         p[(torch.from_numpy(labels[crumbs]).long(), *where)] = 0
         labels[crumbs] = p[(slice(None), *where)].argmax(0).numpy()
-    return _given_back(p, labels)
+    return _reassign_necks(p, labels)
 
 
-def _given_back(p, labels, least=50):
+def _reassign_necks(p, labels, least=50):
     """Pieces on a neck of less than four voxels that are rather another organ's than nobody's become that organ's."""
     import cc3d
 
-    for k, organ, at in _found_in(labels):
-        if organ in MANY:
+    for k, organ, at in _organ_boxes(labels):
+        if organ in MAX_FRAGMENTS:
             continue
         mask, near = labels[at] == k, p[(slice(None), *at)]
-        pieces = cc3d.connected_components(mask & ~main_part(mask, 2), connectivity=6)
-        for piece in np.flatnonzero(np.bincount(pieces.ravel())[1:] >= least) + 1:
-            where = tuple(torch.from_numpy(i) for i in np.nonzero(pieces == piece))
+        n_components = cc3d.connected_components(mask & ~largest_component(mask, 2), connectivity=6)
+        for piece in np.flatnonzero(np.bincount(n_components.ravel())[1:] >= least) + 1:
+            where = tuple(torch.from_numpy(i) for i in np.nonzero(n_components == piece))
             seconds = near[(slice(None), *where)].index_fill(0, torch.tensor(k), 0).argmax(0)
             usual = seconds.mode().values
             if usual > 0 and (seconds == usual).sum() > len(seconds) / 2:
@@ -472,20 +495,20 @@ def _given_back(p, labels, least=50):
     return p
 
 
-def doubts(
+def quality_flags(
     found: Volume,  # numbers of ORGANS, upright
 ) -> list[str]:
     """What about the masks cannot be, or cannot be trusted, in words."""
     words, voxel, centre = [], np.prod(found.spacing) / 1000, {}
-    boxes = {organ: (k, at) for k, organ, at in _found_in(found.array)}
+    boxes = {organ: (k, at) for k, organ, at in _organ_boxes(found.array)}
     for organ in ORGANS:
         if organ not in boxes:
             words.append(f'{organ}: not found')
             continue
         k, at = boxes[organ]
         mask = found.array[at] == k
-        counts = by_plane(mask)
-        ml, (low, high) = counts[0].sum() * voxel, PLAUSIBLE[organ]
+        counts = count_by_plane(mask)
+        ml, (low, high) = counts[0].sum() * voxel, PLAUSIBLE_ML[organ]
         cut = found.array[[0, -1]] == k
         if ml > high or (ml < low and not cut.any()):
             words.append(f'{organ}: {ml:.0f} mL, expected {low} to {high}')
@@ -506,7 +529,7 @@ def doubts(
     return words
 
 
-def find_organs(
+def segment_organs(
     scan: Volume,  # CT in HU, in any orientation
     net: torch.nn.Module | None = None,  # the shipped one when left out
     device: str = 'cpu',  # cpu or cuda
@@ -518,18 +541,19 @@ def find_organs(
 
     if scan.array.min() > -200:
         log.warning('no voxel is darker than -200 HU: is this a CT in Hounsfield units?')
-    upright, net = reorient(scan), net or shipped()
-    grid = coarse(upright, spacing)
+    upright, net = reorient(scan), net or load_shipped_network()
+    grid = resample_for_inference(upright, spacing)
     parts = [
         _organs_only(
-            class_probabilities(net, grid if zoom == 1 else coarse(upright, spacing * zoom), device), grid.shape
+            class_probabilities(net, grid if zoom == 1 else resample_for_inference(upright, spacing * zoom), device),
+            grid.shape,
         )
         for zoom in (1.0, 1.08, 0.92)[:votes]
     ]
     mean = sum(parts) / len(parts)
-    mean[0] *= NOTHING
-    mean[1:, torch.from_numpy(~trunk(grid.array))] = 0
-    labels = tidied(most_probable(second_choice(mean), grid, upright))
+    mean[0] *= NEGLIGIBLE_ML
+    mean[1:, torch.from_numpy(~body_mask(grid.array))] = 0
+    labels = postprocess(argmax_on_scan(reassign_islands(mean), grid, upright))
     found = Volume(labels, upright.affine)
     agreement = {}
     if votes > 1:
@@ -537,7 +561,7 @@ def find_organs(
         pairs = [(a, b) for i, a in enumerate(own) for b in own[i + 1 :]]
         agreement = {o: float(np.mean([dice(a == k, b == k) for a, b in pairs])) for k, o in enumerate(ORGANS, 1)}
     unsure = [f'{o}: three looks agree with Dice {v:.2f} only' for o, v in agreement.items() if v < 0.8]
-    meta = {'structures': ORGANS, 'warnings': doubts(found) + unsure, 'agreement': agreement}
+    meta = {'structures': ORGANS, 'warnings': quality_flags(found) + unsure, 'agreement': agreement}
     back = reorient(found, orientation(scan))
     return Volume(back.array, scan.affine, meta)
 
@@ -558,30 +582,32 @@ class OrganModel:
     # other weights draw other masks, and so do other rules
     version: str = field(default_factory=lambda: f'{weights_version()}, trunk, second choice, no bridges')
 
-    def ready(self) -> str:
+    def unavailable_reason(self) -> str:
         return ''
 
     def __call__(self, row: dict) -> Volume:
         """The masks of a series, in the lab's codes."""
-        from ctlab.cohort.masks import NoMask
+        from ctlab.cohort.masks import MaskUnavailableError
         from ctlab.scans.dicom import DicomError
-        from ctlab.scans.reading import read
+        from ctlab.scans.io import read
 
         try:
-            found = find_organs(read(row['folder']), device=self.device)
+            found = segment_organs(read(row['folder']), device=self.device)
         except DicomError as error:
-            raise NoMask(str(error)) from error
-        codes = np.array([0, *(CODES[CLASSES[o][0] if o != 'bowel' else 'small_bowel'] for o in ORGANS)], np.uint8)
+            raise MaskUnavailableError(str(error)) from error
+        codes = np.array(
+            [0, *(STRUCTURE_CODES[CLASSES[o][0] if o != 'bowel' else 'small_bowel'] for o in ORGANS)], np.uint8
+        )
         if not found.array.any():
-            raise NoMask('the organ model found no organ')
+            raise MaskUnavailableError('the organ model found no organ')
         return Volume(codes[found.array], found.affine)
 
-    def draw(self, scan: Volume) -> tuple[Volume, dict]:  # (numbers, structure -> number)
+    def segment(self, scan: Volume) -> tuple[Volume, dict]:  # (numbers, structure -> number)
         """The masks of a scan."""
-        return find_organs(scan, device=self.device), {o: k for k, o in enumerate(ORGANS, 1)}
+        return segment_organs(scan, device=self.device), {o: k for k, o in enumerate(ORGANS, 1)}
 
 # %% ../../nbs/17_patients.ipynb #5066f48d
-def looked_at(
+def development_half(
     slices: int,  # of the scan
     thick: int = 8,  # of a slab, slices
 ) -> np.ndarray:  # bool
@@ -589,7 +615,7 @@ def looked_at(
     return (np.arange(slices) // thick) % 2 == 0
 
 
-def on_the_patient(
+def score_public_patient(
     found: Volume,  # 1 to 6, as `ORGANS`
     folder: str | Path,  # example_seg_full/ of TotalSegmentator's public test scan
 ) -> tuple:  # table of Dice by organ: whole, seen half, other half; and the truth, organ -> mask
@@ -597,9 +623,9 @@ def on_the_patient(
     import pandas as pd
 
     from ctlab.judge.metrics import dice
-    from ctlab.scans.reading import read
+    from ctlab.scans.io import read
 
-    seen, rows, truth = looked_at(len(found.array)), {}, {}
+    seen, rows, truth = development_half(len(found.array)), {}, {}
     for k, organ in enumerate(ORGANS, 1):
         truth[organ] = sum(read(Path(folder) / f'{s}.nii.gz').array > 0 for s in CLASSES[organ]) > 0
         mine, theirs = found.array == k, truth[organ]

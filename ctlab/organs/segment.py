@@ -14,26 +14,27 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.anatomy import CODES, COLOURS
-from ..core.files import write_whole
+from ..core.anatomy import STRUCTURE_CODES, STRUCTURE_COLOURS
+from ..core.files import write_atomic
 from ..core.settings import Settings
 from ..scans import nifti
-from ..scans.reading import read
-from ..scans.volume import Volume, by_plane, reorient
+from ..scans.io import read
+from ..scans.volume import Volume, count_by_plane, reorient
 
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'STUDIES', 'load_run', 'OwnNetwork', 'segment', 'structure_facts']
+__all__ = ['log', 'STUDIES', 'load_segmentation_run', 'TrainedNetwork', 'segment', 'structure_statistics']
 
 # %% ../../nbs/lib/organs/01_segment.ipynb #49214490
 STUDIES = ('spleen', 'lowerlimb', 'liver3d', 'liver2d')
 
 
-def load_run(
+def load_segmentation_run(
     folder: str | Path,  # out_dir/<study>/<preset>/fold<k>
-):  # (network, MaskPlan)
+):  # (network, SegmentationPlan)
     """The trained network of a segmentation run."""
+    from ctlab.learn.runs import read_config
     from ctlab.learn.training import load_weights
 
     folder = Path(folder)
@@ -43,19 +44,19 @@ def load_run(
             f'{folder}: no config.json; give the folder of a finished run, such as '
             f'reports/runs/spleen/demo/fold0, or totalsegmentator'
         )
-    config = json.loads(path.read_text())
+    config = read_config(folder)
     study = str(config.get('study', '')).partition('_')[0]
     if study not in STUDIES:
         raise ValueError(
             f'{path}: a run of {config.get("study")!r} draws no masks; the studies that do are {", ".join(STUDIES)}'
         )
     settings = Settings(**{f.name: config[f.name] for f in fields(Settings) if f.name in config})
-    plan = importlib.import_module(f'ctlab.organs.{study}').plan(settings, **config.get('options', {}))
+    plan = importlib.import_module(f'ctlab.organs.{study}').make_plan(settings, **config.get('options', {}))
     return load_weights(plan.net(), folder / 'weights.safetensors'), plan
 
 # %% ../../nbs/lib/organs/01_segment.ipynb #636a8536
 @dataclass(frozen=True)
-class OwnNetwork:
+class TrainedNetwork:
     """Masks by a finished segmentation run; a provider like those of `ctlab.cohort.masks`."""
 
     run: str  # out_dir/<study>/<preset>/fold<k>
@@ -66,37 +67,41 @@ class OwnNetwork:
         """Which network it is."""
         return f'own network {self.run}'
 
-    def ready(self) -> str:
+    def unavailable_reason(self) -> str:
         """Why nothing can come from here; empty when something may."""
         return '' if (Path(self.run) / 'weights.safetensors').is_file() else f'{self.run} holds no finished run'
 
     def __call__(self, row: dict) -> Volume:
         """The masks of a series."""
-        from ctlab.cohort.masks import NoMask
+        from ctlab.cohort.masks import MaskUnavailableError
         from ctlab.scans.dicom import DicomError
 
         try:
-            found, numbers = self.draw(read(row['folder']))
+            found, numbers = self.segment(read(row['folder']))
         except DicomError as error:
-            raise NoMask(str(error)) from error
+            raise MaskUnavailableError(str(error)) from error
         codes = np.zeros(len(numbers) + 1, np.uint8)
         for name, k in numbers.items():
-            codes[k] = CODES.get('liver' if name == 'tumour' else name, 0)
+            codes[k] = STRUCTURE_CODES.get('liver' if name == 'tumour' else name, 0)
         if not codes.any():
-            raise NoMask(f'{self.run} draws {", ".join(numbers)}, none of which is an organ of the trauma studies')
+            raise MaskUnavailableError(
+                f'{self.run} draws {", ".join(numbers)}, none of which is an organ of the trauma studies'
+            )
         return Volume(codes[found.array], found.affine)
 
-    def draw(self, scan: Volume) -> tuple[Volume, dict]:  # (numbers, structure -> number)
+    def segment(self, scan: Volume) -> tuple[Volume, dict]:  # (numbers, structure -> number)
         """The masks of a scan."""
-        from ctlab.organs.mask_study import segment_scan
+        from ctlab.organs.segmentation_study import segment_scan
 
-        net, plan = _loaded(self.run)
-        return segment_scan(net, scan, plan, self.device), {n: k for k, n in enumerate(plan.recipe.structures, 1)}
+        net, plan = _load_cached(self.run)
+        return segment_scan(net, scan, plan, self.device), {
+            n: k for k, n in enumerate(plan.preprocessing.structures, 1)
+        }
 
 
 @functools.lru_cache(maxsize=4)
-def _loaded(run):
-    return load_run(run)
+def _load_cached(run):
+    return load_segmentation_run(run)
 
 # %% ../../nbs/lib/organs/01_segment.ipynb #620f6549
 def segment(
@@ -115,7 +120,7 @@ def segment(
     if mesh not in ('stl', 'ply', 'glb', 'none'):
         raise ValueError(f'surfaces are written as stl, ply, glb or none, not {mesh!r}')
     scan = source if isinstance(source, Volume) else read(source, **options)
-    found, numbers = _draw(scan, str(model), fast, device, votes)
+    found, numbers = _segment_with(scan, str(model), fast, device, votes)
     if out is None:
         return Volume(found.array, found.affine, found.meta | {'structures': tuple(numbers)})
     source, out = Path('a scan in memory' if isinstance(source, Volume) else source), Path(out)
@@ -130,14 +135,14 @@ def segment(
         'agreement': found.meta.get('agreement', {}),
         'file': 'segmentation.nii.gz',
         'spacing_mm': [round(s, 4) for s in scan.spacing],
-        'structures': {n: structure_facts(scan, found, k) for n, k in numbers.items()},
+        'structures': {n: structure_statistics(scan, found, k) for n, k in numbers.items()},
     }
     if mesh != 'none':
         _surfaces(found, present, out, mesh, smooth, facts)
     if source.is_dir() and present:
-        from ctlab.cohort.masks import write_seg
+        from ctlab.cohort.masks import write_dicom_seg
 
-        write_seg(
+        write_dicom_seg(
             found,
             source,
             out / 'segmentation.dcm',
@@ -147,32 +152,32 @@ def segment(
         )
         facts['dicom'] = 'segmentation.dcm'
     _preview(scan, found, present, out, phantom)
-    write_whole(out / 'statistics.json', json.dumps(facts, indent=1))
+    write_atomic(out / 'statistics.json', json.dumps(facts, indent=1))
     return facts
 
 
-def _draw(scan, model, fast, device, votes):
+def _segment_with(scan, model, fast, device, votes):
     """(numbers on the scan's voxels, structure -> number) by whatever is asked for."""
     if model == 'totalsegmentator':
         return _by_totalsegmentator(scan, fast, device)
     if model:
-        return OwnNetwork(model, device).draw(scan)
-    from ctlab.organs.organ_model import ORGANS, find_organs
+        return TrainedNetwork(model, device).segment(scan)
+    from ctlab.organs.organ_model import ORGANS, segment_organs
 
-    return find_organs(scan, device=device, votes=votes), {o: k for k, o in enumerate(ORGANS, 1)}
+    return segment_organs(scan, device=device, votes=votes), {o: k for k, o in enumerate(ORGANS, 1)}
 
 
 def _by_totalsegmentator(scan, fast, device):
     """Masks by TotalSegmentator; a clear message when its weights are absent."""
-    from ctlab.cohort.masks import NoMask, TotalSegmentator
+    from ctlab.cohort.masks import MaskUnavailableError, TotalSegmentator
 
     provider = TotalSegmentator(fast, 'gpu' if device == 'cuda' else 'cpu')
-    if why := provider.ready():
-        raise NoMask(why)
-    return provider.segment(scan), {n: CODES[n] for n in provider.organs}
+    if why := provider.unavailable_reason():
+        raise MaskUnavailableError(why)
+    return provider.segment(scan), {n: STRUCTURE_CODES[n] for n in provider.organs}
 
 
-def structure_facts(
+def structure_statistics(
     scan: Volume,
     found: Volume,  # numbers on the scan's voxels
     k: int,  # which of them
@@ -190,12 +195,15 @@ def structure_facts(
 
 def _surfaces(found, present, out, kind, smooth, facts):
     """One surface per structure."""
-    from ctlab.scans.meshes import measures, surface, write_mesh
+    from ctlab.scans.meshes import extract_surface, surface_measures, write_mesh
 
     for name, k in present.items():
-        made = surface(Volume(found.array == k, found.affine), smooth)
-        write_mesh(made, out / 'meshes' / f'{name}.{kind}', COLOURS.get(name, '#cccccc'))
-        facts['structures'][name] |= {'mesh': f'meshes/{name}.{kind}', 'area_mm2': round(measures(made)['area_mm2'], 1)}
+        made = extract_surface(Volume(found.array == k, found.affine), smooth)
+        write_mesh(made, out / 'meshes' / f'{name}.{kind}', STRUCTURE_COLOURS.get(name, '#cccccc'))
+        facts['structures'][name] |= {
+            'mesh': f'meshes/{name}.{kind}',
+            'area_mm2': round(surface_measures(made)['area_mm2'], 1),
+        }
 
 
 def _preview(scan, found, present, out, phantom):
@@ -203,16 +211,16 @@ def _preview(scan, found, present, out, phantom):
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # works without a screen
 
-    from ctlab.show.figures import save, three_planes
+    from ctlab.reporting.figures import save_figure, show_three_planes
 
     upright, masks = reorient(scan), reorient(found).array
-    sums = [counts.cumsum() for counts in by_plane(masks)]
+    sums = [counts.cumsum() for counts in count_by_plane(masks)]
     at = tuple(int(np.searchsorted(s, s[-1] / 2)) for s in sums) if present else None
     low, high = (
         np.percentile(upright.array, (1, 99.5)) if upright.array.min() > -500 else (-150, 250)
     )  # MR has no negative values
     words = ', '.join(present) if present else 'nothing was found'
-    figure = three_planes(
+    figure = show_three_planes(
         upright,
         at,
         words if len(words) < 90 else f'{len(present)} structures',
@@ -221,5 +229,5 @@ def _preview(scan, found, present, out, phantom):
         phantom,
     )
     FigureCanvasAgg(figure)
-    save(figure, out, 'preview', ('png',), 110)
+    save_figure(figure, out, 'preview', ('png',), 110)
     matplotlib.pyplot.close(figure)

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.anatomy import CODES
-from .body import CORTEX, DETAILS, Canvas, cortex_voxels, smooth_noise
+from ..core.anatomy import STRUCTURE_CODES
+from .body import CORTEX_MM, DETAILS, Canvas, cortex_voxels, smooth_noise
 from ..scans.physics import ct_noise
-from ..scans.volume import Volume, volume_from
+from ..scans.volume import Volume, make_volume
 
 # %% auto #0
-__all__ = ['PHASES', 'contrast_table', 'Scan', 'scan_grid', 'outline', 'acquire']
+__all__ = ['PHASES', 'contrast_table', 'ScanProtocol', 'scan_grid', 'rasterise_mask', 'acquire']
 
 # %% ../../nbs/lib/phantoms/02_acquisition.ipynb #c3674126
 PHASES = ('arterial', 'portal', 'late')
@@ -92,29 +92,29 @@ def contrast_table(
 ) -> np.ndarray:  # HU by [structure code, detail code]
     """What every tissue looks like in a phase."""
     when, gain = PHASES.index(phase), np.clip(rng.normal(1, 0.13), 0.65, 1.4)
-    table = np.full((len(CODES) + 1, len(DETAILS)), -1000.0, np.float32)
-    for name, code in CODES.items():
+    table = np.full((len(STRUCTURE_CODES) + 1, len(DETAILS)), -1000.0, np.float32)
+    for name, code in STRUCTURE_CODES.items():
         table[code, :] = (
             _BASE[name] + gain * _ENHANCE.get(name, (0, 0, 0))[when] + rng.normal(0, 2 if _BASE[name] > -80 else 4)
         )
-    table[CODES['liver']] -= max(0, rng.normal(-6, 14))
-    table[CODES['bone_marrow']] += rng.spawn(1)[0].normal(0, 35)  # the young have more of it, the old less
+    table[STRUCTURE_CODES['liver']] -= max(0, rng.normal(-6, 14))
+    table[STRUCTURE_CODES['bone_marrow']] += rng.spawn(1)[0].normal(0, 35)  # the young have more of it, the old less
     for name, hu in _DETAIL.items():
         table[1:, DETAILS[name]] = hu + rng.normal(0, 3)
     for kidney in ('kidney_left', 'kidney_right'):
-        table[CODES[kidney], DETAILS['medulla']] = 36 + gain * (45, 135, 130)[when]
-    table[CODES['heart'], DETAILS['myocardium']] = 45 + gain * (65, 62, 45)[when]
-    table[CODES['kidney_pelvis'], DETAILS['urine']] = (6, 10, rng.uniform(180, 600))[when]
-    table[CODES['urinary_bladder'], DETAILS['urine']] = (5, 6, rng.uniform(5, 60))[when]
-    table[CODES['table'], DETAILS['wall']] = -380
+        table[STRUCTURE_CODES[kidney], DETAILS['medulla']] = 36 + gain * (45, 135, 130)[when]
+    table[STRUCTURE_CODES['heart'], DETAILS['myocardium']] = 45 + gain * (65, 62, 45)[when]
+    table[STRUCTURE_CODES['kidney_pelvis'], DETAILS['urine']] = (6, 10, rng.uniform(180, 600))[when]
+    table[STRUCTURE_CODES['urinary_bladder'], DETAILS['urine']] = (5, 6, rng.uniform(5, 60))[when]
+    table[STRUCTURE_CODES['table'], DETAILS['wall']] = -380
     for gut in ('stomach', 'duodenum', 'small_bowel', 'colon'):
-        table[CODES[gut], DETAILS['thick_wall']] = table[CODES[gut], 0] + 25
-    table[1:, DETAILS['extravasation']] = 0.93 * table[CODES['aorta'], 0] + 12
+        table[STRUCTURE_CODES[gut], DETAILS['thick_wall']] = table[STRUCTURE_CODES[gut], 0] + 25
+    table[1:, DETAILS['extravasation']] = 0.93 * table[STRUCTURE_CODES['aorta'], 0] + 12
     return table
 
 # %% ../../nbs/lib/phantoms/02_acquisition.ipynb #1ff41c2b
 @dataclass(frozen=True)
-class Scan:
+class ScanProtocol:
     """One acquisition."""
 
     phase: str = 'portal'
@@ -133,7 +133,7 @@ class Scan:
     fault: str = ''
 
 
-def _profile(places, width, centres, step):
+def _slice_profile(places, width, centres, step):
     """How much each base layer at `centres` counts in slices of some width at `places`."""
     half = max(width, step) / 2
     overlap = np.minimum(places[:, None] + half, centres + step / 2) - np.maximum(
@@ -172,15 +172,15 @@ def _paint_hu(canvas, detail, table, rng):
     """HU on the body's own grid."""
     texture = np.zeros(table.shape, np.float32)
     for name, amount in _TEXTURE.items():
-        texture[CODES[name], 0] = amount
+        texture[STRUCTURE_CODES[name], 0] = amount
     texture[:, DETAILS['stool']], texture[:, DETAILS['blood']], texture[:, DETAILS['haematoma']] = 75, 5, 6
     texture[:, DETAILS['laceration']], texture[:, DETAILS['devascularised']], texture[:, DETAILS['extravasation']] = (
         6,
         5,
         12,
     )
-    table, cortex, marrow = table.copy(), CODES['bone_cortex'], CODES['bone_marrow']
-    share = min(1.0, CORTEX / (cortex_voxels(canvas.spacing) * canvas.spacing))  # of a voxel that the cortex fills
+    table, cortex, marrow = table.copy(), STRUCTURE_CODES['bone_cortex'], STRUCTURE_CODES['bone_marrow']
+    share = min(1.0, CORTEX_MM / (cortex_voxels(canvas.spacing) * canvas.spacing))  # of a voxel that the cortex fills
     table[cortex] = share * table[cortex] + (1 - share) * table[marrow]
     index = canvas.labels.astype(np.uint16) * table.shape[1] + detail
     hu = table.ravel()[index]
@@ -190,14 +190,14 @@ def _paint_hu(canvas, detail, table, rng):
 
 def scan_grid(
     canvas: Canvas,  # the body
-    scan: Scan,  # the acquisition
+    scan: ScanProtocol,  # the acquisition
 ) -> Volume:  # an empty volume where the slices will be, axes LPS
     """Where the slices of a scan lie."""
     pixel = scan.field_of_view / scan.matrix
     n = max(2, int((scan.stop - scan.start) * canvas.habitus.scale[2] / scan.spacing) + 1)
     corner = -pixel * (scan.matrix - 1) / 2
     origin = (corner, corner + 18 * canvas.habitus.scale[1], scan.start * canvas.habitus.scale[2])
-    return volume_from(
+    return make_volume(
         np.broadcast_to(np.int16(0), (n, scan.matrix, scan.matrix)), (scan.spacing, pixel, pixel), origin
     )
 
@@ -212,36 +212,36 @@ def _axes(canvas, grid):
     return places, body
 
 
-def _optics(canvas, scan, grid):
+def _sampling_matrices(canvas, scan, grid):
     """How much each layer, row and column of the body counts in those of the grid."""
     places, body = _axes(canvas, grid)
     sigma = max(0.55, 0.5 * canvas.spacing, 0.4 * grid.spacing[1])
     return (
-        _profile(places[0], scan.thickness, body[0], canvas.spacing),
+        _slice_profile(places[0], scan.thickness, body[0], canvas.spacing),
         _blur(places[1], sigma, body[1]),
         _blur(places[2], sigma, body[2]),
     )
 
 
-def _look(optics, array):
+def _project(optics, array):
     """An array of the body as the scan shows it."""
     slices, rows, columns = optics
     return np.matmul(np.matmul(rows, np.tensordot(slices, array, 1)), columns.T)
 
 
-def outline(
+def rasterise_mask(
     canvas: Canvas,  # the body
-    scan: Scan,  # the acquisition
+    scan: ScanProtocol,  # the acquisition
     part: np.ndarray,  # bool, on the body's voxels
 ) -> Volume:  # bool, on the scan's
     """A part of the body as a reader would draw it on the scan: the voxels that show more of it than of all the rest."""
     grid = scan_grid(canvas, scan)
-    return Volume(_look(_optics(canvas, scan, grid), part.astype(np.float32)) > 0.5, grid.affine)
+    return Volume(_project(_sampling_matrices(canvas, scan, grid), part.astype(np.float32)) > 0.5, grid.affine)
 
 
 def acquire(
     canvas: Canvas,  # the body, with its injuries
-    scan: Scan,  # the acquisition
+    scan: ScanProtocol,  # the acquisition
     seed: int,  # of contrast, texture and noise
     bleeding: np.ndarray | None = None,  # from `injure`
 ) -> tuple[Volume, Volume, Volume]:  # (HU, structures, details) on the same grid
@@ -254,7 +254,7 @@ def acquire(
     grid = scan_grid(canvas, scan)
     places, body = _axes(canvas, grid)
     hu = _paint_hu(canvas, detail, contrast_table(scan.phase, np.random.default_rng([seed, 6])), rng)
-    hu = _look(_optics(canvas, scan, grid), hu + 1000) - 1000
+    hu = _project(_sampling_matrices(canvas, scan, grid), hu + 1000) - 1000
     hu += _noise(hu, scan, grid, rng)
     z, y, x = (
         np.clip(np.round((p - b[0]) / canvas.spacing).astype(int), 0, n - 1)

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..core.anatomy import CODES
-from ..scans.volume import Volume, volume_from
+from ..core.anatomy import STRUCTURE_CODES
+from ..scans.volume import Volume, make_volume
 
 # %% auto #0
-__all__ = ['DETAILS', 'CORTEX', 'smooth_noise', 'Habitus', 'draw_habitus', 'Canvas', 'rotation', 'ellipsoid', 'overlap', 'curve',
-           'tube', 'cortex_voxels', 'spine_y', 'draw_body']
+__all__ = ['DETAILS', 'CORTEX_MM', 'smooth_noise', 'Habitus', 'sample_habitus', 'Canvas', 'rotation_matrix', 'ellipsoid',
+           'intersect_boxes', 'smooth_curve', 'tube', 'cortex_voxels', 'spine_y', 'draw_body']
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #2bc1ecf4
 def _basis(n: int, spacing: float, length: float):
@@ -56,7 +56,7 @@ class Habitus:
     spread: float = 0.0  # 0 as in the cohorts; 1 lets sizes and places of organs vary as far as anatomy does
 
 
-def draw_habitus(
+def sample_habitus(
     rng: np.random.Generator,  # source of randomness
 ) -> Habitus:  # a plausible adult
     """A random habitus."""
@@ -168,19 +168,19 @@ class Canvas:
         labels = self.labels[box]
         if onto is not None:
             allowed = np.zeros(256, bool)
-            allowed[[CODES[o] for o in onto]] = True
+            allowed[[STRUCTURE_CODES[o] for o in onto]] = True
             inside = inside & allowed[labels]
         if name is not None:
-            labels[inside] = CODES[name]
+            labels[inside] = STRUCTURE_CODES[name]
         self.detail[box][inside] = DETAILS[detail]
         return inside
 
     def volume(self) -> Volume:
         """The labels as a volume in patient space."""
-        return volume_from(self.labels, (self.spacing,) * 3, self.low[::-1] * np.array(self.habitus.scale))
+        return make_volume(self.labels, (self.spacing,) * 3, self.low[::-1] * np.array(self.habitus.scale))
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #ec5e3ab1
-def rotation(
+def rotation_matrix(
     angles: tuple,  # degrees about x, y and z
 ) -> np.ndarray:  # 3×3
     """A rotation matrix."""
@@ -198,7 +198,7 @@ def ellipsoid(
     rough: float = 0.0,  # relative dents
 ) -> tuple:  # (box, field), field < 1 inside
     """An ellipsoid, possibly squared, turned and dented."""
-    turn, reach = rotation(angles), max(radii) * (1.05 + 2 * rough)
+    turn, reach = rotation_matrix(angles), max(radii) * (1.05 + 2 * rough)
     box = canvas.box(np.subtract(centre, reach), np.add(centre, reach))
     d = [g - np.float32(c) for g, c in zip(canvas.at(box), centre)]
     parts = [
@@ -216,7 +216,7 @@ def ellipsoid(
     return box, field
 
 
-def overlap(
+def intersect_boxes(
     part: tuple,  # a box
     box: tuple,  # another
 ) -> tuple:  # (the common box, the same within `box`, the same within `part`)
@@ -229,7 +229,7 @@ def overlap(
     return common, inside(box), inside(part)
 
 
-def curve(
+def smooth_curve(
     points,  # (n, 3) canonical control points
     step: float,  # mm between the points returned
 ) -> np.ndarray:  # (m, 3)
@@ -252,7 +252,7 @@ def tube(
 ) -> tuple:  # (box, field, nearest): field < 1 inside, nearest is the share 0…1 of the way along the axis
     """A tube of changing radius along a smooth curve."""
     radii = np.broadcast_to(np.asarray(radii, float), len(points))
-    axis = curve(points, max(1.5, 0.55 * radii.min(), 0.7 * canvas.spacing))
+    axis = smooth_curve(points, max(1.5, 0.55 * radii.min(), 0.7 * canvas.spacing))
     share = np.linspace(0, 1, len(axis))
     thick = np.interp(share, np.linspace(0, 1, len(radii)), radii)
     if ripple:
@@ -261,7 +261,7 @@ def tube(
     field = np.full([s.stop - s.start for s in box], 9.0, np.float32)
     nearest = np.zeros(field.shape, np.float32)
     for p, r, s in zip(axis.astype(np.float32), thick.astype(np.float32), share):
-        part, local, _ = overlap(canvas.box(p - 1.45 * r, p + 1.45 * r), box)
+        part, local, _ = intersect_boxes(canvas.box(p - 1.45 * r, p + 1.45 * r), box)
         x, y, z = canvas.at(part)
         distance = np.sqrt((x - p[0]) ** 2 + (y - p[1]) ** 2 + (z - p[2]) ** 2) / r
         closer = distance < field[local]
@@ -270,13 +270,13 @@ def tube(
     return box, field, nearest
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #78a60de3
-CORTEX = 1.6  # mm of dense bone around marrow
+CORTEX_MM = 1.6  # mm of dense bone around marrow
 _OUTLINE_Z = (-45, 40, 110, 200, 290, 380, 470, 505)
 _OUTLINE_X = (150, 160, 150, 136, 142, 150, 152, 150)  # half width under the fat
 _OUTLINE_Y = (88, 92, 90, 88, 96, 104, 106, 104)
 
 
-def _frame(canvas):
+def _body_wall(canvas):
     """Skin, fat, muscle and the two cavities; returns the depth under the muscle's surface (mm, positive inside)."""
     z, habitus, rng = canvas.axes[0][:, None, None], canvas.habitus, canvas.rng
     half_x, half_y = canvas.by_height(_OUTLINE_Z, _OUTLINE_X), canvas.by_height(_OUTLINE_Z, _OUTLINE_Y)
@@ -306,7 +306,7 @@ def _frame(canvas):
     return depth
 
 
-def _fourth(x):
+def _fourth_power(x):
     """The fourth power, without the slow general one."""
     x = x * x
     return x * x
@@ -322,7 +322,12 @@ def _cavities(canvas, depth):
     canvas.dome = dome
     full = (slice(None),) * 3
     narrow = canvas.by_height((0, 60, 105, 150), (50, 58, 86, 400))  # the small pelvis
-    inside = (inner > 0) & (z <= dome) & (z > 5) & (_fourth(x / narrow) + _fourth((y - 18) / (narrow * 1.35)) < 1)
+    inside = (
+        (inner > 0)
+        & (z <= dome)
+        & (z > 5)
+        & (_fourth_power(x / narrow) + _fourth_power((y - 18) / (narrow * 1.35)) < 1)
+    )
     canvas.paint('peritoneum', full, inside)
     canvas.paint('muscle', full, (inner > 0) & (z > dome - 3) & (z < dome + 1))
     canvas.paint('lung', full, (inner > 0) & (z >= dome))
@@ -335,15 +340,15 @@ def cortex_voxels(
     spacing: float,  # mm
 ) -> int:
     """How many voxels the cortex of a bone is thick on a grid; one at least."""
-    return max(1, round(CORTEX / spacing))
+    return max(1, round(CORTEX_MM / spacing))
 
 
 def _marrow(canvas):
     """Bones are painted whole; what lies deeper in them than the cortex is thick is marrow."""
     from scipy.ndimage import binary_erosion
 
-    bone = canvas.labels == CODES['bone_cortex']
-    canvas.labels[binary_erosion(bone, iterations=cortex_voxels(canvas.spacing))] = CODES['bone_marrow']
+    bone = canvas.labels == STRUCTURE_CODES['bone_cortex']
+    canvas.labels[binary_erosion(bone, iterations=cortex_voxels(canvas.spacing))] = STRUCTURE_CODES['bone_marrow']
 
 
 def _ribs(canvas, depth):
@@ -496,7 +501,7 @@ def _vessels(canvas):
         ]
     for name, points, radii in lines:
         if canvas.habitus.spread and (points is trunk or points is cava):
-            points = _before_the_spine(canvas, points, radii, points is trunk)
+            points = _route_prevertebral(canvas, points, radii, points is trunk)
         box, f, _ = tube(canvas, points, radii)
         branch = (
             canvas.habitus.spread and name == 'aorta' and radii is not lines[0][2]
@@ -505,7 +510,7 @@ def _vessels(canvas):
     canvas.hilum = hilum
 
 
-def _before_the_spine(canvas, points, radii, all_the_way):
+def _route_prevertebral(canvas, points, radii, all_the_way):
     """A great vessel moved to where it lies: on the vertebrae, not in them; the vena cava leaves them above the kidneys."""
     points = np.array(points, float)
     z, r = points[:, 2], np.asarray(radii, float)
@@ -559,7 +564,7 @@ def _liver(canvas):
             angles + canvas.wander(8, 8, 8),
             power,
         )
-        _, local, inner = overlap(part, box)
+        _, local, inner = intersect_boxes(part, box)
         field[local] = np.minimum(field[local], f[inner])
     field += 0.035 * smooth_noise(rng, field.shape, tuple(canvas.step), 45.0)
     room = canvas.wide.uniform(0.75, 1.05) if canvas.habitus.spread else 1.0  # for spine, aorta and crura
@@ -648,7 +653,7 @@ def _moulded_spleen(canvas):
         np.abs(a / np.float32(r)) ** power for a, r in ((u, long), (v, wide), (np.maximum(canvas.inner[box], 0), thick))
     )
     f = f ** (1 / power) + 0.05 * smooth_noise(rng, f.shape, tuple(canvas.step), 22.0)
-    kidney = canvas.labels[box] == CODES['kidney_left']
+    kidney = canvas.labels[box] == STRUCTURE_CODES['kidney_left']
     if kidney.any():  # between it and the kidney lies more fat, or less
         from scipy.ndimage import distance_transform_edt
 
@@ -665,7 +670,9 @@ def _moulded_spleen(canvas):
 
 def _stones(canvas, name, box):
     """Stones in a kidney: small, and far brighter than all else but bone."""
-    spots = np.argwhere((canvas.labels[box] == CODES[name]) | (canvas.labels[box] == CODES['kidney_pelvis']))
+    spots = np.argwhere(
+        (canvas.labels[box] == STRUCTURE_CODES[name]) | (canvas.labels[box] == STRUCTURE_CODES['kidney_pelvis'])
+    )
     for _ in range(canvas.wide.integers(1, 5) if len(spots) else 0):
         place = tuple(spots[canvas.wide.integers(len(spots))])
         part, f = ellipsoid(
@@ -741,7 +748,7 @@ def _gut(canvas, name, points, radii, wall, contents, ripple=0.0, onto=_FREE):
 
 def _resampled(points, n):
     """N points evenly along a curve."""
-    axis = curve(points, 2.0)
+    axis = smooth_curve(points, 2.0)
     return np.stack(
         [np.interp(np.linspace(0, 1, n), np.linspace(0, 1, len(axis)), axis[:, i]) for i in range(3)], axis=1
     )
@@ -837,7 +844,7 @@ def _small_bowel(canvas):
         )
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #95c27d15
-def _rest(canvas):
+def _remaining_structures(canvas):
     """Bladder, womb or prostate as soft tissue, vessels in fat and lung, plaques."""
     rng = canvas.rng
     fill = rng.uniform(0.8, 1.5) * canvas.stretch(0.25)
@@ -859,7 +866,7 @@ def _rest(canvas):
     if rng.random() < 0.4:
         box = canvas.box((-30, 10, 150), (40, 60, 330))
         shape = [s.stop - s.start for s in box]
-        rim = canvas.labels[box] == CODES['aorta']
+        rim = canvas.labels[box] == STRUCTURE_CODES['aorta']
         canvas.paint(
             'aorta', box, rim & (smooth_noise(rng, shape, tuple(canvas.step), 6.0) > 2.1), detail='calcification'
         )
@@ -884,7 +891,7 @@ def _cysts(canvas):
     rng = canvas.rng
     for organ, chance in (('liver', 0.3), ('kidney_left', 0.25), ('kidney_right', 0.25)):
         while rng.random() < chance:
-            spots = np.argwhere(canvas.labels[::3, ::3, ::3] == CODES[organ])
+            spots = np.argwhere(canvas.labels[::3, ::3, ::3] == STRUCTURE_CODES[organ])
             if not len(spots):
                 break
             k, j, i = spots[rng.integers(len(spots))] * 3
@@ -900,8 +907,8 @@ def draw_body(
 ) -> Canvas:  # labels and details
     """Draw one body from chest to hip."""
     rng = np.random.default_rng(seed)
-    canvas = Canvas(habitus or draw_habitus(rng), spacing, rng, np.random.default_rng([seed, 9]))
-    depth = _frame(canvas)
+    canvas = Canvas(habitus or sample_habitus(rng), spacing, rng, np.random.default_rng([seed, 9]))
+    depth = _body_wall(canvas)
     _cavities(canvas, depth)
     _ribs(canvas, depth)
     for part in (
@@ -917,7 +924,7 @@ def draw_body(
         _upper_gut,
         _colon,
         _small_bowel,
-        _rest,
+        _remaining_structures,
         _fluids,
         _cysts,
     ):
@@ -935,5 +942,5 @@ def _table(canvas):
     board = (y > 0) & (y < 26) & (np.abs(canvas.axes[2]) < 215)[None, None, :]
     rim = board & ((y < 3) | (y > 23))
     air = canvas.labels == 0
-    canvas.labels[air & board] = CODES['table']
+    canvas.labels[air & board] = STRUCTURE_CODES['table']
     canvas.detail[air & rim] = DETAILS['wall']

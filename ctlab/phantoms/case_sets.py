@@ -11,30 +11,30 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.anatomy import CODES
+from ..core.anatomy import STRUCTURE_CODES
 from ..core.parallel import parallel_map
-from .acquisition import Scan, acquire, outline
+from .acquisition import ScanProtocol, acquire, rasterise_mask
 from ctlab.phantoms.body import (
     DETAILS,
     Canvas,
     Habitus,
     draw_body,
-    draw_habitus,
     ellipsoid,
-    overlap,
+    intersect_boxes,
+    sample_habitus,
     smooth_noise,
     tube,
 )
 from ..scans import nifti
-from ..scans.volume import Volume, volume_from
+from ..scans.volume import Volume, make_volume
 
 # %% auto #0
-__all__ = ['SET_SIZES', 'BONES', 'VERSIONS', 'KINDS', 'Sizes', 'add_tumours', 'ct_case', 'whole_liver', 'Legs', 'draw_legs',
-           'limb_case', 'overlapping', 'make_set']
+__all__ = ['PRESET_CONFIGS', 'BONES', 'SET_VERSIONS', 'SET_KINDS', 'PresetConfig', 'add_tumours', 'ct_case', 'whole_liver',
+           'LegCanvas', 'draw_legs', 'limb_case', 'overlap_masks', 'make_case_set']
 
 # %% ../../nbs/lib/phantoms/04_case_sets.ipynb #ece5523c
 @dataclass(frozen=True)
-class Sizes:
+class PresetConfig:
     """How large the sets of a preset are."""
 
     cases: int
@@ -46,10 +46,10 @@ class Sizes:
     limb_cases: int
 
 
-SET_SIZES = {
-    'tiny': Sizes(6, 64, 6.0, 8.0, 80, 12.0, 3),
-    'demo': Sizes(24, 128, 3.0, 5.0, 160, 2.5, 6),
-    'full': Sizes(130, 512, 1.25, 2.0, 512, 1.0, 20),
+PRESET_CONFIGS = {
+    'tiny': PresetConfig(6, 64, 6.0, 8.0, 80, 12.0, 3),
+    'demo': PresetConfig(24, 128, 3.0, 5.0, 160, 2.5, 6),
+    'full': PresetConfig(130, 512, 1.25, 2.0, 512, 1.0, 20),
 }
 
 
@@ -58,7 +58,7 @@ def add_tumours(
     rng: np.random.Generator,  # source of randomness
 ) -> int:  # how many
     """Grow tumours in the liver."""
-    liver = np.argwhere(canvas.labels == CODES['liver'])
+    liver = np.argwhere(canvas.labels == STRUCTURE_CODES['liver'])
     if not len(liver):
         return 0
     wanted = int(rng.integers(2, 7))
@@ -77,7 +77,7 @@ def add_tumours(
 
 def ct_case(
     seed: int,
-    sizes: Sizes,
+    sizes: PresetConfig,
     parts: tuple,  # to outline: liver (with all that is in it), tumour, spleen
     tumours: bool = False,  # grow tumours in the liver
 ) -> tuple[Volume, dict]:  # (HU, part -> mask volume)
@@ -86,7 +86,7 @@ def ct_case(
     body = draw_body(seed, sizes.grid)
     if tumours:
         add_tumours(body, np.random.default_rng([seed, 77]))
-    scan = Scan(
+    scan = ScanProtocol(
         'portal',
         float(rng.uniform(-10, 60)),
         float(rng.uniform(420, 470)),
@@ -100,16 +100,16 @@ def ct_case(
     where = {
         'liver': liver,
         'tumour': liver & np.isin(body.detail, [DETAILS['tumour'], DETAILS['cyst']]),
-        'spleen': body.labels == CODES['spleen'],
+        'spleen': body.labels == STRUCTURE_CODES['spleen'],
     }
-    return acquire(body, scan, seed)[0], {name: outline(body, scan, where[name]) for name in parts}
+    return acquire(body, scan, seed)[0], {name: rasterise_mask(body, scan, where[name]) for name in parts}
 
 
 def whole_liver(
     body: Canvas,
 ) -> np.ndarray:  # bool, on the body's voxels
     """The liver with the vessels inside it, as people draw it in LiTS and IRCAD."""
-    return (body.labels == CODES['liver']) | (body.detail == DETAILS['vein'])
+    return (body.labels == STRUCTURE_CODES['liver']) | (body.detail == DETAILS['vein'])
 
 # %% ../../nbs/lib/phantoms/04_case_sets.ipynb #fa8fba9b
 def _decathlon(task):
@@ -156,7 +156,7 @@ def _ircad(task):
 BONES = ('tibia', 'femur', 'fibula', 'pelvis')
 
 
-class Legs(Canvas):
+class LegCanvas(Canvas):
     """A canvas from the soles to the hips."""
 
     low = np.array([0.0, -140.0, -210.0])
@@ -178,11 +178,11 @@ _LEG = (
 def draw_legs(
     seed: int,
     spacing: float = 3.0,  # mm
-) -> tuple[Legs, dict, np.ndarray]:  # (canvas, bone -> mask, tissue: 0 air 1 fat 2 muscle 3 cortex 4 marrow)
+) -> tuple[LegCanvas, dict, np.ndarray]:  # (canvas, bone -> mask, tissue: 0 air 1 fat 2 muscle 3 cortex 4 marrow)
     """Two legs and the pelvis."""
     rng = np.random.default_rng([seed, 31])
-    habitus = draw_habitus(rng)
-    canvas = Legs(
+    habitus = sample_habitus(rng)
+    canvas = LegCanvas(
         Habitus(habitus.female, tuple(np.clip(np.array(habitus.scale) * (1, 1, 1), 0.88, 1.1)), habitus.fat, 0.0, 3.0),
         spacing,
         rng,
@@ -250,7 +250,7 @@ def _leg_bones(canvas, bones, side, rng):
     socket, field = ellipsoid(canvas, head, (35,) * 3)
     inner = ellipsoid(canvas, head, (27,) * 3)
     shell = field < 1
-    common, within, part = overlap(inner[0], socket)
+    common, within, part = intersect_boxes(inner[0], socket)
     shell[within] &= ~(inner[1] < 1)[part]
     bones['pelvis'][socket] |= shell & (canvas.at(socket)[0] * side < head[0] * side + 12)  # open to the outside
     for points, radius in (
@@ -279,16 +279,16 @@ _T1 = np.array([0.0, 900.0, 330.0, 60.0, 780.0], np.float32)  # air, fat, muscle
 
 def limb_case(
     seed: int,
-    sizes: Sizes,
+    sizes: PresetConfig,
 ) -> tuple[Volume, dict]:  # (MR signal, bone -> mask volume)
     """One MR volume of both legs, with a mask per bone."""
-    from ctlab.phantoms.acquisition import _profile
+    from ctlab.phantoms.acquisition import _slice_profile
 
     rng = np.random.default_rng([seed, 32])
     grid = min(4.0, max(1.5, sizes.limb_slice))
     canvas, bones, tissue = draw_legs(seed, grid)
     heights = np.arange(0, canvas.shape[0] * grid - sizes.limb_slice, sizes.limb_slice)
-    weights = _profile(heights, sizes.limb_slice, grid * np.arange(canvas.shape[0]), grid)
+    weights = _slice_profile(heights, sizes.limb_slice, grid * np.arange(canvas.shape[0]), grid)
     side, pixel = (
         sizes.limb,
         canvas.shape[2] * grid / sizes.limb,
@@ -310,7 +310,7 @@ def limb_case(
     volume = np.hypot(signal * bias + noise[0], noise[1])
 
     def affine_of(array):
-        return volume_from(array, (sizes.limb_slice, pixel, pixel), (-(side - 1) / 2 * pixel,) * 2 + (0.0,))
+        return make_volume(array, (sizes.limb_slice, pixel, pixel), (-(side - 1) / 2 * pixel,) * 2 + (0.0,))
 
     masks = {
         name: affine_of(pick(np.tensordot(weights, mask.astype(np.float32), 1) > 0.5).astype(np.uint8))
@@ -319,7 +319,7 @@ def limb_case(
     return affine_of(np.clip(np.round(volume), 0, 4095).astype(np.int16)), masks
 
 
-def overlapping(
+def overlap_masks(
     masks: dict,  # bone -> mask volume
     by: int = 1,  # voxels
 ) -> dict:  # the same, each grown into its neighbours
@@ -360,14 +360,14 @@ def _limb(task):
         if k % 3 == 2:
             for name, mask in masks.items():
                 nifti.write(mask, folder / 'truth' / f'{name}.nii.gz')
-            masks = overlapping(masks)
+            masks = overlap_masks(masks)
         for name in BONES:
             nifti.write(masks[name], folder / 'masks' / f'{name}.nii.gz')
     return folder.name
 
 # %% ../../nbs/lib/phantoms/04_case_sets.ipynb #0fa30f24
-VERSIONS = {'spleen': 3, 'lits': 3, 'ircad': 3, 'limbs': 4}  # a change makes older sets stale
-KINDS = {
+SET_VERSIONS = {'spleen': 3, 'lits': 3, 'ircad': 3, 'limbs': 4}  # a change makes older sets stale
+SET_KINDS = {
     'spleen': 'Medical Decathlon layout, spleen',
     'lits': 'LiTS layout, liver and tumours',
     'ircad': 'IRCAD layout, liver',
@@ -375,19 +375,19 @@ KINDS = {
 }
 
 
-def make_set(
+def make_case_set(
     kind: str,  # spleen, lits, ircad or limbs
     root: str | Path,  # the set's folder, made if needed
-    preset: str | Sizes = 'tiny',
+    preset: str | PresetConfig = 'tiny',
     seed: int = 0,  # same seed, same set
     workers: int = 0,  # processes; 0 for one per core
     progress: bool = True,  # show a bar with the time left
 ) -> Path:  # the root
     """Draw (or finish) a set for segmentation."""
-    if kind not in KINDS:
-        raise ValueError(f'no set is called {kind!r}; choose from {", ".join(KINDS)}')
-    root, sizes = Path(root), SET_SIZES[preset] if isinstance(preset, str) else preset
-    key, mark = json.dumps([VERSIONS[kind], kind, repr(sizes), seed]), root / 'phantoms.json'
+    if kind not in SET_KINDS:
+        raise ValueError(f'no set is called {kind!r}; choose from {", ".join(SET_KINDS)}')
+    root, sizes = Path(root), PRESET_CONFIGS[preset] if isinstance(preset, str) else preset
+    key, mark = json.dumps([SET_VERSIONS[kind], kind, repr(sizes), seed]), root / 'phantoms.json'
     if mark.exists() and mark.read_text() != key:
         raise FileExistsError(f'{root}: phantoms of another version or size; delete the folder and they are drawn anew')
     if not mark.exists() and root.exists() and any(root.iterdir()):

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..core.anatomy import CODES, PREVALENCE, TARGETS
+from ..core.anatomy import PREVALENCE, STRUCTURE_CODES, TARGETS
 from .body import DETAILS, Canvas, smooth_noise
 from ..scans.volume import bounding_box
 
 ORGANS = {'liver': ('liver',), 'spleen': ('spleen',), 'kidney': ('kidney_left', 'kidney_right')}
-SPOILT = {'none', 'laceration', 'haematoma', 'devascularised', 'cyst', 'medulla', 'urine'}
+INJURY_DETAILS = {'none', 'laceration', 'haematoma', 'devascularised', 'cyst', 'medulla', 'urine'}
 
 # %% auto #0
-__all__ = ['ORGANS', 'SPOILT', 'draw_grades', 'lacerate', 'injure_organ', 'injure_bowel', 'bleed', 'injure']
+__all__ = ['ORGANS', 'INJURY_DETAILS', 'sample_grades', 'lacerate', 'injure_organ', 'injure_bowel', 'add_bleeding', 'injure']
 
 # %% ../../nbs/lib/phantoms/01_injury.ipynb #24e4a921
-def draw_grades(
+def sample_grades(
     n: int,  # patients
     seed: int = 0,  # same seed, same cohort
     balanced: bool = False,  # every target injured in about 4 of 10, for small sets
@@ -43,7 +43,7 @@ def draw_grades(
 # %% ../../nbs/lib/phantoms/01_injury.ipynb #382da51a
 def _organ_box(canvas, names, margin=8):
     """The box around an organ and its mask in it."""
-    mask = np.isin(canvas.labels, [CODES[n] for n in names])
+    mask = np.isin(canvas.labels, [STRUCTURE_CODES[n] for n in names])
     if not mask.any():
         return None, None
     box = tuple(map(slice, *bounding_box(mask, margin)))
@@ -131,7 +131,7 @@ def _blood_around(canvas, names, reach):
         return
     away = distance_transform_edt(~mask) * canvas.spacing
     border = reach * (0.55 + 0.6 * smooth_noise(canvas.rng, mask.shape, canvas.spacing, 30.0))
-    spill = (away < border) & (canvas.labels[box] == CODES['peritoneum'])
+    spill = (away < border) & (canvas.labels[box] == STRUCTURE_CODES['peritoneum'])
     canvas.detail[box][spill] = DETAILS['blood']
 
 # %% ../../nbs/lib/phantoms/01_injury.ipynb #b668f1dd
@@ -165,7 +165,7 @@ def injure_organ(
 # %% ../../nbs/lib/phantoms/01_injury.ipynb #8493b211
 def _spots(canvas, names, n):
     """Random voxels of a structure."""
-    spots = np.argwhere(np.isin(canvas.labels, [CODES[x] for x in names]))
+    spots = np.argwhere(np.isin(canvas.labels, [STRUCTURE_CODES[x] for x in names]))
     return spots[canvas.rng.integers(len(spots), size=n)] if len(spots) else np.zeros((0, 3), int)
 
 
@@ -188,13 +188,13 @@ def injure_bowel(
         box, away = _near(canvas, spot, 42)
         ragged = away + 7 * smooth_noise(rng, away.shape, canvas.spacing, 12.0)
         labels, detail = canvas.labels[box], canvas.detail[box]
-        gut = np.isin(labels, [CODES[x] for x in ('small_bowel', 'duodenum', 'colon')])
+        gut = np.isin(labels, [STRUCTURE_CODES[x] for x in ('small_bowel', 'duodenum', 'colon')])
         from scipy.ndimage import binary_dilation
 
         wall = gut & (detail == DETAILS['wall'])
         thick = binary_dilation(wall, iterations=max(1, round(3.5 / canvas.spacing))) & gut
         detail[thick & (away < 32)] = DETAILS['thick_wall']
-        fat = labels == CODES['peritoneum']
+        fat = labels == STRUCTURE_CODES['peritoneum']
         strands = np.abs(smooth_noise(rng, away.shape, canvas.spacing, 5.0)) < 0.55
         detail[fat & strands & (ragged < 36)] = DETAILS['stranding']
         detail[fat & (ragged < rng.uniform(10, 17))] = DETAILS['ascites']
@@ -212,12 +212,12 @@ def _free_gas(canvas, near):
     spots = spots[np.argsort(spots[:, 1])[: max(1, len(spots) // 12)]]  # gas rises to the front
     for spot in spots[rng.integers(len(spots), size=rng.integers(2, 6))]:
         box, away = _near(canvas, spot, 9)
-        canvas.detail[box][(canvas.labels[box] == CODES['peritoneum']) & (away < rng.uniform(3, 7))] = DETAILS[
-            'free_gas'
-        ]
+        canvas.detail[box][(canvas.labels[box] == STRUCTURE_CODES['peritoneum']) & (away < rng.uniform(3, 7))] = (
+            DETAILS['free_gas']
+        )
 
 # %% ../../nbs/lib/phantoms/01_injury.ipynb #877c7f22
-def bleed(
+def add_bleeding(
     canvas: Canvas,  # painted in place
     grades: dict,  # of the other targets; bleeding starts where there is an injury
 ) -> np.ndarray | None:  # how far (mm) each bleeding voxel is from the source; the pool grows with time
@@ -226,7 +226,7 @@ def bleed(
     hurt = [names for target, names in ORGANS.items() if grades.get(target, 'healthy') != 'healthy']
     spots = np.zeros((0, 3), int)
     if hurt and rng.random() < 0.7:
-        torn = np.isin(canvas.labels, [CODES[n] for n in hurt[rng.integers(len(hurt))]]) & np.isin(
+        torn = np.isin(canvas.labels, [STRUCTURE_CODES[n] for n in hurt[rng.integers(len(hurt))]]) & np.isin(
             canvas.detail, [DETAILS['laceration'], DETAILS['devascularised'], DETAILS['haematoma']]
         )
         spots = np.argwhere(torn)
@@ -240,7 +240,7 @@ def bleed(
         soft = np.isin(
             canvas.labels[box],
             [
-                CODES[n]
+                STRUCTURE_CODES[n]
                 for n in ('peritoneum', 'liver', 'spleen', 'kidney_left', 'kidney_right', 'muscle', 'small_bowel')
             ],
         )
@@ -252,7 +252,7 @@ def bleed(
 def injure(
     canvas: Canvas,  # a healthy body, painted in place
     grades: dict,  # target -> grade
-) -> np.ndarray | None:  # the bleeding's reach (see `bleed`), None without bleeding
+) -> np.ndarray | None:  # the bleeding's reach (see `add_bleeding`), None without bleeding
     """Give a body all its injuries."""
     for target in ORGANS:
         if grades[target] != 'healthy':
@@ -262,7 +262,7 @@ def injure(
     elif canvas.rng.random() < 0.12:  # harmless fluid in a healthy pelvis
         for spot in _spots(canvas, ('urinary_bladder',), 1):
             box, away = _near(canvas, spot, 45)
-            canvas.detail[box][(canvas.labels[box] == CODES['peritoneum']) & (away < 40) & (canvas.y[box] > 20)] = (
-                DETAILS['ascites']
-            )
-    return bleed(canvas, grades) if grades['extravasation'] == 'injury' else None
+            canvas.detail[box][
+                (canvas.labels[box] == STRUCTURE_CODES['peritoneum']) & (away < 40) & (canvas.y[box] > 20)
+            ] = DETAILS['ascites']
+    return add_bleeding(canvas, grades) if grades['extravasation'] == 'injury' else None

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..core.anatomy import CODES
+from ..core.anatomy import STRUCTURE_CODES
 from .acquisition import _BASE, _ENHANCE
-from .body import DETAILS, Canvas, draw_body, draw_habitus
+from .body import DETAILS, Canvas, draw_body, sample_habitus
 
 # %% auto #0
-__all__ = ['log', 'CLASSES', 'ORGANS', 'tissues', 'classes_of_tissues', 'wide_body', 'body_pool', 'Randomness', 'random_hu',
-           'scaled', 'smooth', 'blurred', 'thick_slices', 'Synthesis', 'body_of_masks', 'labelled_pool']
+__all__ = ['log', 'CLASSES', 'ORGANS', 'tissues', 'tissue_classes', 'varied_body', 'make_body_pool', 'Randomization',
+           'sample_tissue_hu', 'normalise_hu', 'random_field', 'gaussian_blur', 'thick_slice_matrix', 'Synthesis',
+           'body_from_masks', 'body_pool_from_masks']
 
 # %% ../../nbs/lib/phantoms/06_synthesis.ipynb #fb7862a9
 log = logging.getLogger(__name__)
@@ -53,45 +54,45 @@ def tissues(
     return canvas.labels.astype(np.int16) * _FILLS + canvas.detail
 
 
-def classes_of_tissues() -> torch.Tensor:  # tissue -> class, 0 for everything else
+def tissue_classes() -> torch.Tensor:  # tissue -> class, 0 for everything else
     """The class of every tissue."""
-    table = torch.zeros((len(CODES) + 1) * _FILLS, dtype=torch.long)
+    table = torch.zeros((len(STRUCTURE_CODES) + 1) * _FILLS, dtype=torch.long)
     for k, structures in enumerate(CLASSES.values(), 1):
         for s in structures:
-            table[CODES[s] * _FILLS : (CODES[s] + 1) * _FILLS] = k
-    table[CODES['vessel'] * _FILLS + DETAILS['vein']] = list(CLASSES).index('liver') + 1
-    table[CODES['aorta'] * _FILLS + DETAILS['vein']] = (
+            table[STRUCTURE_CODES[s] * _FILLS : (STRUCTURE_CODES[s] + 1) * _FILLS] = k
+    table[STRUCTURE_CODES['vessel'] * _FILLS + DETAILS['vein']] = list(CLASSES).index('liver') + 1
+    table[STRUCTURE_CODES['aorta'] * _FILLS + DETAILS['vein']] = (
         list(CLASSES).index('vein') + 1
     )  # its branches: vessels of another name
     return table
 
 # %% ../../nbs/lib/phantoms/06_synthesis.ipynb #014a289e
-def wide_body(
+def varied_body(
     seed: int,
     spacing: float = 3.0,  # mm
 ) -> np.ndarray:  # tissues
     """A body whose organs vary further than in the cohorts."""
     rng = np.random.default_rng([seed, 1])
-    return tissues(draw_body(seed, spacing, replace(draw_habitus(rng), spread=float(rng.uniform(0.3, 1.25)))))
+    return tissues(draw_body(seed, spacing, replace(sample_habitus(rng), spread=float(rng.uniform(0.3, 1.25)))))
 
 
-def _keep(body, path):
+def _save_body(body, path):
     """Write a body to a file."""
-    from ctlab.core.files import whole
+    from ctlab.core.files import atomic_path
 
-    with whole(path) as half, open(half, 'wb') as file:
+    with atomic_path(path) as half, open(half, 'wb') as file:
         np.savez_compressed(file, tissues=body)
 
 
-def _store(task):
+def _draw_and_save(task):
     """Draw a body and keep it; one that is there already stays."""
     seed, spacing, path = task
     if not path.exists():
-        _keep(wide_body(seed, spacing), path)
+        _save_body(varied_body(seed, spacing), path)
     return path
 
 
-def body_pool(
+def make_body_pool(
     n: int,  # bodies
     work: str | Path,  # where they are kept
     spacing: float = 3.0,  # mm
@@ -104,12 +105,12 @@ def body_pool(
     folder = Path(work) / 'bodies' / f'{spacing:g}mm'
     folder.mkdir(parents=True, exist_ok=True)
     tasks = [(seed, spacing, folder / f'{seed}.npz') for seed in range(first, first + n)]
-    paths = parallel_map(_store, tasks, workers if n > 8 else 1, 'drawing bodies' if n > 8 else None)
+    paths = parallel_map(_draw_and_save, tasks, workers if n > 8 else 1, 'drawing bodies' if n > 8 else None)
     return [np.load(p)['tissues'] for p in paths]
 
 # %% ../../nbs/lib/phantoms/06_synthesis.ipynb #0e1f0744
 @dataclass(frozen=True)
-class Randomness:
+class Randomization:
     """How far samples go beyond what a scanner does; 0 switches a line off."""
 
     contrast: float = 1.0  # phases from native to late, and their mixtures
@@ -125,18 +126,18 @@ class Randomness:
     metal: float = 0.06  # share of samples with metal and its streaks
 
 
-def random_hu(
+def sample_tissue_hu(
     rng: np.random.Generator,
-    how: Randomness = Randomness(),
+    how: Randomization = Randomization(),
 ) -> tuple[torch.Tensor, torch.Tensor]:  # (mean HU, deviation of the texture) of every tissue
     """Another contrast for every sample."""
-    hu = np.full((len(CODES) + 1, _FILLS), -1000.0, np.float32)
+    hu = np.full((len(STRUCTURE_CODES) + 1, _FILLS), -1000.0, np.float32)
     grain = np.zeros_like(hu)
     beyond = rng.random() < how.beyond
     mean = _phase(rng, how)
     if rng.random() < 0.12:
         mean['liver'] -= rng.uniform(10, 50)  # fat in the liver
-    for name, code in CODES.items():
+    for name, code in STRUCTURE_CODES.items():
         value, deviation = _tissue(name, mean[name], beyond, rng)
         hu[code], grain[code] = value, deviation
         mean[name] = value
@@ -180,16 +181,16 @@ def _fillings(hu, grain, mean, beyond, rng):
     """What differs within a structure: cysts, urine, gas, stool, vessels; and what belongs together."""
 
     def put(name, detail, value):
-        return hu.__setitem__((CODES[name], DETAILS[detail]), value)
+        return hu.__setitem__((STRUCTURE_CODES[name], DETAILS[detail]), value)
 
     def own(name):
-        return hu[CODES[name], 0]
+        return hu[STRUCTURE_CODES[name], 0]
 
     if rng.random() < 0.5:
-        hu[CODES['portal_vein']] = own('inferior_vena_cava') + rng.normal(0, 10)
+        hu[STRUCTURE_CODES['portal_vein']] = own('inferior_vena_cava') + rng.normal(0, 10)
     for kidney in ('kidney_left', 'kidney_right'):
         if not beyond or rng.random() < 0.8:
-            hu[CODES[kidney]] = mean['kidney_left'] + rng.normal(0, 3)
+            hu[STRUCTURE_CODES[kidney]] = mean['kidney_left'] + rng.normal(0, 3)
         put(kidney, 'medulla', own(kidney) + rng.choice([0, rng.normal(0, 25), -rng.uniform(0, 90)]))
         put(kidney, 'cyst', rng.uniform(-5, 25))
         put(kidney, 'calcification', rng.uniform(150, 900))
@@ -210,17 +211,17 @@ def _fillings(hu, grain, mean, beyond, rng):
             ('oral_contrast', 80, 500),
         ):
             put(gut, detail, rng.uniform(low, high))
-        grain[CODES[gut], DETAILS['stool']] = rng.uniform(20, 180)
+        grain[STRUCTURE_CODES[gut], DETAILS['stool']] = rng.uniform(20, 180)
 
 # %% ../../nbs/lib/phantoms/06_synthesis.ipynb #b1ce6039
-def scaled(
+def normalise_hu(
     hu: torch.Tensor,
 ) -> torch.Tensor:  # -2 to 2, 0 at 50 HU
     """HU as the network sees them."""
     return (hu.clamp(-250, 350) - 50) / 150
 
 
-def smooth(
+def random_field(
     rng: np.random.Generator,
     shape: tuple,
     length: float,  # mm over which it changes
@@ -233,7 +234,7 @@ def smooth(
     return field / field.std().clamp_min(1e-3)
 
 
-def blurred(
+def gaussian_blur(
     x: torch.Tensor,  # (z, y, x)
     sigma: float,  # voxels
     axis: int,
@@ -248,7 +249,7 @@ def blurred(
     return F.conv3d(F.pad(x[None, None], pad, mode='replicate'), (kernel / kernel.sum()).view(shape))[0, 0]
 
 
-def thick_slices(
+def thick_slice_matrix(
     n: int,  # voxels along the axis
     thick: float,  # of a slice, voxels
     phase: float = 0.0,  # 0…1, where the first slice begins
@@ -266,26 +267,26 @@ class Synthesis:
 
     def __init__(
         self,
-        bodies: list,  # from `body_pool`
+        bodies: list,  # from `make_body_pool`
         shape: tuple = (64, 80, 96),  # of a sample, voxels
         spacing: float = 3.0,  # mm
-        how: Randomness = Randomness(),
+        how: Randomization = Randomization(),
     ):
         self.bodies, self.shape, self.spacing, self.how, self.classes = (
             bodies,
             tuple(shape),
             spacing,
             how,
-            classes_of_tissues(),
+            tissue_classes(),
         )
 
     def sample(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:  # ((1, z, y, x) scaled, classes)
         """One sample."""
         tissue = self.warp(rng)
-        return scaled(self.render(tissue, rng))[None], self.classes[tissue]
+        return normalise_hu(self.render(tissue, rng))[None], self.classes[tissue]
 
     def field(self, rng, length):
-        return smooth(rng, self.shape, length, self.spacing)
+        return random_field(rng, self.shape, length, self.spacing)
 
     def warp(self, rng: np.random.Generator) -> torch.Tensor:
         """The tissues of a part of a body, bent."""
@@ -318,7 +319,7 @@ class Synthesis:
             far = how.elastic * rng.uniform(0, most)
             for a in range(3):
                 grid[..., a] += far * self.field(rng, rng.uniform(*lengths))
-        tissue = _looked_up(body, grid.round().long())
+        tissue = _sample_tissues(body, grid.round().long())
         if rng.random() < how.arms:
             _arms(tissue, grid, body, rng)
         if rng.random() < how.slab:
@@ -329,7 +330,7 @@ class Synthesis:
 
     def render(self, tissue: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """HU of a warped body."""
-        how, (hu, grain) = self.how, random_hu(rng, self.how)
+        how, (hu, grain) = self.how, sample_tissue_hu(rng, self.how)
         x = hu[tissue] + grain[tissue] * self.field(rng, rng.uniform(7, 14))
         if rng.random() < 0.3:
             x = x + grain[tissue] * self.field(rng, rng.uniform(20, 50))
@@ -340,22 +341,22 @@ class Synthesis:
         if rng.random() < how.metal:
             x = self._metal(x, tissue, rng)
         for axis in (1, 2):
-            x = blurred(x, how.blur * kernel, axis)
+            x = gaussian_blur(x, how.blur * kernel, axis)
         noise = how.noise * self._noise(rng)
         scanned = (tissue > 0).any(2).any(1).nonzero()[:, 0].tolist() or [0, len(x) - 1]
         within, thick = slice(scanned[0], scanned[-1] + 1), rng.uniform(1.1, max(9 / self.spacing, 1.5))
         part = x[within]  # a scan ends sharply: its first slice knows nothing of what lies above
         if rng.random() < how.thick and len(part) > 2 * thick:
-            down, up = thick_slices(len(part), thick, rng.random())
+            down, up = thick_slice_matrix(len(part), thick, rng.random())
             part = torch.tensordot(up, torch.tensordot(down, part, 1) + noise[: len(down)], 1)
         else:
-            part = blurred(part, how.blur * profile, 0) + noise[within]
+            part = gaussian_blur(part, how.blur * profile, 0) + noise[within]
         x[:], x[within] = -1000.0, part
         return x
 
     def _lumps(self, x, tissue, rng):
         """Bubbles of gas in stool."""
-        stool = (tissue % _FILLS == DETAILS['stool']) & (tissue >= CODES['stomach'] * _FILLS)
+        stool = (tissue % _FILLS == DETAILS['stool']) & (tissue >= STRUCTURE_CODES['stomach'] * _FILLS)
         gas = self.field(rng, rng.uniform(6, 12)) > rng.uniform(0.3, 1.6)
         return torch.where(stool & gas, float(rng.uniform(-950, -500)), x)
 
@@ -379,25 +380,25 @@ class Synthesis:
         """Noise of any strength and grain, and sometimes a slow shift."""
         noise, grain = torch.from_numpy(rng.standard_normal(self.shape).astype(np.float32)), rng.uniform(0, 0.8)
         for axis in (1, 2):
-            noise = blurred(noise, grain, axis)
+            noise = gaussian_blur(noise, grain, axis)
         noise = noise / noise.std() * rng.choice([rng.uniform(3, 15), rng.uniform(10, 35)])
         return noise + rng.uniform(0, 12) * self.field(rng, 200.0) if rng.random() < 0.3 else noise
 
 
 def _arms(tissue, grid, body, rng):
     """Arms at the patient's sides, painted where there is air: fat, muscle and a bone."""
-    trunk = np.flatnonzero(((body > 0) & (body < CODES['table'] * _FILLS)).any((0, 1)))
-    free = (tissue == 0) | (tissue >= CODES['table'] * _FILLS)
+    trunk = np.flatnonzero(((body > 0) & (body < STRUCTURE_CODES['table'] * _FILLS)).any((0, 1)))
+    free = (tissue == 0) | (tissue >= STRUCTURE_CODES['table'] * _FILLS)
     for side, edge in ((-1, trunk[0]), (1, trunk[-1])):
         radius, slope = rng.uniform(11, 17), rng.normal(0, 0.08, 2)
         x, y = edge + side * radius * rng.uniform(0.6, 1.3), body.shape[1] * rng.uniform(0.3, 0.65)
         z = grid[..., 0] - body.shape[0] / 2
         away = ((grid[..., 2] - x - slope[0] * z) ** 2 + (grid[..., 1] - y - slope[1] * z) ** 2).sqrt() / radius
         for reach, name in ((1.0, 'fat'), (0.82, 'muscle'), (0.3, 'bone_cortex'), (0.18, 'bone_marrow')):
-            tissue[free & (away < reach)] = CODES[name] * _FILLS
+            tissue[free & (away < reach)] = STRUCTURE_CODES[name] * _FILLS
 
 
-def _looked_up(body, index):
+def _sample_tissues(body, index):
     """Tissues at places of a body; 0 outside."""
     inside = torch.ones(index.shape[:3], dtype=torch.bool)
     flat = torch.zeros(index.shape[:3], dtype=torch.long)
@@ -441,18 +442,20 @@ _LIKE = {
 }
 
 
-def _meant(mask):
+def _tissue_of_mask(mask):
     """The tissue that a mask of TotalSegmentator's stands for; none for muscles, which are flesh anyway."""
     from fnmatch import fnmatch
 
-    if mask in CODES:
-        return CODES[mask] * _FILLS + (DETAILS['urine'] if mask == 'urinary_bladder' else 0)
+    if mask in STRUCTURE_CODES:
+        return STRUCTURE_CODES[mask] * _FILLS + (DETAILS['urine'] if mask == 'urinary_bladder' else 0)
     if mask.startswith('iliac_artery'):
-        return CODES['aorta'] * _FILLS + DETAILS['vein']
-    return next((CODES[n] * _FILLS for n, words in _LIKE.items() if any(fnmatch(mask, w) for w in words)), None)
+        return STRUCTURE_CODES['aorta'] * _FILLS + DETAILS['vein']
+    return next(
+        (STRUCTURE_CODES[n] * _FILLS for n, words in _LIKE.items() if any(fnmatch(mask, w) for w in words)), None
+    )
 
 
-def _trunk_and_flesh(hu):
+def _fill_unlabelled(hu):
     """What no mask names: the largest thing that is not air, as fat or flesh; gas in it and all around it is nothing."""
     from scipy.ndimage import binary_fill_holes, binary_opening, label
 
@@ -461,30 +464,33 @@ def _trunk_and_flesh(hu):
         raise ValueError('no body in the scan')
     trunk = parts == np.bincount(parts.ravel())[1:].argmax() + 1
     trunk = np.stack([binary_fill_holes(s) for s in trunk]) & (hu > -400)
-    return np.where(trunk, np.where(hu > -30, CODES['muscle'], CODES['fat']), 0).astype(np.int16) * _FILLS
+    return (
+        np.where(trunk, np.where(hu > -30, STRUCTURE_CODES['muscle'], STRUCTURE_CODES['fat']), 0).astype(np.int16)
+        * _FILLS
+    )
 
 
-def body_of_masks(
+def body_from_masks(
     case: str | Path,  # a folder with ct.nii.gz and segmentations/
     spacing: float = 3.0,  # mm
 ) -> np.ndarray:  # tissues
     """The shapes of a patient as a body to make samples of."""
     from scipy.ndimage import binary_erosion
 
-    from ctlab.scans.reading import read
+    from ctlab.scans.io import read
     from ctlab.scans.volume import reorient, resample
 
     scan = resample(reorient(read(Path(case) / 'ct.nii.gz')), spacing)
-    body = _trunk_and_flesh(scan.array)
+    body = _fill_unlabelled(scan.array)
     for path in sorted((Path(case) / 'segmentations').glob('*.nii.gz')):
         name = path.name.removesuffix('.nii.gz')
-        meant = _meant(name)
+        meant = _tissue_of_mask(name)
         if meant is None:
             continue
         mask = resample(reorient(read(path)), like=scan, labels=True).array > 0
         body[mask] = meant
-        if meant == CODES['bone_cortex'] * _FILLS:
-            body[binary_erosion(mask)] = CODES['bone_marrow'] * _FILLS
+        if meant == STRUCTURE_CODES['bone_cortex'] * _FILLS:
+            body[binary_erosion(mask)] = STRUCTURE_CODES['bone_marrow'] * _FILLS
         if name in _GUT:
             body[mask] = meant + DETAILS['wall']
             body[binary_erosion(mask)] = meant + DETAILS['stool' if name == 'colon' else 'fluid']
@@ -498,21 +504,21 @@ def _store_case(task):
     if path.exists():
         return path
     try:
-        body = body_of_masks(case, spacing)
+        body = body_from_masks(case, spacing)
     except Exception as error:
         return f'{case}: {type(error).__name__}: {error}'  # one bad case never stops a pool
-    _keep(body, path)
+    _save_body(body, path)
     return path
 
 
-def _state(case):
+def _case_fingerprint(case):
     """Changes when a file of the case does."""
     files = [case / 'ct.nii.gz', *sorted((case / 'segmentations').glob('*.nii.gz'))]
     marks = [(p.name, s.st_size, s.st_mtime_ns) for p, s in ((p, p.stat()) for p in files)]
     return hashlib.sha1(repr(marks).encode()).hexdigest()[:12]
 
 
-def labelled_pool(
+def body_pool_from_masks(
     folder: str | Path,  # of cases
     work: str | Path,  # where they are kept
     spacing: float = 3.0,  # mm
@@ -526,7 +532,7 @@ def labelled_pool(
         raise FileNotFoundError(f'{folder}: no case in it; a case is a folder with ct.nii.gz and segmentations/')
     place = Path(work) / 'bodies' / f'{spacing:g}mm-cases'
     place.mkdir(parents=True, exist_ok=True)
-    tasks = [(case, spacing, place / f'{case.name}-{_state(case)}.npz') for case in cases]
+    tasks = [(case, spacing, place / f'{case.name}-{_case_fingerprint(case)}.npz') for case in cases]
     many = len(tasks) > 8
     kept = parallel_map(_store_case, tasks, workers if many else 1, 'reading label maps' if many else None)
     for words in kept:

@@ -17,18 +17,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from ..core.files import whole
+from ..core.files import atomic_path
 from .dicom import complete_class
 
 log = logging.getLogger(__name__)
 
 
-class NotClean(ValueError):
+class DeidentificationError(ValueError):
     """Why a file cannot be de-identified by a program."""
 
 # %% auto #0
-__all__ = ['log', 'EDITION', 'SAFE_PRIVATE', 'NotClean', 'profile', 'action_for', 'read_key', 'Pseudonyms', 'moved', 'refusal',
-           'deidentified', 'deidentify_file']
+__all__ = ['log', 'EDITION', 'SAFE_PRIVATE', 'DeidentificationError', 'confidentiality_profile', 'profile_action', 'read_key',
+           'Pseudonyms', 'shift_date', 'burned_in_risk', 'deidentify_dataset', 'deidentify_file']
 
 # %% ../../nbs/lib/scans/05_deidentify.ipynb #a0002150
 _CAUTIOUS = {
@@ -46,7 +46,7 @@ EDITION = '2026c'  # of the standard
 
 
 @functools.cache
-def profile() -> tuple[dict, tuple]:  # (tag -> action, ((tag, mask, action), …) of repeating groups)
+def confidentiality_profile() -> tuple[dict, tuple]:  # (tag -> action, ((tag, mask, action), …) of repeating groups)
     """What PS3.15 says of every attribute that it names."""
     import importlib
 
@@ -61,9 +61,9 @@ def profile() -> tuple[dict, tuple]:  # (tag -> action, ((tag, mask, action), �
     return exact, tuple(groups)
 
 
-def action_for(tag: int) -> str:  # remove, empty, dummy, uid; keep for what the profile does not name
+def profile_action(tag: int) -> str:  # remove, empty, dummy, uid; keep for what the profile does not name
     """What the profile does with an attribute."""
-    exact, groups = profile()
+    exact, groups = confidentiality_profile()
     if tag in exact:
         return exact[tag]
     return next((action for value, mask, action in groups if tag & mask == value & mask), 'keep')
@@ -127,12 +127,12 @@ class Pseudonyms:
         """Another UID, the same for the same."""
         return f'2.25.{uuid.UUID(bytes=self._digest("uid", uid)[:16], version=4).int}'
 
-    def days(self, patient: str) -> int:  # 1 to 3650
+    def date_shift(self, patient: str) -> int:  # 1 to 3650
         """By how many days a patient's dates move back."""
         return 1 + int.from_bytes(self._digest('days', patient)[:8], 'big') % 3650
 
 
-def moved(
+def shift_date(
     value: str,  # a date YYYYMMDD, or a date with time
     days: int,
 ) -> str:  # empty when it is no date
@@ -145,9 +145,9 @@ def moved(
     return day.strftime('%Y%m%d') + found[4]
 
 # %% ../../nbs/lib/scans/05_deidentify.ipynb #48d5106b
-def refusal(ds) -> str:  # empty when nothing speaks against it
+def burned_in_risk(ds) -> str:  # empty when nothing speaks against it
     """Why a program must not promise that a picture holds no name."""
-    kind, picture = str(ds.get('Modality', '')), [str(v).upper() for v in _listed(ds.get('ImageType'))]
+    kind, picture = str(ds.get('Modality', '')), [str(v).upper() for v in _as_list(ds.get('ImageType'))]
     if str(ds.get('BurnedInAnnotation', '')).upper() == 'YES':
         return 'annotation is burned into the picture'
     text = '1.2.840.10008.5.1.4.1.1'
@@ -165,7 +165,7 @@ def refusal(ds) -> str:  # empty when nothing speaks against it
     return ''
 
 
-def _listed(value):
+def _as_list(value):
     return (
         list(value)
         if isinstance(value, (list, tuple)) or hasattr(value, '__iter__') and not isinstance(value, str)
@@ -179,7 +179,7 @@ class _Cleaner:
     """What happens to the elements of one file."""
 
     def __init__(self, names, patient):
-        self.names, self.days, self.changes = names, names.days(patient), Counter()
+        self.names, self.days, self.changes = names, names.date_shift(patient), Counter()
 
     def note(self, element_tag, keyword, what):
         self.changes[keyword or f'({element_tag >> 16:04x},{element_tag & 0xFFFF:04x})', what] += 1
@@ -207,7 +207,7 @@ class _Cleaner:
         if (creator, tag >> 16, tag & 0xFF) not in SAFE_PRIVATE:
             return False
         try:
-            value = _listed(ds[tag].value)
+            value = _as_list(ds[tag].value)
         except Exception:
             return False
         return all(re.fullmatch(r'[-+0-9.eE:]{1,16}', str(v)) for v in value)
@@ -228,7 +228,7 @@ class _Cleaner:
 
         if tag == 0x7FE00010:
             return
-        word, action = keyword_for_tag(tag), action_for(tag)
+        word, action = keyword_for_tag(tag), profile_action(tag)
         if action == 'remove' and tag not in _BIRTH and self._shifts(tag):
             action = 'move'
         try:
@@ -260,7 +260,7 @@ class _Cleaner:
             return False
 
     def _move(self, element):
-        values = [moved(v, self.days) for v in _listed(element.value)]
+        values = [shift_date(v, self.days) for v in _as_list(element.value)]
         element.value = values if len(values) > 1 else values[0] if values else ''
 
     def _empty(self, element):
@@ -305,21 +305,21 @@ class _Cleaner:
             for item in element.value:
                 self.dataset(item)
         elif element.VR == 'UI':
-            values = [self.names.uid(v) if v else '' for v in map(str, _listed(element.value))]
+            values = [self.names.uid(v) if v else '' for v in map(str, _as_list(element.value))]
             element.value = values if len(values) > 1 else values[0] if values else ''
         else:
             self._empty(element)
 
 
-def deidentified(
+def deidentify_dataset(
     ds,  # a pydicom Dataset; changed in place
     names: Pseudonyms,
 ) -> Counter:  # (attribute, what was done) -> how often; no values
     """Take out of a dataset whose it is."""
     from pydicom.dataset import FileMetaDataset
 
-    if why := refusal(complete_class(ds)):
-        raise NotClean(why)
+    if why := burned_in_risk(complete_class(ds)):
+        raise DeidentificationError(why)
     patient = str(ds.get('PatientID', '') or '').strip() or str(ds.get('StudyInstanceUID', ''))
     cleaner = _Cleaner(names, patient)
     cleaner.dataset(ds)
@@ -363,13 +363,13 @@ def deidentify_file(
     try:
         ds = pydicom.dcmread(source)
     except Exception as error:
-        raise NotClean(f'cannot be read as DICOM ({type(error).__name__})') from error
-    changes = deidentified(ds, names)
+        raise DeidentificationError(f'cannot be read as DICOM ({type(error).__name__})') from error
+    changes = deidentify_dataset(ds, names)
     try:
-        with whole(target) as half:
+        with atomic_path(target) as half:
             ds.save_as(half)
     except OSError:
         raise
     except Exception as error:
-        raise NotClean(f'cannot be written again ({type(error).__name__})') from error
+        raise DeidentificationError(f'cannot be written again ({type(error).__name__})') from error
     return changes

@@ -20,17 +20,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import far
+from ..core import remote
 from .volume import Volume
 
 log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['log', 'MAX_SIDE', 'MAX_BYTES', 'MODALITIES', 'MAX_FRAMES', 'SYNTAXES', 'DicomError', 'Header', 'complete_class',
-           'read_header', 'stored_values', 'hounsfield', 'check_pixels', 'quiet_decoders', 'read_stored', 'read_pixels',
-           'list_files', 'frames_of', 'read_headers', 'group_series', 'Geometry', 'zones', 'acquisitions', 'geometry',
-           'is_localiser', 'choose_series', 'find_series', 'read_series', 'SliceWriter', 'write_series', 'slice_tags',
-           'displayed']
+           'read_header', 'unpack_stored_bits', 'to_hounsfield', 'check_pixels', 'silence_decoders',
+           'read_stored_values', 'read_pixels', 'list_files', 'read_frames', 'read_headers', 'group_series', 'Geometry',
+           'spacing_zones', 'split_acquisitions', 'series_geometry', 'is_localiser', 'choose_series', 'find_series',
+           'read_series', 'SliceWriter', 'write_series', 'slice_tags', 'to_display']
 
 # %% ../../nbs/01_dicom.ipynb #2cd48ace
 class DicomError(ValueError):
@@ -230,7 +230,7 @@ _NUMERIC = {b'US': '<H', b'SS': '<h', b'UL': '<I', b'SL': '<i'}
 _BLOCK = 1 << 14  # bytes in which a header is expected
 
 
-def _walk(block, at):
+def _iter_elements(block, at):
     """Elements (tag, VR, start, end) of a flat explicit-VR little-endian block, up to PixelData; ends early where
     something is odd.
     """
@@ -251,12 +251,12 @@ def _walk(block, at):
         before, at = tag, start + length
 
 
-def _quick(block):
+def _parse_header_fast(block):
     """(values by keyword, transfer syntax, place of PixelData) of the start of a file, or None when pydicom should look."""
     if block[128:132] != b'DICM':
         return None
     values, syntax = {}, ''
-    for tag, vr, start, end in _walk(block, 132):
+    for tag, vr, start, end in _iter_elements(block, 132):
         if tag == 0x7FE00010:
             return (values, syntax, start) if syntax in _EXPLICIT else None
         if tag == 0x00020010:
@@ -295,7 +295,7 @@ _OWN = {
 }  # what a slice says of itself alone
 
 
-def _like(header, change):
+def _copy_header(header, change):
     """A header with some other values; `dataclasses.replace` takes five times as long."""
     made = object.__new__(Header)
     for name in Header.__slots__:
@@ -303,7 +303,7 @@ def _like(header, change):
     return made
 
 
-class _Repeats:
+class _HeaderCache:
     """Headers of files that repeat an earlier one but for what is a slice's own."""
 
     def __init__(self):
@@ -314,7 +314,7 @@ class _Repeats:
         if header.notes or not header.pixels_at or self.misses > 20:
             return  # files with nothing in common: not worth the walk
         self.misses += 1
-        elements = [(tag, vr, block[start:end], start, end) for tag, vr, start, end in _walk(block, 132)]
+        elements = [(tag, vr, block[start:end], start, end) for tag, vr, start, end in _iter_elements(block, 132)]
         same = [e[:2] for e in elements] == [e[:2] for e in self.elements]
         self.changing = (
             self.changing | {a[0] for a, b in zip(elements, self.elements) if a[2] != b[2]} if same else set()
@@ -360,7 +360,7 @@ class _Repeats:
         return (
             None
             if take.notes
-            else _like(self.header, {'path': path, 'size': size, 'pixels_at': at + len(last) - 4} | own)
+            else _copy_header(self.header, {'path': path, 'size': size, 'pixels_at': at + len(last) - 4} | own)
         )
 
 # %% ../../nbs/01_dicom.ipynb #30fd7daf
@@ -368,14 +368,14 @@ def read_header(
     path: str | Path,  # one file
 ) -> Header:  # its geometry and encoding
     """Read one file's header; the pixels stay on disk."""
-    return _read(str(path), _Repeats())
+    return _read_cached(str(path), _HeaderCache())
 
 
-def _begun(path):
+def _read_beginning(path):
     """(the first bytes, the size) of a file."""
     try:
-        if far.is_far(path):
-            return far.content(path, 0, _BLOCK), far.size_of(path)
+        if remote.is_remote(path):
+            return remote.read_bytes(path, 0, _BLOCK), remote.file_size(path)
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not make us wait
     except OSError as error:
         raise DicomError(f'{path}: cannot be opened ({error.strerror or error})') from error
@@ -390,20 +390,20 @@ def _begun(path):
         os.close(file)
 
 
-def _read(path, repeats, begun=None):
+def _read_cached(path, repeats, begun=None):
     """A header, by way of the files read before where it repeats them."""
     import pydicom
 
-    block, size = begun or _begun(path)
+    block, size = begun or _read_beginning(path)
     if size > MAX_BYTES:
         raise DicomError(f'{path}: {size / 2**30:.1f} GiB, more than one image can hold')
     if (header := repeats.read(path, block, size)) is not None:
         return header
     try:
-        if found := _quick(block):
+        if found := _parse_header_fast(block):
             header = _header(path, found[0], size, found[1], found[2])
         else:
-            with warnings.catch_warnings(), far.opened(path) as file:
+            with warnings.catch_warnings(), remote.open_remote(path) as file:
                 warnings.simplefilter('ignore')
                 dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
                 meta = dataset.file_meta
@@ -501,7 +501,7 @@ def _windows(get):
     return tuple((c, w, names[i] if i < len(names) else '') for i, (c, w) in enumerate(zip(centres, widths)) if w >= 1)
 
 # %% ../../nbs/01_dicom.ipynb #42d58c8f
-def stored_values(
+def unpack_stored_bits(
     raw: np.ndarray,  # integers as the decoder gave them
     stored: int,  # BitsStored
     high_bit: int,  # HighBit
@@ -519,13 +519,13 @@ def stored_values(
     return values
 
 
-def hounsfield(
-    values: np.ndarray,  # from `stored_values`
+def to_hounsfield(
+    values: np.ndarray,  # from `unpack_stored_bits`
     header: Header,  # of the same file
 ) -> np.ndarray:  # float32 HU (or the file's own unit when it is not CT); int16 where that is exact
     """Turn stored values into HU by the file's own words."""
     if header.modality_table is not None:
-        return _looked_up(values, header.modality_table).astype(np.float32)
+        return _apply_lut(values, header.modality_table).astype(np.float32)
     if header.photometric == 'MONOCHROME1' and (header.slope or 1) > 0:
         low, high = (
             (-(2 ** (header.stored - 1)), 2 ** (header.stored - 1) - 1) if header.signed else (0, 2**header.stored - 1)
@@ -582,7 +582,7 @@ def _decode(path, frame=None):
 
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        dataset = _whole_file(path) if frame is None else _open_file(path, _changed(path))
+        dataset = _parsed_file(path) if frame is None else _open_file(path, _file_stamp(path))
         raw = pydicom.pixels.get_decoder(dataset.file_meta.TransferSyntaxUID).as_array(
             dataset, raw=True, index=frame or 0, correct_unused_bits=False
         )[0]
@@ -592,25 +592,25 @@ def _decode(path, frame=None):
 @functools.lru_cache(maxsize=1)
 def _open_file(path, changed):
     """A file of many frames, kept while they are read one after the other."""
-    return _whole_file(path)
+    return _parsed_file(path)
 
 
-def _whole_file(path):
+def _parsed_file(path):
     import pydicom
 
-    return pydicom.dcmread(io.BytesIO(far.content(path)) if far.is_far(path) else path)
+    return pydicom.dcmread(io.BytesIO(remote.read_bytes(path)) if remote.is_remote(path) else path)
 
 
-def _changed(path):
-    return far.size_of(path) if far.is_far(path) else os.stat(path).st_mtime_ns
+def _file_stamp(path):
+    return remote.file_size(path) if remote.is_remote(path) else os.stat(path).st_mtime_ns
 
 
-def _quick_pixels(header):
+def _decode_fast(header):
     """Plain and RLE pixels at the place that the quick way noted; None when something is odd."""
     if header.syntax not in ('1.2.840.10008.1.2.1', '1.2.840.10008.1.2.5'):
         return None
-    if far.is_far(header.path):
-        data = far.content(header.path, header.pixels_at)
+    if remote.is_remote(header.path):
+        data = remote.read_bytes(header.path, header.pixels_at)
     else:
         with open(header.path, 'rb') as file:
             file.seek(header.pixels_at)
@@ -644,7 +644,7 @@ def _rle_frame(data):
 
 
 @contextlib.contextmanager
-def quiet_decoders():
+def silence_decoders():
     """Keep what decoders in other languages shout about damaged files off the terminal; what is wrong comes back
     as a DicomError.
     """
@@ -659,13 +659,13 @@ def quiet_decoders():
         os.close(nowhere)
 
 
-def read_stored(
+def read_stored_values(
     header: Header,  # from `read_header`
 ) -> np.ndarray:  # (rows, columns) integers with the bits as they are in the file
     """Decode one file and leave its bits alone."""
     check_pixels(header)
     try:
-        raw = _quick_pixels(header) if header.pixels_at else None
+        raw = _decode_fast(header) if header.pixels_at else None
         if raw is None:
             raw = _decode(header.path, header.frame)
     except (KeyboardInterrupt, SystemExit):
@@ -683,15 +683,17 @@ def read_pixels(
     header: Header,  # from `read_header`
 ) -> np.ndarray:  # (rows, columns) HU
     """Decode one file into HU."""
-    return hounsfield(stored_values(read_stored(header), header.stored, header.high_bit, header.signed), header)
+    return to_hounsfield(
+        unpack_stored_bits(read_stored_values(header), header.stored, header.high_bit, header.signed), header
+    )
 
 # %% ../../nbs/01_dicom.ipynb #31a64aad
 def list_files(
     root: str | Path,  # a folder
 ):  # yields paths, in a fixed order
     """Every regular file under a folder; links are not followed, so nothing loops or leaves the folder."""
-    if far.is_far(root):
-        yield from (e.path for e in far.entries(root))
+    if remote.is_remote(root):
+        yield from (e.path for e in remote.list_remote(root))
         return
     waiting = [os.fspath(root)]
     while waiting:
@@ -707,7 +709,7 @@ def list_files(
 MAX_FRAMES = 20_000  # of one file
 
 
-def frames_of(
+def read_frames(
     header: Header,  # of a multi-frame file
 ) -> list[Header]:  # one per frame; the file's own where frames say nothing of their place
     """The frames of an enhanced CT or MR file, each with its place, its spacing and its scale."""
@@ -716,7 +718,7 @@ def frames_of(
     if header.frames > MAX_FRAMES:
         raise DicomError(f'{header.path}: claims {header.frames} frames')
     try:
-        with warnings.catch_warnings(), far.opened(header.path) as file:
+        with warnings.catch_warnings(), remote.open_remote(header.path) as file:
             warnings.simplefilter('ignore')
             dataset = pydicom.dcmread(file, stop_before_pixels=True)
             if 'PerFrameFunctionalGroupsSequence' not in dataset:
@@ -751,7 +753,7 @@ def _frame(header, k, own, shared, dataset):
 
     windows = tuple(zip(_numbers(voi.get('WindowCenter')) or (), _numbers(voi.get('WindowWidth')) or (), ('',) * 99))
     frame_type = kind.get('FrameType')
-    return _like(
+    return _copy_header(
         header,
         {
             'frame': k,
@@ -774,21 +776,25 @@ def _frame(header, k, own, shared, dataset):
     )
 
 
-def _begun_far(files):
+def _read_beginnings_remote(files):
     """The beginnings of objects and their sizes; what cannot be had is left to be asked for, and told, one by one."""
-    return {p: (block, far.size_of(p)) for p, block in zip(files, far.starts(files)) if isinstance(block, bytes)}
+    return {
+        p: (block, remote.file_size(p))
+        for p, block in zip(files, remote.read_beginnings(files))
+        if isinstance(block, bytes)
+    }
 
 
 def read_headers(
     files,  # paths
 ) -> tuple[list[Header], list[tuple[str, str]]]:  # (headers, [(path, reason it was set aside)])
     """Read many headers; what cannot be read is returned with its reason."""
-    good, bad, repeats, files = [], [], _Repeats(), [str(f) for f in files]
-    begun = _begun_far(files) if files and far.is_far(files[0]) else {}
+    good, bad, repeats, files = [], [], _HeaderCache(), [str(f) for f in files]
+    begun = _read_beginnings_remote(files) if files and remote.is_remote(files[0]) else {}
     for path in files:
         try:
-            header = _read(path, repeats, begun.get(path))
-            good += [header] if header.frames == 1 else frames_of(header)
+            header = _read_cached(path, repeats, begun.get(path))
+            good += [header] if header.frames == 1 else read_frames(header)
         except DicomError as error:
             bad.append((str(path), str(error).removeprefix(f'{path}: ')))
     return good, bad
@@ -825,7 +831,7 @@ class Geometry:
         return float(np.degrees(np.arctan2(np.linalg.norm(self.shear), self.spacing)))
 
 # %% ../../nbs/01_dicom.ipynb #280b69c5
-def zones(
+def spacing_zones(
     positions: np.ndarray,  # mm along the normal, ascending
 ) -> list[
     tuple[int, int]
@@ -852,7 +858,7 @@ def zones(
     ]  # a slice where two parts meet belongs to the first
 
 # %% ../../nbs/01_dicom.ipynb #c00af2b3
-def acquisitions(
+def split_acquisitions(
     headers: list[Header],  # of one series, all with a place
 ) -> list[list[int]]:  # indices of each; one list where every place is taken once
     """Scans of the same places within one series: before and after contrast, or the moments of a perfusion."""
@@ -876,7 +882,7 @@ def acquisitions(
     return [turns[t] for t in sorted(turns)]
 
 
-def geometry(
+def series_geometry(
     headers: list[Header],  # of one series
 ) -> Geometry:  # order, spacing, and what is odd
     """Work out the geometry of a series from its positions."""
@@ -884,7 +890,7 @@ def geometry(
     if not usable:
         raise DicomError(f'{headers[0].path}: no slice of the series has a position and orientation')
     notes = [] if len(usable) == len(headers) else [f'{len(headers) - len(usable)} slices without a position left out']
-    takes = acquisitions([headers[i] for i in usable])
+    takes = split_acquisitions([headers[i] for i in usable])
     others = [usable[k] for take in takes[1:] for k in take]
     if others:
         notes.append(
@@ -914,7 +920,7 @@ def geometry(
     spacing = spacing or headers[usable[0]].spacing_tag or headers[usable[0]].thickness or 1.0
     if twice:
         notes.append(f'{len(twice)} slices at a place already taken left out')
-    parts = zones(positions)
+    parts = spacing_zones(positions)
     if parts:
         own = [float(np.median(np.diff(positions[a:b]))) for a, b in parts]
         spacing, missing = min(own), []
@@ -1003,7 +1009,7 @@ def find_series(
 ) -> tuple[list[Header], list[str]]:  # (the headers of one series, notes)
     """The headers of the series that a folder or a list of files holds."""
     listed = isinstance(source, (list, tuple))
-    if not listed and not far.place(source).is_dir():
+    if not listed and not remote.resolve_path(source).is_dir():
         raise FileNotFoundError(f'{source}: no such folder')
     headers, bad = read_headers(source if listed else list_files(source))
     if not headers:
@@ -1031,9 +1037,10 @@ def read_series(
         raise ValueError(f"gaps is 'refuse' or 'mark', not {gaps!r}")
     series, notes = find_series(source, series_uid, acquisition)
     if spacing == 'as stored':
-        found = geometry(series)
+        found = series_geometry(series)
         return [
-            _stack([series[i] for i in found.order[a:b]], list(notes)) for a, b in zones(found.positions) or [(0, None)]
+            _stack([series[i] for i in found.order[a:b]], list(notes))
+            for a, b in spacing_zones(found.positions) or [(0, None)]
         ]
     return _stack(series, notes, gaps)
 
@@ -1041,7 +1048,7 @@ def read_series(
 def _acquisition(series, number, notes):
     """One of several acquisitions."""
     placed = [h for h in series if h.position is not None and h.orientation is not None]
-    takes = acquisitions(placed) if placed else []
+    takes = split_acquisitions(placed) if placed else []
     if not 1 <= number <= len(takes):
         raise DicomError(f'{os.path.dirname(series[0].path)}: acquisition {number} of {len(takes)}')
     notes.append(f'acquisition {number} of {len(takes)}')
@@ -1051,9 +1058,9 @@ def _acquisition(series, number, notes):
 def _stack(series, notes, gaps='refuse'):
     """Decode the slices of one series in order and place them."""
     shape, slices, failed = (series[0].rows, series[0].columns), {}, []
-    found = geometry(series)
-    if zones(found.positions):
-        return _changing(series, found, notes)
+    found = series_geometry(series)
+    if spacing_zones(found.positions):
+        return _resample_zones(series, found, notes)
     grid = np.round((found.positions - found.positions[0]) / found.spacing).astype(int)
     off = np.abs(found.positions - found.positions[0] - grid * found.spacing).max() > 0.2 * found.spacing
     if off or gaps == 'refuse' and len(found.missing) > 0.25 * (grid[-1] + 1):
@@ -1080,16 +1087,16 @@ def _stack(series, notes, gaps='refuse'):
     empty = sorted(set(range(len(array))) - {p - first for p in slices}) if gaps == 'mark' else []
     if empty:
         array[empty] = min(s.min() for s in slices.values())
-    filled = _fill(array, sorted({p - first for p in slices} | set(empty)))
+    filled = _interpolate_missing(array, sorted({p - first for p in slices} | set(empty)))
     head = series[found.order[0]]
     start = np.array(head.position) + (found.normal * found.spacing + found.shear) * first
     if np.any(found.shear):
-        array = _upright(array, np.arange(len(array)), head, found)
-    meta = _facts(head, len(slices), notes + found.notes + failed) | {'filled': filled, 'gaps': empty}
+        array = _shear_upright(array, np.arange(len(array)), head, found)
+    meta = _series_meta(head, len(slices), notes + found.notes + failed) | {'filled': filled, 'gaps': empty}
     return Volume(array, _affine(head, found, start), meta)
 
 
-def _facts(head, files, warnings):
+def _series_meta(head, files, warnings):
     """What travels with a volume."""
     return {
         'files': files,
@@ -1113,7 +1120,7 @@ def _affine(head, found, start):
     return affine
 
 # %% ../../nbs/01_dicom.ipynb #484994f6
-def _changing(series, found, notes):
+def _resample_zones(series, found, notes):
     """A series of several spacings on the finest of them."""
     fine, at = found.spacing, found.positions - found.positions[0]
     wanted = np.arange(int(np.floor(at[-1] / fine + 1e-3)) + 1) * fine
@@ -1122,7 +1129,7 @@ def _changing(series, found, notes):
     share[share < 0.01], share[share > 0.99] = 0, 1
     head = series[found.order[0]]
     if np.any(found.shear):
-        upright = _upright(np.stack([read_pixels(series[k]) for k in found.order]), at / fine, head, found)
+        upright = _shear_upright(np.stack([read_pixels(series[k]) for k in found.order]), at / fine, head, found)
         pixels = upright.__getitem__
     else:
         pixels = functools.lru_cache(maxsize=2)(lambda k: read_pixels(series[found.order[k]]))
@@ -1135,12 +1142,12 @@ def _changing(series, found, notes):
         mixed = (1 - s) * pixels(k - 1) + s * pixels(k)
         slices.append(np.round(mixed) if pixels(k).dtype.kind == 'i' else mixed)
     array = np.stack(slices).astype(np.result_type(*{pixels(k).dtype for k in (0, len(at) - 1)}))
-    meta = _facts(head, len(found.order), notes + found.notes)
+    meta = _series_meta(head, len(found.order), notes + found.notes)
     meta |= {'sources': sources, 'interpolated': [k for k, s in enumerate(sources) if len(s) == 2]}
     return Volume(array, _affine(head, found, np.array(head.position)), meta)
 
 # %% ../../nbs/01_dicom.ipynb #b8c5bf34
-def _fill(array, present):
+def _interpolate_missing(array, present):
     """Interpolate the slices that are absent, in place; returns their indices."""
     absent = sorted(set(range(len(array))) - set(present))
     for k in absent:
@@ -1154,7 +1161,7 @@ def _fill(array, present):
     return absent
 
 
-def _upright(array, steps, head, found):
+def _shear_upright(array, steps, head, found):
     """Shift each slice back by its lean, given how many spacings it lies above the first; air moves in at the edge."""
     from scipy.ndimage import shift
 
@@ -1290,20 +1297,20 @@ def slice_tags(
     }
 
 # %% ../../nbs/01_dicom.ipynb #d2cd2c02
-def _looked_up(values, table):
+def _apply_lut(values, table):
     """Values through a look-up table; what lies beyond its ends gets its ends."""
     first, numbers = table
     return numbers[np.clip(values.astype(np.int64) - first, 0, len(numbers) - 1)]
 
 
-def displayed(
-    values: np.ndarray,  # from `hounsfield`
+def to_display(
+    values: np.ndarray,  # from `to_hounsfield`
     header: Header,  # of the same file
     window: int = 0,  # which of the file's windows
 ) -> np.ndarray:  # float32, 0…1
     """A slice as its own file wants it shown: by its VOI table, or by one of its windows, straight or sigmoid."""
     if header.voi_table is not None:
-        grey = _looked_up(np.round(values), header.voi_table).astype(np.float32)
+        grey = _apply_lut(np.round(values), header.voi_table).astype(np.float32)
         return grey / max(float(header.voi_table[1].max()), 1.0)
     if not header.windows:
         raise DicomError(f'{header.path}: offers neither a window nor a VOI table')

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.files import write_whole
+from ..core.files import write_atomic
 from .volume import Volume, bounding_box
 
 # %% auto #0
-__all__ = ['surface', 'measures', 'coloured', 'write_mesh', 'draw_surfaces']
+__all__ = ['extract_surface', 'surface_measures', 'coloured_mesh', 'write_mesh', 'draw_surfaces']
 
 # %% ../../nbs/lib/scans/03_meshes.ipynb #70a70018
-def surface(
+def extract_surface(
     mask: Volume,  # boolean
     smooth: float = 1.0,  # mm, sigma of the smoothing; 0 keeps the stairs
 ):  # trimesh.Trimesh, LPS mm
@@ -29,8 +29,8 @@ def surface(
         raise ValueError('the mask is empty: it has no surface')
     low, high = bounding_box(inside)
     inside = inside[tuple(map(slice, low, high))]
-    field, joined, room = _smoothed(inside, np.array(mask.spacing), smooth)
-    level, points, faces = _as_large(field, inside.sum() / joined.prod()) if smooth else (0.5, None, None)
+    field, joined, room = _smoothed_field(inside, np.array(mask.spacing), smooth)
+    level, points, faces = _isosurface_of_volume(field, inside.sum() / joined.prod()) if smooth else (0.5, None, None)
     # at an unlucky level two corners fall together, and the surface touches itself
     for nudge in (0, 0.001, -0.001, 0.003, -0.003, 0.01, -0.01):
         if nudge or points is None:
@@ -44,7 +44,7 @@ def surface(
     return made
 
 
-def _smoothed(inside, spacing, smooth):
+def _smoothed_field(inside, spacing, smooth):
     """(how much of it is there, voxels joined along each axis, voxels of room around it)."""
     from scipy.ndimage import gaussian_filter
     from skimage.measure import block_reduce
@@ -60,7 +60,7 @@ def _smoothed(inside, spacing, smooth):
     return gaussian_filter(field, left / (spacing * joined)), joined, room
 
 
-def _as_large(field, volume):
+def _isosurface_of_volume(field, volume):
     """(level, points, faces) of the surface in a field that encloses a volume, in voxels of the field."""
     from skimage.measure import marching_cubes
 
@@ -73,7 +73,7 @@ def _as_large(field, volume):
     count, level = volume, np.clip(level_of(volume), low, high)
     for _ in range(14):  # the volume falls as the level rises
         points, faces, _, _ = marching_cubes(field, level)
-        ratio = abs(_enclosed(points, faces)) / volume
+        ratio = abs(_enclosed_volume(points, faces)) / volume
         if abs(ratio - 1) < 0.004:
             break
         low, high = (level, high) if ratio > 1 else (low, level)
@@ -83,13 +83,13 @@ def _as_large(field, volume):
     return level, points, faces
 
 
-def _enclosed(points, faces):
+def _enclosed_volume(points, faces):
     """The volume inside a closed surface, in voxels."""
     a, b, c = (points[faces[:, k]] for k in range(3))
     return float(np.einsum('ij,ij->i', a, np.cross(b, c)).sum() / 6)
 
 
-def measures(
+def surface_measures(
     mesh,  # trimesh.Trimesh
 ) -> dict:  # mm² and mL
     """Surface area and volume."""
@@ -100,7 +100,7 @@ def measures(
     }
 
 # %% ../../nbs/lib/scans/03_meshes.ipynb #b56d085f
-def coloured(
+def coloured_mesh(
     mesh,  # trimesh.Trimesh, LPS mm
     colour: str,  # such as '#9467bd'
     # size of a millimetre when turned to x right, y up, z towards the viewer; 0 leaves the mesh in LPS
@@ -132,10 +132,10 @@ def write_mesh(
     kind = path.suffix.lower().lstrip('.')
     if kind not in ('ply', 'stl', 'glb'):
         raise ValueError(f'{path}: surfaces are written as .ply, .stl or .glb')
-    shown = coloured(mesh, colour, 0.001 if kind == 'glb' else 0)  # GLB is in metres
+    shown = coloured_mesh(mesh, colour, 0.001 if kind == 'glb' else 0)  # GLB is in metres
     if kind == 'glb':
         shown = trimesh.Scene(shown)
-    return write_whole(path, shown.export(file_type=kind))
+    return write_atomic(path, shown.export(file_type=kind))
 
 # %% ../../nbs/lib/scans/03_meshes.ipynb #32e213b7
 def draw_surfaces(

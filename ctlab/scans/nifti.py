@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.files import whole
+from ..core.files import atomic_path
 from .volume import Volume
 
 # %% auto #0
-__all__ = ['MAX_BYTES', 'NiftiError', 'from_nibabel', 'is_nifti', 'bare_name', 'to_nibabel', 'read', 'write']
+__all__ = ['MAX_BYTES', 'NiftiError', 'from_nibabel', 'is_nifti', 'nifti_stem', 'to_nibabel', 'read', 'write']
 
 # %% ../../nbs/lib/scans/01_nifti.ipynb #43740354
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # LPS <-> RAS
@@ -55,7 +55,7 @@ def is_nifti(
     return str(name).lower().endswith(('.nii', '.nii.gz'))
 
 
-def bare_name(
+def nifti_stem(
     path: str | Path,
 ) -> str:
     """A file's name without its folder and NIfTI's ending."""
@@ -119,6 +119,6 @@ def write(
     path = Path(path)
     if not is_nifti(path):
         raise ValueError(f'{path}: a NIfTI file is named .nii or .nii.gz')
-    with whole(path) as half:
+    with atomic_path(path) as half:
         nibabel.save(to_nibabel(volume), half)
     return path

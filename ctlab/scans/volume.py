@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 # %% auto #0
-__all__ = ['Volume', 'orientation', 'volume_from', 'to_patient', 'to_index', 'to_sitk', 'from_sitk', 'resample', 'reorient',
-           'crop', 'by_plane', 'bounding_box', 'plane', 'cells_around', 'averaged', 'nearest']
+__all__ = ['Volume', 'orientation', 'make_volume', 'to_patient', 'to_index', 'to_sitk', 'from_sitk', 'resample', 'reorient',
+           'crop', 'count_by_plane', 'bounding_box', 'oblique_plane', 'grid_around', 'average_to_grid',
+           'sample_nearest']
 
 # %% ../../nbs/lib/scans/00_volume.ipynb #60b2b33f
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def orientation(
     return ''.join(letters)
 
 
-def volume_from(
+def make_volume(
     array: np.ndarray,  # values (z, y, x)
     spacing: tuple = (1.0, 1.0, 1.0),  # mm, (z, y, x)
     origin: tuple = (0.0, 0.0, 0.0),  # LPS mm of the first voxel, (x, y, z)
@@ -123,7 +124,7 @@ def from_sitk(
     import SimpleITK as sitk
 
     direction = np.array(image.GetDirection()).reshape(3, 3)
-    made = volume_from(sitk.GetArrayFromImage(image), image.GetSpacing()[::-1], image.GetOrigin(), direction)
+    made = make_volume(sitk.GetArrayFromImage(image), image.GetSpacing()[::-1], image.GetOrigin(), direction)
     return replace(made, meta=meta or {})
 
 # %% ../../nbs/lib/scans/00_volume.ipynb #989ff9c5
@@ -196,7 +197,7 @@ def crop(
     return Volume(volume.array[tuple(slice(a, b) for a, b in zip(low, high))], affine, volume.meta)
 
 
-def by_plane(
+def count_by_plane(
     mask: np.ndarray,  # (z, y, x)
 ) -> list[np.ndarray]:  # along z, y and x
     """How many voxels of a mask lie in each plane."""
@@ -219,7 +220,7 @@ def bounding_box(
     return tuple(map(int, low)), tuple(map(int, high))
 
 # %% ../../nbs/lib/scans/00_volume.ipynb #56117e1d
-def plane(
+def oblique_plane(
     volume: Volume,  # what to cut
     point: tuple,  # LPS mm, the middle of the picture
     right: tuple = (1.0, 0.0, 0.0),  # LPS direction from the left to the right edge of the picture
@@ -242,7 +243,7 @@ def plane(
     return resample(volume, like=grid, labels=labels, antialias=False)
 
 # %% ../../nbs/lib/scans/00_volume.ipynb #d1c6d1ea
-def cells_around(
+def grid_around(
     inside: np.ndarray,  # bool, on a stack
     places: list,  # mm of its slices, rows and columns
     shape: tuple,  # cells, (z, y, x)
@@ -255,13 +256,13 @@ def cells_around(
     return [m - (n - 1) / 2 * mm + mm * np.arange(n) for m, n in zip(middle, shape)]
 
 
-def averaged(
+def average_to_grid(
     scan: Volume,  # HU, axes LPS
-    cells: list,  # from `cells_around`
+    cells: list,  # from `grid_around`
 ) -> np.ndarray | None:  # HU; None where the scan does not reach
     """A scan's grey values, averaged down to cells; air beyond its ends."""
     corner, mm = np.array([c[0] for c in cells])[::-1], cells[0][1] - cells[0][0]
-    grid = volume_from(np.broadcast_to(np.uint8(0), [len(c) for c in cells]), (mm,) * 3, corner)
+    grid = make_volume(np.broadcast_to(np.uint8(0), [len(c) for c in cells]), (mm,) * 3, corner)
     size = mm * np.array([len(c) for c in cells])[::-1]
     low = np.floor(to_index(scan, corner - 2 * mm)).astype(int)
     high = np.ceil(to_index(scan, corner + size + 2 * mm)).astype(int) + 1
@@ -269,7 +270,7 @@ def averaged(
     return None if (low >= high).any() else resample(crop(scan, low, high), like=grid, outside=-1000).array
 
 
-def nearest(
+def sample_nearest(
     array: np.ndarray,  # (z, y, x)
     places: list,  # mm of its slices, rows and columns
     wanted: list,  # mm of the slices, rows and columns asked for

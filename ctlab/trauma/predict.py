@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 
 from ..core.anatomy import LABEL_COLUMNS, TARGETS
-from ..core.far import is_far, place
+from ..core.remote import is_remote, resolve_path
 from ..core.settings import Settings
-from ..show.report import html_page
-from .study import Samples, slices_of, with_masks
+from ..reporting.report import html_page
+from .study import Samples, add_masks, make_dataset
 
 # %% auto #0
-__all__ = ['as_cohort', 'run_folders', 'predict_scans', 'page', 'pdf']
+__all__ = ['as_cohort', 'run_folders', 'predict_scans', 'prediction_page', 'prediction_pdf']
 
 # %% ../../nbs/lib/trauma/02_predict.ipynb #5ddc1438
 def as_cohort(
@@ -31,14 +31,14 @@ def as_cohort(
     work: str | Path,  # where the link goes
 ) -> Path:  # a cohort's folder
     """Anything to predict, in the layout of a cohort."""
-    source = place(source) if is_far(source) else Path(source).resolve()
+    source = resolve_path(source) if is_remote(source) else Path(source).resolve()
     if not source.is_dir():
         raise FileNotFoundError(
             f'{source}: no such folder; give a folder with one DICOM series, or a cohort with train_images/'
         )
     if (source / 'train_images').is_dir():
         return source
-    if is_far(source):
+    if is_remote(source):
         raise FileNotFoundError(f'{source}: holds no train_images/; far away, only a whole cohort is read')
     place = Path(work) / 'predict' / f'{source.name}-{hashlib.sha1(str(source).encode()).hexdigest()[:8]}'
     link = place / 'train_images' / '1' / '1'
@@ -67,11 +67,11 @@ def run_folders(
     return found
 
 
-def _unlabelled(settings, recipe):
+def _unlabelled(settings, preprocessing):
     """Samples without answers."""
     from ctlab.cohort.stacks import prepare
 
-    stacks = prepare(settings.data, settings.work, recipe, settings.workers)
+    stacks = prepare(settings.data, settings.work, preprocessing, settings.workers)
     usable = stacks.usable[stacks.usable['slices'] >= 8]
     short = stacks.usable[stacks.usable['slices'] < 8].assign(reason='fewer than 8 slices')
     aside = pd.concat([stacks.table[stacks.table['status'] != 'prepared'], short])[
@@ -87,35 +87,44 @@ def _unlabelled(settings, recipe):
 
 def _plan(study, settings):
     """(samples, plan) of a study for data without labels."""
-    from ctlab.cohort.stacks import Recipe
+    from ctlab.cohort.stacks import StackPreprocessing
     from ctlab.trauma import approach1, approach2, approach3, approach4, approach5, approach6, approach7
 
     if study.startswith('approach1'):
         variant = study.partition('_')[2] or 'published'
-        return _unlabelled(settings, approach1.recipe(settings.preset, variant)), approach1.plan(
+        return _unlabelled(settings, approach1.preprocessing(settings.preset, variant)), approach1.make_plan(
             settings.preset, variant
         )
     if study == 'approach5':
-        size = approach5.SIZES[settings.preset]
-        data, masks = with_masks(settings, _unlabelled(settings, Recipe(size.spacing, size.pixels)))
-        return data, approach5.plan(settings, data, masks)
+        size = approach5.PRESET_CONFIGS[settings.preset]
+        data, masks = add_masks(settings, _unlabelled(settings, StackPreprocessing(size.spacing, size.pixels)))
+        return data, approach5.make_plan(settings, data, masks)
     if study == 'approach6':
-        data, cubes = approach6.cut_cohort(
-            settings, *with_masks(settings, _unlabelled(settings, Recipe(5.0, approach6.SIZES[settings.preset].pixels)))
+        data, cubes = approach6.crop_cohort(
+            settings,
+            *add_masks(
+                settings,
+                _unlabelled(settings, StackPreprocessing(5.0, approach6.PRESET_CONFIGS[settings.preset].pixels)),
+            ),
         )
-        return data, approach6.plan(settings, data, cubes)
+        return data, approach6.make_plan(settings, data, cubes)
     if study in ('approach7', 'approach7_marked'):
-        recipe = Recipe(5.0, approach7.MASK_PIXELS[settings.preset])
-        data, fields = approach7.cut_fields(settings, *with_masks(settings, _unlabelled(settings, recipe)))
-        return data, approach7.plan(settings, data, fields, study=study)
+        preprocessing = StackPreprocessing(5.0, approach7.MASK_PIXELS[settings.preset])
+        data, fields = approach7.make_fields(settings, *add_masks(settings, _unlabelled(settings, preprocessing)))
+        return data, approach7.make_plan(settings, data, fields, study=study)
     module = {'approach2': approach2, 'approach3': approach3, 'approach4': approach4}.get(study.partition('_')[0])
     if module is None:
         raise ValueError(f'runs of {study!r} cannot be applied to new scans')
-    data, masks = with_masks(
+    data, masks = add_masks(
         settings,
-        _unlabelled(settings, Recipe(5.0, (approach4 if module is approach4 else approach2).SIZES[settings.preset][0])),
+        _unlabelled(
+            settings,
+            StackPreprocessing(
+                5.0, (approach4 if module is approach4 else approach2).PRESET_CONFIGS[settings.preset][0]
+            ),
+        ),
     )
-    return data, module.plan(settings, data, masks) if module is approach2 else module.plan(settings, data)
+    return data, module.make_plan(settings, data, masks) if module is approach2 else module.make_plan(settings, data)
 
 # %% ../../nbs/lib/trauma/02_predict.ipynb #aae29980
 def predict_scans(
@@ -126,12 +135,13 @@ def predict_scans(
     workers: int = 0,
 ) -> tuple[pd.DataFrame, dict]:  # (patient_id, series_id, target, grade, probability, low, high; what the page needs)
     """Apply a run to new scans."""
-    from ctlab.learn.inference import predict
-    from ctlab.learn.samples import loader
-    from ctlab.learn.training import accelerator, load_weights
+    from ctlab.learn.datasets import make_loader
+    from ctlab.learn.inference import predict_dataset
+    from ctlab.learn.runs import read_config
+    from ctlab.learn.training import choose_accelerator, load_weights
 
     folders = run_folders(model)
-    configs = [json.loads((f / 'config.json').read_text()) for f in folders]
+    configs = [read_config(f) for f in folders]
     study, preset = configs[0]['study'], configs[0]['preset']
     settings = Settings(
         data_root=str(as_cohort(source, work or Settings().work)),
@@ -148,10 +158,10 @@ def predict_scans(
     for folder in folders:
         net = load_weights(plan.net(settings.start or False), folder / 'weights.safetensors')
         opinions.append(
-            predict(
+            predict_dataset(
                 net,
-                loader(slices_of(data, plan, data.table), plan.batch),
-                'cuda' if accelerator(device) == 'gpu' else 'cpu',
+                make_loader(make_dataset(data, plan, data.table), plan.batch),
+                'cuda' if choose_accelerator(device) == 'gpu' else 'cpu',
             ).set_index(['patient_id', 'series_id'])
         )
         nets.append(net)
@@ -175,18 +185,18 @@ def predict_scans(
         'nets': nets,
         'configs': configs,
         'settings': settings,
-        'seen': functools.cache(functools.partial(_seen, slices_of(data, plan, data.table), nets[0])),
+        'seen': functools.cache(functools.partial(_salient_slices, make_dataset(data, plan, data.table), nets[0])),
     }
 
 
-def _seen(dataset, net, k, target):
+def _salient_slices(dataset, net, k, target):
     """The slices of a scan on which a verdict rests, and where in them; found once, for the page and for the sheet."""
-    from ctlab.trauma.evidence import evidence
+    from ctlab.trauma.saliency import most_salient_slices
 
-    return evidence(net, dataset[k]['image'], target)
+    return most_salient_slices(net, dataset[k]['image'], target)
 
 # %% ../../nbs/lib/trauma/02_predict.ipynb #9181e9a7
-def page(
+def prediction_page(
     table: pd.DataFrame,  # from `predict_scans`
     context: dict,  # from `predict_scans`
     most: int = 50,  # series shown with pictures
@@ -213,29 +223,29 @@ def page(
             f'{row["series_id"]}</h2><table><tr><th>target</th><th>grade</th><th>probability</th><th>over the '
             f'folds</th></tr>{lines}</table>'
             f"<p>What the network saw, with the place of the verdict on {hurt.idxmax()} injury:</p><img alt='slices' "
-            f"src='data:image/png;base64,{_evidence(*context['seen'](k, hurt.idxmax()), config)}'>"
+            f"src='data:image/png;base64,{_slices_png(*context['seen'](k, hurt.idxmax()), config)}'>"
         )
     for r in context['data'].set_aside.itertuples():
         parts.append(f'<p>Set aside: patient {r.patient_id}, series {r.series_id}: {html.escape(str(r.reason))}</p>')
     return html_page('ctlab predictions', parts)
 
 
-def _evidence(pictures, places, config):
+def _slices_png(pictures, places, config):
     """The slices of a scan as a PNG in base64."""
-    from ctlab.show.figures import mark, style
-    from ctlab.trauma.evidence import show_evidence
+    from ctlab.reporting.figures import figure_style, mark_phantom
+    from ctlab.trauma.saliency import show_saliency
 
-    with style() as plt:
+    with figure_style() as plt:
         figure, axes = plt.subplots(1, len(pictures), figsize=(1.9 * len(pictures), 2), squeeze=False)
         for axis, picture, heat in zip(axes[0], pictures, places):
-            show_evidence(axis, picture, heat)
-        mark(figure, config['phantom'])
+            show_saliency(axis, picture, heat)
+        mark_phantom(figure, config['phantom'])
         figure.savefig(buffer := io.BytesIO(), format='png', dpi=110)
         plt.close(figure)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def pdf(
+def prediction_pdf(
     table: pd.DataFrame,  # from `predict_scans`
     context: dict,  # from `predict_scans`
     most: int = 50,  # series shown
@@ -243,7 +253,7 @@ def pdf(
     """The predictions for a printer: one sheet of A4 a series."""
     from matplotlib.backends.backend_pdf import PdfPages
 
-    from ctlab.show.figures import style
+    from ctlab.reporting.figures import figure_style
 
     config = context['configs'][0]
     about = (
@@ -251,12 +261,12 @@ def pdf(
         f'{"phantoms" if config["phantom"] else "the RSNA 2023 cohort"}, from {config["weights"]} weights'
     )
     with (
-        style() as plt,
+        figure_style() as plt,
         PdfPages(buffer := io.BytesIO(), metadata={'Title': 'ctlab predictions', 'CreationDate': None}) as pages,
     ):
         for k, row in enumerate(context['data'].table.head(most).to_dict('records')):
             figure = plt.figure(figsize=(8.27, 11.69), layout='none')
-            _sheet(
+            _series_sheet(
                 figure, row, table[table['series_id'] == row['series_id']], lambda target: context['seen'](k, target)
             )
             words = (
@@ -269,10 +279,10 @@ def pdf(
     return buffer.getvalue()
 
 
-def _sheet(figure, row, mine, seen):
+def _series_sheet(figure, row, mine, seen):
     """One series: its probabilities, and the slices on which the likeliest injury rests."""
-    from ctlab.show.figures import TARGET_COLOURS
-    from ctlab.trauma.evidence import show_evidence
+    from ctlab.reporting.figures import TARGET_COLOURS
+    from ctlab.trauma.saliency import show_saliency
 
     hurt = mine[mine['grade'] != 'healthy']
     likeliest = hurt.groupby('target')['probability'].sum().idxmax()
@@ -292,4 +302,4 @@ def _sheet(figure, row, mine, seen):
     pictures, heats = seen(likeliest)
     figure.text(0.08, 0.51, f'What the verdict on {likeliest} injury rests on', fontsize=11)
     for k, (picture, heat) in enumerate(zip(pictures, heats)):
-        show_evidence(figure.add_axes((0.08 + 0.29 * (k % 3), 0.29 - 0.2 * (k // 3), 0.27, 0.19)), picture, heat)
+        show_saliency(figure.add_axes((0.08 + 0.29 * (k % 3), 0.29 - 0.2 * (k // 3), 0.27, 0.19)), picture, heat)

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..cohort.labels import check_folds, grade, read_labels, stored_folds
+from ..cohort.labels import check_folds, class_labels, cohort_folds, read_labels
 from ..cohort.layout import ensure_cohort
-from ..cohort.stacks import Recipe, Stacks, prepare
+from ..cohort.stacks import StackPreprocessing, Stacks, prepare
 from ..core.settings import Settings
 
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'Samples', 'samples', 'with_masks', 'Plan', 'train_fold', 'slices_of', 'fold_metrics', 'score_patients',
-           'show_held_out']
+__all__ = ['log', 'Samples', 'load_samples', 'add_masks', 'TrainingPlan', 'train_fold', 'make_dataset', 'fold_metrics',
+           'score_by_patient', 'show_held_out_results']
 
 # %% ../../nbs/lib/trauma/00_study.ipynb #21acdebd
 @dataclass(frozen=True)
@@ -41,23 +41,23 @@ class Samples:
         return train.reset_index(drop=True), valid.reset_index(drop=True)
 
 
-def samples(
+def load_samples(
     settings: Settings,
-    recipe: Recipe,  # how stacks are made
+    preprocessing: StackPreprocessing,  # how stacks are made
     min_slices: int = 8,  # shorter stacks are set aside
     cleaned: bool = True,  # leave out what the cleaning chapter set aside
 ) -> Samples:
     """The cohort's scans, prepared, labelled and folded."""
     root = ensure_cohort(settings)
     labels = read_labels(root)
-    stacks = prepare(root, settings.work, recipe, settings.workers)
+    stacks = prepare(root, settings.work, preprocessing, settings.workers)
     short = stacks.usable[stacks.usable['slices'] < min_slices].assign(reason=f'fewer than {min_slices} slices')
     aside = pd.concat([stacks.table[stacks.table['status'] != 'prepared'], short], ignore_index=True)
     usable = stacks.usable[stacks.usable['slices'] >= min_slices]
     if cleaned:
-        from ctlab.cohort.cleaning import clean
+        from ctlab.cohort.cleaning import clean_cohort
 
-        decisions = clean(root, settings.work, workers=settings.workers).set_index('series_id')
+        decisions = clean_cohort(root, settings.work, workers=settings.workers).set_index('series_id')
         bad = usable['series_id'].map(decisions['decision']) == 'set aside'
         aside = pd.concat(
             [aside, usable[bad].assign(reason=usable.loc[bad, 'series_id'].map(decisions['reason']))], ignore_index=True
@@ -66,11 +66,11 @@ def samples(
     unlabelled = ~usable['patient_id'].isin(labels.index)
     aside = pd.concat([aside, usable[unlabelled].assign(reason='no row in the label table')], ignore_index=True)
     table = usable[~unlabelled][['patient_id', 'series_id', 'slices']].reset_index(drop=True)
-    table = table.join(grade(labels), on='patient_id').join(stored_folds(settings, labels), on='patient_id')
+    table = table.join(class_labels(labels), on='patient_id').join(cohort_folds(settings, labels), on='patient_id')
     return Samples(table, stacks, labels, aside[['patient_id', 'series_id', 'reason']])
 
 # %% ../../nbs/lib/trauma/00_study.ipynb #86da5b0a
-def with_masks(
+def add_masks(
     settings: Settings,
     samples: Samples,
     # asked in this order, for each scan; when left out: files on disk, TotalSegmentator's fast network, our organ model
@@ -78,31 +78,31 @@ def with_masks(
     least: float = 100.0,  # mm² of organ that make a slice part of the region
 ):  # (Samples whose table has first and last, MaskStacks)
     """The samples that have organ masks, with the ends of their region of interest."""
-    from ctlab.cohort.masks import NoMask, OnDisk, TotalSegmentator, mask_stacks, roi
-    from ctlab.learn.training import accelerator
+    from ctlab.cohort.masks import MaskUnavailableError, RsnaMasks, TotalSegmentator, make_mask_stacks, organ_range
+    from ctlab.learn.training import choose_accelerator
     from ctlab.organs.organ_model import OrganModel
 
-    gpu = accelerator(settings.device) == 'gpu'
+    gpu = choose_accelerator(settings.device) == 'gpu'
     providers = providers or (
-        OnDisk(str(settings.data)),
+        RsnaMasks(str(settings.data)),
         TotalSegmentator(True, 'gpu' if gpu else 'cpu'),
         OrganModel('cuda' if gpu else 'cpu'),
     )
-    masks = mask_stacks(settings.data, settings.work, samples.stacks, providers, settings.workers)
+    masks = make_mask_stacks(settings.data, settings.work, samples.stacks, providers, settings.workers)
     ends, aside = {}, []
     for row in samples.table.to_dict('records'):
         try:
-            ends[row['series_id']] = roi(masks.areas(row['series_id']), least=least)
-        except (NoMask, KeyError) as error:
+            ends[row['series_id']] = organ_range(masks.areas(row['series_id']), least=least)
+        except (MaskUnavailableError, KeyError) as error:
             aside.append(
                 {'patient_id': row['patient_id'], 'series_id': row['series_id'], 'reason': str(error).strip('\'"')}
             )
     table = samples.table[samples.table['series_id'].isin(list(ends))].reset_index(drop=True)
     table['first'], table['last'] = [[ends[s][k] for s in table['series_id']] for k in (0, 1)]
     if not len(table):
-        raise NoMask(
+        raise MaskUnavailableError(
             f'no scan of {settings.data} has organ masks; '
-            + '; '.join(f'{n}: {w}' for p in providers if (n := p.name) and (w := p.ready()))
+            + '; '.join(f'{n}: {w}' for p in providers if (n := p.name) and (w := p.unavailable_reason()))
         )
     return (
         replace(
@@ -118,7 +118,7 @@ def with_masks(
 
 # %% ../../nbs/lib/trauma/00_study.ipynb #45b1ebe5
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """What an approach does to its samples."""
 
     study: str  # name of the run's folder
@@ -127,54 +127,56 @@ class Plan:
     select: object  # (slices in the stack, row) -> indices
     epochs: int
     batch: int = 8
-    rate: float = 1e-4
+    learning_rate: float = 1e-4
     augment: object = None  # a callable on (slices, 1, rows, columns), or None
     volume: bool = False  # 3-D input
     masks: object = None  # `masks.MaskStacks` whose outside becomes black
-    opened: bool = False  # open the masks first
+    open_masks: bool = False  # open the masks first
     dataset: object = None  # (rows, augment?) -> Dataset, for samples that are not plain slices
     patience: int = 0
     schedule: object = None  # epoch -> factor of the rate
-    decay: float = 0.0  # of the weights
-    watch: str = 'valid_total'  # what decides which epoch is kept; empty keeps the last
+    weight_decay: float = 0.0  # of the weights
+    monitor: str = 'valid_total'  # what decides which epoch is kept; empty keeps the last
     note: dict | None = None  # more to store in config.json
 
 
 def train_fold(
     settings: Settings,
     samples: Samples,
-    plan: Plan,
+    plan: TrainingPlan,
 ) -> dict:  # history, metrics, predictions, folder, config, learner, best, seconds, waiting
     """Train on all folds but one, predict both sides, measure, store. A finished run with these settings, data
     and code is read back; an unfinished one goes on.
     """
-    from ctlab.learn.inference import predict
-    from ctlab.learn.runs import Job, keep_run
-    from ctlab.learn.samples import loader
-    from ctlab.learn.training import Learner, accelerator, fit
+    from ctlab.learn.datasets import make_loader
+    from ctlab.learn.inference import predict_dataset
+    from ctlab.learn.runs import RunSpec, execute_run
+    from ctlab.learn.training import Learner, choose_accelerator, fit
 
     train, valid = samples.split(settings.fold)
-    epochs, gpu = settings.epochs or plan.epochs, accelerator(settings.device) == 'gpu'
+    epochs, gpu = settings.epochs or plan.epochs, choose_accelerator(settings.device) == 'gpu'
     workers = min(settings.workers or 2, 8) if gpu and settings.preset != 'tiny' else 0
 
     def pictures(rows, augment=None):
-        return slices_of(samples, plan, rows, augment)
+        return make_dataset(samples, plan, rows, augment)
 
     def learner(finished):
         net = plan.net(False if finished and settings.start != 'imagenet' else settings.pretrained)
-        return Learner(net, plan.loss(), plan.rate, plan.schedule, plan.decay)
+        return Learner(net, plan.loss(), plan.learning_rate, plan.schedule, plan.weight_decay)
 
     def train_on(learner, folder, resume):
-        shown = loader(pictures(train, plan.augment), plan.batch, True, workers, settings.seed)
-        judged = loader(pictures(valid), plan.batch, workers=workers)
+        shown = make_loader(pictures(train, plan.augment), plan.batch, True, workers, settings.seed)
+        judged = make_loader(pictures(valid), plan.batch, workers=workers)
         return fit(
-            learner, shown, judged, folder, epochs, settings.device, plan.patience, resume=resume, watch=plan.watch
+            learner, shown, judged, folder, epochs, settings.device, plan.patience, resume=resume, monitor=plan.monitor
         )
 
     def judge(learner):
         sides = {'train': train, 'valid': valid}
         found = [
-            predict(learner.net, loader(pictures(rows), plan.batch), 'cuda' if gpu else 'cpu').assign(split=side)
+            predict_dataset(learner.net, make_loader(pictures(rows), plan.batch), 'cuda' if gpu else 'cpu').assign(
+                split=side
+            )
             for side, rows in sides.items()
         ]
         predictions = pd.concat(found, ignore_index=True)
@@ -185,38 +187,40 @@ def train_fold(
         return {
             'epochs': epochs,
             'batch': plan.batch,
-            'rate': plan.rate,
+            'learning_rate': plan.learning_rate,
             'scans': scans,
             'data': str(settings.data),
-            'rsna_score': score_patients(samples.labels, predictions),
+            'rsna_score': score_by_patient(samples.labels, predictions),
         } | (plan.note or {})
 
     card = {'trained on': 'phantoms' if settings.phantom else 'the RSNA 2023 cohort'}
-    return keep_run(settings, Job(plan.study, _key(settings, samples, plan), learner, train_on, judge, card, facts))
+    return execute_run(
+        settings, RunSpec(plan.study, _run_key(settings, samples, plan), learner, train_on, judge, card, facts)
+    )
 
 
-def slices_of(
+def make_dataset(
     samples: Samples,
-    plan: Plan,
+    plan: TrainingPlan,
     rows: pd.DataFrame,  # of the samples' table
     augment=None,  # a callable on (slices, 1, rows, columns), or None
 ):  # a Dataset
     """The pictures that a plan's network sees."""
-    from ctlab.learn.samples import SliceDataset
+    from ctlab.learn.datasets import SliceDataset
 
     if plan.dataset:
         return plan.dataset(rows, augment)
-    return SliceDataset(rows, samples.stacks, plan.select, augment, plan.volume, plan.masks, plan.opened)
+    return SliceDataset(rows, samples.stacks, plan.select, augment, plan.volume, plan.masks, plan.open_masks)
 
 # %% ../../nbs/lib/trauma/00_study.ipynb #de56f5c0
-def _key(settings, samples, plan):
+def _run_key(settings, samples, plan):
     """All that a run depends on besides the settings."""
     import hashlib
 
-    from ctlab.learn.runs import code_of
+    from ctlab.learn.runs import code_version
 
     learned = [f'learn.{m}' for m in ('samples', 'nets', 'losses', 'training', 'inference', 'runs')]
-    code = code_of(
+    code = code_version(
         'core.anatomy',
         'cohort.stacks',
         'cohort.masks',
@@ -225,7 +229,7 @@ def _key(settings, samples, plan):
         'trauma.study',
         f'trauma.{plan.study.partition("_")[0]}',
     )
-    own = [plan.epochs, plan.batch, plan.rate, plan.patience, plan.volume, plan.opened, plan.note]
+    own = [plan.epochs, plan.batch, plan.learning_rate, plan.patience, plan.volume, plan.open_masks, plan.note]
     data = hashlib.sha1(samples.table.to_csv(index=False).encode()).hexdigest()
     begun = settings.pretrained
     start = hashlib.sha1(begun.read_bytes()).hexdigest() if isinstance(begun, Path) else settings.start
@@ -241,13 +245,13 @@ def fold_metrics(
 ) -> pd.DataFrame:  # study, fold, target, split, metric, value, low, high, n
     """The metrics of one fold with patient-level intervals."""
     from ctlab.judge.metrics import metrics_table
-    from ctlab.learn.inference import as_scores
+    from ctlab.learn.inference import scores_by_target
 
-    truth, tables = grade(labels), []
+    truth, tables = class_labels(labels), []
     for split, part in predictions.groupby('split'):
         tables.append(
             metrics_table(
-                truth.loc[part['patient_id']], as_scores(part), part['patient_id'].to_numpy(), seed=seed
+                truth.loc[part['patient_id']], scores_by_target(part), part['patient_id'].to_numpy(), seed=seed
             ).assign(split=split)
         )
     return pd.concat(tables, ignore_index=True).assign(study=study, fold=fold)[
@@ -255,26 +259,26 @@ def fold_metrics(
     ]
 
 
-def score_patients(
+def score_by_patient(
     labels: pd.DataFrame,  # the label table
     predictions: pd.DataFrame,  # one row per series, with a column split
 ) -> float:  # the competition's metric on the held-out patients
     """The competition's metric, one answer per held-out patient."""
     from ctlab.judge.metrics import rsna_score
-    from ctlab.learn.inference import by_patient
+    from ctlab.learn.inference import average_by_patient
 
-    held = by_patient(predictions[predictions['split'] == 'valid'])
+    held = average_by_patient(predictions[predictions['split'] == 'valid'])
     return rsna_score(labels.loc[held.index], held)
 
 
-def show_held_out(
+def show_held_out_results(
     run: dict,  # from `train_fold`
     labels: pd.DataFrame,  # the label table
     phantom: bool = True,
 ) -> None:
     """Curves, calibration and confusion matrices of what a run held out, shown and kept in its folder."""
-    from ctlab.show.figures import save
-    from ctlab.show.report import pooled_figures
+    from ctlab.reporting.figures import save_figure
+    from ctlab.reporting.report import pooled_figures
 
-    for what, figure in pooled_figures(run['predictions'], grade(labels), phantom).items():
-        save(figure, run['folder'], what)
+    for what, figure in pooled_figures(run['predictions'], class_labels(labels), phantom).items():
+        save_figure(figure, run['folder'], what)

@@ -1,7 +1,8 @@
-"""What is each line of randomness worth? Networks of the organ model's kind learn from nothing, 3,000 steps on bodies
-of 6 mm, each with one line switched off; all are judged on the same samples of held-out bodies, in which every line
-is on, and on the public patient. Eight to fourteen minutes of one core a row. A row that was made is not made again
-while bodies and samples are drawn by the same code.
+"""Measure what each line of the randomisation is worth.
+
+Networks like the organ model learn from nothing, 3,000 steps on bodies of 6 mm, each with one line switched off. All
+are judged on the same samples of held-out bodies with every line on, and on the public patient. Eight to fourteen
+minutes of one core a row. A row is made again only when the code that draws bodies and samples has changed.
 
     python benchmarks/ablation.py [folder for organ-model-ablation.csv] [cases of patients, for a row with their shapes]
 """
@@ -57,7 +58,10 @@ def on_patient(net):
 
 
 def told(scores, samples_per_epoch=2000):
-    """A line for every row: mean Dice over organs, and what it is beside all lines, with a 95 % interval over samples."""
+    """Tabulate every row: mean Dice over organs.
+
+    And its difference from all lines with a 95 % interval over samples.
+    """
     rng, table = np.random.default_rng(0), []
     by_row = {
         name: own.pivot(index='case', columns='structure', values='dice')

@@ -49,7 +49,7 @@ class Line:
 
 @contextmanager
 def serving():
-    """A line to an empty S3 store, to which fsspec's s3:// leads meanwhile."""
+    """Serve an empty S3 store and point fsspec's s3:// to it."""
     import fsspec
 
     with socket.create_server(('127.0.0.1', 0)) as free:

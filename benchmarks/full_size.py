@@ -43,7 +43,7 @@ CODE = {
 
 
 def part(cohort, series, folder):
-    """The first patients of a cohort, until they have so many series."""
+    """Select the first patients of a cohort until they have so many series."""
     if (folder / 'train_2024.csv').exists():
         return folder
     table = pd.read_csv(cohort / 'train_series_meta.csv').sort_values('patient_id', kind='stable')
@@ -77,8 +77,8 @@ def measure(stage, places):
     else:
         command = [python.with_name('ctlab'), *(word.format(**places) for word in what)]
     began = time.perf_counter()
-    log = open(places['out'] / 'stage.log', 'w')
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    with open(places['out'] / 'stage.log', 'w') as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     _, status, used = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - began
     if status:

@@ -1,5 +1,4 @@
-"""TotalSegmentator over a cohort: its network read once per worker (ctlab's default) against once per case, as its own
-API does.
+"""Run TotalSegmentator over a cohort: network read once per worker (ours) or once per case (its own API).
 
 The weights are random, in a network of 18 million numbers in TotalSegmentator's own layout: reading takes
 as long as with real ones. The scans are small, so that what is measured is the reading and not the network.

@@ -25,7 +25,7 @@ import pandas as pd
 
 
 def trivial(row, stack, info, meta):
-    """What can be said of a scan without looking at an organ."""
+    """Compute statistics of a scan without looking at any organ."""
     a = stack[::2, ::4, ::4].astype(float)
     size = sum(p.stat().st_size for p in Path(row['folder']).iterdir())
     return [
@@ -81,7 +81,7 @@ def guesses(y, fold, numbers):
 
 
 def judged(target, y, fold, numbers):
-    """What two classifiers make of trivial statistics."""
+    """Evaluate two classifiers on trivial statistics."""
     from ctlab.judge.metrics import bootstrap
 
     for name, p in guesses(y, fold, numbers):
@@ -89,7 +89,7 @@ def judged(target, y, fold, numbers):
 
 
 def dealt(numbers, patients, n=60):
-    """The best of ten areas when every patient has another's answers; one for each deal."""
+    """Find the best of ten areas under permuted labels, once per permutation."""
     from sklearn.metrics import roc_auc_score
 
     from ctlab.core.anatomy import TARGETS
@@ -123,7 +123,7 @@ def alone(settings, to):
 
 
 def cohort(name):
-    """Settings of a cohort that a chapter draws."""
+    """Return the settings of a cohort that a chapter draws."""
     from ctlab.core.settings import Settings
     from ctlab.phantoms.cohorts import PRESETS, make_cohort
     from ctlab.trauma.ensemble import external_cohort

@@ -1,7 +1,6 @@
-"""Who wrote what this lab stands on, and on which terms: every package of requirements.lock by its own words, and the
-shipped weights.
+"""List every package of requirements.lock and the shipped weights with authors and licences.
 
-    python benchmarks/licences.py > reports/reference/licences.md
+python benchmarks/licences.py > reports/reference/licences.md
 """
 
 import re
@@ -17,7 +16,7 @@ WEIGHTS = (
 
 
 def licence(name):
-    """What a package says of its licence."""
+    """Find the licence that a package declares."""
     try:
         facts = metadata.metadata(name)
     except metadata.PackageNotFoundError:

@@ -1,6 +1,4 @@
-"""Ten random slices of random series: ours, slices out of one array file, against one JPEG per slice, zarr and
-blosc2, one run, one table.
-"""
+"""Load ten random slices of random series: ours, one array file, one JPEG per slice, zarr and blosc2."""
 
 import os
 
@@ -61,7 +59,10 @@ def main(n_series=40, reads=400):
         for k, at in picks:
             assert read(k, at).shape == (10, 256, 256)
 
-    rows = {name: (best(lambda: all_picks(read)) / reads * 1e3, size(kind)) for name, (kind, read) in readers.items()}
+    rows = {
+        name: (best(lambda read=read: all_picks(read)) / reads * 1e3, size(kind))
+        for name, (kind, read) in readers.items()
+    }
     ours = rows['slices of one .npy (ctlab)'][0]
     print(f'ten random slices of one of {n_series} stacks of {len(stack)} × 256²; files in the page cache, one core')
     print(f'{"":<32}{"ms per read":>12}{"against ours":>14}{"MB per stack":>14}')

@@ -1,5 +1,7 @@
-"""Receiving a thousand slices of 512 x 512: our node beside DCMTK's storescp and Orthanc, each from the same sender
-(DCMTK's storescu), and 16 senders at a time; and the node's memory as more and more come in.
+"""Receive a thousand slices of 512 × 512: our node beside DCMTK's storescp and Orthanc.
+
+Each receives from the same sender (DCMTK's storescu), and from 16 senders at a time; the node's memory is measured as
+more and more arrive.
 
     python benchmarks/network.py [slices]
 """
@@ -21,7 +23,7 @@ os.environ['TCP_NODELAY'] = '1'  # or DCMTK waits 40 ms for TCP's delayed word w
 ELSEWHERE = os.pathsep.join(d for d in os.environ['PATH'].split(os.pathsep) if Path(d) != Path(sys.executable).parent)
 
 
-def TOOL(name):
+def tool(name):
     return shutil.which(name, path=ELSEWHERE + ':/usr/sbin')
 
 
@@ -51,7 +53,9 @@ def memory(process):
     return (
         int(
             next(
-                l for l in Path(f'/proc/{process.pid}/status').read_text().splitlines() if l.startswith('VmRSS')
+                line
+                for line in Path(f'/proc/{process.pid}/status').read_text().splitlines()
+                if line.startswith('VmRSS')
             ).split()[1]
         )
         / 1024
@@ -75,11 +79,11 @@ def servers(root):
                 }
             )
         )
-        return [TOOL('Orthanc'), str(config)]
+        return [tool('Orthanc'), str(config)]
 
     (root / 'scp').mkdir()
     return {
-        'storescp (keeps files, no index)': lambda port: [TOOL('storescp'), '-od', str(root / 'scp'), str(port)],
+        'storescp (keeps files, no index)': lambda port: [tool('storescp'), '-od', str(root / 'scp'), str(port)],
         'Orthanc (files and index)': orthanc,
         'ctlab node (files flushed, index)': lambda port: [sys.executable, '-c', OURS, str(root / 'ours'), str(port)],
     }
@@ -89,7 +93,7 @@ def main(n=1000):
     from ctlab.scans.dicom import write_series
     from ctlab.scans.volume import make_volume
 
-    if not all(map(TOOL, ('storescu', 'storescp', 'Orthanc'))):
+    if not all(map(tool, ('storescu', 'storescp', 'Orthanc'))):
         raise SystemExit("needs Debian's packages dcmtk and orthanc")
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as t:
         root, rng = Path(t), np.random.default_rng(0)
@@ -112,7 +116,7 @@ def main(n=1000):
                 before, start = memory(server), time.perf_counter()
                 subprocess.run(
                     [
-                        TOOL('storescu'),
+                        tool('storescu'),
                         '-pdu',
                         '131072',
                         '-aec',
@@ -152,7 +156,7 @@ def main(n=1000):
                 threads = [
                     threading.Thread(
                         target=lambda p=p: subprocess.run(
-                            [TOOL('storescu'), '-pdu', '131072', '-aec', 'CTLAB', '127.0.0.1', str(port), *map(str, p)],
+                            [tool('storescu'), '-pdu', '131072', '-aec', 'CTLAB', '127.0.0.1', str(port), *map(str, p)],
                             check=True,
                             stderr=subprocess.DEVNULL,
                         )
@@ -171,7 +175,7 @@ def main(n=1000):
 
 
 def fresh(files, folder, root_uid):
-    """The same slices as objects of their own."""
+    """Copy slices as new objects."""
     import pydicom
 
     folder.mkdir()

@@ -1,6 +1,7 @@
-"""A scan of 512 × 512 × 300 voxels on two cores: the organ model beside TotalSegmentator's two networks with random
-weights in their true sizes (the weights cannot be fetched everywhere; the arithmetic is the same). One process each,
-so that memory is each one's own.
+"""Segment 512 × 512 × 300 voxels on two cores: the organ model beside TotalSegmentator's two networks.
+
+TotalSegmentator has random weights in their true sizes (the weights cannot be fetched everywhere; the arithmetic is
+the same). One process each, so that memory is measured apart.
 
     python benchmarks/organ_model.py [slices]
 """
@@ -16,7 +17,7 @@ SIZE = {'organ model': None, '--fast (3 mm)': 3.0, '1.5 mm, one of its five part
 
 
 def volume(slices):
-    """A phantom on a scanner's matrix."""
+    """Scan a phantom on a scanner's matrix."""
     import numpy as np
 
     from ctlab.phantoms.acquisition import ScanProtocol, acquire
@@ -40,7 +41,7 @@ def organ_model(scan):
 
 
 def totalsegmentator(scan, spacing):
-    """The arithmetic of TotalSegmentator: its preprocessing spacing, its network, its sliding window, its way back."""
+    """Run TotalSegmentator's arithmetic: its spacing, its network, its sliding window, its resampling back."""
     import numpy as np
     import torch
     from dynamic_network_architectures.architectures.unet import PlainConvUNet

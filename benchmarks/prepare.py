@@ -109,7 +109,8 @@ def main():
 
     total = best(all40, 2)
     print(
-        f'40 such series, 2 workers: {total:.1f} s, {total / 40:.3f} s per series, {40 * 300 / total:.0f} slices per second'
+        f'40 such series, 2 workers: {total:.1f} s, {total / 40:.3f} s per series, '
+        f'{40 * 300 / total:.0f} slices per second'
     )
 
 

@@ -1,5 +1,7 @@
-"""How do networks that have seen phantoms only do on a patient? Every finished demo run of a mask study on the real CT
-of the public TotalSegmentator tests (30 slices; the masks beside it are that program's own fast-mode result).
+"""Apply networks trained on phantoms to a patient.
+
+Every finished demo run of a segmentation study on the CT of the public TotalSegmentator tests (30 slices; the masks
+beside it are that program's own fast-mode result).
 
     python benchmarks/real_ct.py [folder for real-ct.csv]
 """

@@ -9,7 +9,7 @@ HOME = Path(os.environ.get('CTLAB_BENCH', Path(__file__).resolve().parents[1] / 
 
 
 def series(slices=300, syntax='rle'):
-    """A folder with one series."""
+    """Write a folder with one series."""
     folder = HOME / f'{syntax}{slices}' / 'train_images' / '1' / '1'
     if folder.exists() and len(list(folder.glob('*.dcm'))) == slices:
         return folder
@@ -43,7 +43,7 @@ def cohort(n=40):
 
 
 def best(work, times=3):
-    """The shortest of a few runs, seconds; the first also warms the caches."""
+    """Time the shortest of a few runs, seconds; the first also warms the caches."""
     import time
 
     seconds = []

@@ -1,7 +1,6 @@
-"""A step of training in 32-bit numbers and in 16-bit ones (bfloat16), one thread: what
-`fit(…, precision='half')` saves.
+"""Time a training step in 32-bit numbers and in bfloat16, one thread: what `fit(…, precision='half')` saves.
 
-    python benchmarks/steps.py
+python benchmarks/steps.py
 """
 
 import os

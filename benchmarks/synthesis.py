@@ -1,6 +1,7 @@
-"""Samples from a label map for training: the lab's synthesis beside the same steps made of MONAI's transforms (affine
-and elastic warp by nearest neighbour, HU by label, blur, noise), one body of 3 mm, samples of 64 × 80 × 96 voxels, one
-thread.
+"""Make training samples from a label map: the lab's synthesis beside the same steps made of MONAI's transforms.
+
+Affine and elastic warp by nearest neighbour, HU by label, blur, noise; one body of 3 mm, samples of 64 × 80 × 96
+voxels, one thread.
 
     python benchmarks/synthesis.py
 """

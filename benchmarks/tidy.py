@@ -12,7 +12,7 @@ from ctlab.scans.volume import make_volume
 
 
 def by_slices(array, least):
-    """The published way: every slice of every bone by itself."""
+    """Clean every slice of every bone by itself, as published."""
     answer = np.zeros_like(array)
     for k in range(1, int(array.max()) + 1):
         for z in range(len(array)):

@@ -46,7 +46,7 @@ NIIVUE = """async (n) => {
 
 
 def scan():
-    """A body of soft tissue, noise and bone."""
+    """Make a body of soft tissue, noise and bone."""
     z, y, x = (
         np.linspace(-1, 1, n, dtype=np.float32).reshape([-1 if a == k else 1 for a in range(3)])
         for k, n in enumerate(SHAPE)

@@ -21,7 +21,7 @@ def pytest_collect_file(file_path, parent):
 
 
 def _cells(path):
-    """(module, [(index, code)]) of a chapter: what is run and not exported."""
+    """Read (module, [(index, code)]) of a chapter: what is run and not exported."""
     notebook, module, cells = json.loads(path.read_text()), None, []
     for k, cell in enumerate(notebook['cells']):
         code = ''.join(cell['source'])
@@ -39,7 +39,7 @@ def _cells(path):
 
 
 def _snapshots(path):
-    """The names that each cell starts from; the chapter is run once a process, without any mutant."""
+    """Run the chapter once per process, without any mutant, and keep the names that each cell starts from."""
     if path in _SNAPSHOTS:
         return _SNAPSHOTS[path]
     import matplotlib

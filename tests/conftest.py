@@ -23,7 +23,7 @@ REAL = Path(os.environ.get('CTLAB_REAL_DATA', ROOT.parent / 'shared' / 'real')) 
 
 
 def free_port():
-    """A port that nobody listens on."""
+    """Find a port that nobody listens on."""
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         return s.getsockname()[1]
@@ -43,7 +43,7 @@ def wait_for(port, seconds=30.0):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """The tests of a file share a worker and its fixtures; studies share nothing and go to whoever is free."""
+    """Give the tests of a file one worker and its fixtures; studies share nothing and go to whoever is free."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
@@ -70,7 +70,7 @@ LONGEST = (
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """What asks for real data is marked so (-m 'not real' leaves it out); long files come first, else any order holds."""
+    """Mark tests that ask for real data (-m 'not real' leaves them out), and start long files first."""
     for item in items:
         if 'real' in getattr(item, 'fixturenames', ()):
             item.add_marker('real')
@@ -103,7 +103,7 @@ def root():
 
 @pytest.fixture(scope='session')
 def tiny():
-    """The tiny cohort, drawn on first use."""
+    """Draw the tiny cohort on first use."""
     from ctlab.cohort.layout import ensure_cohort
     from ctlab.core.settings import Settings
 
@@ -154,7 +154,7 @@ def real():
 
 
 def run_command(*arguments, cwd=ROOT, env=None):
-    """The command as a shell starts it; returns the finished process."""
+    """Run the command as a shell starts it; returns the finished process."""
     command = [str(Path(sys.executable).with_name('ctlab')), *map(str, arguments)]
     env = os.environ | {'COLUMNS': '200'} | (env or {})
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env)
@@ -176,10 +176,10 @@ FORKS.set_forkserver_preload(
 
 
 def _as_command(arguments, cwd, env, out, err):
-    """What the command does, in a process that has the heavy packages already."""
+    """Run the command in a process that has imported the heavy packages."""
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
-    sys.stdout, sys.stderr = (open(n, 'w', buffering=1, closefd=False) for n in (1, 2))
+    sys.stdout, sys.stderr = (open(n, 'w', buffering=1, closefd=False) for n in (1, 2))  # noqa: SIM115, they live on
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
@@ -191,7 +191,7 @@ def _as_command(arguments, cwd, env, out, err):
 
 @pytest.fixture(scope='session')
 def ctlab(tmp_path_factory):
-    """Run the command in a process of its own, forked from one that has imported what takes long; returns how it ended."""
+    """Run the command in a process of its own, forked from one that has the heavy imports."""
     folder, count = tmp_path_factory.mktemp('said'), itertools.count()
 
     def run(*arguments, cwd=ROOT, env=None):

@@ -1,5 +1,7 @@
-"""Would the tests notice if the code were wrong? `make mutants MODULE=judge.metrics` changes one thing at a time
-(mutmut) and runs the cells of the chapters and the tests that reach it. No module: all that must not be wrong.
+"""Measure whether the tests would notice if the code were wrong.
+
+`make mutants MODULE=judge.metrics` changes one thing at a time (mutmut) and runs the cells of the chapters and the
+tests that reach it. Without a module: all that must not be wrong.
 """
 
 import argparse
@@ -31,7 +33,7 @@ NOTICED = ('killed', 'timeout', 'segfault')  # in mutmut's words
 
 
 def laid_out(module, where):
-    """A copy of what the module's tests need, with mutmut's settings."""
+    """Copy what the module's tests need, with mutmut's settings."""
     (where / 'mutants').mkdir(parents=True, exist_ok=True)
     for name in ('ctlab', 'tests', 'nbs', 'data/published', 'settings.ini', 'requirements.lock', 'reports/reference'):
         source, target = ROOT / name, where / name

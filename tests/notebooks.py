@@ -1,4 +1,5 @@
-"""nbdev_test over all notebooks with the longest first, so that no core waits for the last one.
+"""Run nbdev_test over all notebooks, the longest first, so that no core waits for the last one.
+
 As nbdev_test: two processes, every cell that is not marked `eval: false`, and exit code 1 when one fails.
 """
 

@@ -60,7 +60,7 @@ class Served:
 
 @pytest.fixture(scope='module')
 def export(tmp_path_factory, tiny):
-    """What a hospital hands over: a series, rubbish, a zip, NIfTI, masks of bones, and things that mean no good."""
+    """Make what a hospital exports: a series, rubbish, a zip, NIfTI, masks of bones, and malicious files."""
     root = tmp_path_factory.mktemp('export')
     series = Path(list_series(tiny)['folder'][0])
     (root / 'disk' / 'A').mkdir(parents=True)
@@ -87,7 +87,7 @@ def export(tmp_path_factory, tiny):
 
 @pytest.fixture(scope='module')
 def served(export, tmp_path_factory):
-    """A workbench that has a CT scan and the legs already."""
+    """Serve a workbench that has a CT scan and the legs already."""
     from ctlab.interfaces.workbench import Workspace
 
     folder = tmp_path_factory.mktemp('workbench') / 'work'
@@ -101,7 +101,7 @@ def served(export, tmp_path_factory):
 
 @contextlib.contextmanager
 def watched(browser, served):
-    """A page of its own, from which nothing leaves the machine and on which no script fails."""
+    """Open a page of its own; check that nothing leaves the machine and that no script fails."""
     page, outside, wrong = browser.new_page(viewport={'width': 1280, 'height': 900}), [], []
     near = (served.url, 'data:', 'blob:', 'about:')
     page.on('request', lambda r: outside.append(r.url) if not r.url.startswith(near) else None)

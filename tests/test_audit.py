@@ -76,7 +76,7 @@ def test_what_is_missing_breaks_nothing():
 
 @pytest.mark.parametrize('share, recall, fpr', [(0.1, 0.6, 0.2), (0.3, 0.8, 0.1), (0.5, 0.5, 0.4), (0.05, 0.9, 0.02)])
 def test_areas_that_an_operating_point_allows(share, recall, fpr):
-    """The curve through (fpr, recall) has at least the area under its two chords, and at most that of the best curve."""
+    """Check the bounds: the curve through (fpr, recall) lies above its two chords and below the best curve."""
     precision = share * recall / (share * recall + (1 - share) * fpr)
     accuracy = share * recall + (1 - share) * (1 - fpr)
     low, high = recall * (1 - fpr), 1 - fpr * (1 - recall)

@@ -53,7 +53,7 @@ SOUND = {
 
 
 def body(n=12, size=48, seed=0):
-    """A round body of water in air, with noise."""
+    """Make a round body of water in air, with noise."""
     y, x = np.mgrid[:size, :size] - (size - 1) / 2
     inside = x**2 + y**2 < (0.35 * size) ** 2
     noise = np.random.default_rng(seed).integers(-20, 20, (n, size, size))

@@ -10,7 +10,7 @@ from conftest import run_command
 
 @pytest.fixture(scope='module')
 def ctlab():
-    """Here the command is started as a shell starts it."""
+    """Start the command as a shell starts it."""
     return run_command
 
 

@@ -75,7 +75,7 @@ def with_element(tag, vr, value):
 
 
 def after(tag, vr, value):
-    """An element after de-identification, None where it is gone; and what was noted of it."""
+    """Return an element after de-identification (None where it is gone), and what was noted of it."""
     ds = with_element(tag, vr, value)
     changes = deidentify_dataset(ds, NAMES)
     return ds.get(tag), changes

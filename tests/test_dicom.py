@@ -1,4 +1,4 @@
-"""Every single-slice file that pydicom brings along for its own tests is read as pydicom reads it, or refused by name."""
+"""Read every single-slice file of pydicom's own tests as pydicom reads it, or refuse it by name."""
 
 from pathlib import Path
 
@@ -104,8 +104,9 @@ def test_a_series_of_two_spacings_as_dcm2niix_reads_it(tmp_path):
 
 
 def head(folder, degrees=-18.0, steps=(2.5,) * 13 + (5.0,) * 14, matrix=96):
-    """A tilted head of 28 slices, thin through the skull base and thick above it, as a CT of an emergency department:
-    its values are known everywhere in the patient. Returns the function of (x, y, z) that they are of.
+    """Make a tilted head of 28 slices, thin through the skull base and thick above it.
+
+    Its values are known everywhere in the patient: returns the function of (x, y, z) that they are of.
     """
     from ctlab.scans.dicom import SliceWriter
 

@@ -1,4 +1,4 @@
-"""A file in the very form of the RSNA 2023 download, through every door: no Modality, and SOPClassUID in the meta only."""
+"""Send files in the form of the RSNA 2023 download through every command: no Modality, SOPClassUID in the meta only."""
 
 import io
 import json
@@ -19,39 +19,37 @@ from ctlab.network.node import Node, Peer
 from ctlab.network.store import Store
 from ctlab.scans.dicom import read_series
 
-ELEMENTS = set(
-    [
-        'BitsAllocated',
-        'BitsStored',
-        'Columns',
-        'ContentDate',
-        'ContentTime',
-        'FrameOfReferenceUID',
-        'HighBit',
-        'ImageOrientationPatient',
-        'ImagePositionPatient',
-        'InstanceNumber',
-        'KVP',
-        'PatientID',
-        'PatientPosition',
-        'PhotometricInterpretation',
-        'PixelData',
-        'PixelRepresentation',
-        'PixelSpacing',
-        'RescaleIntercept',
-        'RescaleSlope',
-        'RescaleType',
-        'Rows',
-        'SOPInstanceUID',
-        'SamplesPerPixel',
-        'SeriesInstanceUID',
-        'SeriesNumber',
-        'SliceThickness',
-        'StudyInstanceUID',
-        'WindowCenter',
-        'WindowWidth',
-    ]
-)
+ELEMENTS = {
+    'BitsAllocated',
+    'BitsStored',
+    'Columns',
+    'ContentDate',
+    'ContentTime',
+    'FrameOfReferenceUID',
+    'HighBit',
+    'ImageOrientationPatient',
+    'ImagePositionPatient',
+    'InstanceNumber',
+    'KVP',
+    'PatientID',
+    'PatientPosition',
+    'PhotometricInterpretation',
+    'PixelData',
+    'PixelRepresentation',
+    'PixelSpacing',
+    'RescaleIntercept',
+    'RescaleSlope',
+    'RescaleType',
+    'Rows',
+    'SOPInstanceUID',
+    'SamplesPerPixel',
+    'SeriesInstanceUID',
+    'SeriesNumber',
+    'SliceThickness',
+    'StudyInstanceUID',
+    'WindowCenter',
+    'WindowWidth',
+}
 
 
 def elements(path):
@@ -60,7 +58,7 @@ def elements(path):
 
 @pytest.fixture(scope='module')
 def series(tiny):
-    """A faultless series of the tiny cohort."""
+    """Find a faultless series of the tiny cohort."""
     faults = pd.read_csv(tiny / 'truth' / 'faults.csv', keep_default_na=False).set_index('series_id')['fault']
     return next(Path(r.folder) for r in list_series(tiny).itertuples() if not faults[r.series_id])
 

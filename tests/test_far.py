@@ -20,14 +20,14 @@ RECIPE = StackPreprocessing(20.0, 32, normalise='none')
 
 @pytest.fixture(scope='module')
 def line():
-    """A store, and the wire to it."""
+    """Provide an object store and a client."""
     with serving() as line:
         yield line
 
 
 @pytest.fixture(scope='module')
 def both(line, tmp_path_factory):
-    """A small cohort here, and the same in the store: three odd scans, one scan of wide slices, a file that is none."""
+    """Make a small cohort here and in the store: three odd scans, one scan of wide slices, a file that is none."""
     import fsspec
 
     from ctlab.phantoms.cohorts import Preset, make_cohort

@@ -1,4 +1,5 @@
-"""Damaged files of every kind that is read: an answer in words within five seconds and a gigabyte, and nothing outside.
+"""Read damaged files of every kind: an error in words within five seconds and a gigabyte, and nothing outside.
+
 CTLAB_HOSTILE=5000 makes it a long night.
 """
 
@@ -39,7 +40,7 @@ print(json.dumps(told))
 
 
 def damaged(data, rng, head=4096):
-    """A file with bytes changed, cut out, repeated, or cut off; mostly where its header is."""
+    """Change, cut, repeat or truncate the bytes of a file, mostly in its header."""
     data, span = bytearray(data), min(len(data), head)
     for _ in range(rng.choice((1, 1, 2, 4, 12))):
         at, how = rng.randrange(span if rng.random() < 0.8 else len(data)), rng.random()
@@ -137,7 +138,6 @@ def test_damaged_files_get_an_answer(sources, tmp_path, kind):
     before = set(tmp_path.rglob('*'))
     scratch = tmp_path.parent / f'{tmp_path.name}-scratch'
     scratch.mkdir()
-    sound = source.parent if kind == 'frames' else source
     done = subprocess.run(
         [sys.executable, '-c', READ, tmp_path / 'list', source if kind != 'frames' else source.parent / 'in'],
         capture_output=True,

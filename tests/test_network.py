@@ -91,7 +91,7 @@ def scans(tmp_path_factory):
 
 
 def same(a, b):
-    """Do two folders hold the same objects, header and pixels?"""
+    """Check whether two folders hold the same objects, header and pixels."""
 
     def read(folder):
         return {
@@ -299,7 +299,8 @@ def running_orthanc(tmp_path_factory):
             }
         )
     )
-    server = subprocess.Popen([ORTHANC, root / 'config.json'], stdout=open(root / 'log', 'w'), stderr=subprocess.STDOUT)
+    with open(root / 'log', 'w') as log:
+        server = subprocess.Popen([ORTHANC, root / 'config.json'], stdout=log, stderr=subprocess.STDOUT)
     try:
         wait_for(http)
         wait_for(dicom)
@@ -311,7 +312,7 @@ def running_orthanc(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _quiet():
-    """What hostile values make pydicom say is not of interest."""
+    """Silence pydicom's warnings about hostile values."""
     import warnings
 
     with warnings.catch_warnings():
@@ -408,7 +409,7 @@ def test_orthanc_keeps_and_finds_our_findings(orthanc, scans, tmp_path):
 
 @pytest.fixture(scope='module')
 def certificates(tmp_path_factory):
-    """An authority, a server, a client, and a stranger who signed for himself."""
+    """Make an authority, a server, a client, and a stranger with a certificate of its own."""
     if not shutil.which('openssl'):
         pytest.skip('openssl is not installed')
     root = tmp_path_factory.mktemp('tls')
@@ -551,7 +552,10 @@ def test_a_full_disk_is_said_and_kept_to(scans, tmp_path):
 
 
 def test_a_disk_that_is_really_full(scans, tmp_path):
-    """A file system of two megabytes: what is acknowledged is whole, the rest is told so, and room makes it work again."""
+    """Fill a file system of two megabytes.
+
+    What is acknowledged is whole, the rest is refused, and room makes it work again.
+    """
     disk = tmp_path / 'disk'
     disk.mkdir()
     if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', disk], capture_output=True).returncode:
@@ -680,9 +684,9 @@ def test_sixteen_at_a_time_and_the_seventeenth_is_told(scans, tmp_path):
     with Node(Store(tmp_path / 'small', free=0), port=0, limits=NodeLimits(associations=2)) as node:
         peer = Peer('CTLAB', '127.0.0.1', node.port)
         kinds = presentation_contexts([(CT, '1.2.840.10008.1.2.1')])
-        with open_association('A', peer, kinds), open_association('B', peer, kinds), pytest.raises(OSError):
-            with open_association('C', peer, kinds):
-                pass
+        a, b, c = (open_association(title, peer, kinds) for title in 'ABC')
+        with a, b, pytest.raises(OSError), c:
+            pass
 
 
 def test_killed_at_twenty_moments_it_has_what_it_acknowledged(scans, tmp_path):
@@ -692,9 +696,12 @@ def test_killed_at_twenty_moments_it_has_what_it_acknowledged(scans, tmp_path):
     peer, kinds = Peer('CTLAB', '127.0.0.1', port), presentation_contexts([(CT, '1.2.840.10008.1.2.1')])
     code = f"""import sys; from pathlib import Path
 from ctlab.network.node import Node; from ctlab.network.store import Store
-s = Store({str(tmp_path / 'store')!r}, free=0); s.rebuild_index(); Node(s, port={port}).start(); import time; time.sleep(600)"""
+s = Store({str(tmp_path / 'store')!r}, free=0); s.rebuild_index()
+Node(s, port={port}).start()
+import time
+time.sleep(600)"""
     n = 0
-    for life in range(20):
+    for _ in range(20):
         server = subprocess.Popen([sys.executable, '-c', code])
         try:
             wait_for(port)

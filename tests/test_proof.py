@@ -338,7 +338,7 @@ ANSWERS = {
     22: 'module ctlab.trauma.approach1, preset tiny',
     23: 'torch 2.1, numpy 2.0, Python 3.11',
     24: 'random weights',
-    25: '5 epochs, batches of 8, rate 0.001, augmentation as in the chapter; 3 minutes for 2 folds',
+    25: '5 epochs, batches of 8, learning rate 0.001, augmentation as in the chapter; 3 minutes for 2 folds',
     26: 'the last epoch',
     27: 'none within a fold',
     28: 'accuracy, AUC-ROC, F1, precision, recall per target; the competition metric',

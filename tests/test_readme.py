@@ -26,7 +26,7 @@ def commands():
 
 @pytest.fixture(scope='module')
 def checkout(tmp_path_factory, tiny):
-    """What git tracks, as somebody's new repository, with the phantoms that were drawn already."""
+    """Clone what git tracks, with the phantoms that were drawn already."""
     root = tmp_path_factory.mktemp('stranger') / 'ct lab'
     listed = subprocess.run(
         ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'],

@@ -127,7 +127,7 @@ def test_the_front_door():
     for name, (module, inner) in typed.items():
         assert getattr(importlib.import_module(f'ctlab.{module}'), inner) is getattr(ctlab, name)
     with pytest.raises(AttributeError):
-        ctlab.nothing
+        _ = ctlab.nothing
 
 
 def test_the_drawing_is_of_this_house():
@@ -187,7 +187,7 @@ def test_the_index_names_every_chapter():
 
 
 def test_no_picture_stands_twice_in_a_chapter():
-    """Neither as stored, nor when it is run: a figure that a cell ends with is shown by its value and by the back end."""
+    """Check stored pictures and run figures: a cell's value and the inline backend must not both show one."""
     figures = {
         node.name
         for path in MODULES

@@ -31,7 +31,7 @@ PLAIN = '1.2.840.10008.1.2.1'
 
 
 def item(patient='Jane', study='1.1', series='1.1.1', uid='1.1.1.1', sop=CT, syntax=PLAIN, pixels=b'\1\0\2\0', **more):
-    """A DICOM file of one by two pixels."""
+    """Make a DICOM file of one by two pixels."""
     ds = Dataset()
     ds.preamble = b'\0' * 128
     ds.file_meta = FileMetaDataset()
@@ -211,7 +211,11 @@ def test_twice_is_once_and_another_content_is_refused(store):
     again = store.add(item())
     assert not again.new and again.path == first.path and (again.series_uid, again.study_uid) == ('1.1.1', '1.1')
     for change in ({'PatientSex': 'F'}, {'pixels': b'\1\0\3\0'}, {'pixels': b''}):
-        refused(lambda: store.add(item(**change), 'PEER@host'), '1.1.1.1 is here already, with other content', 0x0111)
+        refused(
+            lambda change=change: store.add(item(**change), 'PEER@host'),
+            '1.1.1.1 is here already, with other content',
+            0x0111,
+        )
     assert store.totals()['instance'] == 1 and len(list(store.folder.rglob('*.dcm'))) == 1
     at, peer, sha, words = store.db.execute('SELECT * FROM refused').fetchone()
     assert abs(at - time.time()) < 60 and peer == 'PEER@host' and words == '1.1.1.1 is here already, with other content'

@@ -81,7 +81,7 @@ def changed_digit(ctlab, told):
 
 
 def read_by_rule(tiny, tmp_path):
-    """A series that arrives is judged by the run, and the report holds its probabilities."""
+    """Send a series, let the run judge it, and read the report's probabilities."""
     import highdicom as hd
 
     from ctlab.network.auto_inference import InferenceRule, InferenceWorker, RuleSet
@@ -111,7 +111,7 @@ def read_by_rule(tiny, tmp_path):
 
 
 def predict_and_check(ctlab, tiny, tmp_path):
-    """The run just made, applied to a folder with one series and to a cohort without labels."""
+    """Apply the run to a folder with one series and to a cohort without labels."""
     import shutil
 
     cohort = tmp_path / 'new'

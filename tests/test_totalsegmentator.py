@@ -18,7 +18,7 @@ from ctlab.scans.volume import make_volume, reorient
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
-    """A weights folder that TotalSegmentator takes for its own."""
+    """Make a weights folder that TotalSegmentator accepts."""
     import torch
 
     home, features = tmp_path_factory.mktemp('totalseg'), (2, 2)
@@ -48,7 +48,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def scan():
-    """A dark block with one bright corner, on a grid that is neither cubic nor upright."""
+    """Make a dark block with one bright corner, on a grid that is neither cubic nor axis-aligned."""
     array = np.full((20, 40, 44), -100, np.int16)
     array[12:, :20, 24:] = 300
     return reorient(make_volume(array, (5.0, 3.0, 3.0), (-60, 40, 100)), 'RAS')

@@ -17,7 +17,7 @@ import pytest
 
 
 def pixels(page, plane):
-    """What a plane's canvas shows."""
+    """Read what a plane's canvas shows."""
     return page.eval_on_selector(f'canvas[data-plane={plane}]', 'c => c.toDataURL()')
 
 
@@ -143,7 +143,7 @@ def lab(root, tmp_path):
 
 
 def run_all(browser, lab, notebook):
-    """A page on which a notebook has been started."""
+    """Open a page on which a notebook has been started."""
     page = browser.new_page(viewport={'width': 1400, 'height': 950})
     page.goto(f'{lab}/lab/tree/{notebook}?token=t')
     page.wait_for_selector('.jp-Notebook .jp-CodeCell', timeout=90_000)

@@ -29,7 +29,7 @@ RNG = np.random.default_rng(7)
 
 
 def turned(degrees, axis=2):
-    """A direction matrix, turned about an axis."""
+    """Rotate a direction matrix about an axis."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     i, j = [k for k in range(3) if k != axis]
     made = np.eye(3)
@@ -44,7 +44,7 @@ def oblique(shape=(6, 8, 10)):
 
 
 def same_places(a, b, tolerance=1e-6):
-    """Is each voxel of b where a has the same value?"""
+    """Check whether each voxel of b lies where a has the same value."""
     for index in np.argwhere(np.ones(b.shape, bool))[::7]:
         there = np.round(to_index(a, to_patient(b, index)), 4)
         assert np.allclose(there, np.round(there), atol=1e-3)
@@ -167,7 +167,7 @@ def test_planes_and_boxes_of_a_mask():
 
 
 def ramp(shape=(12, 14, 16), spacing=(3.0, 2.0, 1.5), direction=None):
-    """A volume whose value is a place in the patient: x + 10 y - 4 z."""
+    """Make a volume whose value is x + 10 y - 4 z."""
     made = make_volume(np.zeros(shape, np.float32), spacing, (-7, 11, 5), direction)
     index = np.stack(np.meshgrid(*map(np.arange, shape), indexing='ij'), -1)
     return Volume((to_patient(made, index) @ (1, 10, -4)).astype(np.float32), made.affine, {'files': 1})

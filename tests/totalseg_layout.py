@@ -1,4 +1,4 @@
-"""A weights folder that TotalSegmentator takes for its own (task 297, the 3 mm network), around a network of any size."""
+"""Make a weights folder that TotalSegmentator accepts (task 297, 3 mm), around a network of any size."""
 
 import json
 
@@ -70,7 +70,7 @@ def plans(features):
 
 
 def network(features=(2, 2)):
-    """(the network, label -> number)."""
+    """Build (the network, label -> number)."""
     import torch
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
     from totalsegmentator.map_to_binary import class_map

@@ -39,7 +39,7 @@ def find_cases(
     root: str | Path,  # a set's folder
     part: str = 'Tr',  # Tr for training, Ts for the part without published masks (Decathlon and nnU-Net)
 ) -> list[Case]:  # in the order of their names
-    """The cases of a set, whatever its layout."""
+    """Find the cases of a set, whatever its layout."""
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f'{root}: no such folder')
@@ -112,7 +112,7 @@ def merge_masks(
 
 
 def _nearest(stack, both, spacing):
-    """The number of the nearest structure among those that claim a voxel."""
+    """Assign voxels claimed by several structures to the nearest one."""
     from scipy.ndimage import distance_transform_edt
 
     away = np.full((len(stack), int(both.sum())), np.inf, np.float32)
@@ -140,7 +140,7 @@ def read_case(
     structures: tuple,  # names of the numbers 1, 2, …
     rule: str = 'nearest',  # for masks that overlap; 'join' makes one structure of all
 ) -> tuple[Volume, Volume | None]:  # (scan, numbers), both LPS; None without a mask
-    """The scan of a case and its mask as numbers."""
+    """Read the scan of a case and its label map."""
     scan = reorient(read(case.image))
     if case.label is None:
         return scan, None
@@ -182,7 +182,7 @@ def _size(case):
 
 
 def _case_fault(task):
-    """What is wrong with a case; empty when nothing is."""
+    """Describe what is wrong with a case; empty when nothing is."""
     case, structures, rule = task
     try:
         read_case(case, structures, rule)
@@ -249,9 +249,11 @@ class PreparedCase:
     counts: np.ndarray  # (slices, structures + 1) voxels of each number; empty without a mask
 
     def image(self) -> np.ndarray:
+        """Load the image, memory-mapped."""
         return np.load(self.folder / 'image.npy', mmap_mode='r')
 
     def label(self) -> np.ndarray:
+        """Load the label map, memory-mapped; None where there is none."""
         return np.load(self.folder / 'label.npy', mmap_mode='r')
 
 
@@ -259,7 +261,7 @@ def target_grid(
     scan: Volume,
     preprocessing: CasePreprocessing,
 ) -> Volume:  # an empty volume
-    """The prepared grid: the same field in `size` by `size` pixels."""
+    """Compute the target grid: the same field of view in `size` by `size` pixels."""
     shape = np.array(
         [
             max(1, round(scan.shape[0] * scan.spacing[0] / preprocessing.slice_spacing))
@@ -295,7 +297,7 @@ def crop_to_region(
     scan: Volume,
     label: Volume,  # numbers on its voxels
 ) -> tuple[Volume, Volume]:  # both, from the first to the last slice that holds a number
-    """The region of interest of a scan."""
+    """Crop a scan to its region of interest."""
     filled = np.flatnonzero(label.array.any((1, 2)))
     if not len(filled):
         raise ValueError('the mask is empty, so it has no region of interest')
@@ -320,13 +322,13 @@ CACHE_VERSION = 1
 
 
 def _key(case, preprocessing):
-    """Changes with the files, the recipe and the code's version."""
+    """Compute a key that changes with the files, the preprocessing and the code's version."""
     stats = [(str(f.name), f.stat().st_size, f.stat().st_mtime_ns) for f in _files(case)]
     return hashlib.sha1(json.dumps([CACHE_VERSION, asdict(preprocessing), stats]).encode()).hexdigest()
 
 
 def _cached_case(case, preprocessing, folder):
-    """What was noted when the case was prepared; None where that is to be done, or done again."""
+    """Read what was recorded when the case was prepared; None where it must be prepared (again)."""
     facts = folder / case.name / 'facts.json'
     try:
         return (
@@ -406,7 +408,7 @@ def write_nnunet(
     rule: str = 'nearest',  # for masks that overlap
     aside: list | None = None,  # collects (case, reason) of what could not be written
 ) -> Path:  # the dataset's folder
-    """A set in nnU-Net's raw layout."""
+    """Write a set in nnU-Net's raw layout."""
     if not 0 < number < 1000:
         raise ValueError(f'a dataset has a number from 1 to 999, not {number}')
     root, written = Path(folder) / f'Dataset{number:03d}_{name}', 0

@@ -69,7 +69,7 @@ def _acquisition_facts(headers, series, found):
 
 
 def _header_facts(head):
-    """What the first slice's header says."""
+    """Read what the first slice's header says."""
     return {
         'signed': head.signed and head.stored < head.allocated,
         'photometric': head.photometric,
@@ -176,7 +176,7 @@ def fault_causes(
     least_window: float = 0.05,  # share of the body that a useful window shows
     most_missing: float = 0.25,  # share of the places that may be without a slice
 ) -> list[str]:  # names of `FAULT_CAUSES`, the gravest first
-    """What is wrong with a series; empty when nothing is."""
+    """List what is wrong with a series; empty when nothing is."""
     if not facts.get('slices') or facts['unreadable'] >= facts['files']:
         return ['unreadable']
     gap = facts['missing'] / (facts['slices'] + facts['missing'])
@@ -209,7 +209,7 @@ def fault_causes(
 def classify_series(
     found: list[str],  # from `fault_causes`
 ) -> tuple[str, str]:  # (keep, recovered or set aside; the reason in words)
-    """What becomes of a series."""
+    """Classify a series as sound, recoverable or unusable."""
     if not found:
         return 'keep', ''
     hopeless = [c for c in found if not FAULT_CAUSES[c][0]]
@@ -281,7 +281,7 @@ def decisions_path(root: str | Path, work: str | Path) -> Path:
 
 
 def _series_fingerprint(series, workers):
-    """Changes when series come, go or get other files."""
+    """Compute a fingerprint that changes when files of the series change."""
     import hashlib
 
     states = fingerprints(series['folder'].tolist(), workers)

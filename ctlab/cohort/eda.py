@@ -59,7 +59,7 @@ def series_summary(
     work: str | Path,  # where the catalogue is kept
     workers: int = 0,
 ) -> pd.DataFrame:  # one row per series
-    """What each series covers and how it was taken."""
+    """Summarise what each series covers and how it was acquired."""
     table = catalogue(root, work, workers).series.copy()
     table['coverage'] = table['high'] - table['low'] + table['spacing']
     table['megabytes'] = table['bytes'] / 1e6

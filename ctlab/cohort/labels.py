@@ -72,7 +72,7 @@ def read_labels(
 def class_labels(
     labels: pd.DataFrame,  # from `read_labels`
 ) -> pd.DataFrame:  # one column per target: 0 healthy, 1 injury or low, 2 high
-    """The answers as class numbers."""
+    """Convert the labels to class numbers."""
     return pd.DataFrame(
         {t: labels[[f'{t}_{g}' for g in grades]].to_numpy().argmax(1) for t, grades in TARGETS.items()},
         index=labels.index,
@@ -114,7 +114,10 @@ def cohort_folds(
     settings: Settings,  # number of folds and seed
     labels: pd.DataFrame,  # of the cohort
 ) -> pd.Series:  # patient -> fold
-    """The folds of a cohort, kept in the work folder so that every study and every machine uses the same ones."""
+    """Return the cohort's folds.
+
+    They are stored in the work folder, so that every study and machine uses the same ones.
+    """
     path = settings.work / 'folds' / f'{cohort_name(settings.data)}-{settings.n_folds}-{settings.seed}.csv'
     with exclusive_lock(path):
         if path.exists():

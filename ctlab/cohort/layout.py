@@ -25,7 +25,7 @@ def list_series(
     root: str | Path,  # a cohort's folder
     labels: pd.DataFrame | None = None,  # keep labelled patients only
 ) -> pd.DataFrame:  # patient_id, series_id, folder
-    """The series of a cohort, by folder: train_images/<patient>/<series>/."""
+    """List the series of a cohort by folder: train_images/<patient>/<series>/."""
     if is_remote(root):
         clear_listing(root)
     images, path = resolve_path(root) / 'train_images', str if is_remote(root) else os.fspath
@@ -48,7 +48,7 @@ def list_series(
 def ensure_cohort(
     settings: Settings,  # whose data is wanted
 ) -> Path:  # the cohort's folder
-    """The cohort's folder; phantoms are drawn on first use, once, even when many ask at the same time."""
+    """Return the cohort's folder; draw phantoms on first use, once, even when many processes ask at the same time."""
     root = settings.data
     if settings.data_root:
         if not root.is_dir():
@@ -162,7 +162,7 @@ def _file_series(series, folder, names, changes):
 
 
 def _link_or_copy(source, target):
-    """A hard link where the disk allows it, else a copy."""
+    """Create a hard link where the disk allows it, else a copy."""
     import os
     import shutil
 

@@ -65,7 +65,7 @@ class RsnaMasks:
         )
 
     def __call__(self, row: dict) -> Volume:
-        """The masks of a series."""
+        """Return the masks of a series."""
         for ending in ('.nii', '.nii.gz'):
             path = resolve_path(self.root) / 'segmentations' / f'{row["series_id"]}{ending}'
             if path.is_file():
@@ -148,7 +148,7 @@ class TotalSegmentator:
         )
 
     def __call__(self, row: dict) -> Volume:
-        """The masks of a series."""
+        """Return the masks of a series."""
         from ctlab.scans.dicom import DicomError
 
         try:
@@ -161,7 +161,7 @@ class TotalSegmentator:
         volume: Volume,  # HU
         beside: Path | None = None,  # folder for statistics and preview
     ) -> Volume:  # the organs, on the volume's own grid
-        """The masks of a volume."""
+        """Segment a volume."""
         _no_telemetry()
         if self.keep:
             cache_networks()
@@ -240,7 +240,7 @@ def resample_to_stack(
     info: dict,  # where the stack lies, from `Stacks.place`
     shape: tuple,  # of the stack
 ) -> np.ndarray:  # uint8, like the stack; 0 outside the mask's grid
-    """A mask on the grid of a prepared stack, by the nearest voxel."""
+    """Resample a mask to the grid of a prepared stack, nearest neighbour."""
     mask, places, out = reorient(mask, 'LPS'), _axes(info, shape), np.zeros(shape, np.uint8)
     if places and np.allclose(mask.affine[:3, :3], np.diag(mask.spacing[::-1]), atol=1e-6):
         index = [np.round((p - mask.origin[2 - a]) / mask.spacing[a]).astype(int) for a, p in enumerate(places)]
@@ -260,7 +260,10 @@ def undo_tilt(
     stack: np.ndarray,  # (slices, rows, columns)
     info: dict,  # where the stack lies, from `Stacks.place`
 ) -> tuple[np.ndarray, list]:  # the stack, and LPS mm of its slices, rows and columns
-    """A stack whose axes are the patient's: itself, unless the gantry was tilted; then by the nearest voxel, 0 outside."""
+    """Undo a gantry tilt.
+
+    Return the stack itself where there is none, else resample by nearest neighbour, 0 outside.
+    """
     if places := _axes(info, stack.shape):
         return stack, places
     origins, row, column = (np.asarray(info[n]) for n in ('origins', 'row', 'column'))
@@ -299,7 +302,7 @@ class MaskStacks:
     table: pd.DataFrame  # patient_id, series_id, provider ('' where there is none), reason
 
     def load(self, series_id: int) -> np.ndarray:
-        """The mask of one stack."""
+        """Load the mask of one stack."""
         return np.load(self._path(series_id), mmap_mode='r')
 
     def areas(self, series_id: int) -> dict:
@@ -322,7 +325,7 @@ class MaskStacks:
 
 
 def _mask_one(task):
-    """The mask of one stack unless it is there already; its row of the table."""
+    """Make the mask of one stack unless it exists; returns its row of the table."""
     row, stack, info, folder, providers = task
     target = Path(folder) / str(row['patient_id']) / f'{row["series_id"]}.npy'
     note = target.with_suffix('.json')
@@ -412,7 +415,7 @@ def organ_range(
     least: float = 100.0,  # mm² that count as present
     margin: int = 0,  # slices added at both ends
 ) -> tuple[int, int]:  # first slice and the one after the last
-    """The slices between the ends of the organs."""
+    """Find the slices between the ends of the organs."""
     total = sum(np.asarray(areas[n], float) for n in organs)
     present = np.flatnonzero(total >= least)
     if not len(present):
@@ -514,7 +517,7 @@ def to_stored_slices(
     mask: Volume,  # numbers
     headers: list,  # of slices, in order
 ) -> np.ndarray:  # numbers of the slices' own pixels
-    """A mask where the slices really lie: as they were stored, before a tilt was undone or slices were put between."""
+    """Map a mask to the slices as they were stored, before a tilt was undone or slices were interpolated."""
     made = np.zeros((len(headers), headers[0].rows, headers[0].columns), mask.array.dtype)
     if mask.shape[1:] != made.shape[1:]:
         raise ValueError(
@@ -543,7 +546,7 @@ def source_datasets(
     order: list,  # of its slices, from `dicom.series_geometry`
     **options,  # of pydicom.dcmread
 ) -> list:  # datasets
-    """The objects of a series, completed; a file of many slices once."""
+    """Read the source datasets, completed; a multi-frame file once."""
     import pydicom
 
     return [complete_source(pydicom.dcmread(p, **options)) for p in dict.fromkeys(headers[k].path for k in order)]
@@ -552,7 +555,7 @@ def source_datasets(
 def complete_source(
     dataset,  # of a slice
 ):  # the same
-    """A source slice with the tags that anonymised files lack or leave empty."""
+    """Add the tags that anonymised source files lack or leave empty."""
     from pydicom.uid import generate_uid
 
     for keyword in (

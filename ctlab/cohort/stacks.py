@@ -32,7 +32,7 @@ def nearest_slices(
     positions: np.ndarray,  # mm along the normal, ascending
     spacing: float = 5.0,  # mm wanted
 ) -> np.ndarray:  # indices, ascending, each once
-    """The slices nearest to a regular grid."""
+    """Select the slices nearest to a regular grid."""
     positions = np.asarray(positions, float)
     if not spacing > 0:
         raise ValueError(f'the spacing must be positive, got {spacing}')
@@ -118,8 +118,9 @@ def resize_area(
 
 
 def _block_sums(picture, size):
-    """(sums of the old pixels that make a new one, how many they are), as narrow as the sums allow; None where a
-    new pixel is no whole number of old ones.
+    """Sum the old pixels of each new pixel in the narrowest sufficient type.
+
+    Returns (sums, old pixels per new pixel); None where a new pixel is no whole number of old ones.
     """
     (a, down), (b, right) = (divmod(n, size) for n in picture.shape)
     if down or right:
@@ -131,7 +132,7 @@ def _block_sums(picture, size):
 
 
 def _sum_fits(picture, n):
-    """Can the type hold the sum of n values of this picture?"""
+    """Check whether the type can hold the sum of n values of this picture."""
     limits = np.iinfo(picture.dtype)
     return int(picture.max()) * n <= limits.max and (limits.min == 0 or int(picture.min()) * n >= limits.min)
 
@@ -192,8 +193,9 @@ def _window_limits(series, preprocessing, notes):
 
 
 def _process_slice(header, limits, preprocessing, tables):
-    """One slice in its final size and type. `tables` remembers, for the series, what becomes of every 16-bit sum
-    of pixels: looking up is faster than calculating.
+    """Convert one slice to its final size and type.
+
+    `tables` caches, per series, the result for every 16-bit sum of pixels: a look-up is faster than the arithmetic.
     """
     raw = dicom.read_stored_values(header)
     if preprocessing.normalise == 'published':
@@ -305,7 +307,7 @@ def _prepare_one(task):
 
 
 def _summary(row, **change):
-    """A row of the summary."""
+    """Build a row of the summary."""
     return {
         'patient_id': int(row['patient_id']),
         'series_id': int(row['series_id']),
@@ -317,7 +319,7 @@ def _summary(row, **change):
 
 
 def _crashed_row(task, what):
-    """The row of a series whose worker died or hung; nothing is kept, so that another decoder may try again."""
+    """Build the row of a series whose worker died or hung; nothing is stored, so that another decoder may try again."""
     return _summary(task[0], status='set aside', reason=f'{task[0]["folder"]}: {what}')
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #ef7a8c3b
@@ -325,9 +327,7 @@ def read_slices(
     path: str | Path,  # a stack, as .npy
     at,  # indices of slices
 ) -> np.ndarray:  # (n, rows, columns)
-    """Some slices of a stack, straight from their places in the file; half the time of a memory map, which has to
-    be paged in.
-    """
+    """Read some slices of a stack directly from their offsets in the file; a memory map takes twice as long."""
     with open(path, 'rb', buffering=0) as file:
         if np.lib.format.read_magic(file) != (1, 0):
             return np.load(path, mmap_mode='r')[at]
@@ -358,16 +358,17 @@ class Stacks:
         return np.load(self._path(series_id), mmap_mode='r')
 
     def slices(self, series_id: int, at) -> np.ndarray:
-        """Some slices of one stack."""
+        """Read some slices of one stack."""
         return read_slices(self._path(series_id), at)
 
     def info(self, series_id: int) -> dict:
-        """What is known of one stack: positions, spacing, instances, notes."""
+        """Return positions, spacing, instances and notes of one stack."""
         return json.loads(self._path(series_id).with_suffix('.json').read_text())
 
     def place(self, series_id: int) -> dict:
-        """Where the voxels of one stack lie, in LPS mm: the first of every slice, the ways of rows and columns,
-        and the size of a pixel.
+        """Return where the voxels of one stack lie, in LPS mm.
+
+        The first voxel of every slice, the directions of rows and columns, and the pixel size.
         """
         info = self.info(series_id)
         return {k: info[k] for k in ('origins', 'row', 'column', 'pixel')}
@@ -460,7 +461,7 @@ def _catalogue_part(task):
 
 
 def _catalogue_one(row):
-    """The rows of one series: of its files, and its own."""
+    """Read the catalogue rows of one series: of its files, and its own."""
     with dicom.silence_decoders():
         headers, bad = dicom.read_headers(dicom.list_files(row['folder']))
     own = {'patient_id': row['patient_id'], 'series_id': row['series_id']}
@@ -487,7 +488,7 @@ def _catalogue_one(row):
 
 
 def _series_row(headers):
-    """What the headers say of a series as a whole."""
+    """Summarise the headers of a series."""
     if not headers:
         return {'slices': 0, 'reason': 'no readable DICOM image'}
     try:
@@ -530,7 +531,7 @@ class Catalogue:
         self,
         columns: list | None = None,  # names of `INSTANCE_COLUMNS`; all when left out
     ) -> pd.DataFrame:  # one row per file
-        """The rows of all files; at a million files ask for the columns you need."""
+        """Read the rows of all files; with millions of files, request only the columns you need."""
         if not self.parts:
             return pd.DataFrame(columns=columns or list(INSTANCE_COLUMNS))
         return pd.concat([pd.read_parquet(p, columns=columns) for p in self.parts], ignore_index=True)

@@ -112,7 +112,7 @@ ROI_ORGANS = ('liver', 'spleen', 'kidney_left', 'kidney_right', 'duodenum', 'sma
 def rsna_code(
     name: str,  # a structure's name
 ) -> int:  # its number in the RSNA masks, 0 when it has none
-    """The RSNA mask number of a structure."""
+    """Look up the RSNA mask number of a structure."""
     return next((code for code, names in RSNA_MASK_CODES.items() if name in names), 0)
 
 # %% ../../nbs/lib/core/00_anatomy.ipynb #fc199291
@@ -129,7 +129,7 @@ WINDOWS = {
 def window(
     name: str | tuple[float, float],  # a name of `WINDOWS`, or (centre, width)
 ) -> tuple[float, float]:  # (lowest HU shown, highest HU shown)
-    """The HU limits of a display window."""
+    """Look up the HU limits of a display window."""
     if isinstance(name, str) and name not in WINDOWS:
         raise ValueError(f'no window is called {name!r}; choose from {", ".join(WINDOWS)} or give (centre, width)')
     centre, width = WINDOWS[name] if isinstance(name, str) else name

@@ -36,7 +36,7 @@ def atomic_path(
 
 
 def is_disk_full(error: OSError) -> bool:
-    """Did a write end because the disk or the quota is full?"""
+    """Check whether a write failed because the disk or the quota is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or 'requested and' in str(
         error
     )  # numpy's words, without a number
@@ -51,7 +51,7 @@ def write_atomic(
     path: str | Path,  # its folder is made
     content: str | bytes,
 ) -> Path:
-    """A text or some bytes as a whole file."""
+    """Write a text or bytes atomically."""
     with atomic_path(path) as half:
         half.write_bytes(content) if isinstance(content, bytes) else half.write_text(content)
     return Path(path)
@@ -91,7 +91,7 @@ def remove_partial_files(
 
 
 def _alive(number):
-    """Does a process exist?"""
+    """Check whether a process exists."""
     try:
         os.kill(number, 0)
     except ProcessLookupError:

@@ -23,7 +23,7 @@ def progress_bar(
     total: int,  # items
     title: str | None,  # what is being done; None shows nothing
 ):  # a context manager whose value has `advance()`
-    """A bar with counts, time used and time left, in a terminal and in a notebook; plain lines in a log."""
+    """Show a progress bar in terminals and notebooks, and plain lines in logs."""
     from contextlib import contextmanager
 
     @contextmanager
@@ -86,7 +86,7 @@ def parallel_map(
 
 # %% ../../nbs/lib/core/03_parallel.ipynb #2d16ae74
 def _map_processes(work, items, workers, advance, crashed, limit):
-    """The map over processes of this machine."""
+    """Map over processes of this machine."""
     results, waiting, suspects = {}, list(range(len(items)))[::-1], []
     while waiting or suspects:
         alone = not waiting  # suspects come last, each in a pool of its own
@@ -103,7 +103,7 @@ def _map_processes(work, items, workers, advance, crashed, limit):
 
 
 def _init_worker(begun, threads):
-    """A worker starts; its libraries share the cores with those of the other workers."""
+    """Initialise a worker; its libraries share the cores with those of the other workers."""
     from threadpoolctl import threadpool_limits
 
     for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
@@ -152,7 +152,7 @@ def _run_pool(work, items, waiting, workers, results, advance, limit):
 
 # %% ../../nbs/lib/core/03_parallel.ipynb #4dfb602b
 def _map_cluster(work, items, scheduler, advance, crashed):
-    """The map over a Dask cluster."""
+    """Map over a Dask cluster."""
     from distributed import Client, KilledWorker, as_completed
 
     from ctlab.core.parallel import _DiskFull, _guard_disk_full  # by the names under which a worker finds them
@@ -190,7 +190,7 @@ class _DiskFull:
 
 
 def _guard_disk_full(work, item):
-    """The result of an item, or the news that there is no room to write it."""
+    """Return the result of an item, or a marker when the disk is full."""
     try:
         return work(item)
     except OSError as error:

@@ -22,7 +22,7 @@ URL_SCHEMES = ('s3', 'gs', 'gcs', 'abfs', 'az', 'https', 'http', 'memory')
 
 
 def is_remote(path: str | Path) -> bool:
-    """Is it a URL?"""
+    """Check whether a path is a URL."""
     return '://' in str(path)
 
 
@@ -40,7 +40,7 @@ def resolve_path(
 
 
 def cohort_name(root: str | Path) -> str:
-    """The name under which what is derived from a cohort is kept."""
+    """Return the name under which data derived from a cohort are stored."""
     return resolve_path(root).resolve().name
 
 # %% ../../nbs/lib/core/04_remote.ipynb #db5e0726
@@ -91,7 +91,7 @@ def read_beginnings(
     paths: list[str],  # URLs of one store
     size: int = HEADER_BYTES,  # bytes
 ) -> list[bytes | OSError]:  # in their order; an error where one cannot be read
-    """The beginnings of many objects, asked for side by side."""
+    """Read the first bytes of many objects concurrently."""
     if not paths:
         return []
     store, _ = _filesystem(paths[0])
@@ -105,14 +105,14 @@ def read_bytes(
     start: int = 0,
     end: int | None = None,  # one after the last byte; the object's end when left out
 ) -> bytes:
-    """A part of an object."""
+    """Read a byte range of an object."""
     store, inside = _filesystem(path)
     return store.cat_file(inside, start=start or None, end=end)
 
 
 @contextmanager
 def open_remote(path: str | Path):  # yields a path on this machine as it is, a file that fetches what is read of a URL
-    """What a library may be given to read a little of."""
+    """Open a remote file for libraries that read small parts of it."""
     if not is_remote(path):
         yield path
         return
@@ -128,7 +128,7 @@ def file_size(path: str | Path) -> int:
 
 
 def read_csv(path: str | Path):  # a DataFrame
-    """A CSV, here or far away."""
+    """Read a CSV file, local or remote."""
     import pandas as pd
 
     with resolve_path(path).open('rb') as file:
@@ -139,7 +139,7 @@ def read_csv(path: str | Path):  # a DataFrame
 def local_copy(
     path,  # a path, or a URL
 ):  # yields a Path on this machine
-    """A file that a library wants to open by itself; one from far away is here for the time of the block."""
+    """Provide a local path of a file; a remote one is downloaded for the duration of the block."""
     if not is_remote(path):
         yield Path(path)
         return
@@ -150,7 +150,7 @@ def local_copy(
 
 # %% ../../nbs/lib/core/04_remote.ipynb #618b5891
 def fingerprint(folder: str | Path) -> list:
-    """Number, bytes and last change of the files in a folder: other files, another fingerprint."""
+    """Compute a fingerprint of a folder from the number, sizes and modification times of its files."""
     if is_remote(folder):
         found = list_remote(folder)
         marks = hashlib.sha1(repr([(e.path, e.mark) for e in found]).encode()).hexdigest()
@@ -178,7 +178,7 @@ def fingerprints(
     folders: list,
     workers: int = 0,  # processes; 0 for one per core
 ) -> list[list]:  # in their order
-    """The fingerprints of many folders; of a few, or of URLs, in this process."""
+    """Compute the fingerprints of many folders; a few, or URLs, in this process."""
     from ctlab.core.parallel import parallel_map
     from ctlab.core.remote import _fingerprints  # by the name under which a worker finds it
 

@@ -15,7 +15,7 @@ from .remote import resolve_path
 def project_root(
     start: str | Path | None = None,  # where to begin; the present folder when left out
 ) -> Path:  # the checkout that holds `start`, else the one the package was installed from, else `start`
-    """The folder against which data, work and reports are looked up."""
+    """Find the folder that data, work and reports are relative to."""
     start = Path(start or os.getcwd()).resolve()
     for folder in (start, *start.parents, Path(__file__).resolve().parents[2] if '__file__' in globals() else start):
         if (folder / 'settings.ini').exists() and (folder / 'nbs').is_dir():
@@ -24,8 +24,9 @@ def project_root(
 
 
 def real_data_folder() -> Path | None:
-    """The folder with the public TotalSegmentator test scan, where it is at hand: below CTLAB_REAL_DATA, or
-    beside the checkout in shared/real.
+    """Find the folder with the public TotalSegmentator test scan.
+
+    Below CTLAB_REAL_DATA or beside the checkout in shared/real; None without it.
     """
     folder = Path(os.environ.get('CTLAB_REAL_DATA', project_root().parent / 'shared' / 'real')) / 'totalsegmentator'
     return folder if folder.is_dir() else None
@@ -65,21 +66,24 @@ class Settings:
 
     @property
     def phantom(self) -> bool:
-        """Are the patients phantoms?"""
+        """Whether the patients are phantoms."""
         return not self.data_root or any(
             (resolve_path(self.data_root) / mark).exists() for mark in ('truth/cohort.json', 'phantoms.json')
         )
 
     @property
     def data(self) -> Path:
+        """The cohort's folder or URL."""
         return resolve_path(self.data_root) if self.data_root else project_root() / 'data' / 'phantom' / self.preset
 
     @property
     def work(self) -> Path:
+        """The folder for derived data."""
         return Path(self.work_dir) if self.work_dir else project_root() / 'work'
 
     @property
     def out(self) -> Path:
+        """The folder for results."""
         return Path(self.out_dir) if self.out_dir else project_root() / 'reports' / 'runs'
 
     def run_folder(self, study: str) -> Path:

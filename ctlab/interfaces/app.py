@@ -78,13 +78,13 @@ class BrushWidget(JSComponent):
         self.show()
 
     def _facts(self, axis):
-        """What the page must know of a plane."""
+        """Collect what the page must know of a plane."""
         rows, columns = (n for k, n in enumerate(self.painting.volume.shape) if k != axis)
         dy, dx = self.painting.spacing(axis)
         return {'rows': rows, 'columns': columns, 'ratio': columns * dx / (rows * dy), 'dy': dy, 'dx': dx}
 
     def _fullest(self, axis):
-        """The slice with most of the mask, or the middle one."""
+        """Find the slice with most of the mask, or the middle one."""
         mask = self.painting.numbers
         if not mask.any():
             return mask.shape[axis] // 2
@@ -100,7 +100,7 @@ class BrushWidget(JSComponent):
         self.param.trigger('at', 'axis')
 
     def _pictures(self):
-        """The slice that is looked at, and its mask."""
+        """Render the displayed slice and its mask."""
 
         def look(array):
             return self.painting.slice(array, self.axis, self.at)
@@ -118,7 +118,7 @@ class BrushWidget(JSComponent):
         self.param.update(**self._pictures())
 
     def _handle_msg(self, message):
-        """A stroke, a step, an undo; what a page sends is checked like any input."""
+        """Handle a stroke, a step or an undo; messages from a page are validated like any input."""
         try:
             if 'stroke' in message:
                 points = [(float(y), float(x)) for y, x in message['stroke'][:5000]]
@@ -197,14 +197,14 @@ class _Tab:
         button.on_click(clicked)
 
     def versions(self):
-        """The masks of the chosen scan, by what they are called."""
+        """List the masks of the chosen scan by their labels."""
         try:
             return {m.label: m.number for m in self.work.masks(self.page.scan)}
         except (ValueError, KeyError):
             return {}
 
     def mask(self, number):
-        """A version of the chosen scan's mask."""
+        """Return a version of the chosen scan's mask."""
         return next((m for m in self.work.masks(self.page.scan) if m.number == number), None)
 
 
@@ -321,7 +321,7 @@ class _Import(_Tab):
         return found
 
     def thumbnails(self, series, most=24):
-        """A glance at what has come."""
+        """Show thumbnails of what was imported."""
         made = []
         for id in series[:most]:
             try:
@@ -386,7 +386,7 @@ class _ViewTab(_Tab):
         return '; '.join(warnings)
 
     def planes(self, scan, mask):
-        """(a page, what is doubtful in the scan)."""
+        """Render (a page, the quality flags of the scan)."""
         from ctlab.reporting.viewer import scan_page
         from ctlab.scans import nifti
 
@@ -496,7 +496,7 @@ class _Masks(_Tab):
 
 
 def _is_segmentation_run(run):
-    """Does a run's network draw masks?"""
+    """Check whether a run's network segments."""
     from ctlab.organs.segment import STUDIES
 
     return json.loads((run / 'config.json').read_text()).get('study', '').partition('_')[0] in STUDIES
@@ -550,7 +550,7 @@ class _BrushPanel(_Tab):
             self.brush.turn(event.new)
 
     def followed(self, *_):
-        """The slider and the plane follow the brush, also when an undo leads elsewhere."""
+        """Let slider and plane follow the brush, also after an undo elsewhere."""
         self.plane.value = self.brush.axis
         self.at.param.update(end=self.painting.slices(self.brush.axis) - 1, value=self.brush.at)
 
@@ -800,7 +800,7 @@ class _Runs(_Tab):
         return next(j for j in self.jobs.all() if j.name == name)
 
     def grown(self):
-        """The curves of the run that a job trains, as they grow."""
+        """Plot the curves of the run that a job trains."""
         import matplotlib.pyplot as plt
         import pandas as pd
 
@@ -908,10 +908,12 @@ class Page:
         self.scans.param.update(options=found, value=value)
 
     def masks_changed(self):
+        """Announce that masks have changed."""
         for renew in self.lists_of_masks:
             renew()
 
     def runs_changed(self):
+        """Announce that runs have changed."""
         for renew in self.lists_of_runs:
             renew()
 

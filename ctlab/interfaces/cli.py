@@ -39,8 +39,9 @@ __all__ = ['app', 'doctor', 'phantom', 'find_notebook', 'run_notebook', 'run', '
 
 # %% ../../nbs/lib/interfaces/00_cli.ipynb #d33656c1
 def _packages():
-    """(name, wanted, found) of every package in requirements.lock, or of those that the studies import when there
-    is no lock.
+    """List (name, wanted, found) of the packages in requirements.lock.
+
+    Without a lock file, of those that the studies import.
     """
     from importlib import metadata
 
@@ -63,7 +64,7 @@ def _packages():
 
 
 def _weights():
-    """(what, found, where) of the pretrained weights that the studies can use."""
+    """List (what, found, where) of the pretrained weights that the studies can use."""
     hub = Path(
         os.environ.get('HF_HUB_CACHE')
         or Path(os.environ.get('HF_HOME', Path.home() / '.cache' / 'huggingface')) / 'hub'
@@ -135,8 +136,6 @@ def doctor(
         for n, v, f in packages
         if f is None or v and f != v
     ]
-    if sys.version_info < (3, 11):
-        advice.append('Python 3.11 or newer is needed')
     if free < 5:
         advice.append(f'only {free:.1f} GiB of disk are free; the demo cohort and its stacks need about 5')
     if json_:
@@ -158,7 +157,7 @@ def doctor(
 
 
 def _print_doctor(machine, packages, weights, data, advice):
-    """The findings for a reader."""
+    """Print the findings."""
 
     def tick(ok):
         return '✓' if ok else '–'
@@ -246,7 +245,7 @@ def phantom(
 def find_notebook(
     study: str,  # 03_approach1, approach1, or a path
 ) -> Path:
-    """The notebook of a study."""
+    """Find the notebook of a study."""
     from ctlab.core.settings import project_root
 
     if study.endswith('.ipynb') and Path(study).is_file():
@@ -260,7 +259,7 @@ def find_notebook(
 
 
 def _value(text):
-    """A parameter as Python sees it: numbers and true/false are recognised, the rest is text."""
+    """Convert a parameter's text to a number or a boolean where it is one."""
     if text.lower() in ('true', 'false'):
         return text.lower() == 'true'
     for kind in (int, float):
@@ -463,7 +462,7 @@ def report(
 
 
 def _further(settings, predictions, labels, configs, study, preset):
-    """What a reviewer asks beyond the table."""
+    """Add what a reviewer asks for beyond the table."""
     import json
 
     from ctlab.reporting.verification import (
@@ -499,7 +498,7 @@ def _further(settings, predictions, labels, configs, study, preset):
 
 # %% ../../nbs/lib/interfaces/00_cli.ipynb #b4387c17
 def _made_by(study, preset, configs):
-    """The command that makes a table again, and how long it trained."""
+    """Compose the command that reproduces a table, and how long it trained."""
     from ctlab.core.settings import Settings
 
     one = configs[0]
@@ -517,7 +516,7 @@ def _made_by(study, preset, configs):
 
 
 def _report_masks(study, preset, scores, configs, folder):
-    """The table of a segmentation study."""
+    """Tabulate a segmentation study."""
     from ctlab.organs.segmentation_study import PUBLISHED, segmentation_table
     from ctlab.reporting.report import write_tables
     from ctlab.reporting.verification import save_provenance
@@ -776,7 +775,7 @@ _GAPS = typer.Option(help="'mark' reads a series of which more than a quarter is
 
 
 def _dicom_options(series, acquisition, gaps):
-    """What is asked of a series beyond the usual, as `read` takes it."""
+    """Collect the options of `read` that differ from their defaults."""
     asked = {'series_uid': (series, ''), 'acquisition': (acquisition, 1), 'gaps': (gaps, 'refuse')}
     return {name: value for name, (value, usual) in asked.items() if value != usual}
 
@@ -859,16 +858,15 @@ def arrange(
     workers: Annotated[int, typer.Option(help='Processes; 0 for one per core.')] = 0,
     json_: Annotated[bool, typer.Option('--json', help='Print the numbers as JSON.')] = False,
 ):
-    """Lay an export out as the studies expect it: train_images/<patient>/<series>/<slice>.dcm. The export is never
-    written to.
+    """Arrange an export as a cohort: train_images/<patient>/<series>/<slice>.dcm. The export is never written to.
 
     Examples
     --------
-        ctlab arrange /export/2026-11 /data/ours
+    ctlab arrange /export/2026-11 /data/ours
 
-        ctlab arrange /export/knees /data/knees --modality MR
+    ctlab arrange /export/knees /data/knees --modality MR
 
-        ctlab arrange /export/2026-11 /data/ours --anonymise --key ~/ours.key
+    ctlab arrange /export/2026-11 /data/ours --anonymise --key ~/ours.key
     """
     import json
 
@@ -896,7 +894,7 @@ def arrange(
 
 # %% ../../nbs/lib/interfaces/00_cli.ipynb #7e6a2e91
 def _peer(text):
-    """A peer, or a word on how one is written."""
+    """Parse a peer, or explain how one is written."""
     from ctlab.network.node import parse_peer
 
     try:
@@ -916,7 +914,7 @@ def _tls(certificate, key, authority):
 
 
 def _bar(what):
-    """A line of progress, and what to call as it goes on."""
+    """Show a progress line; yields the function to call with progress."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     bar = Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True)
@@ -939,11 +937,11 @@ def echo(
     tls_key: Annotated[Path | None, _KEY] = None,
     tls_ca: Annotated[Path | None, _AUTHORITY] = None,
 ):
-    """Does a DICOM peer answer?
+    """Verify a connection to a DICOM peer (C-ECHO).
 
     Examples
     --------
-        ctlab echo PACS@192.168.0.7:104
+    ctlab echo PACS@192.168.0.7:104
     """
     from ctlab.network.client import echo as call
 
@@ -1090,7 +1088,7 @@ def _names(anonymise, key):
 
 
 def _transferred(done, as_json):
-    """What a transfer came to; a failure of any object is a failure."""
+    """Print a transfer's result; exit with an error when any object failed."""
     import json
 
     if as_json:
@@ -1394,7 +1392,7 @@ def site(
 
 # %% ../../nbs/lib/interfaces/00_cli.ipynb #69b7c10b
 def _fingerprint(notebook, preset):
-    """Changes when a notebook's code, the package or the preset change."""
+    """Compute a fingerprint of a notebook's code, the package and the preset."""
     import hashlib
     import json
 
@@ -1480,7 +1478,7 @@ def _pair(arguments):
 
 
 def main():
-    """The command `ctlab`."""
+    """Run the command `ctlab`."""
     arguments = sys.argv[1:]
     if arguments[:1] == ['run']:
         arguments = _pair(arguments)

@@ -30,6 +30,7 @@ class Job:
 
     @property
     def name(self) -> str:
+        """The job's name."""
         return self.folder.name
 
     @property
@@ -61,7 +62,7 @@ def _read(path):
 
 
 def _is_running(begun):
-    """Does the process that was begun still run, and is it the same one?"""
+    """Check whether the process that was started still runs, and is the same one."""
     try:
         return _start_time(begun['pid']) == begun['born']
     except (OSError, IndexError, ValueError):
@@ -157,7 +158,7 @@ class Jobs:
 def run_job(
     folder: str,  # of a job
 ) -> None:
-    """What the process of a job does."""
+    """Run a job's command in its own process."""
     folder = Path(folder)
     asked, ctlab_ = _read(folder / 'job.json'), Path(sys.executable).with_name('ctlab')
     with open(folder / 'log.txt', 'ab') as log:

@@ -60,6 +60,7 @@ class Mask:
 
     @property
     def label(self) -> str:
+        """How the mask is listed."""
         return f'{self.number}: {self.made_by}'
 
 
@@ -75,6 +76,7 @@ class ImportResult:
 
     @property
     def bad(self) -> bool:
+        """Whether anything failed."""
         return bool(self.faults) and not self.series
 
     def __str__(self):
@@ -119,7 +121,7 @@ def add_missing_uids(
 def safe_filename(
     text: str,  # a name from outside
 ) -> str:  # letters, digits, - and _
-    """A name that can be a file's and nothing else."""
+    """Turn a text into a safe file name."""
     name = re.sub(
         r'[^\w-]+', '-', re.sub(r'(?i)\.(nii(\.gz)?|dcm|zip|tar|gz)$', '', Path(str(text).replace('\\', '/')).name)
     ).strip('-_.')
@@ -131,7 +133,7 @@ def align_mask(
     mask: Volume,  # on the same voxels, perhaps with axes that run the other way
     name: str,  # for messages
 ) -> Volume:  # on the very voxels of the scan
-    """A mask from elsewhere as the scan's own; refused where it lies otherwise."""
+    """Align a mask from elsewhere to the scan's voxels; refuse it where its position differs."""
     from ctlab.cohort.cases import same_grid
     from ctlab.scans.volume import reorient, resample
 
@@ -159,7 +161,7 @@ class Workspace:
                 (self.folder / name / 'README.txt').write_text(purpose + '\n')
 
     def summary(self) -> pd.DataFrame:  # folder, what it is for, files, MB
-        """What is in the folders."""
+        """Summarise the contents of the folders."""
         rows = []
         for name, purpose in FOLDERS.items():
             files = [
@@ -178,7 +180,7 @@ class Workspace:
         return pd.DataFrame(rows)
 
     def resolve_allowed(self, path: str | Path) -> Path:
-        """A path from outside, if it may be read."""
+        """Resolve a path given by a user, if reading it is allowed."""
         found = Path(path).expanduser().resolve()
         if not str(path).strip():
             raise ValueError('which file or folder? The field is empty')
@@ -255,7 +257,7 @@ class Workspace:
         result.series.append(f'v-{stem}')
 
     def scans(self) -> list[Scan]:
-        """What there is to look at."""
+        """List the scans."""
         found = []
         store = Store(self.folder / 'scans')
         for row in store.find('SERIES', counts=('NumberOfSeriesRelatedInstances',)):
@@ -278,14 +280,14 @@ class Workspace:
         return found
 
     def scan(self, id: str) -> Scan:
-        """A scan by its id."""
+        """Find a scan by its id."""
         found = next((s for s in self.scans() if s.id == id), None)
         if found is None:
             raise KeyError(f'no scan {id!r} in {self.folder}')
         return found
 
     def read(self, scan: Scan) -> Volume:
-        """The voxels of a scan; where much of it is missing, `meta` says where, and it is shown all the same."""
+        """Read the voxels of a scan; missing parts are listed in `meta`, and it is shown all the same."""
         from ctlab.scans.io import read
 
         return read(scan.path) if scan.path.is_file() else read(scan.path, gaps='mark')
@@ -314,7 +316,7 @@ class Workspace:
         made_by: str,
         facts: dict | None = None,  # more to remember
     ) -> Mask:
-        """A new version; the others stay."""
+        """Save a new version; earlier versions stay."""
         folder = self.folder / 'masks' / scan.id
         with exclusive_lock(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -332,7 +334,7 @@ class Workspace:
         path: str | Path,  # NIfTI on the scan's voxels, such as somebody's truth
         names: tuple = (),  # of its numbers 1, 2, …; those of the latest version when left out
     ) -> Mask:
-        """A mask from elsewhere, as a new version: to correct, or to compare with."""
+        """Import a mask from elsewhere as a new version, to correct or to compare with."""
         there, volume = self.masks(scan), self.read(scan)
         found = align_mask(volume, nifti.read(self.resolve_allowed(path)), Path(path).name)
         numbers = sorted(int(n) for n in np.unique(found.array) if n)
@@ -362,7 +364,7 @@ class Workspace:
         )
 
     def thumbnail(self, scan: Scan, pixels: int = 128) -> bytes:  # PNG
-        """The middle slice, as one glance shows it."""
+        """Render the middle slice as a thumbnail."""
         import io
 
         from PIL import Image
@@ -439,7 +441,7 @@ class Workspace:
             return Path(shutil.make_archive(str(target), 'zip', t))
 
     def next_case_name(self) -> str:
-        """A name that no case has yet."""
+        """Return an unused case name."""
         k = 1
         while (self.folder / 'training' / f'msk-{k:03}').exists():
             k += 1
@@ -450,7 +452,7 @@ class Workspace:
         folder: str | Path,
         structures: tuple,
     ) -> dict:  # structure -> NIfTI file
-        """The masks of a folder, each found by the name of its structure in the file's name."""
+        """Find the masks of a folder by the structure named in each file name."""
         files = sorted(p for p in self.resolve_allowed(folder).iterdir() if nifti.is_nifti(p))
         found = {n: [p for p in files if n in p.name.lower()] for n in structures}
         if twice := {n: [p.name for p in ps] for n, ps in found.items() if len(ps) > 1}:
@@ -468,7 +470,7 @@ class Workspace:
         region: bool = False,  # keep the slices from the first to the last that hold a mask
         pixels: int = 0,  # a side, in plane; 0 keeps the scan's own
     ) -> tuple[Path, pd.DataFrame]:  # (the case's folder, what was found)
-        """A case for training: a scan and one mask a structure, settled where they overlap, laid out for a study."""
+        """Make a training case: a scan and one mask per structure, overlaps resolved, in a study's layout."""
         from ctlab.cohort.cases import CasePreprocessing, crop_to_region, merge_masks, target_grid
         from ctlab.scans.volume import reorient, resample
 
@@ -505,7 +507,7 @@ class Workspace:
         return folder, pd.DataFrame(rows).assign(**{'claimed twice (voxels)': int(both.sum())})
 
     def estimate_pelvis(self, scan: Scan) -> int:  # a slice, counted from the feet
-        """A first guess at the upper end of the pelvis, for a person to move: a span above where two legs meet."""
+        """Estimate the upper end of the pelvis as a first guess: a hand's breadth above where two legs meet."""
         from scipy.ndimage import label
         from skimage.filters import threshold_otsu
 
@@ -519,7 +521,7 @@ class Workspace:
         return min(len(inside) - 2, max(1, top))
 
     def crop_below_pelvis(self, scan: Scan, pelvis: int) -> Scan:
-        """The part of a scan below the pelvis, as a scan of its own."""
+        """Crop a scan below the pelvis, as a new scan."""
         from ctlab.organs.lowerlimb import crop_below_pelvis
 
         part = crop_below_pelvis(scan.path, pelvis)
@@ -590,7 +592,7 @@ class MaskEditor:
         return self.numbers.shape[axis]
 
     def slice(self, array: np.ndarray, axis: int, at: int) -> np.ndarray:  # a view, not a copy
-        """A slice as it is shown: across the patient the head is up."""
+        """Extract a slice as it is displayed: the head is up in coronal and sagittal planes."""
         if not 0 <= at < self.slices(axis):
             raise IndexError(f'no slice {at}')
         view = np.moveaxis(array, axis, 0)[at]
@@ -645,7 +647,7 @@ class MaskEditor:
         return self._swap(self.undone, self.done)
 
     def save(self) -> Mask:
-        """A new version of the mask."""
+        """Save a new version of the mask."""
         base = f'{self.mask.label}, corrected' if self.mask else 'drawn by hand'
         return self.work.save_mask(
             self.scan,
@@ -657,7 +659,7 @@ class MaskEditor:
 
 
 def _interpolate_stroke(points, step, radius, spacing):
-    """The points of a stroke, close enough that discs around them touch."""
+    """Interpolate the points of a stroke so that discs around them touch."""
     points = [(float(y), float(x)) for y, x in points]
     if not points:
         return

@@ -58,7 +58,10 @@ def _violations(v, roles, binary, step):
 
 
 def _auc_possible(acc, auc, p, r, step):
-    """Can a ROC curve with this area pass through the operating point that accuracy, precision and recall imply?"""
+    """Check whether a ROC curve with this area can pass through an operating point.
+
+    Accuracy, precision and recall imply the point.
+    """
     if np.isnan(acc + auc) or p <= 2 * step or r <= 2 * step or acc >= 1 - 2 * step:
         return True
     false_per_hit = (1 - p) / p
@@ -91,7 +94,7 @@ class AuditReport:
 
     @property
     def consistent(self) -> bool:
-        """Do the columns carry their true names?"""
+        """Whether the columns carry their true names."""
         return self.columns == self.printed
 
     def __str__(self):
@@ -146,8 +149,9 @@ def _evidence(values, roles, binary, step):
 
 
 def _is_binary(df, values, step):
-    """Which rows are of two classes: by target name where known, else by whether some two columns agree (weighted
-    recall and accuracy).
+    """Find the rows with two classes.
+
+    By target name where known, else by whether two columns agree (weighted recall and accuracy).
     """
     letters = {
         **{k: k in ('bowel', 'extravasation') for k in TARGET_LETTERS},
@@ -227,7 +231,7 @@ def _flags(df, values, step, prevalence):
 def read_metrics_table(
     path: str | Path,  # CSV
 ) -> pd.DataFrame:
-    """A metrics table from CSV."""
+    """Read a metrics table from CSV."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
@@ -240,7 +244,7 @@ def read_metrics_table(
 def corrected_table(
     df: pd.DataFrame,  # as printed
 ) -> pd.DataFrame:  # target, split and the metrics under their true names, as fractions
-    """The table under the names that its rows force."""
+    """Rename the columns as their rows require."""
     columns, _ = _columns(df)
     values, _ = _values(df, columns)
     table = pd.DataFrame(values, columns=audit_table(df).columns)[list(METRIC_ROLES)]

@@ -23,7 +23,7 @@ def load_held_out(
     folder: str | Path,  # of a study and preset: holds fold0, fold1 …
     folds: tuple = (),  # which; all that are there when left out
 ) -> pd.DataFrame:  # indexed by patient, one row per patient held out
-    """The held-out predictions of a study, one per patient."""
+    """Load the held-out predictions of a study, one row per patient."""
     wanted = {f'fold{k}' for k in folds}
     paths = [p for p in sorted(Path(folder).glob('fold*/predictions.parquet')) if not wanted or p.parent.name in wanted]
     if not paths:
@@ -37,7 +37,7 @@ def compare_segmentations(
     n: int = 2000,  # resamples
     seed: int = 0,
 ) -> pd.DataFrame:  # structure, cases, one, other, difference, low, high
-    """The Dice of two mask studies on the cases that both have held out; cases are resampled in pairs."""
+    """Compare the Dice of two segmentation studies on their common held-out cases, resampled in pairs."""
     sides = []
     for folder in (one, other):
         paths = sorted(Path(folder).glob('fold*/predictions.parquet'))
@@ -122,7 +122,7 @@ def compare_with_others(
     labels: pd.DataFrame,  # the label table
     folds: tuple = (),  # which; all that are there when left out
 ) -> pd.DataFrame:  # as `compare_studies`, and against whom
-    """A study beside others that have judged the same patients."""
+    """Compare a study with others on the same patients."""
     mine, tables = load_held_out(Path(runs) / study / preset, folds), []
     for other in others:
         try:
@@ -141,7 +141,7 @@ def comparison_table_html(
     table: pd.DataFrame,  # from `compare_studies` or `compare_with_others`
     caption: str,
 ):  # a styled table
-    """A comparison as it is shown in a chapter."""
+    """Format a comparison for a chapter."""
     shown = table[[c for c in ('against', *COMPARISON_COLUMNS) if c in table]]
     numbers = dict.fromkeys(COMPARISON_COLUMNS[1:-1], '{:.3f}')
     return shown.style.format(numbers).hide(axis='index').set_caption(caption)
@@ -152,7 +152,7 @@ def resampled_auc(
     predictions: pd.DataFrame,  # of the same patients
     resamples: np.ndarray,  # weights of the patients, one row a resample
 ) -> dict:  # AUC and target -> one area a row
-    """The areas under the curve, injured against healthy, for each row of patient weights."""
+    """Compute the AUC, injured against healthy, for each row of bootstrap weights."""
     from ctlab.judge.metrics import roc_auc
 
     truth, sound = class_labels(labels) > 0, predictions[[f'{t}_healthy' for t in TARGETS]].to_numpy()
@@ -164,7 +164,7 @@ def resampled_rsna_scores(
     predictions: pd.DataFrame,  # of the same patients
     resamples: np.ndarray,  # weights of the patients, one row a resample
 ) -> np.ndarray:  # one score a row
-    """The competition's metric for each row of patient weights."""
+    """Compute the competition metric for each row of bootstrap weights."""
     from ctlab.judge.metrics import RSNA_WEIGHTS
 
     parts, hurt = [], []
@@ -191,7 +191,7 @@ def leakage_experiment(
     seed: int = 0,
     n: int = 2000,  # resamples of the interval
 ) -> pd.DataFrame:  # folds by, AUC, low, high
-    """The same model under folds by scan and folds by patient."""
+    """Compare the same model under folds by scan and folds by patient."""
     from sklearn.model_selection import GroupKFold, KFold, cross_val_predict
     from sklearn.neighbors import KNeighborsClassifier
 

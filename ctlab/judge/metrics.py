@@ -51,7 +51,7 @@ def confusion_matrix(
     classes: int,  # K
     weight: np.ndarray | None = None,  # (n,) or (resamples, n)
 ) -> np.ndarray:  # (…, K, K), rows are the truth
-    """The weighted confusion matrix."""
+    """Compute the weighted confusion matrix."""
     w, single = _weights(len(truth), weight)
     cell = np.asarray(truth) * classes + np.asarray(predicted)
     table = np.stack([w[:, cell == c].sum(1) for c in range(classes * classes)], axis=1).reshape(-1, classes, classes)
@@ -188,7 +188,7 @@ def bootstrap(
     seed: int = 0,
     level: float = 0.95,  # of the interval
 ) -> tuple[float, float, float]:  # (value, low, high); percentile interval
-    """A metric with its patient-level bootstrap interval."""
+    """Compute a metric with its patient-level bootstrap interval."""
     truth, score = np.asarray(truth), np.asarray(score, float)
     groups = np.arange(len(truth)) if groups is None else np.asarray(groups)
     if len(groups) != len(truth):
@@ -309,7 +309,7 @@ def expected_calibration_error(
     probability: np.ndarray,  # of 1
     bins: int = 10,
 ) -> float:  # 0 is perfect
-    """Expected calibration error."""
+    """Compute the expected calibration error."""
     table = calibration_curve(truth, probability, bins)
     return float((table['n'] * (table['promised'] - table['observed']).abs()).sum() / table['n'].sum())
 
@@ -318,7 +318,7 @@ def fit_temperature(
     truth: np.ndarray,  # classes
     logits: np.ndarray,  # (n,) or (n, K), of validation data
 ) -> float:  # divide logits by it
-    """The temperature that makes log loss least."""
+    """Fit the temperature that minimises log loss."""
     from scipy.optimize import minimize_scalar
     from scipy.special import log_expit, log_softmax
 
@@ -340,7 +340,7 @@ def net_benefit(
     probability: np.ndarray,  # of 1
     thresholds: np.ndarray | None = None,  # probabilities at which one would act
 ) -> pd.DataFrame:  # threshold, model, treat_all (treat_none is 0)
-    """The decision curve."""
+    """Compute the net benefit (decision curve)."""
     truth, probability = _check(truth, probability)
     thresholds = np.linspace(0.01, 0.6, 60) if thresholds is None else np.asarray(thresholds)
     odds = thresholds / (1 - thresholds)
@@ -356,7 +356,7 @@ def choose_threshold(
     probability: np.ndarray,  # of 1
     rule: str = 'youden',  # youden (sensitivity + specificity), f1, or a sensitivity to reach such as '0.9'
 ) -> float:
-    """A threshold chosen on validation data."""
+    """Choose a threshold on validation data."""
     truth, probability = _check(truth, probability)
     candidates = np.unique(probability)
     tables = [binary_metrics(truth, probability, t) for t in candidates]
@@ -393,7 +393,7 @@ def rsna_losses(
     labels: pd.DataFrame,  # indexed by patient, columns of the label table
     predictions: pd.DataFrame,  # the same with probabilities; any_injury is worked out
 ) -> dict:  # the six losses
-    """The six parts of the competition's metric."""
+    """Compute the six parts of the competition metric."""
     predictions = _check_predictions(labels, predictions)
     losses, hurt = {}, []
     for target, grades in TARGETS.items():
@@ -413,7 +413,7 @@ def rsna_score(
     labels: pd.DataFrame,  # indexed by patient, columns of the label table
     predictions: pd.DataFrame,  # the same with probabilities
 ) -> float:  # lower is better; the winner of 2023 had 0.326 with one model
-    """The competition's metric."""
+    """Compute the competition metric."""
     return float(np.mean(list(rsna_losses(labels, predictions).values())))
 
 
@@ -425,7 +425,7 @@ def _weighted_log_loss(truth, p, weights):
 
 
 def _check_predictions(labels, predictions):
-    """The predictions of the labelled patients, or an error as the contest gives it."""
+    """Return the predictions of the labelled patients, or raise an error as the competition does."""
     absent = [c for c in LABEL_COLUMNS if c not in predictions]
     if absent:
         raise ValueError(f'the predictions lack the columns {", ".join(absent)}')
@@ -476,7 +476,7 @@ def jaccard(
     pred: np.ndarray,  # mask
     true: np.ndarray,  # mask
 ) -> float:  # 1 is perfect
-    """The overlap over the union."""
+    """Compute the intersection over union."""
     pred, true = _masks(pred, true)
     union = int((pred | true).sum())
     return int((pred & true).sum()) / union if union else 1.0
@@ -507,7 +507,7 @@ def _surface_distances(pred, true, spacing):
 
 
 def _distance(pred, true, spacing, summary):
-    """A summary of surface distances with the conventions for empty masks."""
+    """Summarise surface distances, with the conventions for empty masks."""
     pred, true = _masks(pred, true)
     spacing = np.broadcast_to(np.asarray(spacing, float), pred.ndim)
     if not (spacing > 0).all():
@@ -520,7 +520,7 @@ def _distance(pred, true, spacing, summary):
 
 
 def hausdorff(pred: np.ndarray, true: np.ndarray, spacing=1.0) -> float:
-    """The largest distance between the surfaces, mm."""
+    """Compute the Hausdorff distance, mm."""
     return _distance(pred, true, spacing, lambda a, b: max(a.max(), b.max()))
 
 
@@ -529,12 +529,12 @@ def hausdorff95(
     true: np.ndarray,  # mask
     spacing=1.0,  # mm per axis of the arrays, (z, y, x)
 ) -> float:  # mm
-    """The larger of the two 95th percentiles of surface distance, as MONAI has it."""
+    """Compute the larger of the two 95th percentiles of surface distance, mm, as MONAI does."""
     return _distance(pred, true, spacing, lambda a, b: max(np.percentile(a, 95), np.percentile(b, 95)))
 
 
 def average_surface_distance(pred: np.ndarray, true: np.ndarray, spacing=1.0) -> float:
-    """The average symmetric surface distance, mm."""
+    """Compute the average symmetric surface distance, mm."""
     return _distance(pred, true, spacing, lambda a, b: (a.sum() + b.sum()) / (len(a) + len(b)))
 
 

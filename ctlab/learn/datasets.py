@@ -43,7 +43,7 @@ def even_slices(
 
 # %% ../../nbs/lib/learn/00_datasets.ipynb #eb746e6a
 def published_augmentation():  # a callable on (slices, 1, rows, columns) in 0…1
-    """The trauma study's augmentation, the same for all slices of a sample."""
+    """Build the trauma study's augmentation, the same for all slices of a sample."""
     from torchvision.transforms import v2
 
     return v2.Compose(
@@ -121,7 +121,7 @@ def make_loader(
     workers: int = 0,  # processes; 0 loads in this process
     seed: int = 0,
 ) -> DataLoader:
-    """A data loader whose order depends on the seed alone."""
+    """Build a data loader whose order depends on the seed alone."""
     single = train and len(dataset) % batch_size == 1 and len(dataset) > 1
 
     def generator():

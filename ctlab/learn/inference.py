@@ -66,7 +66,7 @@ def segmentation_probabilities(
     context: int = 0,  # slices on either side that 2-D networks see as channels
     window: int = 0,  # pixels a side of what 3-D networks see at once; 0 for whole slices
 ) -> np.ndarray:  # float16, (numbers, z, y, x), sums to 1
-    """What the network thinks of every voxel."""
+    """Predict the class probabilities of every voxel."""
     from monai.inferers import sliding_window_inference
 
     x = torch.from_numpy(np.moveaxis(np.asarray(picture), axis, 0).copy())
@@ -102,7 +102,7 @@ def resample_to_scan(
     affine: np.ndarray,  # of the prepared grid
     scan: Volume,  # on whose voxels the answer is wanted
 ) -> Volume:  # numbers, uint8
-    """The most probable number at every voxel of the scan; background beyond the prepared field."""
+    """Find the most probable class at every voxel of the scan; background beyond the prepared field of view."""
     best, answer = None, np.zeros(scan.shape, np.uint8)
     for k, p in enumerate(probabilities):
         there = resample(Volume(p.astype(np.float32), affine), like=scan, outside=float(k == 0), antialias=False).array

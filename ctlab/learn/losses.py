@@ -31,6 +31,7 @@ class TraumaLoss(nn.Module):
         outputs: dict,  # target -> logits
         batch: dict,  # target -> class numbers
     ) -> dict:  # target -> loss, and 'total'
+        """Add the weighted losses of the five targets."""
         losses = {}
         for target, logits in outputs.items():
             truth = batch[target]
@@ -45,11 +46,15 @@ class TraumaLoss(nn.Module):
 
 
 def published_loss():
+    """Build the published loss."""
     return TraumaLoss()
 
 
 def cleaned_loss():
-    """The weights of the study's second run: 4 and 6 for the injured, 2, 3, 5 for the organs, smoothing 0.05."""
+    """Build the loss of the study's second run.
+
+    Weights 4 and 6 for the injured, 2, 3, 5 for the organs, smoothing 0.05.
+    """
     return TraumaLoss({'bowel': 4, 'extravasation': 6}, (2, 3, 5), 0.05)
 
 # %% auto #0
@@ -97,5 +102,6 @@ class SegmentationLoss(nn.Module):
         outputs: torch.Tensor,  # (n, structures + 1, …) logits
         batch: dict,  # with 'mask', (n, …) numbers
     ) -> dict:  # 'total'
+        """Compute the configured loss."""
         mask = batch['mask']
         return {'total': self.loss(outputs.float(), mask if self.voxels else mask[:, None])}

@@ -22,7 +22,7 @@ __all__ = ['log', 'timm_backbone', 'efficientnet_lite0', 'TargetHeads', 'SliceNe
 
 # %% ../../nbs/lib/learn/02_networks.ipynb #bc54b4c1
 def _host_reachable(host: str, seconds: float = 2.0) -> bool:
-    """Can a host be reached?"""
+    """Check whether a host can be reached."""
     import socket
 
     try:
@@ -33,7 +33,7 @@ def _host_reachable(host: str, seconds: float = 2.0) -> bool:
 
 
 def _in_hub_cache(repository: str, file: str, revision: str | None = None) -> bool:
-    """Does the hub's cache hold a file?"""
+    """Check whether the hub's cache holds a file."""
     from huggingface_hub import try_to_load_from_cache
 
     return isinstance(try_to_load_from_cache(repository, file, revision=revision), str)
@@ -64,7 +64,7 @@ def timm_backbone(
     pretrained: str | bool | Path = 'auto',
     **options,  # for timm
 ) -> tuple[nn.Module, str]:  # (backbone without its classifier, where its weights came from)
-    """A timm network for features."""
+    """Build a timm network as a feature extractor."""
     import timm
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -86,7 +86,7 @@ def timm_backbone(
 
 
 def _load_backbone(net, name, path):
-    """A network with the backbone of a start; nothing in the file is executed."""
+    """Load a backbone from our own pretraining; nothing in the file is executed."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -166,6 +166,7 @@ class TargetHeads(nn.Module):
         self.heads = nn.ModuleDict({t: nn.Linear(features, 1 if len(g) == 2 else len(g)) for t, g in TARGETS.items()})
 
     def forward(self, x):
+        """Return the logits of each target."""
         return {t: head(x) for t, head in self.heads.items()}
 
 
@@ -184,6 +185,7 @@ class SliceNet(nn.Module):
         self.heads = TargetHeads(self.backbone.num_features)
 
     def forward(self, x):
+        """Return the logits of the five targets."""
         return self.heads(self.backbone(self.mix(x)))
 
 
@@ -197,7 +199,7 @@ def grey_to_rgb(
 
 
 class PooledNet(nn.Module):
-    """The slices of approaches 1 to 3 one at a time through the backbone, as grey pictures; their features are averaged."""
+    """Apply the backbone to each slice as a grey picture and average the features."""
 
     def __init__(
         self,
@@ -209,6 +211,7 @@ class PooledNet(nn.Module):
         self.heads = TargetHeads(self.backbone.num_features)
 
     def forward(self, x):  # (n, slices, rows, columns)
+        """Return the logits of the five targets."""
         features = self.backbone(grey_to_rgb(x.flatten(0, 1), self.backbone))
         return self.heads(features.view(*x.shape[:2], -1).mean(1))
 
@@ -235,6 +238,7 @@ class VolumeNet(nn.Module):
         self.heads, self.backbone.fc = TargetHeads(self.backbone.fc.in_features), nn.Identity()
 
     def forward(self, x):
+        """Return the logits of the five targets."""
         return self.heads(self.backbone(self.mix(x)))
 
 # %% ../../nbs/lib/learn/02_networks.ipynb #08771326
@@ -253,13 +257,14 @@ class InflatedConv(nn.Module):
             flat.weight.div_(3)
 
     def forward(self, x):  # (n·slices, channels, rows, columns)
+        """Convolve a volume."""
         volume = x.unflatten(0, (-1, self.slices))
         above = torch.cat([volume[:, :1], volume[:, :-1]], 1).flatten(0, 1)
         below = torch.cat([volume[:, 1:], volume[:, -1:]], 1).flatten(0, 1)
         return self.flat(x) + self._with(self.before, above) + self._with(self.after, below)
 
     def _with(self, weight, x):
-        """The flat convolution, its own padding included, with other weights and no bias."""
+        """Apply the 2-D convolution with other weights, its own padding and no bias."""
         return torch.func.functional_call(
             self.flat,
             {'weight': weight} | ({} if self.flat.bias is None else {'bias': torch.zeros_like(self.flat.bias)}),
@@ -286,6 +291,7 @@ class InflatedNet(nn.Module):
         self.heads = TargetHeads(self.backbone.num_features)
 
     def forward(self, x):  # (n, 1, slices, rows, columns)
+        """Return the logits of the five targets."""
         features = self.backbone(grey_to_rgb(x[:, 0].flatten(0, 1), self.backbone))
         return self.heads(features.view(len(x), self.slices, -1).mean(1))
 
@@ -295,7 +301,7 @@ def unet_2d(
     width: int = 32,  # channels of the first level; 32 is published
     channels: int = 1,  # of the input
 ) -> nn.Module:
-    """The 2-D U-Net: 32, 64, 128, 256 and 480 channels."""
+    """Build the 2-D U-Net: 32, 64, 128, 256 and 480 channels."""
     from monai.networks.nets import BasicUNet
 
     return BasicUNet(
@@ -338,13 +344,14 @@ class ResNetUNet(nn.Module):
             self.net.encoder.requires_grad_(False)
 
     def train(self, mode: bool = True):
-        """A frozen encoder stays in evaluation mode, its statistics untouched."""
+        """Switch between training and evaluation; a frozen encoder stays in evaluation mode."""
         super().train(mode)
         if self.frozen:
             self.net.encoder.eval()
         return self
 
     def forward(self, x):
+        """Return the logits of every pixel."""
         return self.net((x.expand(-1, 3, -1, -1) - self.mean) / self.std)
 
 # %% ../../nbs/lib/learn/02_networks.ipynb #63e24360
@@ -374,6 +381,7 @@ class UNet3D(nn.Module):
         self.last = nn.Conv3d(w[1], structures + 1, 1)
 
     def forward(self, x):
+        """Return the logits of every voxel."""
         kept = []
         for k, block in enumerate(self.down):
             x = block(x if k == 0 else nn.functional.max_pool3d(x, 2))
@@ -400,7 +408,7 @@ def init_output_bias(
 def max_over_slices(
     logits: torch.Tensor,  # (scans, slices, 1 or 3)
 ) -> torch.Tensor:  # (scans, 1 or 3): logits of the scan
-    """The scan is as injured as its worst slice."""
+    """Reduce slices to the scan: it is as injured as its worst slice."""
     if logits.shape[-1] == 1:
         return logits.amax(1)
     p = logits.softmax(-1)

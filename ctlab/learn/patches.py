@@ -32,7 +32,7 @@ def neighbour_slices(
     context: int,  # slices on either side
     n: int,  # slices there are
 ) -> np.ndarray:  # (2*context + 1,), or (…, 2*context + 1): their indices
-    """A slice and those around it."""
+    """List a slice and its neighbours."""
     return np.clip(np.add.outer(at, np.arange(-context, context + 1)), 0, n - 1)
 
 # %% ../../nbs/lib/learn/01_patches.ipynb #08cd6f45
@@ -142,6 +142,7 @@ class BalancedSampler(Sampler):
         )
 
     def set_epoch(self, epoch):
+        """Set the epoch, which seeds the draws."""
         self.epoch = epoch  # Lightning calls this
 
     def __len__(self):

@@ -46,7 +46,7 @@ def claim_folder(
     folder: str | Path,
     key: dict,  # all that the result depends on
 ) -> str:  # finished, unfinished or new
-    """What a run's folder holds for a key; a folder of another run is emptied."""
+    """Report what a run's folder holds for a key, and empty the folder of another run."""
     import shutil
 
     folder, text = Path(folder), json.dumps(key, sort_keys=True, default=str)
@@ -64,7 +64,7 @@ def claim_folder(
 
 # %% ../../nbs/lib/learn/06_runs.ipynb #36b6bf39
 def environment_info() -> dict:  # versions and machine
-    """What the run was made with."""
+    """Collect versions and machine."""
     names = (
         'torch',
         'torchvision',
@@ -125,7 +125,7 @@ def read_run(
     folder: str | Path,
     learner,  # whose network gets the run's weights
 ) -> dict:  # history, best, waiting, seconds, metrics, predictions, folder, learner, config
-    """A finished run from its folder."""
+    """Read a finished run from its folder."""
     from ctlab.learn.training import load_weights
 
     folder = Path(folder)

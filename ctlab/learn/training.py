@@ -58,6 +58,7 @@ class Learner(L.LightningModule):
         )
 
     def forward(self, x):
+        """Apply the network."""
         return self.net(x)
 
     def _step(self, batch, split):
@@ -81,12 +82,15 @@ class Learner(L.LightningModule):
         """Measure more than the loss; for learners to come."""
 
     def training_step(self, batch, _):
+        """Return the training loss of a batch."""
         return self._step(batch, 'train')
 
     def validation_step(self, batch, _):
+        """Compute the validation loss of a batch."""
         return self._step(batch, 'valid')
 
     def configure_optimizers(self):
+        """Build Adam and the schedule."""
         optimiser = torch.optim.AdamW(
             [p for p in self.net.parameters() if p.requires_grad], self.learning_rate, weight_decay=self.weight_decay
         )  # Adam where nothing decays
@@ -118,6 +122,7 @@ class SegmentationLearner(Learner):
         self.overlap = torch.nn.ModuleDict({s: DiceScore(structures + 1, **whole_epoch) for s in ('train_', 'valid_')})
 
     def score(self, outputs, batch, split):
+        """Accumulate the Dice of an epoch."""
         self.overlap[f'{split}_'].update(outputs.argmax(1), batch['mask'])
         self.log(f'{split}_dice', self.overlap[f'{split}_'], on_epoch=True, on_step=False, batch_size=len(outputs))
 
@@ -126,7 +131,7 @@ def linear_decay(
     start: float,  # the first rate
     step: float,  # taken off after every epoch
 ):  # epoch -> factor
-    """A rate that falls by the same amount every epoch, as the lower-limb study's (1e-4, by 1e-6)."""
+    """Decrease the learning rate by the same amount every epoch, as in the lower-limb study (1e-4, by 1e-6)."""
     return lambda epoch: max(0.0, 1 - epoch * step / start)
 
 
@@ -134,7 +139,7 @@ def warmup_cosine(
     epochs: int,
     warm: float = 0.1,  # share of the epochs in which the rate rises
 ):  # epoch -> factor
-    """A rate that rises quickly and fades along a cosine."""
+    """Increase the learning rate quickly, then decrease it along a cosine."""
     import math
 
     rise = max(1, round(warm * epochs))
@@ -151,22 +156,27 @@ class DataWaitTimer(Callback):
         self.last = None
 
     def on_train_epoch_start(self, *_):
+        """Start the clock of an epoch."""
         self.last = time.perf_counter()
 
     def on_train_batch_start(self, *_):
+        """Note that a batch has arrived."""
         now = time.perf_counter()
         self.waited += now - self.last
         self.last = now
 
     def on_train_batch_end(self, *_):
+        """Note that a batch is done."""
         now = time.perf_counter()
         self.worked += now - self.last
         self.last = now
 
     def state_dict(self):
+        """Return the times, for checkpoints."""
         return {'waited': self.waited, 'worked': self.worked}  # a resumed run goes on counting
 
     def load_state_dict(self, state):
+        """Restore the times from a checkpoint."""
         self.waited, self.worked = state['waited'], state['worked']
 
     @property
@@ -179,6 +189,7 @@ class StopOnNonFiniteLoss(Callback):
     """Stops a training whose loss is no number any more: nothing can be learned from there on."""
 
     def on_train_batch_end(self, trainer, _, outputs, *__):
+        """Stop when the loss is not finite."""
         loss = outputs['loss'] if isinstance(outputs, dict) else outputs
         if not bool(torch.isfinite(loss)):
             raise FloatingPointError(
@@ -194,7 +205,7 @@ class EpochSeeding(Callback):
         self.loader, self.seed, self.first = loader, seed, 0
 
     def renew(self, epoch: int, rank: int = 0):
-        """Begin the epoch's numbers: in this process, in the order of the samples, and in the processes that load them."""
+        """Seed the epoch: this process, the order of the samples, and the loader's worker processes."""
         seed = int(np.random.SeedSequence([self.seed, epoch, rank]).generate_state(1)[0])
         for begin in (random.seed, np.random.seed, torch.manual_seed):
             begin(seed)
@@ -206,12 +217,15 @@ class EpochSeeding(Callback):
             sampler.set_epoch(epoch)
 
     def on_load_checkpoint(self, trainer, _, checkpoint):
+        """Remember the epoch at which training resumes."""
         self.first = checkpoint['epoch'] + 1
 
     def on_fit_start(self, trainer, _):
+        """Seed the first epoch."""
         self.renew(self.first, trainer.global_rank)  # processes that load samples begin before the epoch does
 
     def on_train_epoch_start(self, trainer, _):
+        """Seed the epoch."""
         self.renew(trainer.current_epoch, trainer.global_rank)
 
 # %% ../../nbs/lib/learn/04_training.ipynb #5ac57ebe
@@ -230,6 +244,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
     """Writes a checkpoint under a temporary name, then renames it: a kill never leaves half of one."""
 
     def save_checkpoint(self, checkpoint, path, storage_options=None):
+        """Save a checkpoint atomically."""
         with atomic_path(path) as half:
             super().save_checkpoint(checkpoint, half, storage_options)
 
@@ -252,7 +267,7 @@ def _silence_lightning():
 
 # %% ../../nbs/lib/learn/04_training.ipynb #9414a8c8
 def supports_bfloat16() -> bool:
-    """Does this processor multiply in bfloat16? Where it does, a step of a 3-D network takes half the time."""
+    """Check whether this processor multiplies in bfloat16, which halves the time of a 3-D training step."""
     try:
         return bool(torch.cpu._is_avx512_bf16_supported())
     except (AttributeError, RuntimeError):
@@ -336,8 +351,9 @@ def load_checkpoint(
 
 @contextlib.contextmanager
 def _retain_heap():
-    """Let the C library keep what a step frees for the next one: handing 400,000 pages back and asking for them
-    anew takes a 3-D network a sixth of its time.
+    """Let the C library keep freed memory for the next step.
+
+    Returning and requesting 400,000 pages again costs a 3-D network a sixth of its time.
     """
     import ctypes
 
@@ -373,9 +389,11 @@ class History(Callback):
         self.path = Path(path)
 
     def on_validation_epoch_end(self, trainer, _):
+        """Record the validation metrics."""
         self._note(trainer)
 
     def on_train_epoch_end(self, trainer, _):
+        """Record the epoch when there is no validation."""
         self._note(trainer)
 
     def _note(self, trainer):
@@ -391,13 +409,14 @@ class History(Callback):
         return pd.read_csv(self.path).to_dict('records') if self.path.exists() else []
 
     def table(self) -> pd.DataFrame:
+        """Return the history as a table, one row per epoch."""
         return pd.DataFrame(self._rows())
 
 # %% ../../nbs/lib/learn/04_training.ipynb #2448811e
 def unique_state_dict(
     net: torch.nn.Module,
 ) -> dict:  # name -> tensor
-    """What a network stores: each tensor once, also where two of its parts share it."""
+    """Collect a network's tensors, each once, even when two parts share it."""
     state = net.state_dict()
     return {n: state[n] for n, _ in (*net.named_parameters(), *net.named_buffers()) if n in state}
 

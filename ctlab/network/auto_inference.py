@@ -39,7 +39,7 @@ class InferenceRule:
     model: str = ''  # of segment: the organ model when empty, or a run; of predict: a run
 
     def wants(self, series: dict, slices: int) -> bool:
-        """Does the rule speak of this series?"""
+        """Check whether the rule applies to this series."""
         try:
             thick = float(series.get('SliceThickness') or self.thickness[0])
         except ValueError:
@@ -103,7 +103,7 @@ def load_rules(
 
 # %% ../../nbs/lib/network/05_auto_inference.ipynb #1d50b1a3
 def _version(rule):
-    """What a reading's result depends on besides the images."""
+    """Compute what a result depends on besides the images."""
     if rule.do == 'segment' and not rule.model:
         from ctlab.organs.organ_model import weights_version
 
@@ -242,7 +242,7 @@ class InferenceWorker:
         return new
 
     def _take(self, state):
-        """The next piece of work in a state."""
+        """Take the next item in a state."""
         return self.store.db.execute(
             'SELECT rowid, series, rule, tries, results FROM work WHERE state = ? AND due <= ? ORDER BY rowid',
             (state, time.time()),
@@ -331,7 +331,7 @@ def process_isolated(
     rule: InferenceRule,
     patience: float,  # seconds
 ) -> tuple[bool, object]:  # (True, UIDs of the findings), or (False, why not)
-    """A reading that cannot take its reader with it."""
+    """Process a series in a process of its own, so that a crash cannot stop the worker."""
     import subprocess
     import sys
 
@@ -353,7 +353,7 @@ def process_isolated(
 
 
 def isolated_main() -> None:
-    """What a reading's process does."""
+    """Run as the isolated process."""
     import sys
 
     task = json.loads(sys.stdin.read())

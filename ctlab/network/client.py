@@ -53,7 +53,7 @@ def echo(
     tls: TlsConfig | None = None,
     timeout: float = 10.0,
 ) -> float:  # seconds
-    """Does a peer answer, and how quickly?"""
+    """Verify that a peer answers, and measure how quickly (C-ECHO)."""
     from pynetdicom import build_context
     from pynetdicom.sop_class import Verification
 
@@ -110,7 +110,7 @@ class _Object:
 
 
 def _objects(files, result):
-    """What can be sent; the rest is noted."""
+    """List what can be sent, and note the rest."""
     for path in files:
         try:
             with open(path, 'rb') as file:

@@ -49,7 +49,7 @@ async def multipart_parts(
     boundary: bytes,
     most: int = NodeLimits.object,  # bytes of a part
 ):  # yields (content type, body)
-    """The parts of a multipart body."""
+    """Split a multipart body into its parts."""
     line, buffer, first = b'--' + boundary, bytearray(), True
     async for chunk in chunks:
         buffer += chunk
@@ -81,7 +81,7 @@ def _part(raw):
 def multipart_boundary(
     header: str,  # Content-Type
 ) -> bytes:
-    """The boundary that a multipart header names."""
+    """Parse the boundary that a multipart header names."""
     found = re.search(r'boundary="?([^";,]+)"?', header, re.IGNORECASE)
     if not header.lower().startswith('multipart/related') or not found:
         raise BadRequestError('expected multipart/related with a boundary')
@@ -89,7 +89,10 @@ def multipart_boundary(
 
 # %% ../../nbs/lib/network/03_dicomweb.ipynb #ef1170ee
 def _query(request):
-    """(keys, limit, offset) of a QIDO request; fields beyond the usual are only checked: all that is indexed is told."""
+    """Parse a QIDO request into (keys, limit, offset).
+
+    Extra `includefield` values are only validated: every indexed attribute is returned.
+    """
     from pydicom.datadict import keyword_for_tag, tag_for_keyword
 
     keys, limit, offset = {}, 0, 0
@@ -117,7 +120,7 @@ def _query(request):
 
 
 def _json(found, url):
-    """What a query found, as DICOM JSON."""
+    """Format a found item as DICOM JSON."""
     from pydicom.dataset import Dataset
 
     ds = Dataset()
@@ -158,7 +161,7 @@ def _wanted_syntax(accept):
 
 
 def _object_bytes(found, syntax):
-    """The bytes of an object in a transfer syntax."""
+    """Read an object and convert it to a transfer syntax."""
     if syntax in ('*', found['syntax']):
         return Path(found['path']).read_bytes()
     if syntax != _UNCOMPRESSED:
@@ -233,7 +236,7 @@ def _rendered(found, params, accept):
 
 
 def _multipart(items, kind):
-    """A streaming body of many parts."""
+    """Stream a body of many parts."""
     from starlette.responses import StreamingResponse
 
     boundary = secrets.token_hex(16)
@@ -253,7 +256,7 @@ _UIDS = {'study': 'StudyInstanceUID', 'series': 'SeriesInstanceUID', 'instance':
 
 
 def _keys_of(request):
-    """What an address asks for."""
+    """Extract the query keys from a path."""
     p = request.path_params
     for name in _UIDS:
         if name in p and not re.fullmatch(r'[0-9.]{1,64}', p[name]):
@@ -278,7 +281,7 @@ class _Handlers:
     limits: NodeLimits
 
     def stranger(self, request):
-        """The answer to somebody without the token; None for who has it."""
+        """Return an error response for requests without the token; None with it."""
         from starlette.responses import JSONResponse
 
         given = request.headers.get('authorization', '')
@@ -371,7 +374,7 @@ class _Handlers:
         return Response(raw, media_type=content)
 
     async def keep(self, request):
-        """What a client brings."""
+        """Store what a client sends (STOW-RS)."""
         from starlette.concurrency import run_in_threadpool
         from starlette.responses import JSONResponse
 
@@ -445,7 +448,7 @@ def make_app(
 
 
 def _stow_response(good, bad, address, store):
-    """The answer to STOW: what was kept, what was not and why."""
+    """Compose the STOW-RS response: what was stored, what was refused and why."""
     from pydicom.dataset import Dataset
 
     ds = Dataset()
@@ -521,6 +524,7 @@ class DicomWebServer:
 
     @property
     def url(self) -> str:
+        """The address of the service."""
         return f'http{"s" if self.tls else ""}://{self.host}:{self.port}'
 
     def __enter__(self):

@@ -40,7 +40,7 @@ class Peer:
 def parse_peer(
     text: str,  # TITLE@host:port
 ) -> Peer:
-    """A peer from how it is written."""
+    """Parse a peer written as TITLE@HOST:PORT."""
     title, at, place = text.rpartition('@')
     host, colon, port = place.rpartition(':')
     if not (at and colon and title and host and port.isdigit() and 0 < int(port) < 65536):
@@ -53,7 +53,7 @@ def parse_peer(
 def is_loopback(
     host: str,
 ) -> bool:
-    """Is an address heard on this machine only?"""
+    """Check whether an address can be reached from this machine only."""
     return host in ('127.0.0.1', 'localhost', '::1')
 
 
@@ -487,7 +487,7 @@ def transcode_for(
     found: dict,  # of an object, from `Store.find`
     syntaxes: set,  # that the other side takes
 ):  # Dataset
-    """An object as it is stored; unpacked where the other side does not know its packing."""
+    """Return an object as it is stored, or uncompressed where the peer does not accept its transfer syntax."""
     import pydicom
 
     ds = complete_class(pydicom.dcmread(found['path']))
@@ -502,7 +502,7 @@ def transcode_for(
 def presentation_contexts(
     kinds,  # (SOP class, transfer syntax) of objects
 ) -> list:  # at most 128 presentation contexts
-    """What must be agreed to send objects as they are, or unpacked."""
+    """List the presentation contexts for sending objects as stored or uncompressed."""
     from pynetdicom import build_context
 
     pairs = sorted(set(kinds))
@@ -514,7 +514,7 @@ def presentation_contexts(
 
 
 def accepted_contexts(association) -> dict:  # SOP class -> transfer syntaxes
-    """What the two sides of an association have agreed on."""
+    """List the accepted presentation contexts of an association."""
     takes = {}
     for context in association.accepted_contexts:
         takes.setdefault(str(context.abstract_syntax), set()).update(map(str, context.transfer_syntax))
@@ -527,7 +527,7 @@ def probe_peer(
     contexts: list,
     tls: TlsConfig | None = None,
 ) -> dict:  # SOP class -> transfer syntaxes
-    """What a peer would take."""
+    """Find the presentation contexts that a peer accepts."""
     with open_association(title, peer, contexts, tls) as association:
         return accepted_contexts(association)
 
@@ -550,7 +550,7 @@ def open_association(
     handlers: tuple = (),  # of events
     timeout: float = 30.0,
 ):  # an association
-    """An association with a peer, for as long as the block lasts."""
+    """Open an association with a peer for the duration of the block."""
     from pynetdicom import AE, _config, build_role, evt
 
     _config.LOG_HANDLER_LEVEL = 'none'

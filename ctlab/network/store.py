@@ -101,7 +101,7 @@ __all__ = ['log', 'NO_ROOM', 'NOT_UNDERSTOOD', 'DUPLICATE', 'NOT_OF_ITS_CLASS', 
 def describe_object(
     raw: bytes,  # a DICOM file
 ) -> tuple[dict, str]:  # (keyword -> value as text, transfer syntax)
-    """What the index needs of an object; an object that cannot be one is refused."""
+    """Extract what the index needs of an object; raise for objects without it."""
     import pydicom
 
     try:
@@ -125,7 +125,7 @@ def describe_object(
 
 
 def _text(value):
-    """A value as text; several with a backslash between, as DICOM writes them."""
+    """Convert a value to text; several values are joined by backslashes, as in DICOM."""
     many = isinstance(value, (list, tuple)) or type(value).__name__ == 'MultiValue'
     return ('\\'.join(map(str, value)) if many else str(value)).replace('\0', '').strip()[:1024]
 
@@ -135,7 +135,7 @@ def matches_key(
     wanted: str,  # a key of a query: empty, a value, UIDs with backslashes, a range of dates, or with * and ?
     vr: str,  # the key's value representation
 ) -> bool:
-    """Does an object answer to a key of a query? (PS3.4 C.2.2.2)."""
+    """Check whether an object matches a key of a query (PS3.4 C.2.2.2)."""
     if wanted in ('', '*'):
         return True
     if vr == 'UI':
@@ -202,7 +202,7 @@ class Store:
 
     @property
     def db(self):
-        """This thread's connection."""
+        """The connection of the calling thread."""
         if getattr(self._local, 'db', None) is None:
             db = sqlite3.connect(self.folder / 'index.sqlite', timeout=60, isolation_level=None)
             db.execute('PRAGMA journal_mode=WAL')
@@ -218,7 +218,7 @@ class Store:
 
     @contextlib.contextmanager
     def writing(self):
-        """A transaction; its writer is alone."""
+        """Open an exclusive transaction."""
         self.db.execute('BEGIN IMMEDIATE')
         try:
             yield self.db
@@ -274,7 +274,7 @@ class Store:
             )
 
     def has_space(self) -> bool:
-        """Is there room for more?"""
+        """Check whether the disk has room for more objects."""
         return shutil.disk_usage(self.folder).free > self.free
 
     def _keep(self, raw, found, syntax, changes):
@@ -307,7 +307,7 @@ class Store:
         return StoredObject(uid, found['SeriesInstanceUID'], found['StudyInstanceUID'], path, True)
 
     def _there(self, uid, sha, raw):
-        """The object of this UID, if there is one; another content under the same UID is refused."""
+        """Find the object of this UID; refuse other content under the same UID."""
         row = self.db.execute(
             f'SELECT i.sha, i.path, s.uid, t.uid FROM {_JOINS["IMAGE"]} WHERE i.uid = ?', (uid,)
         ).fetchone()
@@ -446,11 +446,11 @@ class Store:
                 return
 
     def paths(self, **keys) -> list[Path]:  # for example StudyInstanceUID='1.2.3'
-        """The files of what a query finds."""
+        """List the files that match a query."""
         return [Path(f['path']) for f in self.find('IMAGE', keys)]
 
     def folder_of(self, series_uid: str) -> Path:
-        """The folder of a series."""
+        """Find the folder of a series."""
         row = self.db.execute(
             'SELECT s.kind, p.number, s.number FROM ' + _JOINS['SERIES'] + ' WHERE s.uid = ?', (series_uid,)
         ).fetchone()
@@ -468,7 +468,7 @@ class Store:
         ]
 
     def deidentification_counts(self) -> list[tuple]:  # (attribute, what was done, how often)
-        """What de-identification has changed on arrival; no values."""
+        """Count what de-identification has changed on arrival; no values are kept."""
         return self.db.execute('SELECT * FROM cleaned ORDER BY attribute, done').fetchall()
 
     def totals(self) -> dict:
@@ -530,7 +530,7 @@ class Store:
         return 'entered'
 
     def _fits(self, db, found, name, patient, number):
-        """Do the numbers of the folders belong to this object, or to nobody yet?"""
+        """Check whether the numbers of the folders belong to this object, or to nobody yet."""
 
         def one(sql, value):
             return (db.execute(sql, (value,)).fetchone() or (None,))[0]
@@ -581,7 +581,7 @@ def _fsync_folder(folder):
 
 
 def _same_object(path, raw):
-    """Are a file and these bytes one object, but for the way it is stored?"""
+    """Check whether a file and these bytes are the same object, apart from the transfer syntax."""
     import numpy as np
     import pydicom
 

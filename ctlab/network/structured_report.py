@@ -28,7 +28,7 @@ class Finding:
 def result_uid(
     *facts,  # what the result follows from
 ) -> str:  # the same for the same
-    """A UID that a repeated reading finds again."""
+    """Generate a UID that a repeated reading generates again."""
     return f'2.25.{uuid.uuid5(uuid.NAMESPACE_OID, "|".join(map(str, facts))).int}'
 
 
@@ -42,7 +42,7 @@ _UNITS = {'mL': ('mL', 'milliliter'), '1': ('1', 'no units')}
 
 
 def _measured(finding, algorithm):
-    """A number with its unit, and its interval beside it."""
+    """Encode a number with its unit and its interval."""
     import highdicom as hd
 
     def unit():
@@ -74,7 +74,7 @@ def write_structured_report(
     segmentation=None,  # Dataset of the SEG whose segments bear the findings' names
     warnings: list = (),  # in words
 ) -> Path:
-    """A Comprehensive 3D SR of what was found in a series."""
+    """Write a Comprehensive 3D SR of the findings in a series."""
     import highdicom as hd
     from pydicom.sr.codedict import codes
 

@@ -32,7 +32,7 @@ def make_plan(
     loss: str = 'dice_focal',
     mirror: bool = False,  # also learn from slices flipped both ways, as published
 ) -> SegmentationPlan:
-    """The study's plan."""
+    """Define the study's training."""
     pixels, width, epochs, samples_per_epoch = PRESET_CONFIGS[settings.preset]
     epochs, full = settings.epochs or epochs, settings.preset == 'full'
     return SegmentationPlan(

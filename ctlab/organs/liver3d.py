@@ -29,7 +29,7 @@ def split_thirds(
     names: list[str],
     seed: int = 0,
 ) -> dict[str, list[str]]:  # train, valid, test: 70, 15 and 15 %
-    """The study's split, by patient."""
+    """Split the cases by patient, as in the study."""
     order = np.random.default_rng([seed, 70]).permutation(sorted(names)).tolist()
     k = max(1, round(0.15 * len(order)))
     return {'test': order[:k], 'valid': order[k : 2 * k], 'train': order[2 * k :]}
@@ -47,7 +47,7 @@ def make_plan(
     loss: str = 'dice_focal',  # or cross_entropy, weighted for the tumours
     tumours: bool = False,  # tell tumours from liver; otherwise the liver is learned with what grows in it
 ) -> SegmentationPlan:
-    """The study's plan."""
+    """Define the study's training."""
     pixels, width, epochs, samples_per_epoch, batch, window = PRESET_CONFIGS[settings.preset]
     full, epochs = settings.preset == 'full', settings.epochs or epochs
     structures, weights, rule = (

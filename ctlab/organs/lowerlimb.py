@@ -63,9 +63,11 @@ def make_plan(
     pretrained: str | bool = 'auto',  # for the ResNet encoder
     size: int = 0,  # pixels a side; 0 for the preset's (the study used 256 and 512)
 ) -> SegmentationPlan:
-    """The study's plan for one of its networks: Dice with focal loss, a falling rate, early stop after 20 epochs.
-    Preset demo has few steps: it begins with the bones' shares and adds cross-entropy to Dice, which never tires
-    of a bone that was missed.
+    """Define the training of one of the study's networks.
+
+    Dice with focal loss, linear decay, early stopping after 20 epochs.
+    Preset demo has few steps: it initialises the output bias from the bones' shares and adds cross-entropy to Dice,
+    whose gradient does not vanish for a bone that was missed.
     """
     if model not in MODELS:
         raise ValueError(f'no model is called {model!r}; choose from {", ".join(MODELS)}')
@@ -222,7 +224,7 @@ def crop_below_pelvis(
     path: str | Path,  # a NIfTI file or a folder of DICOM
     pelvis: int,  # approximate slice of the upper end of the pelvis, counted from the feet
 ) -> Volume:  # the part of the scan that holds the legs
-    """A scan without masks, cut above the pelvis."""
+    """Crop a scan without masks below the pelvis."""
     scan = reorient(read(path))
     if not 0 < pelvis < scan.shape[0]:
         raise ValueError(f'{path}: has slices 0 to {scan.shape[0] - 1}; slice {pelvis} of the pelvis does not exist')

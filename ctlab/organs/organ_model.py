@@ -61,7 +61,7 @@ PRESET_CONFIGS = {
 def make_organ_net(
     widths: tuple = PRESET_CONFIGS['full'].widths,  # channels by level
 ) -> torch.nn.Module:
-    """A U-Net for the classes of `synthesis`."""
+    """Build the U-Net for the classes of `synthesis`."""
     from monai.networks.nets import DynUNet
 
     n = len(widths)
@@ -96,6 +96,7 @@ class DiceCrossEntropyLoss(torch.nn.Module):
     """Cross-entropy and Dice over the classes that a sample holds."""
 
     def forward(self, logits, batch):
+        """Add Dice and cross-entropy over the classes present."""
         truth, classes = batch['mask'], logits.shape[1]
         log_p = logits.float().log_softmax(1)
         p, flat = log_p.exp(), truth.flatten()
@@ -233,7 +234,7 @@ def run(
 
 
 def _shapes_fingerprint(shapes):
-    """What tells these shapes from others."""
+    """Compute a fingerprint of the label maps."""
     import hashlib
 
     return {case: hashlib.sha1(body.tobytes()).hexdigest()[:12] for case, body in shapes.items()}
@@ -265,7 +266,7 @@ _WINDOW = (64, 96, 128)  # voxels that the network sees at once
 
 @functools.cache
 def load_shipped_network() -> torch.nn.Module:
-    """The network that comes with the package."""
+    """Load the network that is shipped with the package."""
     from ctlab.learn.training import load_weights
 
     path = _weights_file()
@@ -278,7 +279,7 @@ def pack_weights(
     run: str | Path,  # the folder of a finished run of the organ model
     path: str | Path,  # .safetensors
 ) -> Path:
-    """A run's weights in half precision, as they are shipped."""
+    """Store a run's weights in half precision, as they are shipped."""
     from safetensors.torch import save_file
 
     from ctlab.core.files import atomic_path
@@ -294,7 +295,7 @@ def resample_for_inference(
     scan: Volume,  # upright (LPS)
     spacing: float = 3.0,  # mm
 ) -> Volume:  # float32
-    """A scan on voxels of about `spacing`: averaged where they are larger, interpolated where they are smaller."""
+    """Resample a scan to about `spacing`: average larger voxels, interpolate smaller ones."""
     old = np.array(scan.spacing)
     shape = np.maximum(1, np.round(np.array(scan.shape) * old / spacing)).astype(int)
     down = tuple(int(min(n, m)) for n, m in zip(shape, scan.shape))
@@ -313,7 +314,7 @@ def class_probabilities(
     device: str = 'cpu',  # cpu or cuda
     overlap: float = 0.5,  # of neighbouring windows
 ) -> torch.Tensor:  # (classes, z, y, x)
-    """What the network thinks of every voxel."""
+    """Predict the class probabilities of every voxel."""
     from monai.inferers import sliding_window_inference
 
     from ctlab.learn.training import supports_bfloat16
@@ -346,8 +347,9 @@ def argmax_on_scan(
     grid: Volume,
     scan: Volume,  # on whose voxels the answer is wanted; same directions
 ) -> np.ndarray:  # uint8
-    """The most probable class at every voxel of a scan, a slice at a time. Between samples that all hold the first
-    class for the likeliest it is the first: only the other classes are asked, and only where they may win.
+    """Find the most probable class at every voxel of a scan, slice by slice.
+
+    Where all surrounding samples agree on the first class, that class wins without interpolation.
     """
     from threadpoolctl import threadpool_limits
 
@@ -368,7 +370,7 @@ def argmax_on_scan(
 
 
 def _supported_voxels(weights, samples):
-    """The voxels that some samples of the grid have a say in, along an axis."""
+    """Find the voxels that given samples of the grid contribute to, along an axis."""
     at = weights[:, samples].any(1).nonzero()[:, 0]
     return slice(int(at[0]), int(at[-1]) + 1)
 
@@ -393,7 +395,7 @@ def largest_component(
     mask: np.ndarray,  # of an organ that is one piece; what is False around it may be cut off, but for a rim
     bridges: int = 1,  # voxels; what hangs on the rest by less than twice that is another piece
 ) -> np.ndarray:
-    """The largest piece of a mask, bridges cut."""
+    """Return the largest connected component of a mask after cutting thin bridges."""
     import cc3d
     from scipy import ndimage
 
@@ -426,7 +428,7 @@ def remove_small_components(
 
 
 def _organ_boxes(labels):
-    """(number, name, the box around it with a rim) of every organ that labels hold."""
+    """List (number, name, bounding box with a rim) of every organ in a label map."""
     from scipy import ndimage
 
     for k, (organ, box) in enumerate(zip(ORGANS, ndimage.find_objects(labels, len(ORGANS))), 1):
@@ -438,7 +440,7 @@ def postprocess(
     labels: np.ndarray,  # numbers of ORGANS
     bridges: int = 0,  # voxels; see `largest_component`
 ) -> np.ndarray:
-    """The largest piece of each organ; of aorta and bowel all that are not crumbs."""
+    """Keep the largest component of each organ; of aorta and bowel, keep all components that are not small."""
     kept = np.zeros_like(labels)
     for k, organ, at in _organ_boxes(labels):
         mask = labels[at] == k
@@ -450,7 +452,7 @@ def body_mask(
     hu: np.ndarray,  # (z, y, x), voxels of about 3 mm
     air: float = -300.0,
 ) -> np.ndarray:
-    """The body without table and arms, with the gas in it; on voxels twice as large, because skin need not be sharp."""
+    """Segment the body without table and arms, including the gas in it; on voxels twice as large, for speed."""
     from scipy import ndimage
 
     rough = hu[::2, ::2, ::2] > air
@@ -464,7 +466,7 @@ def reassign_islands(
     probabilities: torch.Tensor,  # (1 + organs, z, y, x); the first is everything else
     rounds: int = 3,  # a second choice may itself be a crumb
 ) -> torch.Tensor:  # the same, without the first choice where it cannot be
-    """A crumb is not the organ that it was called; it is what came second."""
+    """Relabel small islands with their second most probable class."""
     p = probabilities.clone()
     labels = p.argmax(0).numpy().astype(np.uint8)
     for _ in range(rounds):
@@ -498,7 +500,7 @@ def _reassign_necks(p, labels, least=50):
 def quality_flags(
     found: Volume,  # numbers of ORGANS, upright
 ) -> list[str]:
-    """What about the masks cannot be, or cannot be trusted, in words."""
+    """List what is implausible or uncertain about the masks, in words."""
     words, voxel, centre = [], np.prod(found.spacing) / 1000, {}
     boxes = {organ: (k, at) for k, organ, at in _organ_boxes(found.array)}
     for organ in ORGANS:
@@ -583,10 +585,11 @@ class OrganModel:
     version: str = field(default_factory=lambda: f'{weights_version()}, trunk, second choice, no bridges')
 
     def unavailable_reason(self) -> str:
+        """Return why the model cannot be used; empty when it can."""
         return ''
 
     def __call__(self, row: dict) -> Volume:
-        """The masks of a series, in the lab's codes."""
+        """Segment a series, in the lab's codes."""
         from ctlab.cohort.masks import MaskUnavailableError
         from ctlab.scans.dicom import DicomError
         from ctlab.scans.io import read
@@ -603,7 +606,7 @@ class OrganModel:
         return Volume(codes[found.array], found.affine)
 
     def segment(self, scan: Volume) -> tuple[Volume, dict]:  # (numbers, structure -> number)
-        """The masks of a scan."""
+        """Segment a scan."""
         return segment_organs(scan, device=self.device), {o: k for k, o in enumerate(ORGANS, 1)}
 
 # %% ../../nbs/17_patients.ipynb #5066f48d
@@ -619,7 +622,7 @@ def score_public_patient(
     found: Volume,  # 1 to 6, as `ORGANS`
     folder: str | Path,  # example_seg_full/ of TotalSegmentator's public test scan
 ) -> tuple:  # table of Dice by organ: whole, seen half, other half; and the truth, organ -> mask
-    """What was found on the public patient, beside what TotalSegmentator published."""
+    """Score a segmentation of the public patient, beside TotalSegmentator's published result."""
     import pandas as pd
 
     from ctlab.judge.metrics import dice

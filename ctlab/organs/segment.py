@@ -33,7 +33,7 @@ STUDIES = ('spleen', 'lowerlimb', 'liver3d', 'liver2d')
 def load_segmentation_run(
     folder: str | Path,  # out_dir/<study>/<preset>/fold<k>
 ):  # (network, SegmentationPlan)
-    """The trained network of a segmentation run."""
+    """Load the trained network of a segmentation run."""
     from ctlab.learn.runs import read_config
     from ctlab.learn.training import load_weights
 
@@ -72,7 +72,7 @@ class TrainedNetwork:
         return '' if (Path(self.run) / 'weights.safetensors').is_file() else f'{self.run} holds no finished run'
 
     def __call__(self, row: dict) -> Volume:
-        """The masks of a series."""
+        """Segment a series."""
         from ctlab.cohort.masks import MaskUnavailableError
         from ctlab.scans.dicom import DicomError
 
@@ -90,7 +90,7 @@ class TrainedNetwork:
         return Volume(codes[found.array], found.affine)
 
     def segment(self, scan: Volume) -> tuple[Volume, dict]:  # (numbers, structure -> number)
-        """The masks of a scan."""
+        """Segment a scan."""
         from ctlab.organs.segmentation_study import segment_scan
 
         net, plan = _load_cached(self.run)

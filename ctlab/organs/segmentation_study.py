@@ -30,7 +30,7 @@ def ensure_case_set(
     settings: Settings,
     kind: str,  # spleen, lits, ircad or limbs
 ) -> Path:  # the set's folder
-    """The set's folder; phantoms are drawn on first use, once, even when many ask at the same time."""
+    """Return the set's folder; draw phantoms on first use, once, even when many processes ask at the same time."""
     if settings.data_root:
         if not settings.data.is_dir():
             raise FileNotFoundError(
@@ -228,7 +228,7 @@ def train_segmentation(
 
 
 def _plan_record(plan):
-    """What of a plan can be written down."""
+    """Collect the parts of a plan that can be serialised."""
     return {k: v for k, v in asdict(plan).items() if k not in ('net', 'loss', 'schedule', 'augment')}
 
 
@@ -250,7 +250,7 @@ def _run_key(settings, cases, plan, own, split):
 
 
 def _patches(named, names, plan, train):
-    """The samples of one side; only those of training are varied and cut."""
+    """Build the dataset of one side; only training samples are augmented and cropped."""
     return PatchDataset(
         [named[n] for n in names],
         plan.depth,
@@ -336,7 +336,7 @@ def resampling_ceiling(
     truth: Volume,  # numbers on its voxels
     preprocessing: CasePreprocessing,
 ) -> list[dict]:  # structure and the scores
-    """What a grid alone costs: the truth, brought to a recipe's voxels and back."""
+    """Resample the truth to a preprocessing's voxels and back: the highest Dice that this grid allows."""
     from ctlab.learn.inference import resample_to_scan
 
     _, seen = prepare_case(scan, preprocessing, truth)

@@ -65,7 +65,7 @@ def make_plan(
     balanced: bool = True,  # three quarters of the samples hold the organ
     loss: str = 'dice_focal',
 ) -> SegmentationPlan:
-    """The study's plan; the settings of the published run are parameters."""
+    """Define the study's training; the settings of the published run are parameters."""
     pixels, width, epochs, samples_per_epoch = PRESET_CONFIGS[settings.preset]
     epochs = settings.epochs or epochs
     name = 'spleen' + (f'_axis{axis}' if axis else '')

@@ -90,7 +90,7 @@ def contrast_table(
     phase: str,  # arterial, portal or late
     rng: np.random.Generator,  # the patient's own variation
 ) -> np.ndarray:  # HU by [structure code, detail code]
-    """What every tissue looks like in a phase."""
+    """Compute the HU of every tissue in a phase."""
     when, gain = PHASES.index(phase), np.clip(rng.normal(1, 0.13), 0.65, 1.4)
     table = np.full((len(STRUCTURE_CODES) + 1, len(DETAILS)), -1000.0, np.float32)
     for name, code in STRUCTURE_CODES.items():
@@ -224,7 +224,7 @@ def _sampling_matrices(canvas, scan, grid):
 
 
 def _project(optics, array):
-    """An array of the body as the scan shows it."""
+    """Resample an array of the body to the scan's grid."""
     slices, rows, columns = optics
     return np.matmul(np.matmul(rows, np.tensordot(slices, array, 1)), columns.T)
 
@@ -234,7 +234,7 @@ def rasterise_mask(
     scan: ScanProtocol,  # the acquisition
     part: np.ndarray,  # bool, on the body's voxels
 ) -> Volume:  # bool, on the scan's
-    """A part of the body as a reader would draw it on the scan: the voxels that show more of it than of all the rest."""
+    """Rasterise a part of the body on the scan: the voxels of which it fills more than half."""
     grid = scan_grid(canvas, scan)
     return Volume(_project(_sampling_matrices(canvas, scan, grid), part.astype(np.float32)) > 0.5, grid.affine)
 
@@ -269,8 +269,9 @@ def acquire(
 
 # %% ../../nbs/lib/phantoms/02_acquisition.ipynb #4775ef65
 def _noise(hu, scan, grid, rng):
-    """Quantum noise: coloured in the plane, shared between overlapping slices, strongest in the middle; streaks
-    beside dense rows if asked.
+    """Make quantum noise: coloured in the plane, correlated between overlapping slices, strongest in the middle.
+
+    With streaks beside dense rows if asked.
     """
     n, rows, columns = hu.shape
     noise = ct_noise(rng, hu.shape)

@@ -37,7 +37,7 @@ def smooth_noise(
     spacing: float | tuple,  # mm
     length: float,  # mm over which the field changes
 ) -> np.ndarray:  # float32, mean 0, variance 1
-    """A smooth random field."""
+    """Make a smooth random field."""
     bases = [_basis(n, s, length) for n, s in zip(shape, np.broadcast_to(spacing, 3))]
     field = rng.standard_normal([b.shape[1] for b in bases], dtype=np.float32)
     field = (bases[0] @ field.reshape(len(field), -1)).reshape(-1, *field.shape[1:])
@@ -59,7 +59,7 @@ class Habitus:
 def sample_habitus(
     rng: np.random.Generator,  # source of randomness
 ) -> Habitus:  # a plausible adult
-    """A random habitus."""
+    """Draw a random habitus."""
     female, size = bool(rng.random() < 0.45), rng.normal(0, 0.05)
     scale = (
         0.98 - 0.05 * female + size + rng.normal(0, 0.03),
@@ -138,7 +138,7 @@ class Canvas:
         self.x, self.y = x + roll * y, y - roll * x
 
     def box(self, low, high):
-        """The slices that surely hold canonical points between low and high, (x, y, z)."""
+        """Find the slices that contain all canonical points (x, y, z) between low and high."""
         reach = 3.2 * self.habitus.warp + 9
         a = np.floor((np.asarray(low, float)[::-1] - reach - self.low) / self.step).astype(int)
         b = np.ceil((np.asarray(high, float)[::-1] + reach - self.low) / self.step).astype(int) + 1
@@ -149,22 +149,23 @@ class Canvas:
         return np.interp(self.axes[0], heights, values).astype(np.float32)[:, None, None]
 
     def stretch(self, share, n=None):
-        """A factor around 1, or n of them: 1 where nothing is spread."""
+        """Draw one factor, or n, around 1; exactly 1 without spread."""
         if not self.habitus.spread:
             return 1.0 if n is None else np.ones(n)
         return np.exp(self.habitus.spread * share * np.clip(self.wide.standard_normal(n), -2.2, 2.2))
 
     def wander(self, *mm):
-        """A shift along x, y and z (or one number): 0 where nothing is spread."""
+        """Draw a shift along x, y and z (or one number); 0 without spread."""
         if not self.habitus.spread:
             return np.zeros(len(mm))
         return self.habitus.spread * np.asarray(mm) * self.wide.standard_normal(len(mm)).clip(-2.2, 2.2)
 
     def at(self, box):
+        """Return the canonical coordinates in a box."""
         return self.x[box], self.y[box], self.z[box]
 
     def paint(self, name, box, inside, onto=None, detail='none'):
-        """Give a structure's name to the voxels inside, where the present structure is in `onto` (anything when None)."""
+        """Assign a structure's name to the voxels inside where the present structure is in `onto` (any when None)."""
         labels = self.labels[box]
         if onto is not None:
             allowed = np.zeros(256, bool)
@@ -176,14 +177,14 @@ class Canvas:
         return inside
 
     def volume(self) -> Volume:
-        """The labels as a volume in patient space."""
+        """Return the labels as a volume in patient space."""
         return make_volume(self.labels, (self.spacing,) * 3, self.low[::-1] * np.array(self.habitus.scale))
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #ec5e3ab1
 def rotation_matrix(
     angles: tuple,  # degrees about x, y and z
 ) -> np.ndarray:  # 3×3
-    """A rotation matrix."""
+    """Compute a rotation matrix."""
     from scipy.spatial.transform import Rotation
 
     return Rotation.from_euler('xyz', angles, degrees=True).as_matrix().astype(np.float32)
@@ -197,7 +198,7 @@ def ellipsoid(
     power: float = 2.0,  # above 2 squarer
     rough: float = 0.0,  # relative dents
 ) -> tuple:  # (box, field), field < 1 inside
-    """An ellipsoid, possibly squared, turned and dented."""
+    """Compute an ellipsoid, optionally superquadric, rotated and rough."""
     turn, reach = rotation_matrix(angles), max(radii) * (1.05 + 2 * rough)
     box = canvas.box(np.subtract(centre, reach), np.add(centre, reach))
     d = [g - np.float32(c) for g, c in zip(canvas.at(box), centre)]
@@ -233,7 +234,7 @@ def smooth_curve(
     points,  # (n, 3) canonical control points
     step: float,  # mm between the points returned
 ) -> np.ndarray:  # (m, 3)
-    """A smooth curve through control points, evenly sampled."""
+    """Sample a smooth curve through control points evenly."""
     from scipy.interpolate import CubicSpline
 
     points = np.asarray(points, float)
@@ -250,7 +251,7 @@ def tube(
     radii,  # radius at the control points, mm, or one for all
     ripple: float = 0.0,  # relative depth of haustra-like waves
 ) -> tuple:  # (box, field, nearest): field < 1 inside, nearest is the share 0…1 of the way along the axis
-    """A tube of changing radius along a smooth curve."""
+    """Compute a tube of changing radius along a smooth curve."""
     radii = np.broadcast_to(np.asarray(radii, float), len(points))
     axis = smooth_curve(points, max(1.5, 0.55 * radii.min(), 0.7 * canvas.spacing))
     share = np.linspace(0, 1, len(axis))
@@ -307,7 +308,7 @@ def _body_wall(canvas):
 
 
 def _fourth_power(x):
-    """The fourth power, without the slow general one."""
+    """Compute the fourth power by multiplication."""
     x = x * x
     return x * x
 
@@ -368,6 +369,7 @@ def _ribs(canvas, depth):
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #60191b2b
 def spine_y(z):
+    """Return the y position of the spine at a height."""
     return 58 + 9 * np.cos((z - 175) / 95) * -1 + 6 * np.clip((z - 330) / 150, 0, 1)
 
 
@@ -511,7 +513,7 @@ def _vessels(canvas):
 
 
 def _route_prevertebral(canvas, points, radii, all_the_way):
-    """A great vessel moved to where it lies: on the vertebrae, not in them; the vena cava leaves them above the kidneys."""
+    """Move a great vessel in front of the vertebrae; the vena cava leaves them above the kidneys."""
     points = np.array(points, float)
     z, r = points[:, 2], np.asarray(radii, float)
     front = (
@@ -723,7 +725,7 @@ def _kidneys(canvas):
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #5d712fe6
 def _gut(canvas, name, points, radii, wall, contents, ripple=0.0, onto=_FREE):
-    """A stretch of gut; `contents` maps what fills it to its share of the length."""
+    """Draw a stretch of gut; `contents` maps each content to its share of the length."""
     rng = canvas.rng
     box, f, along = tube(canvas, points, radii, ripple)
     inside = canvas.paint(name, box, f < 1, onto, 'wall')
@@ -934,8 +936,7 @@ def draw_body(
 
 
 def _table(canvas):
-    """The couch under the back."""
-    box = (slice(None),) * 3
+    """Draw the couch under the back."""
     y = canvas.axes[1][None, :, None] - (
         118 + canvas.habitus.fat * 0.8 - (canvas.axes[2] / 235)[None, None, :] ** 2 * 22
     )

@@ -108,7 +108,7 @@ def ct_case(
 def whole_liver(
     body: Canvas,
 ) -> np.ndarray:  # bool, on the body's voxels
-    """The liver with the vessels inside it, as people draw it in LiTS and IRCAD."""
+    """Return the liver with the vessels inside it, as it is outlined in LiTS and IRCAD."""
     return (body.labels == STRUCTURE_CODES['liver']) | (body.detail == DETAILS['vein'])
 
 # %% ../../nbs/lib/phantoms/04_case_sets.ipynb #fa8fba9b
@@ -209,7 +209,7 @@ def draw_legs(
 
 
 def _leg_bones(canvas, bones, side, rng):
-    """The bones of one side."""
+    """Draw the bones of one side."""
 
     def j(s):
         return rng.normal(0, s)

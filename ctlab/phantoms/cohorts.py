@@ -119,7 +119,7 @@ class DicomSlice:
 
 
 def _make_slices(volume, scan, patient, series):
-    """The slices of a scan, numbered as the archive numbers them."""
+    """Make the slices of a scan, numbered as in the archive."""
     uid = f'1.2.123.12345.1.2.3.{patient}.{series}'
     n = len(volume.array)
     wanted = {
@@ -140,7 +140,7 @@ def _make_slices(volume, scan, patient, series):
 
 
 def _sample_slices(rng, n, share):
-    """Some inner slices."""
+    """Choose some inner slices."""
     return sorted(rng.choice(np.arange(1, n - 1), size=max(1, round(share * n)), replace=False).tolist())
 
 # %% ../../nbs/lib/phantoms/03_cohorts.ipynb #c2fe27a4
@@ -208,12 +208,12 @@ def _apply_file_fault(slices, fault, rng):
 
 
 def _later_phase(stored):
-    """What has taken up contrast, a while later."""
+    """Change contrast-filled voxels to a later phase."""
     return np.where(stored > 1024 + 100, stored - 30, stored).astype(np.uint16)
 
 
 def _localiser(slices, number, side):
-    """A localiser from the front (0) or the side (1)."""
+    """Make a localiser from the front (0) or the side (1)."""
     stored = np.stack([s.stored.mean(side) for s in slices[::-1]]).astype(np.uint16)
     tags = slices[-1].tags | {
         'ImageType': ['ORIGINAL', 'PRIMARY', 'LOCALIZER'],
@@ -245,7 +245,7 @@ def _write_slices(slices, folder, scan, rng, full):
 
 
 def _write_frames(slices, path):
-    """A series as one enhanced CT file, its frames in the order of their numbers."""
+    """Write a series as one enhanced CT file, frames in the order of their numbers."""
     import pydicom
     from pydicom.uid import EnhancedCTImageStorage
 
@@ -307,7 +307,7 @@ def _write_frames(slices, path):
 
 
 def _dataset(values):
-    """A dataset of keywords and values."""
+    """Build a dataset from keywords and values."""
     from pydicom.dataset import Dataset
 
     made = Dataset()
@@ -317,7 +317,7 @@ def _dataset(values):
 
 
 def _tilt(canvas, scan, seed, bleeding, degrees=12.0):
-    """A scan with a tilted gantry: slices lean, so each is resampled from an upright scan."""
+    """Scan with a tilted gantry: each slice is resampled from an upright scan."""
     from scipy.ndimage import map_coordinates
 
     hu, structures, details = acquire(canvas, scan, seed, bleeding)
@@ -344,14 +344,14 @@ def _tilt(canvas, scan, seed, bleeding, degrees=12.0):
 
 
 def _centred(hu, affine, middle):
-    """The tilted affine, turned about the middle row."""
+    """Compute the tilted affine, turned about the middle row."""
     affine = affine.copy()
     affine[:3, 3] = hu.affine[:3, 3] + middle * (hu.affine[:3, 1] - affine[:3, 1])
     return affine
 
 # %% ../../nbs/lib/phantoms/03_cohorts.ipynb #a9f079b4
 def _flip(volume, scan):
-    """The volume as the scanner hands it out: feet-first scans with rows mirrored, their stack towards the feet."""
+    """Flip the volume as the scanner stores it: feet-first scans with mirrored rows and a stack towards the feet."""
     if not scan.mirrored:
         return volume
     affine = volume.affine.copy()
@@ -402,7 +402,7 @@ _INJURED = tuple(
 
 
 def _incomplete(canvas, structures):
-    """Is a solid organ cut off by the scan's ends?"""
+    """Check whether a solid organ is cut off by the scan's ends."""
     voxel = np.prod(structures.spacing) / canvas.spacing**3
     return any(
         (structures.array == STRUCTURE_CODES[o]).sum() * voxel < 0.93 * (canvas.labels == STRUCTURE_CODES[o]).sum()
@@ -483,7 +483,7 @@ def sample_scan_protocol(
     rng: np.random.Generator,
     preset: Preset,
 ) -> ScanProtocol:
-    """A random acquisition."""
+    """Draw a random acquisition."""
     spacing, place = float(rng.choice(preset.spacings)), preset.hospital
     thick = float(np.clip(spacing * rng.choice(place.thicker), 0.5, max(5.0, spacing)))
     feet = bool(rng.random() < 0.12)
@@ -507,7 +507,7 @@ def sample_scan_protocol(
 
 
 def _spare_injuries(grades, share, seed):
-    """Some of the injuries do not happen."""
+    """Remove some of the injuries."""
     rng = np.random.default_rng([seed, 13])
     return [{t: 'healthy' if rng.random() < share else g for t, g in patient.items()} for patient in grades]
 
@@ -617,7 +617,7 @@ def make_patient(
 
 
 def _couch_only(body):
-    """The same canvas without the patient."""
+    """Remove the patient from a canvas."""
     import copy
 
     empty = copy.copy(body)
@@ -694,7 +694,7 @@ def make_cohort(
 
 # %% ../../nbs/lib/phantoms/03_cohorts.ipynb #eba3d585
 def _write_tables(root, records):
-    """The published tables, and the truth beside them."""
+    """Write the published tables, and the truth beside them."""
     import pandas as pd
 
     rows = []

@@ -42,7 +42,7 @@ def sample_grades(
 
 # %% ../../nbs/lib/phantoms/01_injury.ipynb #382da51a
 def _organ_box(canvas, names, margin=8):
-    """The box around an organ and its mask in it."""
+    """Find the box around an organ, and its mask in it."""
     mask = np.isin(canvas.labels, [STRUCTURE_CODES[n] for n in names])
     if not mask.any():
         return None, None
@@ -56,7 +56,7 @@ def _grid(canvas, box):
 
 
 def _surface_point(rng, mask, spacing):
-    """A random point on the mask's surface and the unit direction inwards, in voxels."""
+    """Choose a random point on the mask's surface and the unit direction inwards, in voxels."""
     from scipy.ndimage import binary_erosion
 
     rim = np.argwhere(mask & ~binary_erosion(mask))
@@ -95,7 +95,7 @@ def lacerate(
 
 # %% ../../nbs/lib/phantoms/01_injury.ipynb #94ee1637
 def _subcapsular(canvas, names, thick):
-    """A crescent of blood under the capsule."""
+    """Add a crescent of blood under the capsule."""
     from scipy.ndimage import distance_transform_edt
 
     box, mask = _organ_box(canvas, names, 2)
@@ -110,7 +110,7 @@ def _subcapsular(canvas, names, thick):
 
 
 def _devascularise(canvas, names, share):
-    """A wedge without blood supply."""
+    """Remove the blood supply of a wedge."""
     box, mask = _organ_box(canvas, names, 2)
     if box is None:
         return
@@ -170,7 +170,7 @@ def _spots(canvas, names, n):
 
 
 def _near(canvas, spot, reach):
-    """The box around a voxel and the distances in it, mm."""
+    """Compute the box around a voxel and the distances in it, mm."""
     box = tuple(
         slice(max(0, int(c - reach / canvas.spacing)), min(n, int(c + reach / canvas.spacing) + 2))
         for c, n in zip(spot, canvas.shape)
@@ -182,7 +182,7 @@ def _near(canvas, spot, reach):
 def injure_bowel(
     canvas: Canvas,  # painted in place
 ) -> None:
-    """A torn stretch of bowel with what it leaves around it."""
+    """Tear a stretch of bowel, with fluid and gas around it."""
     rng = canvas.rng
     for spot in _spots(canvas, ('small_bowel', 'duodenum', 'colon'), 1):
         box, away = _near(canvas, spot, 42)
@@ -203,7 +203,7 @@ def injure_bowel(
 
 
 def _free_gas(canvas, near):
-    """A few bubbles in front of the gut."""
+    """Add a few gas bubbles in front of the gut."""
     rng = canvas.rng
     spots = _spots(canvas, ('peritoneum',), 4000)
     spots = spots[np.abs(spots[:, 0] - near[0]) < 45 / canvas.spacing]

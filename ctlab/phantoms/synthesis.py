@@ -50,12 +50,12 @@ _GUT = ('stomach', 'duodenum', 'small_bowel', 'colon')
 def tissues(
     canvas: Canvas,  # a body
 ) -> np.ndarray:  # int16, structure and filling in one number
-    """A body's tissues."""
+    """List a body's tissues."""
     return canvas.labels.astype(np.int16) * _FILLS + canvas.detail
 
 
 def tissue_classes() -> torch.Tensor:  # tissue -> class, 0 for everything else
-    """The class of every tissue."""
+    """Map every tissue to its class."""
     table = torch.zeros((len(STRUCTURE_CODES) + 1) * _FILLS, dtype=torch.long)
     for k, structures in enumerate(CLASSES.values(), 1):
         for s in structures:
@@ -71,7 +71,7 @@ def varied_body(
     seed: int,
     spacing: float = 3.0,  # mm
 ) -> np.ndarray:  # tissues
-    """A body whose organs vary further than in the cohorts."""
+    """Draw a body whose organs vary more than in the cohorts."""
     rng = np.random.default_rng([seed, 1])
     return tissues(draw_body(seed, spacing, replace(sample_habitus(rng), spread=float(rng.uniform(0.3, 1.25)))))
 
@@ -178,7 +178,7 @@ def _tissue(name, mean, beyond, rng):
 
 
 def _fillings(hu, grain, mean, beyond, rng):
-    """What differs within a structure: cysts, urine, gas, stool, vessels; and what belongs together."""
+    """Draw the HU of contents within structures: cysts, urine, gas, stool, vessels."""
 
     def put(name, detail, value):
         return hu.__setitem__((STRUCTURE_CODES[name], DETAILS[detail]), value)
@@ -227,7 +227,7 @@ def random_field(
     length: float,  # mm over which it changes
     spacing: float,  # mm
 ) -> torch.Tensor:  # deviation 1
-    """A smooth random field."""
+    """Make a smooth random field."""
     lattice = [max(2, int(s * spacing / length) + 2) for s in shape]
     values = torch.from_numpy(rng.standard_normal((1, 1, *lattice)).astype(np.float32))
     field = F.interpolate(values, size=shape, mode='trilinear', align_corners=True)[0, 0]
@@ -254,7 +254,7 @@ def thick_slice_matrix(
     thick: float,  # of a slice, voxels
     phase: float = 0.0,  # 0…1, where the first slice begins
 ) -> tuple[torch.Tensor, torch.Tensor]:  # (slices from voxels, voxels from slices)
-    """What a scanner with thick slices makes of a column of voxels, and what interpolation makes of its slices."""
+    """Compute the matrix that averages voxels into thick slices and interpolates them back."""
     z, centres = torch.arange(n), torch.arange(thick * (phase - 0.5), n + thick, thick)[:, None]
     inside = (torch.minimum(centres + thick / 2, z + 0.5) - torch.maximum(centres - thick / 2, z - 0.5)).clamp(min=0)
     whole = inside.sum(1) > thick / 2
@@ -286,10 +286,11 @@ class Synthesis:
         return normalise_hu(self.render(tissue, rng))[None], self.classes[tissue]
 
     def field(self, rng, length):
+        """Draw a smooth random field of the sample's shape."""
         return random_field(rng, self.shape, length, self.spacing)
 
     def warp(self, rng: np.random.Generator) -> torch.Tensor:
-        """The tissues of a part of a body, bent."""
+        """Warp the tissues of a part of a body."""
         from scipy.spatial.transform import Rotation
 
         body, how = self.bodies[rng.integers(len(self.bodies))], self.how
@@ -361,7 +362,7 @@ class Synthesis:
         return torch.where(stool & gas, float(rng.uniform(-950, -500)), x)
 
     def _metal(self, x, tissue, rng):
-        """A clip, a screw or a coin: bright, and dark and bright streaks to all sides in its slices."""
+        """Add a metal object with bright and dark streaks in its slices."""
         z, y, c = (int(v) for v in rng.choice(np.argwhere(tissue.numpy() > 0))) if (tissue > 0).any() else (0, 0, 0)
         axes = (torch.arange(n) - at for n, at in zip(self.shape[1:], (y, c)))
         down, across = torch.meshgrid(*axes, indexing='ij')
@@ -443,7 +444,7 @@ _LIKE = {
 
 
 def _tissue_of_mask(mask):
-    """The tissue that a mask of TotalSegmentator's stands for; none for muscles, which are flesh anyway."""
+    """Map a TotalSegmentator mask to a tissue; None for muscles, which are soft tissue anyway."""
     from fnmatch import fnmatch
 
     if mask in STRUCTURE_CODES:
@@ -456,7 +457,7 @@ def _tissue_of_mask(mask):
 
 
 def _fill_unlabelled(hu):
-    """What no mask names: the largest thing that is not air, as fat or flesh; gas in it and all around it is nothing."""
+    """Label voxels that no mask names: the largest object as fat or soft tissue, gas and surroundings as nothing."""
     from scipy.ndimage import binary_fill_holes, binary_opening, label
 
     parts, n = label(binary_opening(hu > -250, iterations=2))
@@ -474,7 +475,7 @@ def body_from_masks(
     case: str | Path,  # a folder with ct.nii.gz and segmentations/
     spacing: float = 3.0,  # mm
 ) -> np.ndarray:  # tissues
-    """The shapes of a patient as a body to make samples of."""
+    """Build a body from a patient's masks."""
     from scipy.ndimage import binary_erosion
 
     from ctlab.scans.io import read
@@ -499,7 +500,7 @@ def body_from_masks(
 
 
 def _store_case(task):
-    """The body of a case, kept; words instead where a case cannot be read."""
+    """Build and store the body of a case; return the reason where a case cannot be read."""
     case, spacing, path = task
     if path.exists():
         return path
@@ -512,7 +513,7 @@ def _store_case(task):
 
 
 def _case_fingerprint(case):
-    """Changes when a file of the case does."""
+    """Compute a fingerprint that changes when a file of the case does."""
     files = [case / 'ct.nii.gz', *sorted((case / 'segmentations').glob('*.nii.gz'))]
     marks = [(p.name, s.st_size, s.st_mtime_ns) for p, s in ((p, p.stat()) for p in files)]
     return hashlib.sha1(repr(marks).encode()).hexdigest()[:12]
@@ -524,7 +525,7 @@ def body_pool_from_masks(
     spacing: float = 3.0,  # mm
     workers: int = 0,  # processes; 0 for one per core
 ) -> dict[str, np.ndarray]:  # case -> tissues
-    """The bodies of all cases in a folder; a case that cannot be read is named and left out."""
+    """Build the bodies of all cases in a folder; unreadable cases are reported and left out."""
     from ctlab.core.parallel import parallel_map
 
     cases = sorted(p.parent for p in Path(folder).glob('*/segmentations') if (p.parent / 'ct.nii.gz').is_file())

@@ -40,7 +40,7 @@ STYLE = {
 
 @contextlib.contextmanager
 def figure_style():
-    """The lab's style, for the figures drawn inside."""
+    """Apply the lab's figure style within a block."""
     import matplotlib.pyplot as plt
 
     before = {
@@ -338,7 +338,7 @@ def slice_strip(
     columns: int = 10,
     phantom: bool = True,
 ):  # matplotlib figure
-    """A row of slices."""
+    """Plot a row of slices."""
     with figure_style() as plt:
         rows = -(-len(slices) // columns)
         shown = min(columns, len(slices))

@@ -28,8 +28,9 @@ def pooled_table(
     n: int = 2000,  # bootstrap resamples
     seed: int = 0,
 ) -> pd.DataFrame:  # target, split, metric, value, low, high, n
-    """Metrics over all folds: valid pools the held-out predictions, train averages each scan's predictions over
-    the folds that trained on it.
+    """Compute metrics over all folds.
+
+    valid pools the held-out predictions; train averages each scan's predictions over the folds that trained on it.
     """
     from ctlab.core.anatomy import LABEL_COLUMNS
     from ctlab.judge.metrics import metrics_table
@@ -65,7 +66,7 @@ REPORTED_METRICS = {
 def published_table(
     name: str,  # approach1, approach1_cleaned, approach2, approach3, approach4
 ) -> pd.DataFrame:  # target, split, metric, published
-    """A published table under its true column names, as fractions."""
+    """Read a published table under its true column names, as fractions."""
     table = corrected_table(read_metrics_table(project_root() / 'data' / 'published' / f'{name}.csv'))
     long = table.melt(['target', 'split'], var_name='metric', value_name='published')
     return long.assign(target=long['target'].map({letter: t for t, letter in TARGET_LETTERS.items()}))
@@ -75,7 +76,7 @@ def source_table(
     table: pd.DataFrame,  # target, split, metric, value, low, high
     published: str | None = None,  # name of the published table to stand beside
 ) -> pd.DataFrame:  # rows B E L K S × train, valid; one text column per metric
-    """The table in the source's shape, each number with its interval."""
+    """Arrange a table in the source's shape, each number with its interval."""
 
     def cell(r):
         return (
@@ -163,7 +164,7 @@ def html_page(
     title: str,
     parts: list[str],  # of the body, as HTML
 ) -> str:  # complete in itself
-    """A plain page."""
+    """Compose a plain page."""
     style = (
         'body{font:15px system-ui;margin:2em auto;max-width:60em;padding:0 1em}'
         'table{border-collapse:collapse;font-size:13px}img{max-width:100%}.wide{overflow-x:auto}'
@@ -177,7 +178,7 @@ def annotate_sources(
     table: pd.DataFrame,  # from `source_table`
     name: str,  # of the report's files
 ) -> str:  # HTML
-    """A table whose every cell says, under the pointer, where it comes from."""
+    """Add to every cell a tooltip with its source."""
     flat = table.reset_index()
     head = ''.join(f'<th>{html.escape(str(c))}</th>' for c in flat.columns)
 

@@ -46,7 +46,7 @@ _PARTS = {
 def chapters(
     root: Path,  # the checkout
 ) -> dict:  # section -> paths relative to nbs, without ending
-    """The notebooks in reading order: studies by what they are about, the library by room."""
+    """List the notebooks in reading order: studies by subject, the library by package."""
     found = {part: [] for part in dict.fromkeys(_PARTS.values())}
     for path in sorted((root / 'nbs').glob('[0-9]*.ipynb')):
         found[_PARTS[(_exports(path) or '.').partition('.')[0]]].append(path.stem)
@@ -58,7 +58,7 @@ def chapters(
 
 
 def _exports(path):
-    """The module that a chapter is exported to, such as scans.dicom; empty when none."""
+    """Return the module that a chapter exports, such as scans.dicom; empty when none."""
     match = re.search(r'#\|\s*default_exp\s+([\w.]+)', path.read_text())
     return match[1] if match else ''
 
@@ -67,7 +67,7 @@ def clean_page(
     notebook: dict,  # as JSON
     fold: bool = False,  # code opens at a click, imports are not shown, parameters are a table: for studies
 ) -> dict:  # without directives and hidden cells
-    """A notebook as a reader should see it."""
+    """Prepare a notebook for readers."""
     cells = []
     given = notebook['metadata'].get('papermill', {}).get('parameters', {})
     for cell in notebook['cells']:
@@ -118,7 +118,7 @@ def _cell_visibility(code):
 
 
 def _parameter_table(cell, code, given):
-    """The parameters of a run as a table: what was given on the command line, and what was left as it is."""
+    """Tabulate the parameters of a run: given on the command line, or default."""
     rows = re.findall(r'^(\w+)\s*=\s*([^#\n]+?)\s*(?:#\s*(.*))?$', code, re.M)
 
     def line(name, value, words):
@@ -150,7 +150,7 @@ _WIDGET = 'application/vnd.jupyter.widget-view+json'
 def mark_as_run(
     notebook: dict,  # executed by papermill on this machine
 ) -> dict:  # whose text says so
-    """A notebook that says that its outputs are of a run on this machine."""
+    """Mark a notebook as a run on this machine."""
     given = notebook['metadata'].get('papermill', {}).get('parameters', {})
     values = ', '.join(f'{k} {v}' for k, v in given.items())
     note = f'The pictures and tables on this page are of a run on this machine{", " + values if values else ""}.'
@@ -169,7 +169,7 @@ def mark_as_run(
 
 
 def _executed_notebooks(root, chapter):
-    """The executed notebooks of a chapter, one a fold."""
+    """Find the executed notebooks of a chapter, one per fold."""
     folder = root / 'reports' / 'runs' / 'notebooks'
     return [p for p in (folder / f'{chapter}.ipynb', *sorted(folder.glob(f'{chapter}-fold*.ipynb'))) if p.is_file()]
 
@@ -177,7 +177,7 @@ def _executed_notebooks(root, chapter):
 def run_facts(
     notebook: dict,  # executed by papermill
 ) -> dict:  # parameters, when (UTC, to the minute), seconds
-    """What was run, when, and how long it took."""
+    """Collect what was run, when, and how long it took."""
     told = notebook['metadata'].get('papermill', {})
     given = dict(told.get('parameters', {}))
     cell = next((c for c in notebook['cells'] if 'parameters' in c['metadata'].get('tags', [])), None)
@@ -202,7 +202,7 @@ def run_line(
     facts: dict,  # from `run_facts`
     page: str,  # of the run
 ) -> str:  # Markdown
-    """A line that says what was run on this machine, and leads to it."""
+    """Compose the line that says what was run on this machine, with a link."""
     return (
         f'*The figures and tables below are stored with the chapter. Run on this machine: {_what_ran(facts)}, '
         f'{facts["when"]} UTC, in {facts["seconds"]:.0f} s: [what that run gave]({page}).*'
@@ -213,7 +213,7 @@ def with_runs(
     page: dict,  # from `clean_page`
     runs: list,  # of (facts, page)
 ) -> dict:
-    """A chapter with a line under its title for each of its runs."""
+    """Add a line for each run under a chapter's title."""
     if not runs:
         return page
     lines = '\n\n'.join(run_line(*run) for run in runs)
@@ -291,7 +291,7 @@ def api_page(
     module: str,  # for example ctlab.judge.metrics
     chapter: str | None = None,  # notebook it is exported from
 ) -> str:  # Markdown
-    """The reference of one module."""
+    """Compose the reference of one module."""
     loaded = importlib.import_module(module)
     public = [n for n in getattr(loaded, '__all__', []) if not n.startswith('_')]
     lines = [
@@ -324,7 +324,7 @@ def api_page(
 
 
 def _short(value):
-    """A value in a line."""
+    """Shorten a value to one line."""
     text = repr(value)
     return text if len(text) < 160 else text[:157] + '…'
 
@@ -363,7 +363,7 @@ def package_imports(
 def draw_package_diagram(
     root: Path,  # the checkout
 ) -> str:  # SVG
-    """The rooms from the ground up, and an arc for every room that leans on another; thick where many modules do."""
+    """Draw the packages from the bottom up with an arc for every dependency, thick where many modules depend."""
     import ast
 
     high, wide, step = 40, 560, 52
@@ -371,7 +371,8 @@ def draw_package_diagram(
     for (room, other), n in sorted(package_imports(root).items()):
         a, b = middle(room), middle(other)
         parts.append(
-            f'<path d="M {wide + 12} {a} C {wide + 22 + 0.42 * abs(a - b):.0f} {a}, {wide + 22 + 0.42 * abs(a - b):.0f} {b}, '
+            f'<path d="M {wide + 12} {a} C {wide + 22 + 0.42 * abs(a - b):.0f} {a}, '
+            f'{wide + 22 + 0.42 * abs(a - b):.0f} {b}, '
             f'{wide + 12} {b}" fill="none" stroke="#0a5a8c" stroke-width="{0.6 + 0.35 * n:.2f}" opacity=".55"/>'
         )
     for room in PACKAGES:
@@ -529,7 +530,10 @@ def runs_page(
     root: Path,  # the checkout
     runs: dict,  # chapter -> (facts, page) of each run
 ) -> str:  # Markdown
-    """What just ran: every chapter with its time, every study with its numbers beside the reference."""
+    """Compose the page *What just ran*.
+
+    Every chapter with its time, every study with its numbers beside the reference.
+    """
     lines = ['# What just ran', '']
     if not any(runs.values()):
         return '\n'.join([*lines, 'Nothing yet: `make demo` runs every study at preset tiny.', ''])
@@ -600,7 +604,7 @@ def _reference(root, study, measure):
 
 
 def _phantom():
-    """A phantom in the viewer, as a page."""
+    """Build a viewer page of a phantom."""
     import numpy as np
 
     from ctlab.core.anatomy import STRUCTURE_CODES
@@ -623,7 +627,7 @@ def _phantom():
 
 
 def _origins(root):
-    """Module -> chapter, for every exported module."""
+    """Map every exported module to its chapter."""
     found = {}
     for path in sorted((root / 'nbs').rglob('[0-9]*.ipynb')):
         if module := _exports(path):
@@ -632,7 +636,7 @@ def _origins(root):
 
 
 def _front(page, sections, root):
-    """The front page with the table of contents behind it."""
+    """Compose the front page with the table of contents."""
     trees = [
         f'```{{toctree}}\n:hidden:\n:caption: {caption}\n:maxdepth: 1\n\n' + '\n'.join(names) + '\n```'
         for caption, names in sections.items()
@@ -744,7 +748,7 @@ def store_outputs(
 
 
 def _compress_png(png):
-    """A PNG in base64 with a palette that keeps thin coloured lines: a third of the size, the same to the eye."""
+    """Compress a PNG with a palette that keeps thin coloured lines, to about a third of its size."""
     import base64
     import io
 
@@ -756,7 +760,7 @@ def _compress_png(png):
 
 
 def _plain(output):
-    """An output as it is stored: text split into lines, no execution count."""
+    """Normalise an output as it is stored: text split into lines, no execution count."""
     output = json.loads(json.dumps(output))
 
     def lines(text):

@@ -74,7 +74,7 @@ def rebuild_table(
     study: str,
     masks=None,  # (rows, study) -> table, for studies of masks
 ) -> pd.DataFrame:
-    """The table that a proof proves."""
+    """Rebuild the table from its stored predictions."""
     from ctlab.reporting.report import pooled_table, source_table
 
     if kind == 'masks':
@@ -105,7 +105,7 @@ def verify_reports(
 
 
 def _mismatches(path, masks):
-    """What one report says that its proof does not."""
+    """List where a report differs from the table rebuilt from its predictions."""
     import tempfile
 
     from ctlab.reporting.report import write_tables
@@ -159,7 +159,7 @@ def scan_metadata(
     root: str | Path,  # a cohort
     series: list,  # series_id
 ) -> pd.DataFrame:  # one row per series: phase, field of view, slice thickness
-    """What is known of scans without looking at the pictures."""
+    """Collect what is known of scans without their pixels."""
     from ctlab.cohort.layout import list_series
     from ctlab.scans.dicom import list_files, read_headers
 
@@ -191,7 +191,7 @@ def subgroup_table(
     least: int = 8,  # patients of each outcome; fewer say nothing
     n: int = 1000,  # resamples
 ) -> pd.DataFrame:  # by, group, scans, patients, and an AUC per target with its interval
-    """The held-out answers, taken apart."""
+    """Tabulate the held-out metrics by subgroup."""
     from ctlab.judge.metrics import bootstrap
 
     held = predictions[predictions['split'] == 'valid'].join(facts, on='series_id')
@@ -221,7 +221,7 @@ def detectable_difference(
 ) -> (
     pd.DataFrame
 ):  # per target: patients, injured, AUC, its standard error, and the smallest difference that would show
-    """What difference between two studies this many patients could show."""
+    """Compute the smallest difference between two studies that this many patients could detect."""
     from scipy.stats import norm
 
     from ctlab.judge.metrics import bootstrap
@@ -301,7 +301,7 @@ def claim_checklist(
     environment: dict,  # from environment.json
     commit_: str = '',
 ) -> pd.DataFrame:  # item, what is asked, answer; empty where a person must write
-    """The items of CLAIM (2024) that a run's records answer."""
+    """Answer the items of the CLAIM checklist (2024) from a run's records."""
     c, held = configs[0], predictions[predictions['split'] == 'valid']
     people = 'phantoms (drawn, not patients)' if c.get('phantom') else 'patients'
     aside, count = c.get('scans', {}).get('set_aside', 0), held['patient_id'].nunique()
@@ -323,8 +323,8 @@ def claim_checklist(
         'model': f'module ctlab.trauma.{c["study"].partition("_")[0]}, preset {c["preset"]}',
         'software': f'{versions}, Python {environment.get("python", "")}',
         'initial': f'{c["weights"]} weights',
-        'training': f'{c.get("epochs")} epochs, batches of {c.get("batch")}, learning rate {c.get("learning_rate")}, augmentation as in '
-        f'the chapter; {minutes:.0f} minutes for {len(configs)} folds',
+        'training': f'{c.get("epochs")} epochs, batches of {c.get("batch")}, learning rate {c.get("learning_rate")}, '
+        f'augmentation as in the chapter; {minutes:.0f} minutes for {len(configs)} folds',
         'selection': (
             'the last epoch' if last else 'the epoch of least loss on the held-out fold, so its score is optimistic'
         ),

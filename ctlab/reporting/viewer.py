@@ -53,7 +53,7 @@ def _to_int16(volume):
 
 
 def _structures(masks, structures):
-    """Number -> (name, colour) of what the masks hold."""
+    """Map number -> (name, colour) for what the masks hold."""
     names = dict(enumerate(structures, 1)) if structures else {c: n for n, c in STRUCTURE_CODES.items()}
     spare = ('#0072b2', '#e69f00', '#cc79a7', '#009e73', '#56b4e9', '#d55e00', '#f0e442')
     found = sorted(set().union(*(np.unique(m).tolist() for m in masks if m is not None)) - {0})
@@ -131,14 +131,14 @@ class Scene:
         return [n // 2 for n in self.array.shape]
 
     def plane(self, axis: str, at: int) -> list[bytes]:
-        """The bytes of one plane: values, mask, prediction."""
+        """Return the bytes of one plane: values, mask, prediction."""
         return [
             np.ascontiguousarray(extract_plane(a, axis, at)).tobytes() if a is not None else b''
             for a in (self.array, self.mask, self.prediction)
         ]
 
     def picture(self, index: list, window: list, phantom: bool = False) -> bytes:
-        """The three planes as a PNG, for pages without a kernel."""
+        """Render the three planes as a PNG, for pages without a kernel."""
         from matplotlib import pyplot as plt
 
         from ctlab.reporting.figures import show_three_planes
@@ -230,7 +230,7 @@ class Surfaces:
         return f'<iframe title="surfaces" style="width:100%;height:{self.height}px;border:0" srcdoc="{shown}"></iframe>'
 
     def picture(self) -> bytes:
-        """The surfaces as a PNG."""
+        """Render the surfaces as a PNG."""
         from ctlab.reporting.figures import figure_style, mark_phantom
         from ctlab.scans.meshes import draw_surfaces
 
@@ -282,7 +282,7 @@ def scan_page(
     title: str = 'scan',
     limit: int = 192,  # cells a side
 ) -> str:  # HTML
-    """A scan as a page, complete in itself."""
+    """Write a scan as a self-contained page."""
     volume = reorient(volume, 'LPS')
     spacing = [max(s, s * n / limit) for s, n in zip(volume.spacing, volume.shape)]
     if any(a > b * 1.001 for a, b in zip(spacing, volume.spacing)):
@@ -321,7 +321,7 @@ def scan_page(
 def cohort_series(
     settings,  # Settings
 ) -> pd.DataFrame:  # patient_id, series_id, folder, one column per target, fold, fault
-    """The series of a cohort with all that is known of their patients."""
+    """List the series of a cohort with what is known of their patients."""
     from ctlab.cohort.labels import class_labels, cohort_folds, read_labels
     from ctlab.cohort.layout import ensure_cohort, list_series
     from ctlab.core.anatomy import TARGETS
@@ -346,7 +346,7 @@ def filter_series(
     fold: int | None = None,
     fault: str = '',  # a fault's name, or 'any' or 'none'
 ) -> pd.DataFrame:
-    """The series that a choice leaves."""
+    """Filter series by label, fold and fault."""
     if label:
         target, grade = label.split()
         table = table[table[target] == grade]

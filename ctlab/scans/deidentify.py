@@ -47,7 +47,7 @@ EDITION = '2026c'  # of the standard
 
 @functools.cache
 def confidentiality_profile() -> tuple[dict, tuple]:  # (tag -> action, ((tag, mask, action), …) of repeating groups)
-    """What PS3.15 says of every attribute that it names."""
+    """Read PS3.15's action for every attribute of the basic profile."""
     import importlib
 
     table = importlib.import_module(f'dicomanonymizer.dicom_anonymization_databases.dicomfields_{EDITION}')
@@ -62,7 +62,7 @@ def confidentiality_profile() -> tuple[dict, tuple]:  # (tag -> action, ((tag, m
 
 
 def profile_action(tag: int) -> str:  # remove, empty, dummy, uid; keep for what the profile does not name
-    """What the profile does with an attribute."""
+    """Look up the profile's action for an attribute."""
     exact, groups = confidentiality_profile()
     if tag in exact:
         return exact[tag]
@@ -91,7 +91,7 @@ _DUMMY = {'AS': '000Y', 'UR': 'http://anonymised.invalid', 'DS': '0', 'IS': '0',
 def read_key(
     path: str | Path,  # made, with a new secret, where there is none
 ) -> bytes:
-    """The secret that pseudonyms follow from."""
+    """Read the secret key of the pseudonyms."""
     path = Path(path)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ class Pseudonyms:
         return hmac.new(self.key, f'{kind}\0{value}'.encode(), hashlib.sha256).digest()
 
     def name(self, patient: str) -> str:  # such as P-K7Q2M4XA9T
-        """What a patient is called from now on."""
+        """Compute a patient's pseudonym."""
         import base64
 
         return 'P-' + base64.b32encode(self._digest('patient', patient))[:10].decode()
@@ -136,7 +136,7 @@ def shift_date(
     value: str,  # a date YYYYMMDD, or a date with time
     days: int,
 ) -> str:  # empty when it is no date
-    """A date moved back."""
+    """Shift a date back."""
     found = re.fullmatch(r'(\d{4})\.?(\d{2})\.?(\d{2})([\d.+-]{0,18})', str(value).strip())  # a name behind it is none
     try:
         day = datetime(*map(int, found.groups()[:3])) - timedelta(days)
@@ -213,7 +213,7 @@ class _Cleaner:
         return all(re.fullmatch(r'[-+0-9.eE:]{1,16}', str(v)) for v in value)
 
     def _creator(self, ds, tag):
-        """A reservation stays where something that it reserves stays."""
+        """Keep a private reservation if an element that it reserves is kept."""
         group, block = tag >> 16, tag & 0xFF
         name = str(ds[tag].value).strip()
         if not any(
@@ -251,7 +251,7 @@ class _Cleaner:
         )
 
     def _shifts(self, tag):
-        """Is it a date or time, which the option of modified dates retains?"""
+        """Check whether this is a date or time that the modified-dates option retains."""
         from pydicom.datadict import dictionary_VR
 
         try:
@@ -357,7 +357,7 @@ def deidentify_file(
     target: str | Path,  # appears when it is whole
     names: Pseudonyms,
 ) -> Counter:
-    """A file without its owner."""
+    """De-identify a file."""
     import pydicom
 
     try:

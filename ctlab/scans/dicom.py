@@ -169,7 +169,7 @@ MAX_BYTES = 1 << 31  # of one file
 
 
 def _numbers(value, n=None):
-    """The value as a tuple of finite floats (n of them), or None."""
+    """Convert a value to a tuple of finite floats (n of them); None where that is impossible."""
     if value is None or value == '':
         return None
     values = (
@@ -231,8 +231,9 @@ _BLOCK = 1 << 14  # bytes in which a header is expected
 
 
 def _iter_elements(block, at):
-    """Elements (tag, VR, start, end) of a flat explicit-VR little-endian block, up to PixelData; ends early where
-    something is odd.
+    """Yield the elements (tag, VR, start, end) of a flat explicit-VR little-endian block, up to PixelData.
+
+    Stops early at anything unexpected.
     """
     before = -1
     while at + 12 <= len(block):
@@ -252,7 +253,10 @@ def _iter_elements(block, at):
 
 
 def _parse_header_fast(block):
-    """(values by keyword, transfer syntax, place of PixelData) of the start of a file, or None when pydicom should look."""
+    """Parse the start of a file without pydicom.
+
+    Returns (values by keyword, transfer syntax, offset of PixelData), or None when pydicom should parse the file.
+    """
     if block[128:132] != b'DICM':
         return None
     values, syntax = {}, ''
@@ -277,7 +281,7 @@ def _parse_header_fast(block):
 
 
 def _text(data):
-    """The value of a text element, a list where there are several; None where it is not plain ASCII."""
+    """Decode the value of a text element: a list where there are several values, None where it is not plain ASCII."""
     if not data.isascii():
         return None
     return (
@@ -296,7 +300,7 @@ _OWN = {
 
 
 def _copy_header(header, change):
-    """A header with some other values; `dataclasses.replace` takes five times as long."""
+    """Copy a header with some values changed; `dataclasses.replace` takes five times as long."""
     made = object.__new__(Header)
     for name in Header.__slots__:
         setattr(made, name, change[name] if name in change else getattr(header, name))
@@ -335,7 +339,7 @@ class _HeaderCache:
         self.runs = (runs, block[at : header.pixels_at + 4])
 
     def read(self, path, block, size):
-        """The header of a file; None where it must be read in full."""
+        """Return the header of a file from the cache; None where the file must be parsed in full."""
         if self.runs is None:
             return None
         values, at, (runs, last) = {}, 128, self.runs
@@ -372,7 +376,7 @@ def read_header(
 
 
 def _read_beginning(path):
-    """(the first bytes, the size) of a file."""
+    """Read (the first bytes, the size) of a file."""
     try:
         if remote.is_remote(path):
             return remote.read_bytes(path, 0, _BLOCK), remote.file_size(path)
@@ -391,7 +395,7 @@ def _read_beginning(path):
 
 
 def _read_cached(path, repeats, begun=None):
-    """A header, by way of the files read before where it repeats them."""
+    """Read a header, reusing the headers of earlier files where this one repeats them."""
     import pydicom
 
     block, size = begun or _read_beginning(path)
@@ -424,7 +428,7 @@ def _read_cached(path, repeats, begun=None):
 
 # %% ../../nbs/01_dicom.ipynb #035e7ffc
 def _header(path, dataset, size, syntax, pixels_at=0):
-    """A `Header` from values by keyword."""
+    """Build a `Header` from values by keyword."""
     take = _Lenient(dataset)
     get, text, whole = take.get, _string, _whole
 
@@ -489,7 +493,7 @@ def _table(sequence, order):
 
 
 def _exact(get, name, one):
-    """A number that may rightly be 0."""
+    """Read a number for which 0 is a valid value."""
     value = get(name, lambda v: (one(v),) if _numbers(v, 1) else None)
     return value[0] if value else None
 
@@ -507,7 +511,7 @@ def unpack_stored_bits(
     high_bit: int,  # HighBit
     signed: bool,  # PixelRepresentation == 1
 ) -> np.ndarray:  # int16 or int32
-    """The number that is in the stored bits: overlay bits dropped, sign extended."""
+    """Extract the number from the stored bits: drop overlay bits, extend the sign."""
     width = raw.dtype.itemsize * 8
     if not (1 <= stored <= width and stored - 1 <= high_bit < width):
         raise DicomError(f'BitsStored {stored} and HighBit {high_bit} do not fit into {width} bits')
@@ -591,7 +595,7 @@ def _decode(path, frame=None):
 
 @functools.lru_cache(maxsize=1)
 def _open_file(path, changed):
-    """A file of many frames, kept while they are read one after the other."""
+    """Parse a multi-frame file and keep it in memory while its frames are read one after the other."""
     return _parsed_file(path)
 
 
@@ -633,7 +637,7 @@ def _decode_fast(header):
 
 
 def _rle_frame(data):
-    """The one compressed frame of encapsulated PixelData: an offset table, one fragment, the end; else None."""
+    """Extract the only compressed frame of encapsulated PixelData (offset table, one fragment, end); None otherwise."""
     if data[8:12] != b'\xff\xff\xff\xff' or data[12:16] != b'\xfe\xff\x00\xe0':
         return None
     at = 20 + struct.unpack_from('<I', data, 16)[0]
@@ -645,9 +649,7 @@ def _rle_frame(data):
 
 @contextlib.contextmanager
 def silence_decoders():
-    """Keep what decoders in other languages shout about damaged files off the terminal; what is wrong comes back
-    as a DicomError.
-    """
+    """Suppress what decoders in other languages print about damaged files; errors are raised as DicomError."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -712,7 +714,7 @@ MAX_FRAMES = 20_000  # of one file
 def read_frames(
     header: Header,  # of a multi-frame file
 ) -> list[Header]:  # one per frame; the file's own where frames say nothing of their place
-    """The frames of an enhanced CT or MR file, each with its place, its spacing and its scale."""
+    """Read the frames of an enhanced CT or MR file, each with its position, spacing and rescale values."""
     import pydicom
 
     if header.frames > MAX_FRAMES:
@@ -777,7 +779,10 @@ def _frame(header, k, own, shared, dataset):
 
 
 def _read_beginnings_remote(files):
-    """The beginnings of objects and their sizes; what cannot be had is left to be asked for, and told, one by one."""
+    """Read the first bytes and the sizes of remote objects.
+
+    Objects that cannot be read are skipped here and reported when they are requested one by one.
+    """
     return {
         p: (block, remote.file_size(p))
         for p, block in zip(files, remote.read_beginnings(files))
@@ -836,7 +841,7 @@ def spacing_zones(
 ) -> list[
     tuple[int, int]
 ]:  # (first, one after the last) slice of each part; empty when there is one spacing, or no order
-    """The parts of a series whose spacing changes on the way."""
+    """Split a series into the parts within which the spacing is constant."""
     steps, starts = np.diff(positions), [0]
     for k in range(1, len(steps)):
         if abs(steps[k] - steps[k - 1]) > 0.05 * min(steps[k], steps[k - 1]):
@@ -861,7 +866,10 @@ def spacing_zones(
 def split_acquisitions(
     headers: list[Header],  # of one series, all with a place
 ) -> list[list[int]]:  # indices of each; one list where every place is taken once
-    """Scans of the same places within one series: before and after contrast, or the moments of a perfusion."""
+    """Split a series into scans of the same positions.
+
+    Before and after contrast, or the time points of a perfusion study.
+    """
     normal = np.cross(headers[0].orientation[:3], headers[0].orientation[3:])
     places, at = np.round([np.dot(h.position, normal) for h in headers], 2).tolist(), {}
     for k, place in enumerate(places):
@@ -963,8 +971,9 @@ def _regular(positions):
 
 
 def _shear(places, normal, spacing):
-    """The in-plane shift from one slice to the next; zero when below a twentieth of a millimetre per slice or
-    under 0.1°.
+    """Compute the in-plane shift from one slice to the next.
+
+    Returns zero below 0.05 mm per slice or 0.1°.
     """
     if len(places) < 2:
         return np.zeros(3)
@@ -975,7 +984,7 @@ def _shear(places, normal, spacing):
 
 # %% ../../nbs/01_dicom.ipynb #13125f2d
 def is_localiser(header: Header) -> bool:
-    """Is it a picture to plan a scan by?"""
+    """Decide whether a slice is a localiser (scout view)."""
     return 'LOCALIZER' in header.image_type.upper().split('\\')
 
 
@@ -983,7 +992,7 @@ def choose_series(
     headers: list[Header],  # of a folder
     series_uid: str | None = None,  # which one; needed when several are of size
 ) -> tuple[list[Header], list[str]]:  # (the series' headers, notes)
-    """The one series of a folder."""
+    """Choose the only series of a folder, or the one that is named."""
     pictures = [h for h in headers if not is_localiser(h)] or headers
     scouts = [f'{len(headers) - len(pictures)} localisers left out'] if len(pictures) < len(headers) else []
     groups = [g for g in group_series(pictures) if series_uid in (None, g[0].series_uid)]
@@ -1007,7 +1016,7 @@ def find_series(
     series_uid: str | None = None,  # which series, when the folder holds several
     acquisition: int = 1,  # which one, where a series holds several of the same places
 ) -> tuple[list[Header], list[str]]:  # (the headers of one series, notes)
-    """The headers of the series that a folder or a list of files holds."""
+    """Read the headers of one series from a folder or a list of files."""
     listed = isinstance(source, (list, tuple))
     if not listed and not remote.resolve_path(source).is_dir():
         raise FileNotFoundError(f'{source}: no such folder')
@@ -1097,7 +1106,7 @@ def _stack(series, notes, gaps='refuse'):
 
 
 def _series_meta(head, files, warnings):
-    """What travels with a volume."""
+    """Collect the metadata that stay with a volume."""
     return {
         'files': files,
         'filled': [],
@@ -1121,7 +1130,7 @@ def _affine(head, found, start):
 
 # %% ../../nbs/01_dicom.ipynb #484994f6
 def _resample_zones(series, found, notes):
-    """A series of several spacings on the finest of them."""
+    """Resample a series of several spacings onto the smallest of them."""
     fine, at = found.spacing, found.positions - found.positions[0]
     wanted = np.arange(int(np.floor(at[-1] / fine + 1e-3)) + 1) * fine
     high = np.clip(np.searchsorted(at, wanted - 0.01 * fine), 1, len(at) - 1)
@@ -1308,7 +1317,7 @@ def to_display(
     header: Header,  # of the same file
     window: int = 0,  # which of the file's windows
 ) -> np.ndarray:  # float32, 0…1
-    """A slice as its own file wants it shown: by its VOI table, or by one of its windows, straight or sigmoid."""
+    """Convert a slice to display values by its VOI table or by one of its windows, linear or sigmoid."""
     if header.voi_table is not None:
         grey = _apply_lut(np.round(values), header.voi_table).astype(np.float32)
         return grey / max(float(header.voi_table[1].max()), 1.0)

@@ -54,7 +54,7 @@ def read(
 
 
 def _nifti(path, options):
-    """A NIfTI file, which has no series, acquisitions or gaps to choose from."""
+    """Read a NIfTI file, which has no series, acquisitions or gaps to choose from."""
     if options:
         raise ValueError(f'{path}: {", ".join(options)} can be chosen for DICOM, and this is NIfTI')
     return nifti.read(path)
@@ -63,7 +63,7 @@ def _nifti(path, options):
 def dicomdir_files(
     path: str | Path,  # a DICOMDIR, as disks from a hospital have it
 ) -> list[Path]:  # files
-    """The images that a DICOMDIR names; what lies outside its folder is not followed."""
+    """List the images of a DICOMDIR; paths outside its folder are not followed."""
     import pydicom
 
     path = Path(path)
@@ -91,7 +91,7 @@ def dicomdir_files(
 
 
 def _series(source, options):
-    """A DICOM series; its reader is loaded when it is needed."""
+    """Read a DICOM series; the reader is imported on demand."""
     from ctlab.scans.dicom import read_series
 
     return read_series(source, **options)
@@ -115,7 +115,7 @@ _DAMAGED = (
 def is_archive(
     path: Path,
 ) -> bool:
-    """Is it a zip or tar, damaged or not?"""
+    """Check whether a file is a zip or tar archive, damaged or not."""
     try:
         return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
     except _DAMAGED:
@@ -123,7 +123,7 @@ def is_archive(
 
 
 def _from_archive(archive, folder, options):
-    """What an archive holds: the one NIfTI file, else the series."""
+    """Read an archive: its only NIfTI file, else its series."""
     volumes = [p for p in folder.iterdir() if nifti.is_nifti(p)]
     if len(volumes) > 1:
         raise ArchiveError(f'{archive}: holds {len(volumes)} NIfTI files; unpack it and choose one')
@@ -151,7 +151,7 @@ def _members(archive, path):
 def extract_archive(
     path: str | Path,  # a zip or tar
 ):  # the folder with its files, for as long as the block lasts
-    """The files of an archive."""
+    """Extract the files of an archive."""
     path, total = Path(path), 0
     most = min(MAX_UNPACKED, max(1 << 20, MAX_RATIO * path.stat().st_size))
     with tempfile.TemporaryDirectory(prefix='ctlab-') as folder:

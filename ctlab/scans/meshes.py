@@ -20,7 +20,7 @@ def extract_surface(
     mask: Volume,  # boolean
     smooth: float = 1.0,  # mm, sigma of the smoothing; 0 keeps the stairs
 ):  # trimesh.Trimesh, LPS mm
-    """The closed surface of a mask in patient coordinates."""
+    """Extract the closed surface of a mask in patient coordinates."""
     import trimesh
     from skimage.measure import marching_cubes
 
@@ -84,7 +84,7 @@ def _isosurface_of_volume(field, volume):
 
 
 def _enclosed_volume(points, faces):
-    """The volume inside a closed surface, in voxels."""
+    """Compute the volume inside a closed surface, in voxels."""
     a, b, c = (points[faces[:, k]] for k in range(3))
     return float(np.einsum('ij,ij->i', a, np.cross(b, c)).sum() / 6)
 
@@ -106,7 +106,7 @@ def coloured_mesh(
     # size of a millimetre when turned to x right, y up, z towards the viewer; 0 leaves the mesh in LPS
     turned: float = 0,
 ):  # a copy
-    """A mesh in one colour, in the patient's axes or in those of a screen."""
+    """Colour a mesh, in the patient's axes or in those of a screen."""
     import trimesh
 
     shown = mesh.copy()

@@ -30,7 +30,7 @@ class NiftiError(ValueError):
 def from_nibabel(
     image,  # a nibabel image
 ) -> Volume:  # with the affine in LPS
-    """A nibabel image as a volume."""
+    """Convert a nibabel image to a volume."""
     slope, intercept = (getattr(image.dataobj, name, None) for name in ('slope', 'inter'))  # the header forgets them
     scaled = slope not in (None, 1.0) or intercept not in (None, 0.0)
     if len(image.shape) < 3 or math.prod(image.shape[3:]) != 1:
@@ -51,21 +51,21 @@ def from_nibabel(
 def is_nifti(
     name: str | Path,
 ) -> bool:
-    """Does this name say that it is a NIfTI file?"""
+    """Check whether a name is that of a NIfTI file."""
     return str(name).lower().endswith(('.nii', '.nii.gz'))
 
 
 def nifti_stem(
     path: str | Path,
 ) -> str:
-    """A file's name without its folder and NIfTI's ending."""
+    """Return a file's name without folder and NIfTI ending."""
     return re.sub(r'\.nii(\.gz)?$', '', Path(path).name, flags=re.IGNORECASE)
 
 
 def to_nibabel(
     volume: Volume,  # booleans become 0 and 1
 ):  # a nibabel image
-    """A volume as a nibabel image."""
+    """Convert to a nibabel image."""
     import nibabel
 
     array = volume.array

@@ -34,7 +34,7 @@ def sinogram(
     angles: int = 720,  # views over half a turn
     seed: int = 0,  # of the photon noise
 ) -> np.ndarray:  # (rays, angles), line integrals of μ
-    """What the detector measures, as line integrals."""
+    """Simulate the detector's measurement as line integrals."""
     from skimage.transform import radon
 
     y, x = np.mgrid[: hu.shape[0], : hu.shape[1]] - (hu.shape[0] - 1) / 2
@@ -64,7 +64,7 @@ def noise_power_spectrum(
     pixel: float,  # mm
     bins: int = 24,  # of radial frequency
 ) -> tuple[np.ndarray, np.ndarray]:  # (frequency in 1/mm, power in HU² mm²)
-    """The radially averaged noise power spectrum."""
+    """Compute the radially averaged noise power spectrum."""
     noise = noise - noise.mean(axis=(1, 2), keepdims=True)
     size = noise.shape[-1]
     power = (np.abs(np.fft.fft2(noise)) ** 2).mean(0) * pixel**2 / size**2

@@ -49,6 +49,7 @@ class Volume:
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """The shape of the array, (z, y, x)."""
         return self.array.shape
 
     def __repr__(self):
@@ -77,7 +78,7 @@ def make_volume(
     origin: tuple = (0.0, 0.0, 0.0),  # LPS mm of the first voxel, (x, y, z)
     direction: np.ndarray | None = None,  # 3×3, columns are the steps' directions; identity when left out
 ) -> Volume:  # the placed volume
-    """A volume from an array and its geometry in words."""
+    """Build a volume from an array and its geometry."""
     affine = np.eye(4)
     affine[:3, :3] = (np.eye(3) if direction is None else np.asarray(direction, float)) * np.asarray(spacing, float)[
         ::-1
@@ -105,7 +106,7 @@ def to_index(
 def to_sitk(
     volume: Volume,  # any volume
 ):  # SimpleITK.Image
-    """The same volume as a SimpleITK image."""
+    """Convert to a SimpleITK image."""
     import SimpleITK as sitk
 
     array = volume.array.astype(np.uint8) if volume.array.dtype == bool else volume.array
@@ -120,7 +121,7 @@ def from_sitk(
     image,  # SimpleITK.Image
     meta: dict | None = None,  # carried along
 ) -> Volume:  # the same image
-    """A SimpleITK image as a volume."""
+    """Convert a SimpleITK image to a volume."""
     import SimpleITK as sitk
 
     direction = np.array(image.GetDirection()).reshape(3, 3)
@@ -136,7 +137,7 @@ def resample(
     outside: float | None = None,  # value beyond the edge; the lowest value when left out, 0 for labels
     antialias: bool = True,  # smooth before shrinking (never for labels)
 ) -> Volume:  # on the new grid
-    """The volume on another grid, by SimpleITK."""
+    """Resample the volume to another grid with SimpleITK."""
     import SimpleITK as sitk
 
     if (spacing is None) == (like is None):
@@ -158,7 +159,7 @@ def resample(
 
 
 def _regrid(volume, spacing):
-    """The empty grid that covers `volume` at another spacing."""
+    """Compute the grid that covers `volume` at another spacing."""
     new = np.broadcast_to(np.asarray(spacing, float), 3)
     if not (new > 0).all():
         raise ValueError(f'spacing must be positive, got {spacing}')
@@ -174,7 +175,7 @@ def reorient(
     volume: Volume,  # any volume
     codes: str = 'LPS',  # where x, y and z shall run
 ) -> Volume:  # axes swapped and flipped, no value changed
-    """The same voxels with the axes in another order and direction, by SimpleITK; a copy where they run so already."""
+    """Permute and flip the axes with SimpleITK; returns a copy where nothing changes."""
     import SimpleITK as sitk
 
     if orientation(volume) == codes:
@@ -188,7 +189,7 @@ def crop(
     low: tuple,  # first index kept, (z, y, x)
     high: tuple,  # first index no longer kept, (z, y, x)
 ) -> Volume:  # a view on the part
-    """A box cut out of the volume; its place in the patient stays true."""
+    """Crop a box; positions in the patient are kept."""
     low, high = np.asarray(low, int), np.asarray(high, int)
     if (low < 0).any() or (high > volume.shape).any() or (low >= high).any():
         raise ValueError(f'cannot crop {low.tolist()} to {high.tolist()} from a volume of {list(volume.shape)}')
@@ -208,7 +209,7 @@ def bounding_box(
     mask: np.ndarray,  # a mask of any dimensions
     margin: int | tuple = 0,  # voxels added on every side
 ) -> tuple:  # (low, high) for `crop`
-    """The smallest box that holds a mask."""
+    """Compute the bounding box of a mask."""
     if not mask.any():
         raise ValueError('the mask is empty: it has no bounding box')
     margin = np.broadcast_to(margin, mask.ndim)
@@ -249,7 +250,7 @@ def grid_around(
     shape: tuple,  # cells, (z, y, x)
     mm: float,  # side of a cell
 ) -> list | None:  # mm of the cells' slices, rows and columns; None where nothing is inside
-    """A block of cells around the middle of a part."""
+    """Compute a regular grid around the middle of a mask."""
     if not inside.any():
         return None
     middle = [(p[a] + p[b - 1]) / 2 for p, a, b in zip(places, *bounding_box(inside))]
@@ -260,7 +261,7 @@ def average_to_grid(
     scan: Volume,  # HU, axes LPS
     cells: list,  # from `grid_around`
 ) -> np.ndarray | None:  # HU; None where the scan does not reach
-    """A scan's grey values, averaged down to cells; air beyond its ends."""
+    """Average a scan's values to a coarse grid; air beyond its ends."""
     corner, mm = np.array([c[0] for c in cells])[::-1], cells[0][1] - cells[0][0]
     grid = make_volume(np.broadcast_to(np.uint8(0), [len(c) for c in cells]), (mm,) * 3, corner)
     size = mm * np.array([len(c) for c in cells])[::-1]
@@ -275,7 +276,7 @@ def sample_nearest(
     places: list,  # mm of its slices, rows and columns
     wanted: list,  # mm of the slices, rows and columns asked for
 ) -> np.ndarray:  # 0 where the array does not reach
-    """An array's values at other places."""
+    """Sample an array at other positions, nearest neighbour."""
     index, inside = [], []
     for p, w in zip(places, wanted):
         step = np.median(np.diff(p)) if len(p) > 1 else 1.0

@@ -22,7 +22,7 @@ def preprocessing(
     # published: the source's arithmetic, faults included; cleaned and pooled: read right, soft-tissue window
     variant: str = 'published',
 ) -> StackPreprocessing:
-    """The stacks of approach 1: 5 mm apart, 8 bits."""
+    """Define the preprocessing of approach 1: slices 5 mm apart, 8 bits."""
     if variant not in VARIANTS:
         raise ValueError(f'variant {variant!r} is unknown; choose from {", ".join(VARIANTS)}')
     return (
@@ -36,7 +36,7 @@ def load_data(
     settings: Settings,
     variant: str = 'published',  # all others leave out what the cleaning chapter set aside
 ) -> Samples:
-    """The cohort as approach 1 sees it."""
+    """Load and prepare the cohort for approach 1."""
     return load_samples(settings, preprocessing(settings.preset, variant), cleaned=variant != 'published')
 
 # %% ../../nbs/03_approach1.ipynb #d175c6ca

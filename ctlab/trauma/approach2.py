@@ -23,7 +23,7 @@ def load_data(
     settings: Settings,
     providers: tuple | None = None,  # of masks; files on disk, then TotalSegmentator, when left out
 ):  # (Samples with masks, MaskStacks)
-    """The cohort with organ masks: 5 mm apart, soft-tissue window, read right."""
+    """Load the cohort with organ masks: slices 5 mm apart, soft-tissue window."""
     return add_masks(
         settings, load_samples(settings, StackPreprocessing(5.0, PRESET_CONFIGS[settings.preset][0])), providers
     )
@@ -34,7 +34,7 @@ def slices_with_organs(
     whole: float,  # area of a whole slice, mm²
     black: float = 0.96,  # a masked slice blacker than this is dropped
 ) -> np.ndarray:  # slices that are kept
-    """The slices that the published rule keeps after masking."""
+    """Select the slices that the published rule keeps after masking."""
     total = sum(np.asarray(areas[n], float) for n in ROI_ORGANS)
     kept = np.flatnonzero(total >= (1 - black) * whole)
     return kept if len(kept) else np.array([int(np.argmax(total))])
@@ -87,7 +87,7 @@ def combine_by_target(
     organs: pd.DataFrame,  # of a model on masked organs
     from_regions: tuple = ('bowel', 'extravasation'),  # targets taken from the first
 ) -> pd.DataFrame:  # one row per series that both have judged
-    """The planned ensemble: each target from the model meant for it."""
+    """Combine two models as the study planned: each target from the model meant for it."""
     keys = ['patient_id', 'series_id'] + (['split'] if 'split' in regions and 'split' in organs else [])
     both = regions.merge(organs, on=keys, suffixes=('_regions', '_organs'))
     chosen = {c: both[f'{c}_regions' if c.partition('_')[0] in from_regions else f'{c}_organs'] for c in LABEL_COLUMNS}

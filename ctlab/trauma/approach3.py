@@ -15,7 +15,7 @@ def load_data(
     settings: Settings,
     providers: tuple | None = None,  # of masks; files on disk, then TotalSegmentator, when left out
 ):  # (Samples with masks, MaskStacks)
-    """The cohort of approach 2; the table's first and last bound the region."""
+    """Load the cohort of approach 2; the first and last organ slice bound the region."""
     from ctlab.trauma.approach2 import load_data as same
 
     return same(settings, providers)

@@ -19,7 +19,7 @@ def load_data(
     settings: Settings,
     providers: tuple | None = None,  # of masks; files on disk, then TotalSegmentator, when left out
 ):  # (Samples with masks, MaskStacks)
-    """The cohort with the bounds of its regions; the pictures themselves are not masked."""
+    """Load the cohort with the bounds of its regions; the images are not masked."""
     return add_masks(
         settings, load_samples(settings, StackPreprocessing(5.0, PRESET_CONFIGS[settings.preset][0])), providers
     )

@@ -117,7 +117,7 @@ class TripleDataset(torch.utils.data.Dataset):
 
     @staticmethod
     def _box(codes, margin=6):
-        """The rows and columns of the organs, square, with a margin."""
+        """Compute the square bounding box of the organs (rows, columns) with a margin."""
         inside = (np.asarray(codes) > 0).any(0)
         ends = [np.flatnonzero(inside.any(axis)) for axis in (1, 0)]
         middles, half = [int(e[0] + e[-1]) // 2 for e in ends], max(e[-1] - e[0] for e in ends) // 2 + margin
@@ -162,6 +162,7 @@ class SequenceNet(nn.Module):
         )
 
     def forward(self, x):  # (scans, triples, 3, rows, columns)
+        """Return logits per slice, per scan and per organ."""
         n, t = x.shape[:2]
         maps = self.backbone.forward_features(x.flatten(0, 1).contiguous(memory_format=torch.channels_last))
         features = maps.mean((2, 3)).view(n, t, -1)
@@ -186,6 +187,7 @@ class SequenceLoss(nn.Module):
         self.whole = TraumaLoss({'bowel': 2, 'extravasation': 6}, (1, 2, 4))
 
     def forward(self, outputs, batch):
+        """Add the losses of slices, organs and scan."""
         losses = {}
         for k, (target, grades) in enumerate(TARGETS.items()):
             logits, seen = outputs['slices'][target], batch['visible'][..., k]
@@ -236,7 +238,7 @@ def make_plan(
 def load_data(
     settings: Settings,
 ) -> tuple:  # (Samples with masks, MaskStacks)
-    """The cohort as approach 5 sees it."""
+    """Load and prepare the cohort for approach 5."""
     size = PRESET_CONFIGS[settings.preset]
     return add_masks(settings, load_samples(settings, StackPreprocessing(size.spacing, size.pixels)))
 

@@ -72,7 +72,7 @@ PRESET_CONFIGS = {
 def preset_regions(
     preset: str,  # tiny, demo or full
 ) -> dict:  # name -> Region
-    """The cubes of a preset."""
+    """Return the organ regions of a preset."""
     factor = PRESET_CONFIGS[preset].coarse
     return {
         n: OrganRegion(r.organs, tuple(int(round(s / factor / 4)) * 4 for s in r.shape), r.mm * factor, r.relative)
@@ -148,7 +148,7 @@ class OrganCubes:
     regions: dict  # name -> Region
 
     def load(self, patient_id: int, series_id: int) -> dict:  # name -> (2, z, y, x); zeros where there is no organ
-        """The cubes of one series."""
+        """Load the organ cubes of one series."""
         flat, at, parts = np.load(self.folder / str(patient_id) / f'{series_id}.npy', mmap_mode='r'), 0, {}
         for name, region in self.regions.items():
             n = 2 * int(np.prod(region.shape))
@@ -162,7 +162,7 @@ def crop_cohort(
     data: Samples,  # with masks
     masks,  # MaskStacks
 ) -> tuple[Samples, OrganCubes]:  # the samples that have cubes
-    """The cubes of every series that has masks."""
+    """Crop the organ cubes of every series that has masks."""
     from ctlab.cohort.layout import list_series
 
     cubes = preset_regions(settings.preset)
@@ -199,7 +199,7 @@ def load_data(
     settings: Settings,
     providers: tuple | None = None,  # of masks; files on disk, then TotalSegmentator, when left out
 ) -> tuple[Samples, OrganCubes]:
-    """The cohort as approach 6 sees it."""
+    """Load and prepare the cohort for approach 6."""
     return crop_cohort(
         settings,
         *add_masks(
@@ -242,8 +242,9 @@ class CubeDataset(torch.utils.data.Dataset):
 
     @staticmethod
     def _shake(cube, name):
-        """A wound is a wound in a mirror: organs are mirrored along any axis, the trunk from side to side; and
-        each organ is a few HU off.
+        """Augment a cube.
+
+        Mirror organs along any axis and the trunk from side to side, and shift each organ by a few HU.
         """
         flips = [a for a in ((1, 2, 3) if name != 'trunk' else (3,)) if np.random.rand() < 0.5]
         cube = cube.flip(flips)
@@ -255,8 +256,9 @@ def dilate_mask(
     mask: torch.Tensor,  # 0 and 1, (n, 1, z, y, x)
     cells: int,
 ) -> torch.Tensor:
-    """A mask and all within some cells of it, along one axis after the other: a cube needs no more, at a quarter
-    of the time.
+    """Dilate a mask by some cells along one axis after the other.
+
+    A cube needs no rounder dilation, and this takes a quarter of the time.
     """
     for axis in range(3):
         mask = F.max_pool3d(
@@ -280,6 +282,7 @@ class RegionEncoder(nn.Module):
         self.body, self.around = nn.Sequential(block(3, 4, 2), block(width, 3, 1), block(width, 3, 1)), around
 
     def forward(self, grey, label):  # (n, z, y, x) each; grey values around 0
+        """Return the pooled features of a cube."""
         own = (label == 1).float()[:, None]
         near = dilate_mask(own, self.around)
         maps = self.body(
@@ -305,12 +308,13 @@ class OrganNet(nn.Module):
         self.heads = nn.ModuleDict({t: nn.Linear(2 * width, 1 if len(g) == 2 else len(g)) for t, g in TARGETS.items()})
 
     def features(self, cubes, name):
-        """What a region's stream says."""
+        """Compute the features of one region."""
         cube = cubes[name].float()
         grey = (cube[:, 0] - 128) / (64 if name == 'trunk' else 40)
         return self.streams[name.partition('_')[0]](grey.clamp(-3, 3), cube[:, 1])
 
     def forward(self, cubes):  # name -> (n, 2, z, y, x) uint8
+        """Return the logits of the five targets."""
         trunk = self.features(cubes, 'trunk')
         answers = {t: self.heads[t](trunk) for t in ('bowel', 'extravasation')}
         answers |= {t: self.heads[t](self.features(cubes, t)) for t in ('liver', 'spleen')}

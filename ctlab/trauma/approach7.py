@@ -73,10 +73,11 @@ class FieldCache:
     size: object  # lesions.PresetConfig
 
     def path(self, patient_id: int, series_id: int) -> Path:
+        """Return the path of a series' field."""
         return self.folder / str(patient_id) / f'{series_id}.npy'
 
     def load(self, patient_id: int, series_id: int) -> np.ndarray:  # uint8, (3, z, y, x)
-        """The field of one series."""
+        """Load the field of one series."""
         return np.load(self.path(patient_id, series_id), mmap_mode='r')
 
     def cells(self, patient_id: int, series_id: int) -> list:  # mm of slices, rows and columns
@@ -90,7 +91,7 @@ def make_fields(
     data: Samples,  # with masks
     masks,  # MaskStacks
 ) -> tuple[Samples, FieldCache]:  # the samples that have fields
-    """The fields of every series that has masks."""
+    """Compute the fields of every series that has masks."""
     from ctlab.cohort.layout import list_series
 
     size = PRESET_CONFIGS[settings.preset]
@@ -125,7 +126,7 @@ def load_data(
     settings: Settings,
     providers: tuple | None = None,  # of masks; files on disk, then TotalSegmentator, when left out
 ) -> tuple[Samples, FieldCache]:
-    """The cohort as approach 7 sees it."""
+    """Load and prepare the cohort for approach 7."""
     preprocessing = StackPreprocessing(5.0, MASK_PIXELS[settings.preset])
     return make_fields(settings, *add_masks(settings, load_samples(settings, preprocessing), providers))
 
@@ -137,7 +138,7 @@ N_LESION_FEATURES = {'bowel': 4, 'extravasation': 4, 'kidney': 6, 'liver': 6, 's
 
 
 def _top_mean(p, inside, n):
-    """The mean of a map's n highest cells inside a part."""
+    """Average a map's n highest cells inside a region."""
     values = torch.where(inside, p, 0.0).flatten(1)
     return values.topk(min(n, values.shape[1]), 1).values.mean(1)
 
@@ -147,9 +148,12 @@ def lesion_features(
     fields: torch.Tensor,  # uint8, (n, 3, z, y, x)
     mm: float,  # side of a cell
 ) -> dict:  # bowel, extravasation, liver, spleen, kidney_left, kidney_right -> (n, numbers)
-    """What the maps of a scan come to."""
-    maps, mL, against, organ = maps.float(), mm**3 / 1000, fields[:, 1].float() - 128, fields[:, 2]
-    one, amount = max(1, round(1 / mL)), lambda p, inside: torch.where(inside, p, 0.0).sum((1, 2, 3)) * mL
+    """Compute the lesion features of a scan from its maps."""
+    maps, millilitre, against, organ = maps.float(), mm**3 / 1000, fields[:, 1].float() - 128, fields[:, 2]
+    one, amount = (
+        max(1, round(1 / millilitre)),
+        lambda p, inside: torch.where(inside, p, 0.0).sum((1, 2, 3)) * millilitre,
+    )
     wound, blood, bowel, bleeding = (maps[:, k] for k in range(len(LESION_MAPS)))
     everywhere, found = torch.ones_like(organ, dtype=torch.bool), {}
     for name, p in (('bowel', bowel), ('extravasation', bleeding)):
@@ -161,9 +165,9 @@ def lesion_features(
         ]
     for name in SOLID:
         own = organ == STRUCTURE_CODES[name]
-        size = own.sum((1, 2, 3)) * mL
+        size = own.sum((1, 2, 3)) * millilitre
         near = dilate_mask(own.float()[:, None], max(1, round(12 / mm)))[:, 0] > 0
-        dark = ((against < -15) & own).sum((1, 2, 3)) * mL / size.clamp(min=1.0)
+        dark = ((against < -15) & own).sum((1, 2, 3)) * millilitre / size.clamp(min=1.0)
         torn = amount(wound, own)
         found[name] = [
             torch.log1p(20 * torn),
@@ -179,9 +183,11 @@ def lesion_features(
 
 def _slice_profiles(p, blood, mm):
     """How much of a map and of blood lies in each slice, and the map's square centimetre that is most suspicious."""
-    mL, one = mm**3 / 1000, max(1, round(100 / mm**2))
+    millilitre, one = mm**3 / 1000, max(1, round(100 / mm**2))
     most = p.flatten(2).topk(min(one, p[0, 0].numel()), 2).values.mean(2)
-    by_slice = torch.stack([torch.log1p(20 * mL * p.sum((2, 3))), most, torch.log1p(mL * blood.sum((2, 3)))], 1)
+    by_slice = torch.stack(
+        [torch.log1p(20 * millilitre * p.sum((2, 3))), most, torch.log1p(millilitre * blood.sum((2, 3)))], 1
+    )
     wide = 1 + 2 * round(3 / mm)  # a wound is seen on the neighbours as well
     return nn.functional.avg_pool1d(by_slice, wide, 1, wide // 2).movedim(1, 2)
 
@@ -205,11 +211,12 @@ class LesionClassifier(nn.Module):
         )
 
     def numbers(self, fields):  # uint8, (n, 3, z, y, x)
-        """What the maps of some fields come to."""
+        """Compute the lesion features of some fields."""
         with torch.no_grad():
             return lesion_features(self.wounds(fields).sigmoid(), fields, self.mm)
 
     def forward(self, image):  # {'field': …} or {'numbers': {region: …}}
+        """Return the logits of the five targets."""
         found = dict(image['numbers'] if 'numbers' in image else self.numbers(image['field']))
         for t, head in self.slices.items():  # the most suspicious slice
             found[t] = torch.cat([found[t].float(), head(found[f'{t}_slices'].float()).amax(1)], 1)
@@ -255,7 +262,7 @@ def cached_lesion_features(
     net: LesionNet,
     version: str,  # of the network's weights: numbers are kept by it
 ) -> dict:  # series -> region -> float32 numbers
-    """The numbers of every scan, found once."""
+    """Compute the lesion features of every scan once and store them."""
     folder, known = fields.folder / f'known-{version}', {}
     folder.mkdir(parents=True, exist_ok=True)
     net.eval()
@@ -277,7 +284,7 @@ def true_lesion_maps(
     fields: FieldCache,
     root: Path,  # of a phantom cohort
 ) -> np.ndarray:  # uint8, (4, z, y, x)
-    """A scan's wounds as they were drawn."""
+    """Read a phantom's true lesion maps."""
     from ctlab.scans import nifti
 
     wounds = reorient(nifti.read(root / 'truth' / 'injuries' / f'{row["series_id"]}.nii.gz'), 'LPS')
@@ -291,7 +298,7 @@ def true_lesion_features(
     fields: FieldCache,
     root: Path,  # of a phantom cohort
 ) -> dict:  # series -> region -> float32 numbers
-    """What a reader would find that sees every wound as it was drawn."""
+    """Compute the lesion features that a perfect lesion segmentation would yield."""
     known = {}
     for row in data.table.to_dict('records'):
         whole_field = torch.from_numpy(np.array(fields.load(row['patient_id'], row['series_id'])))[None]
@@ -358,7 +365,7 @@ def run(
 
 
 def _prepare_inputs(settings, data, taught=None):
-    """(samples, fields, the reader of wounds, the numbers that it finds, its version)."""
+    """Prepare (samples, fields, lesion network, lesion features, version of the weights)."""
     from ctlab.trauma import lesions
 
     data, fields = data or load_data(settings)
@@ -406,7 +413,10 @@ def slice_label_model(
     marks: dict,  # from `labelled_slices`
     rows: pd.DataFrame,  # patients to learn from: series_id and one column per target
 ) -> dict:  # weights of `LesionClassifier.slices`
-    """What a marked slice is like; all slices of the healthy, and the unmarked of the injured, stand against it."""
+    """Fit a classifier of labelled slices.
+
+    They are compared with all slices of healthy and the unlabelled slices of injured patients.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
@@ -431,7 +441,10 @@ def run_with_slice_labels(
     data: tuple | None = None,  # from `load_data`; loaded when left out
     taught: dict | None = None,  # from `wounds.run`
 ) -> dict:
-    """Approach 7 with one more number a patient for torn bowel and for bleeding: how much the worst slice looks marked."""
+    """Train approach 7 with one more feature for bowel injury and bleeding.
+
+    How suspicious the most suspicious slice is.
+    """
     data, fields, net, known, version = _prepare_inputs(settings, data, taught)
     weights = slice_label_model(known, labelled_slices(settings, data, fields), data.split(settings.fold)[0])
     return train_fold(

@@ -21,12 +21,19 @@ from ..learn.inference import average_by_patient
 from ..learn.runs import load_runs
 
 # %% ../../nbs/21_together.ipynb #56be6713
+def _scaled_log_loss(x, logits, truth, weights, penalty):
+    """Compute the weighted log loss after dividing logits by a temperature and shifting the grades."""
+    z = logits / np.exp(x[0]) + np.r_[0, x[1:]]
+    z = z - np.logaddexp.reduce(z, 1)[:, None]
+    return -(weights * (truth * z).sum(1)).sum() / weights.sum() + penalty * (x**2).sum()
+
+
 def fit_scaling(
     predictions: pd.DataFrame,  # indexed by patient, the 13 probabilities
     labels: pd.DataFrame,  # the label table
     penalty: float = 0.02,  # on the squares of shifts and of the temperature's logarithm
 ) -> dict:  # target -> (temperature, one shift a grade)
-    """What makes probabilities best for the competition's metric."""
+    """Fit the scaling of probabilities that minimises the competition metric."""
     from scipy.optimize import minimize
 
     from ctlab.judge.metrics import RSNA_WEIGHTS
@@ -37,13 +44,12 @@ def fit_scaling(
         logits, truth = _logits(predictions[columns]), labels.loc[predictions.index, columns].to_numpy(float)
         weights = truth @ np.asarray(RSNA_WEIGHTS[target], float)
 
-        def loss(x):
-            z = logits / np.exp(x[0]) + np.r_[0, x[1:]]
-            z = z - np.logaddexp.reduce(z, 1)[:, None]
-            return -(weights * (truth * z).sum(1)).sum() / weights.sum() + penalty * (x**2).sum()
-
         best = minimize(
-            loss, np.zeros(len(grades)), method='L-BFGS-B', bounds=[(-1.5, 2.0)] + [(-3, 3)] * (len(grades) - 1)
+            _scaled_log_loss,
+            np.zeros(len(grades)),
+            (logits, truth, weights, penalty),
+            method='L-BFGS-B',
+            bounds=[(-1.5, 2.0)] + [(-3, 3)] * (len(grades) - 1),
         ).x
         found[target] = (float(np.exp(best[0])), *map(float, np.r_[0, best[1:]]))
     return found
@@ -72,7 +78,7 @@ KEY_COLUMNS = ['patient_id', 'series_id', 'split', 'fold']
 def geometric_mean(
     tables: list,  # predictions of several studies, with patient_id, series_id, split and fold
 ) -> pd.DataFrame:  # the rows that all have judged
-    """The geometric mean of several answers."""
+    """Average several answers geometrically."""
     joined = [t.set_index(KEY_COLUMNS)[LABEL_COLUMNS] for t in tables]
     shared = joined[0].index
     for t in joined[1:]:
@@ -167,7 +173,7 @@ def predict_external(
     device: str = 'auto',
     workers: int = 0,
 ) -> pd.DataFrame:  # indexed by patient: the mean over folds and scans
-    """What a reader says of patients it was not made for; scans that the cleaning sets aside are left out."""
+    """Predict the patients of another cohort; scans that the cleaning sets aside are left out."""
     from ctlab.cohort.cleaning import clean_cohort
     from ctlab.trauma.predict import predict_scans
 

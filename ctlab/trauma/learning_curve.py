@@ -83,7 +83,7 @@ def curve_sizes(
     samples: Samples,  # to learn from
     preset: str,
 ) -> tuple:  # of patients
-    """The points of a curve; the last is everybody who is there."""
+    """List the numbers of patients of a curve; the last is everybody."""
     there = samples.table['patient_id'].nunique()
     return (*(n for n in PRESET_CONFIGS[preset].patients if n < there), there)
 
@@ -93,7 +93,7 @@ def subset_patients(
     patients: int,
     seed: int = 0,
 ) -> pd.DataFrame:  # their rows
-    """The scans of so many patients; fewer are part of more."""
+    """Select the scans of n patients; smaller subsets are part of larger ones."""
     order = np.random.default_rng([seed, 29]).permutation(np.sort(samples.table['patient_id'].unique()))
     if len(order) < patients:
         raise ValueError(f'{len(order)} patients are there to learn from, not {patients}')
@@ -187,7 +187,7 @@ def curve_points(
     n: int = 1000,  # resamples
     seed: int = 0,
 ) -> dict:  # measure -> (points, 1 + resamples): the value, then resamples
-    """What each point of a curve is worth, in all resamples of the judging patients."""
+    """Estimate the metric at each point of a curve in all resamples of the evaluation patients."""
     from ctlab.judge.comparison import resampled_auc, resampled_rsna_scores
     from ctlab.judge.metrics import bootstrap_weights
 
@@ -204,9 +204,9 @@ def fit_power_law(
     patients: np.ndarray,
     loss: np.ndarray,  # one per point; less is better
     floor: float = 0.0,  # no law goes below it
-    powers: np.ndarray = np.linspace(0.05, 1.0, 39),
+    powers: tuple = tuple(np.linspace(0.05, 1.0, 39)),  # noqa: B008, a constant
 ) -> tuple[float, float, float]:  # (a, b, c) of a + b n^-c
-    """The power law nearest to some points that does not rise with more patients."""
+    """Fit a power law that does not rise with more patients."""
     best = None
     for c in powers:
         x = np.asarray(patients, float) ** -c
@@ -226,7 +226,7 @@ def extrapolate(
     at,  # numbers of patients
     rising: bool = False,  # an area rather than a loss
 ) -> np.ndarray:  # (numbers, 3): value, low, high
-    """A curve read where nobody has been."""
+    """Extrapolate a curve beyond its points."""
     at, losses = np.asarray(at, float), 1 - values if rising else values
     read = np.array(
         [a + b * at**-c for a, b, c in (fit_power_law(patients, line) for line in losses.T if np.isfinite(line).all())]

@@ -56,7 +56,10 @@ def two_phase_schedule(
     first: int,  # epochs
     second: int,  # epochs
 ) -> tuple:  # of Course
-    """Two courses: crops around what is sought, counted by its rarity; then half of them anywhere, counted almost alike."""
+    """Define two training phases.
+
+    Crops around lesions with weights by rarity; then half of the crops anywhere, weighted almost equally.
+    """
     return TrainingPhase(first, 2e-3, 0.75, 1.0), TrainingPhase(second, 1e-3, 0.5, 0.3)
 
 
@@ -87,7 +90,7 @@ def make_field(
     places: list,  # mm of its slices, rows and columns
     size: PresetConfig,
 ) -> tuple[np.ndarray, list] | None:  # (uint8, (3, z, y, x): grey, grey against the organ's median, organ; the cells)
-    """A scan and its organs as cells around their middle; None without organs."""
+    """Resample a scan and its organs around their centre; None without organs."""
     inside = np.isin(codes, [STRUCTURE_CODES[n] for n in ROI_ORGANS])
     at = grid_around(inside, places, size.shape, size.mm)
     hu = None if at is None else average_to_grid(scan, at)
@@ -132,7 +135,7 @@ def _draw_patients(task):
 
 
 def _labelled_field(hu, structures, details, size):
-    """A drawn scan's field, and under it its wounds: one bit a map."""
+    """Compute the field of a drawn scan and its lesions, one bit per map."""
     places = [o + d * np.arange(n) for o, d, n in zip(hu.origin[::-1], hu.spacing, hu.shape)]
     made = make_field(hu, structures.array, places, size)
     if made is None:
@@ -143,7 +146,7 @@ def _labelled_field(hu, structures, details, size):
 def lesion_bits(
     details: np.ndarray,  # numbers of `body.DETAILS`
 ) -> np.ndarray:  # uint8, one bit for each of `LESION_MAPS`
-    """What the generator knows, as the maps that are to be learned."""
+    """Encode the generator's lesion details as bits of the maps to be learned."""
     there = [np.isin(details, [DETAILS[n] for n in names]) for names in LESION_MAPS.values()]
     return sum((found << k).astype(np.uint8) for k, found in enumerate(there))
 
@@ -202,6 +205,7 @@ class LesionNet(nn.Module):
         nn.init.constant_(last.bias, -4.0)  # it begins by seeing nothing
 
     def forward(self, x):  # uint8, (n, 3, z, y, x)
+        """Return the logits of the four lesion maps of a field."""
         grey, against, organ = x[:, 0].float() * 2 - 160, x[:, 1].float() - 128, x[:, 2]
 
         def among(names):
@@ -272,7 +276,7 @@ class LesionCrops(torch.utils.data.Dataset):
 
 
 class LesionLoss(nn.Module):
-    """MONAI's Dice, each map over the whole batch, and cross-entropy in which a cell counts the more the rarer its map."""
+    """Dice over the whole batch (MONAI) plus cross-entropy in which rare maps count more."""
 
     def __init__(self, rarity: float = 1.0):  # power of `RARE_MAPS` that a cell counts
         super().__init__()
@@ -283,6 +287,7 @@ class LesionLoss(nn.Module):
         self.entropy = nn.BCEWithLogitsLoss(pos_weight=weights[:, None, None, None])
 
     def forward(self, outputs, batch):
+        """Add Dice and weighted cross-entropy of the four maps."""
         true = batch['wounds'].float()
         return {'total': self.dice(outputs, true) + 4 * self.entropy(outputs, true)}
 
@@ -376,7 +381,7 @@ def predict_lesion_maps(
     net: nn.Module,
     field: np.ndarray,  # uint8, (3 or 4, z, y, x)
 ) -> np.ndarray:  # float16, (4, z, y, x), 0…1
-    """What a network sees in a field."""
+    """Predict the lesion maps of a field."""
     device = next(net.parameters()).device
     seen = torch.from_numpy(np.array(field[:3]))[None].to(device)
     with torch.inference_mode():
@@ -387,7 +392,7 @@ def evaluate_lesion_maps(
     net: nn.Module,
     files: list,  # of drawn patients held out
 ) -> pd.DataFrame:  # target (a map), metric, value
-    """Dice of each map over all cells, and the area under the curve by which its volume tells the hurt from the others."""
+    """Compute the Dice of each map and the AUC of its volume for injured against healthy."""
     from sklearn.metrics import roc_auc_score
 
     net.eval()

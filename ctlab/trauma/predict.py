@@ -10,7 +10,6 @@ import functools
 import hashlib
 import html
 import io
-import json
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +50,7 @@ def as_cohort(
 def run_folders(
     model: str | Path,  # a fold's folder, or a study's folder with its folds
 ) -> list[Path]:
-    """The finished folds of a model."""
+    """List the finished folds of a model."""
     model = Path(model)
     found = [
         f
@@ -68,7 +67,7 @@ def run_folders(
 
 
 def _unlabelled(settings, preprocessing):
-    """Samples without answers."""
+    """Prepare samples without labels."""
     from ctlab.cohort.stacks import prepare
 
     stacks = prepare(settings.data, settings.work, preprocessing, settings.workers)
@@ -86,7 +85,7 @@ def _unlabelled(settings, preprocessing):
 
 
 def _plan(study, settings):
-    """(samples, plan) of a study for data without labels."""
+    """Build (samples, plan) of a study for data without labels."""
     from ctlab.cohort.stacks import StackPreprocessing
     from ctlab.trauma import approach1, approach2, approach3, approach4, approach5, approach6, approach7
 
@@ -190,7 +189,7 @@ def predict_scans(
 
 
 def _salient_slices(dataset, net, k, target):
-    """The slices of a scan on which a verdict rests, and where in them; found once, for the page and for the sheet."""
+    """Find the most salient slices of a scan and the places in them; cached for page and sheet."""
     from ctlab.trauma.saliency import most_salient_slices
 
     return most_salient_slices(net, dataset[k]['image'], target)
@@ -201,7 +200,7 @@ def prediction_page(
     context: dict,  # from `predict_scans`
     most: int = 50,  # series shown with pictures
 ) -> str:  # HTML, complete in itself
-    """The predictions as one page."""
+    """Compose the predictions as one page."""
     config = context['configs'][0]
     trained = 'phantoms' if config['phantom'] else 'the RSNA 2023 cohort'
     parts = [
@@ -231,7 +230,7 @@ def prediction_page(
 
 
 def _slices_png(pictures, places, config):
-    """The slices of a scan as a PNG in base64."""
+    """Encode the slices of a scan as a PNG in base64."""
     from ctlab.reporting.figures import figure_style, mark_phantom
     from ctlab.trauma.saliency import show_saliency
 
@@ -250,7 +249,7 @@ def prediction_pdf(
     context: dict,  # from `predict_scans`
     most: int = 50,  # series shown
 ) -> bytes:
-    """The predictions for a printer: one sheet of A4 a series."""
+    """Compose the predictions as a PDF: one A4 sheet per series."""
     from matplotlib.backends.backend_pdf import PdfPages
 
     from ctlab.reporting.figures import figure_style
@@ -267,7 +266,10 @@ def prediction_pdf(
         for k, row in enumerate(context['data'].table.head(most).to_dict('records')):
             figure = plt.figure(figsize=(8.27, 11.69), layout='none')
             _series_sheet(
-                figure, row, table[table['series_id'] == row['series_id']], lambda target: context['seen'](k, target)
+                figure,
+                row,
+                table[table['series_id'] == row['series_id']],
+                lambda target, k=k: context['seen'](k, target),
             )
             words = (
                 f"{about}.\nResearch use only, not for diagnosis. Bars: the folds' mean; "

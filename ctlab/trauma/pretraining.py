@@ -93,7 +93,7 @@ class PhantomTruth:
         )
 
     def __call__(self, row: dict) -> Volume:
-        """The truth of a series."""
+        """Return the true masks of a series."""
         path = Path(self.root) / 'truth' / self.name / f'{row["series_id"]}.nii.gz'
         if not path.is_file():
             raise MaskUnavailableError(f'{path} does not exist')
@@ -183,7 +183,7 @@ class PretrainingDataset(torch.utils.data.Dataset):
         }
 
     def _look(self, picture, truth):
-        """What the network sees of a slice."""
+        """Cut what the network sees of a slice."""
         angle, zoom, shift = (
             (np.radians(np.random.uniform(-10, 10)), np.random.uniform(0.85, 1.2), np.random.uniform(-0.12, 0.12, 2))
             if self.augment
@@ -230,6 +230,7 @@ class MultiTaskNet(nn.Module):
         self.slice = nn.Linear(self.backbone.num_features, len(TASK_CLASSES))
 
     def forward(self, x):  # (n, 3, rows, columns)
+        """Return lesion and organ maps and the slice's logits."""
         last, features = self.backbone.forward_intermediates(x, indices=self.steps)
         fine = self.pyramid({str(k): f for k, f in enumerate(features)})['0']
         return {'places': self.places(fine), 'slice': self.slice(last.mean((2, 3)))}
@@ -239,6 +240,7 @@ class MultiTaskLoss(nn.Module):
     """Places by cross-entropy and Dice, slices by cross-entropy; wounds, which are small, count three times."""
 
     def forward(self, outputs, batch):
+        """Add the losses of maps and slices."""
         places, share = outputs['places'], batch['share']
         weight = torch.ones(len(TASK_CLASSES), 1, 1, device=places.device)
         weight[len(TARGET_ORGANS) :] = 3
@@ -311,7 +313,7 @@ def run(
 
 
 def _balanced_loader(dataset, size, seed):
-    """A loader that draws as many slices with a wound as without."""
+    """Build a loader that draws as many slices with a lesion as without."""
     hurt = dataset.slices['hurt'].to_numpy()
     odds = np.where(hurt, 0.5 / max(1, hurt.sum()), 0.5 / max(1, (~hurt).sum()))
     sampler = torch.utils.data.WeightedRandomSampler(
@@ -325,7 +327,7 @@ def evaluate(
     dataset: PretrainingDataset,  # held out
     settings: Settings,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # (one row per slice, metrics)
-    """What a network recognises on slices."""
+    """Evaluate what a network recognises on slices."""
     from ctlab.judge.metrics import bootstrap, bootstrap_weights
 
     device, rows, level = (

@@ -66,7 +66,7 @@ class _Region(torch.nn.Module):
 
 
 def _cube_saliency(net, cubes, target):
-    """The cube on which approach 6 rests its verdict."""
+    """Compute the saliency of approach 6 on its cubes."""
     regions = TARGET_ORGANS[target] if target in ('kidney', 'liver', 'spleen') else ('trunk',)
     views = {r: _Region(net.cpu().eval(), r, target) for r in regions}
     with torch.no_grad():
@@ -78,7 +78,7 @@ def _cube_saliency(net, cubes, target):
 
 
 def _lesion_map_saliency(net, field, target):
-    """The map in which approach 7 sees the injury, within the organ where it belongs to one."""
+    """Return the lesion map in which approach 7 sees the injury, within its organ where it has one."""
     from ctlab.trauma.lesions import LESION_MAPS, predict_lesion_maps
 
     maps = predict_lesion_maps(net.wounds.cpu().eval(), field.numpy()).astype(np.float32)
@@ -94,7 +94,7 @@ def most_salient_slices(
     target: str,  # bowel, extravasation, kidney, liver or spleen
     slices: int = 6,  # at most
 ) -> tuple[np.ndarray, np.ndarray]:  # (pictures, place of the verdict), both (n, rows, columns), 0…1
-    """The slices that a verdict rests on."""
+    """Find the slices with the highest saliency."""
     if isinstance(image, dict) and 'field' in image:
         pictures, heat = _lesion_map_saliency(net, image['field'], target)
     elif isinstance(image, dict):
@@ -115,7 +115,7 @@ def show_saliency(
     picture: np.ndarray,  # 0…1
     heat: np.ndarray,  # 0…1
 ) -> None:
-    """A picture, orange where the verdict rests."""
+    """Overlay the saliency in orange on a picture."""
     orange = np.broadcast_to(np.array([1.0, 0.55, 0.0]), (*heat.shape, 3))
     axis.imshow(picture, cmap='gray', vmin=0, vmax=1)
     axis.imshow(np.dstack([orange, 0.55 * heat]))
@@ -154,7 +154,7 @@ def misses_figure(
     slices: int = 6,  # shown of each
     phantom: bool = True,
 ):  # matplotlib figure
-    """The misses: each a row of its slices, the place of the verdict in orange."""
+    """Plot missed injuries: a row of slices each, saliency in orange."""
     with figure_style() as plt:
         figure, axes = plt.subplots(
             max(1, len(misses)), slices, figsize=(1.55 * slices, 1.75 * max(1, len(misses)) + 0.3), squeeze=False

@@ -47,7 +47,7 @@ def load_samples(
     min_slices: int = 8,  # shorter stacks are set aside
     cleaned: bool = True,  # leave out what the cleaning chapter set aside
 ) -> Samples:
-    """The cohort's scans, prepared, labelled and folded."""
+    """Load the cohort's scans: prepared, labelled and split into folds."""
     root = ensure_cohort(settings)
     labels = read_labels(root)
     stacks = prepare(root, settings.work, preprocessing, settings.workers)
@@ -77,7 +77,7 @@ def add_masks(
     providers: tuple | None = None,
     least: float = 100.0,  # mm² of organ that make a slice part of the region
 ):  # (Samples whose table has first and last, MaskStacks)
-    """The samples that have organ masks, with the ends of their region of interest."""
+    """Keep the samples that have organ masks, and add the range of their region of interest."""
     from ctlab.cohort.masks import MaskUnavailableError, RsnaMasks, TotalSegmentator, make_mask_stacks, organ_range
     from ctlab.learn.training import choose_accelerator
     from ctlab.organs.organ_model import OrganModel
@@ -145,8 +145,9 @@ def train_fold(
     samples: Samples,
     plan: TrainingPlan,
 ) -> dict:  # history, metrics, predictions, folder, config, learner, best, seconds, waiting
-    """Train on all folds but one, predict both sides, measure, store. A finished run with these settings, data
-    and code is read back; an unfinished one goes on.
+    """Train on all folds but one, predict both sides, compute metrics, and store the run.
+
+    A finished run with these settings, data and code is read back; an unfinished one is resumed.
     """
     from ctlab.learn.datasets import make_loader
     from ctlab.learn.inference import predict_dataset
@@ -205,7 +206,7 @@ def make_dataset(
     rows: pd.DataFrame,  # of the samples' table
     augment=None,  # a callable on (slices, 1, rows, columns), or None
 ):  # a Dataset
-    """The pictures that a plan's network sees."""
+    """Build the dataset that a plan's network sees."""
     from ctlab.learn.datasets import SliceDataset
 
     if plan.dataset:
@@ -243,7 +244,7 @@ def fold_metrics(
     fold: int,
     seed: int = 0,
 ) -> pd.DataFrame:  # study, fold, target, split, metric, value, low, high, n
-    """The metrics of one fold with patient-level intervals."""
+    """Compute the metrics of one fold with patient-level intervals."""
     from ctlab.judge.metrics import metrics_table
     from ctlab.learn.inference import scores_by_target
 
@@ -263,7 +264,7 @@ def score_by_patient(
     labels: pd.DataFrame,  # the label table
     predictions: pd.DataFrame,  # one row per series, with a column split
 ) -> float:  # the competition's metric on the held-out patients
-    """The competition's metric, one answer per held-out patient."""
+    """Compute the competition metric, one prediction per held-out patient."""
     from ctlab.judge.metrics import rsna_score
     from ctlab.learn.inference import average_by_patient
 

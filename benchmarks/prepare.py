@@ -8,16 +8,16 @@
 """
 
 import os
-
-os.environ.setdefault('OMP_NUM_THREADS', '1')
 import shutil
 import tempfile
 import warnings
 from pathlib import Path
 
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # before numpy is loaded
 warnings.simplefilter('ignore')
-import numpy as np
-from scans import HOME, best, cohort, series
+
+import numpy as np  # noqa: E402
+from scans import HOME, best, cohort, series  # noqa: E402
 
 
 def published(folder, out):

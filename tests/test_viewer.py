@@ -112,24 +112,24 @@ def lab(root, tmp_path):
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
-    log = open(tmp_path / 'lab.log', 'w')
-    server = subprocess.Popen(
-        [
-            sys.executable,
-            '-m',
-            'jupyterlab',
-            '--no-browser',
-            '--ip=127.0.0.1',
-            f'--port={port}',
-            '--IdentityProvider.token=t',
-            f'--ServerApp.root_dir={tmp_path}',
-            '--allow-root',
-        ],
-        env=os.environ | {'JUPYTER_CONFIG_DIR': str(tmp_path / 'config'), 'JUPYTER_PREFER_ENV_PATH': '1'},
-        stdout=log,
-        stderr=log,
-        cwd=root,
-    )
+    with open(tmp_path / 'lab.log', 'w') as log:
+        server = subprocess.Popen(
+            [
+                sys.executable,
+                '-m',
+                'jupyterlab',
+                '--no-browser',
+                '--ip=127.0.0.1',
+                f'--port={port}',
+                '--IdentityProvider.token=t',
+                f'--ServerApp.root_dir={tmp_path}',
+                '--allow-root',
+            ],
+            env=os.environ | {'JUPYTER_CONFIG_DIR': str(tmp_path / 'config'), 'JUPYTER_PREFER_ENV_PATH': '1'},
+            stdout=log,
+            stderr=log,
+            cwd=root,
+        )
     base = f'http://127.0.0.1:{port}'
     for _ in range(120):
         try:

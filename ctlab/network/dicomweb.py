@@ -414,7 +414,7 @@ def make_app(
     store: Store,
     token: str,  # that a client must show; empty for none
     hosts: tuple = ('127.0.0.1', 'localhost'),  # names by which this server may be called
-    limits: NodeLimits = NodeLimits(),
+    limits: NodeLimits = NodeLimits(),  # noqa: B008, frozen
 ):  # an ASGI application
     """DICOMweb over a store."""
     from starlette.applications import Starlette

@@ -122,7 +122,7 @@ def weights_version() -> str:  # a short hash
 
 def run(
     settings: Settings,
-    how: Randomization = Randomization(),  # what is random; for the ablation
+    how: Randomization = Randomization(),  # noqa: B008, frozen; what is random, for the ablation
     name: str = 'organ_model',  # of the run's folder
     start: str | Path = '',  # weights to go on from: empty for none, shipped for those that come along, or a file
     label_maps: str | Path = '',  # cases of patients, whose shapes make a third of the samples; empty for none

@@ -95,7 +95,7 @@ def merge_masks(
     rule: str = 'nearest',  # nearest, background or priority
     spacing: tuple = (1.0, 1.0, 1.0),  # mm, (z, y, x)
 ) -> tuple[np.ndarray, np.ndarray]:  # (numbers, where more than one mask was set)
-    """One array of numbers from one mask per structure."""
+    """Merge one mask per structure into one label map."""
     if rule not in MERGE_RULES:
         raise ValueError(f'no overlap rule is called {rule!r}; choose from {", ".join(MERGE_RULES)}')
     absent = [n for n in order if n not in masks]
@@ -124,7 +124,7 @@ def _nearest(stack, both, spacing):
 
 # %% ../../nbs/lib/cohort/04_cases.ipynb #476e9c48
 def _describe_grid(volume):
-    """Where a volume lies, for messages."""
+    """Describe the grid of a volume, for messages."""
     return (
         f'{volume.shape} voxels of {np.round(volume.spacing, 3).tolist()} mm from {np.round(volume.origin, 1).tolist()}'
     )
@@ -282,7 +282,7 @@ def to_uint8(
     array: np.ndarray,
     preprocessing: CasePreprocessing,
 ) -> np.ndarray:  # uint8
-    """Intensities in 8 bits."""
+    """Scale intensities to 8 bits."""
     low, high = (
         (preprocessing.window[0] - preprocessing.window[1] / 2, preprocessing.window[0] + preprocessing.window[1] / 2)
         if preprocessing.window
@@ -310,7 +310,7 @@ def prepare_case(
     preprocessing: CasePreprocessing,
     label: Volume | None = None,
 ) -> tuple[Volume, Volume | None]:  # (8-bit picture, numbers)
-    """One scan on the grid of a recipe."""
+    """Prepare one scan on the grid of a preprocessing plan."""
     if preprocessing.region and label is not None:
         scan, label = crop_to_region(scan, label)
     grid = target_grid(scan, preprocessing)

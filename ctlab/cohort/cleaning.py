@@ -35,7 +35,7 @@ def examine_series(
     folder: str | Path,  # one series
     black: float = 0.98,  # share of black pixels that makes a slice black, as published
 ) -> dict:  # evidence, plain numbers
-    """Everything about a series that a decision can rest on."""
+    """Collect the evidence about a series for a decision."""
     headers, bad = dicom.read_headers(dicom.list_files(folder))
     facts = {'files': len(headers) + len(bad), 'unreadable': len(bad), 'reason': bad[0][1] if bad else ''}
     if not headers:
@@ -80,7 +80,10 @@ def _header_facts(head):
 
 
 def _numbering(numbers):
-    """Do the instance numbers run with the position, against it, or in neither way; as text they may."""
+    """Determine whether instance numbers increase or decrease with position, or neither.
+
+    And whether they do as text.
+    """
     known = [n for n in numbers if n is not None]
     steps, texts = np.sign(np.diff(known)), sorted(known, key=str)
     return {
@@ -134,7 +137,7 @@ def _pixel_facts(series, facts, black):
 
 
 def _inner_air(small, inside):
-    """Share of the body's outline that is filled with air."""
+    """Compute the share of the body's outline that is filled with air."""
     from scipy.ndimage import binary_fill_holes, label
 
     parts, n = label(inside)
@@ -219,7 +222,7 @@ def classify_series(
 
 # %% ../../nbs/02_cleaning.ipynb #502d5257
 def _examine_task(task):
-    """One row, in a worker."""
+    """Examine one series in a worker."""
     row, black, scan_black = task
     try:
         with dicom.silence_decoders():
@@ -252,7 +255,7 @@ def clean_cohort(
     workers: int = 0,  # processes; 0 for one per core
     progress: bool = True,  # show a bar with the time left
 ) -> pd.DataFrame:  # patient_id, series_id, slices, blackness, black_share, published, causes, decision, reason
-    """Examine every series of a cohort and decide about it."""
+    """Examine every series of a cohort and classify it."""
     series = list_series(root)
     path = decisions_path(root, work) if work is not None else None
     key = json.dumps([2, black, scan_black, _series_fingerprint(series, workers)])
@@ -276,7 +279,7 @@ def clean_cohort(
 
 
 def decisions_path(root: str | Path, work: str | Path) -> Path:
-    """Where a cohort's decisions are kept."""
+    """Return where a cohort's decisions are stored."""
     return Path(work) / 'cleaning' / f'{cohort_name(root)}.csv'
 
 
@@ -315,5 +318,5 @@ def read_repaired(
 def usable_series(
     decisions: pd.DataFrame,  # from `clean_cohort`
 ) -> set:  # series_id
-    """Series that a study may use."""
+    """Select the series that a study may use."""
     return set(decisions.loc[decisions['decision'] != 'set aside', 'series_id'])

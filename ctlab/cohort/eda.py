@@ -31,7 +31,7 @@ def check_on_disk(
     root: str | Path,  # a cohort
     labels: pd.DataFrame,  # from `read_labels`
 ) -> pd.DataFrame:  # what, patients
-    """Who is labelled but not on disk, and the reverse."""
+    """List who is labelled but not on disk, and the reverse."""
     there = set(list_series(root)['patient_id'])
     rows = [
         ('labelled and on disk', len(there & set(labels.index))),
@@ -44,7 +44,7 @@ def check_on_disk(
 def injury_cooccurrence(
     labels: pd.DataFrame,  # from `read_labels`
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # (patients with both, observed over expected)
-    """Which injuries meet in one patient."""
+    """Compute which injuries occur together, relative to chance."""
     hurt = class_labels(labels).gt(0).astype(int)
     both = hurt.T @ hurt
     expected = np.outer(hurt.sum(), hurt.sum()) / max(1, len(hurt))
@@ -79,7 +79,7 @@ def labelled_slice_positions(
     root: str | Path,  # a cohort
     work: str | Path,  # where the catalogue is kept
 ) -> pd.DataFrame:  # series_id, injury_name, place 0…1
-    """Where along its scan each labelled slice lies."""
+    """Compute the relative position of each labelled slice in its scan."""
     marked = resolve_path(root) / 'image_level_labels.csv'
     if not marked.is_file():
         return pd.DataFrame(columns=['series_id', 'injury_name', 'place'])

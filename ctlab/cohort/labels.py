@@ -84,7 +84,7 @@ def make_folds(
     n_folds: int = 4,
     seed: int = 0,  # same seed, same folds
 ) -> pd.Series:  # patient -> fold
-    """Patient-wise folds, stratified over all five targets at once."""
+    """Split patients into folds, stratified over all five targets at once."""
     from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
     if len(labels) < n_folds:

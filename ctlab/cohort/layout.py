@@ -71,7 +71,7 @@ def arrange_cohort(
     progress: bool = True,
     names: Pseudonyms | None = None,  # de-identify by these
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # (series that were taken, files and series that were not, with reasons)
-    """Lay an export out as train_images/<patient>/<series>/<slice>.dcm."""
+    """Arrange an export as train_images/<patient>/<series>/<slice>.dcm."""
     from ctlab.core.parallel import parallel_map
     from ctlab.scans.dicom import group_series, list_files, read_headers, series_geometry
 

@@ -39,7 +39,7 @@ class MaskUnavailableError(LookupError):
 def from_rsna_codes(
     volume: Volume,  # with the RSNA numbers 0…5
 ) -> Volume:  # with the numbers of `anatomy.CODES`
-    """Our numbers for the RSNA's."""
+    """Map the RSNA's mask numbers to the lab's."""
     if volume.array.min() < 0 or volume.array.max() > max(RSNA_MASK_CODES):
         raise MaskUnavailableError(
             f'the mask holds {volume.array.min():g} to {volume.array.max():g}; expected the RSNA numbers 0 '
@@ -59,7 +59,7 @@ class RsnaMasks:
     name: str = 'disk'
 
     def unavailable_reason(self) -> str:
-        """Why nothing can come from here; empty when something may."""
+        """Return why no mask can be had from here; empty when one may."""
         return (
             '' if (resolve_path(self.root) / 'segmentations').is_dir() else f'{self.root}/segmentations does not exist'
         )
@@ -136,7 +136,7 @@ class TotalSegmentator:
     name: str = 'totalsegmentator'
 
     def unavailable_reason(self) -> str:
-        """Why nothing can come from here; empty when something may."""
+        """Return why no mask can be had from here; empty when one may."""
         number, folder = _TASKS[self.fast]
         place = totalsegmentator_weights()
         if any(p.is_dir() and any(p.rglob('checkpoint_final.pth')) for p in place.glob(f'Dataset{number}_*')):
@@ -149,7 +149,7 @@ class TotalSegmentator:
 
     def __call__(self, row: dict) -> Volume:
         """Return the masks of a series."""
-        from ctlab.scans.dicom import DicomError
+        from ctlab.scans.dicom import DicomError, read_series
 
         try:
             return self.segment(read_series(row['folder']))
@@ -199,7 +199,7 @@ class TotalSegmentator:
 
 
 def totalsegmentator_weights() -> Path:
-    """Where TotalSegmentator looks for its weights."""
+    """Find the folder where TotalSegmentator looks for its weights."""
     home = Path(os.environ.get('TOTALSEG_HOME_DIR', Path.home() / '.totalsegmentator'))
     return (
         Path(os.environ['TOTALSEG_WEIGHTS_PATH'])
@@ -209,7 +209,7 @@ def totalsegmentator_weights() -> Path:
 
 
 def _no_telemetry():
-    """Tell TotalSegmentator's configuration to send nothing, before it starts."""
+    """Disable TotalSegmentator's usage statistics before it starts."""
     from totalsegmentator.config import get_config_key, set_config_key, setup_totalseg
 
     home = Path(os.environ.get('TOTALSEG_HOME_DIR', Path.home() / '.totalsegmentator'))
@@ -221,7 +221,7 @@ def _no_telemetry():
 
 # %% ../../nbs/lib/cohort/03_masks.ipynb #45162dcf
 def _axes(info, shape):
-    """LPS mm of a stack's slices, rows and columns; None where it leans."""
+    """Compute the LPS mm of a stack's slices, rows and columns; None where it is sheared."""
     origins = np.asarray(info['origins'])
     if (
         np.abs(np.array([info['row'], info['column']]) - np.eye(3)[:2]).max() > 1e-6
@@ -306,7 +306,7 @@ class MaskStacks:
         return np.load(self._path(series_id), mmap_mode='r')
 
     def areas(self, series_id: int) -> dict:
-        """Area (mm²) of each organ in each slice."""
+        """Compute the area (mm²) of each organ in each slice."""
         return {
             n: np.array(a)
             for n, a in json.loads(self._path(series_id).with_suffix('.json').read_text())['areas'].items()
@@ -372,7 +372,7 @@ def make_mask_stacks(
     progress: bool = True,  # show a bar with the time left
     scheduler: str = '',  # address of a Dask scheduler; empty for this machine
 ) -> MaskStacks:
-    """Masks for every usable stack of a cohort."""
+    """Make masks for every usable stack of a cohort."""
     from ctlab.cohort.layout import list_series
 
     idle = {p.name: why for p in providers if (why := p.unavailable_reason())}

@@ -75,7 +75,7 @@ def apply_window(
     limits: tuple[float, float],  # HU shown black and white
     per_slice: bool = False,  # stretch each slice from its own minimum to its own maximum
 ) -> np.ndarray:  # uint8
-    """Window HU to 8 bits."""
+    """Apply a window to HU and convert to 8 bits."""
     low, high = limits
     grey = hu.astype(np.float32)
     grey -= np.float32(low)
@@ -92,7 +92,7 @@ def published_slice(
     header: dicom.Header,  # of one file
     raw: np.ndarray,  # from `dicom.read_stored_values`
 ) -> np.ndarray:  # (rows, columns) uint8
-    """One slice as the published preparation would have made it, faults included."""
+    """Prepare one slice as the published pipeline did, faults included."""
     values = (raw.astype(np.int64) & (2**header.stored - 1)).astype(np.float32)
     if header.photometric == 'MONOCHROME1':
         values = values.max() - values
@@ -183,7 +183,7 @@ def make_stack(
 
 
 def _window_limits(series, preprocessing, notes):
-    """HU limits of the window in force."""
+    """Determine the HU limits of the window in use."""
     if preprocessing.window != 'file':
         return window(preprocessing.window)
     if not series[0].windows:
@@ -236,7 +236,7 @@ def _process_slice(header, limits, preprocessing, tables):
 
 
 def _to_stored_type(small, limits, preprocessing):
-    """HU in the type that is stored."""
+    """Convert HU to the stored type."""
     return (
         np.clip(np.round(small), -32768, 32767).astype(np.int16)
         if preprocessing.normalise == 'none'
@@ -354,7 +354,7 @@ class Stacks:
         return len(self.table)
 
     def load(self, series_id: int) -> np.ndarray:
-        """One stack, memory-mapped: only the slices you touch are read."""
+        """Load one stack, memory-mapped: only the slices that are accessed are read."""
         return np.load(self._path(series_id), mmap_mode='r')
 
     def slices(self, series_id: int, at) -> np.ndarray:

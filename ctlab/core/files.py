@@ -43,7 +43,7 @@ def is_disk_full(error: OSError) -> bool:
 
 
 def file_hash(path: str | Path) -> str:
-    """Eight letters that change with a file's bytes."""
+    """Compute eight letters that change with a file's bytes."""
     return hashlib.sha1(Path(path).read_bytes()).hexdigest()[:8]
 
 

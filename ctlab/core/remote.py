@@ -29,7 +29,7 @@ def is_remote(path: str | Path) -> bool:
 def resolve_path(
     path: str | Path,  # a path, or a URL of a store
 ):  # a Path, or a UPath, which behaves like one
-    """Where something lies, here or far away."""
+    """Resolve a path or URL."""
     if not is_remote(path):
         return Path(path)
     if str(path).partition('://')[0] not in URL_SCHEMES or '::' in str(path):
@@ -57,7 +57,7 @@ HEADER_BYTES = 4096  # bytes in which a header is expected
 
 
 def _filesystem(url):
-    """(fsspec's file system, the path in it)."""
+    """Return (fsspec's file system, the path in it)."""
     import fsspec
 
     resolve_path(url)
@@ -67,7 +67,7 @@ def _filesystem(url):
 def list_remote(
     folder: str | Path,  # URL
 ) -> list[RemoteFile]:  # by name
-    """Everything below a URL but what is hidden."""
+    """List everything below a URL except hidden files."""
     store, root = _filesystem(folder)
     scheme = str(folder).partition('://')[0]
     found = store.find(root, detail=True)
@@ -122,7 +122,7 @@ def open_remote(path: str | Path):  # yields a path on this machine as it is, a 
 
 
 def file_size(path: str | Path) -> int:
-    """Bytes of an object."""
+    """Return the size of an object in bytes."""
     store, inside = _filesystem(path)
     return int(store.info(inside)['size'])
 

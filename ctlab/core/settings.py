@@ -87,7 +87,7 @@ class Settings:
         return Path(self.out_dir) if self.out_dir else project_root() / 'reports' / 'runs'
 
     def run_folder(self, study: str) -> Path:
-        """Where a study's results of this fold go."""
+        """Return the folder of a study's results for this fold."""
         return self.out / study / self.preset / f'fold{self.fold}'
 
     @property

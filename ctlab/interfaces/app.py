@@ -271,7 +271,7 @@ class _Import(_Tab):
         )
 
     def names(self):
-        """Pseudonyms, if they are wanted."""
+        """Build the pseudonyms, if they are wanted."""
         from ctlab.scans.deidentify import Pseudonyms, read_key
 
         return Pseudonyms(read_key(self.work.folder / 'deidentify.key')) if self.clean.value else None
@@ -300,7 +300,7 @@ class _Import(_Tab):
         with tempfile.TemporaryDirectory(dir=self.work.folder) as t:
             file = Path(t) / (safe_filename(name) + ending)
             file.write_bytes(content)
-            return await self.told(await asyncio.to_thread(self.work.take, file, self.names(), name))
+            return await self.told(await asyncio.to_thread(self.work.import_files, file, self.names(), name))
 
     async def told(self, found: ImportResult):
         """Show what has come, and why the rest has not."""
@@ -520,7 +520,7 @@ class _BrushPanel(_Tab):
         self.wire()
 
     def wire(self):
-        """Widgets follow the brush, and the brush them."""
+        """Connect the widgets with the brush."""
         brush = self.brush
         self.structure.param.watch(self.number, 'value')
         self.eraser.param.watch(self.number, 'value')
@@ -602,7 +602,7 @@ class _Case(_Tab):
         if not masks:
             raise ValueError('give the folder of the masks, or the mask of at least one bone')
         case, rows = await asyncio.to_thread(
-            self.work.case,
+            self.work.make_case,
             self.name.value,
             self.page.scan,
             masks,
@@ -635,7 +635,7 @@ class _CropLegs(_Tab):
         return pn.Column(pn.pane.Markdown(words), pn.FlexBox(self.at, self.suggest, self.cut), self.said, self.place)
 
     def picture(self):
-        """From the front, with the cut."""
+        """Draw the front view with the cut."""
         import matplotlib.pyplot as plt
 
         from ctlab.scans.volume import reorient
@@ -649,7 +649,7 @@ class _CropLegs(_Tab):
         plt.close(figure)
 
     async def suggested(self):
-        self.at.value = await asyncio.to_thread(self.work.pelvis, self.page.scan)
+        self.at.value = await asyncio.to_thread(self.work.estimate_pelvis, self.page.scan)
         self.picture()
 
     async def made(self):
@@ -696,7 +696,7 @@ class _Bones(_Tab):
 
 # %% ../../nbs/lib/interfaces/03_app.ipynb #6d9e8f6d
 def _studies(work, wanted):
-    """Studies with their folders, where a name and a fold of it are wanted."""
+    """List studies with their folders, by name and fold."""
     return {n.rpartition(' ')[0]: str(p.parent) for n, p in work.runs().items() if wanted(n, p)}
 
 
@@ -925,7 +925,7 @@ class Page:
         return self.work.scan(self.scans.value)
 
     def show(self):
-        """All of it."""
+        """Compose the page."""
         tabs = pn.Tabs(
             *(
                 (name, pn.Column(*(part.show() for part in parts), sizing_mode='stretch_width'))
@@ -945,7 +945,7 @@ class Page:
 
 # %% ../../nbs/lib/interfaces/03_app.ipynb #38b8acc6
 def _flush_pending_updates():
-    """Panel 1.9.4 leaves an update that comes while others are written unsent until the next one: send what is left."""
+    """Send updates that Panel 1.9.4 leaves unsent when they arrive while others are written."""
     from panel.io import document as panel
 
     if hasattr(panel._dispatch_msgs, '__wrapped__'):
@@ -962,7 +962,7 @@ def _flush_pending_updates():
 
 
 def _token_middleware(token):
-    """Who may come in: whoever has the token."""
+    """Admit requests with the token only."""
     import hmac
 
     from bokeh.server.auth_provider import AuthProvider

@@ -83,7 +83,7 @@ def _weights():
 
 
 def _machine():
-    """Facts of the machine, in words."""
+    """Describe the machine."""
     import platform
     import shutil
 
@@ -380,7 +380,7 @@ def run(
 
 
 def _folds(text, n):
-    """Folds asked for; [None] when the study's own parameter decides."""
+    """Parse the folds; [None] when the study's own parameter decides."""
     if not text:
         return [None]
     if text == 'all':
@@ -392,7 +392,7 @@ def _folds(text, n):
 
 
 def _known_parameters(notebook):
-    """Names in a notebook's parameters cell."""
+    """List the names in a notebook's parameters cell."""
     import ast
     import json
 
@@ -654,9 +654,9 @@ def clean(
 
     Examples
     --------
-        ctlab clean data/phantom/tiny
+    ctlab clean data/phantom/tiny
 
-        ctlab clean /data/rsna /scratch/work --workers 16
+    ctlab clean /data/rsna /scratch/work --workers 16
     """
     import json
 
@@ -904,7 +904,7 @@ def _peer(text):
 
 
 def _tls(certificate, key, authority):
-    """Certificates, where any is given; None otherwise."""
+    """Collect the certificates; None where none is given."""
     from ctlab.network.node import TlsConfig
 
     for path in (certificate, key, authority):
@@ -1013,13 +1013,13 @@ def fetch(
     tls_ca: Annotated[Path | None, _AUTHORITY] = None,
     json_: Annotated[bool, typer.Option('--json', help='Print the numbers as JSON.')] = False,
 ):
-    """Fetch studies from a peer. What is here already is left out.
+    """Fetch studies from a peer. Objects that exist here are skipped.
 
     Examples
     --------
-        ctlab fetch PACS@192.168.0.7:104 data/ours --patient 4711 --list
+    ctlab fetch PACS@192.168.0.7:104 data/ours --patient 4711 --list
 
-        ctlab fetch PACS@192.168.0.7:104 data/ours --date 20261101-20261130 --modality CT --anonymise
+    ctlab fetch PACS@192.168.0.7:104 data/ours --date 20261101-20261130 --modality CT --anonymise
     """
     from ctlab.network.client import fetch as get
     from ctlab.network.client import query
@@ -1081,7 +1081,7 @@ def fetch(
 
 
 def _names(anonymise, key):
-    """Pseudonyms by the key of a file, if any are wanted."""
+    """Build the pseudonyms from a key file, if they are wanted."""
     from ctlab.scans.deidentify import Pseudonyms, read_key
 
     return Pseudonyms(read_key(key)) if anonymise else None
@@ -1141,13 +1141,13 @@ def node(
     tls_key: Annotated[Path | None, _KEY] = None,
     tls_ca: Annotated[Path | None, _AUTHORITY] = None,
 ):
-    """Be a DICOM node: keep what is sent, find it, send it on, read it by rule. Ctrl-C ends it when work is done.
+    """Run a DICOM node: store, query, forward, and process by rule. Ctrl-C stops it when work is done.
 
     Examples
     --------
-        ctlab node data/ours
+    ctlab node data/ours
 
-        ctlab node data/ours --host 0.0.0.0 --allow SCANNER1 --network 10.1.0.0/16 --rules rules.toml --anonymise
+    ctlab node data/ours --host 0.0.0.0 --allow SCANNER1 --network 10.1.0.0/16 --rules rules.toml --anonymise
     """
     import logging
     import signal

@@ -70,7 +70,7 @@ def _is_running(begun):
 
 
 def _start_time(pid):
-    """When a process was born; its number alone may be another's by now."""
+    """Return when a process was started; its number alone may be reused."""
     try:
         return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]
     except FileNotFoundError:
@@ -94,7 +94,7 @@ class Jobs:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def all(self) -> list[Job]:
-        """Every job, the oldest first."""
+        """List every job, the oldest first."""
         found = []
         for path in sorted(self.folder.glob('*/job.json')):
             if asked := _read(path):

@@ -89,7 +89,7 @@ def add_missing_uids(
     raw: bytes,  # a DICOM file
     place: str,  # where it lay: files of one folder are one series
 ) -> bytes:  # the same, with the UIDs that it had lost
-    """Files that somebody has emptied of their UIDs get new ones, the same for the same."""
+    """Assign new UIDs to files without them, consistently."""
     import io
 
     import pydicom
@@ -215,7 +215,7 @@ class Workspace:
         return result
 
     def _import_dicom(self, files, names, result, progress):
-        """DICOM objects into the store, NIfTI beside it, the rest noted."""
+        """Import DICOM objects into the store and NIfTI beside it, and note the rest."""
         store = Store(self.folder / 'scans', names)
         series = set()
         for k, path in enumerate(files, 1):
@@ -293,7 +293,7 @@ class Workspace:
         return read(scan.path) if scan.path.is_file() else read(scan.path, gaps='mark')
 
     def masks(self, scan: Scan) -> list[Mask]:
-        """All versions of a scan's masks, the oldest first."""
+        """List all versions of a scan's masks, the oldest first."""
         found = []
         for note in sorted((self.folder / 'masks' / scan.id).glob('*.json'), key=lambda p: int(p.stem)):
             facts = json.loads(note.read_text())
@@ -345,12 +345,12 @@ class Workspace:
             scan, found, {known.get(k, f'number {k}'): k for k in numbers}, f'from {safe_filename(Path(path).name)}'
         )
 
-    def draw(
+    def segment(
         self,
         scan: Scan,
         model: str = '',  # the organ model when empty; a run's folder; totalsegmentator
     ) -> Mask:
-        """Masks by a model, as a new version."""
+        """Segment a scan by a model, as a new version."""
         from ctlab.organs.segment import segment
 
         found = segment(self.read(scan), model=model)
@@ -382,7 +382,7 @@ class Workspace:
         return made.getvalue()
 
     def measure(self, scan: Scan, mask: Mask) -> pd.DataFrame:  # structure, mL, mean, deviation
-        """Volumes and intensities."""
+        """Measure volumes and intensities."""
         volume, numbers = self.read(scan), nifti.read(mask.path)
         from ctlab.organs.segment import structure_statistics
 
@@ -390,7 +390,7 @@ class Workspace:
         return pd.DataFrame(rows)[['structure', 'volume_ml', 'mean', 'deviation', 'voxels']]
 
     def compare(self, one: Mask, other: Mask) -> pd.DataFrame:  # structure, Dice, mL of each
-        """Two versions against each other."""
+        """Compare two versions."""
         from ctlab.judge.metrics import dice
 
         a, b = nifti.read(one.path), nifti.read(other.path)
@@ -417,7 +417,7 @@ class Workspace:
         mask: Mask,
         kind: str = 'stl',  # of the surfaces
     ) -> Path:  # a zip
-        """NIfTI, DICOM SEG and surfaces of a mask, to take away."""
+        """Export a mask as NIfTI, DICOM SEG and surfaces."""
         from ctlab.cohort.masks import MaskUnavailableError, write_dicom_seg
         from ctlab.scans.meshes import extract_surface, write_mesh
 
@@ -532,7 +532,7 @@ class Workspace:
         return self.scan(result.series[0])
 
     def runs(self) -> dict:  # words -> folder
-        """Finished runs, of this folder and of the lab."""
+        """List finished runs of this folder and of the lab."""
         from ctlab.core.settings import Settings
 
         found = {}
@@ -542,7 +542,7 @@ class Workspace:
         return found
 
     def predict(self, scan: Scan, run: str | Path) -> tuple[pd.DataFrame, Path]:  # (table, page; a PDF lies beside it)
-        """Probabilities of injuries, and the page with the slices that speak for them."""
+        """Predict probabilities of injuries, and the page with the most salient slices."""
         from ctlab.trauma.predict import predict_scans, prediction_page, prediction_pdf
 
         if not scan.path.is_dir():
@@ -564,13 +564,13 @@ def display_window(
     array: np.ndarray,  # a scan or a slice
     sample: np.ndarray,  # some of it, from which the window follows where it is no CT
 ) -> tuple[float, float]:  # lowest and highest value shown
-    """Soft tissue where the values are HU, else nearly all there is."""
+    """Choose the display window: soft tissue for HU, else nearly the whole range."""
     low, high = (-160, 240) if array.min() < -200 else np.percentile(sample, (1, 99.5))
     return float(low), float(max(high, low + 1))
 
 
 def to_grey(values: np.ndarray, window: tuple[float, float]) -> np.ndarray:  # uint8
-    """Values as grey."""
+    """Map values to grey."""
     low, high = window
     return np.clip((values - low) / (high - low) * 255, 0, 255).astype(np.uint8)
 
@@ -611,7 +611,7 @@ class MaskEditor:
         only: int | None = None,  # an eraser that takes one structure only
         axis: int = 0,  # slices along the stack; 1 and 2 are the planes across it
     ) -> int:  # voxels changed
-        """One stroke."""
+        """Paint one stroke."""
         slice_, (dy, dx) = self.slice(self.numbers, axis, at), self.spacing(axis)
         if number not in (0, *self.structures.values()):
             raise ValueError(f'no structure has the number {number}')
@@ -643,7 +643,7 @@ class MaskEditor:
         return self._swap(self.done, self.undone)
 
     def redo(self) -> tuple | None:
-        """Do it again after all."""
+        """Redo the last undone stroke."""
         return self._swap(self.undone, self.done)
 
     def save(self) -> Mask:

@@ -42,7 +42,7 @@ _HOME = 3.0  # nats in favour of the printed order
 
 
 def _violations(v, roles, binary, step):
-    """(identities that hold, rules that are broken) in one row, as (pooled, averaged) pairs."""
+    """Count (identities that hold, rules that are broken) in one row, as (pooled, averaged) pairs."""
     at = {name: v[k] for k, name in enumerate(roles)}
     p, r, f1, acc, auc = (at.get(n, np.nan) for n in ('precision', 'recall', 'f1', 'accuracy', 'auc_roc'))
     slack = 1.01 * step
@@ -112,7 +112,7 @@ class AuditReport:
 
 
 def _columns(df):
-    """(metric columns, their roles)."""
+    """Find (metric columns, their roles)."""
     found = [
         (c, _ROLE_PATTERNS[str(c).strip().lower()]) for c in df.columns if str(c).strip().lower() in _ROLE_PATTERNS
     ]
@@ -126,7 +126,7 @@ def _columns(df):
 
 
 def _values(df, columns):
-    """Numbers as fractions, and the size of the last printed digit."""
+    """Parse numbers as fractions, and the size of the last printed digit."""
     table = (
         df[columns]
         .apply(lambda c: pd.to_numeric(c.astype(str).str.strip().str.rstrip('%'), errors='coerce'))
@@ -140,7 +140,7 @@ def _values(df, columns):
 
 # %% ../../nbs/lib/judge/01_audit.ipynb #26c3c92e
 def _evidence(values, roles, binary, step):
-    """Nats for an order of columns: the better of pooled and averaged computation. Also the broken rules per row."""
+    """Compute the evidence (nats) for an order of columns, pooled or averaged, and the broken rules per row."""
     held, broken = zip(*(_violations(v, roles, b, step) for v, b in zip(values, binary)))
     held, broken = np.array(held), np.array(broken)
     score = _HIT * held.sum(0) - _HIT * np.minimum(broken, 2).sum(0) - np.array([0.0, 2.0])
@@ -193,7 +193,7 @@ def audit_table(
 
 # %% ../../nbs/lib/judge/01_audit.ipynb #c89c9473
 def _flags(df, values, step, prevalence):
-    """Suspicious patterns, in words."""
+    """Describe suspicious patterns."""
     flags = []
     if ((values < -step) | (values > 1 + step)).any().any():
         flags.append('a metric lies outside 0 … 1')

@@ -76,7 +76,7 @@ def compare_studies(
 ) -> (
     pd.DataFrame
 ):  # one row per target and one for the competition's metric: one, other, difference, low, high, p, patients
-    """Two studies on the patients that both have judged."""
+    """Compare two studies on their common patients."""
     from ctlab.judge.metrics import bootstrap_weights, delong
 
     both = one.index.intersection(other.index)

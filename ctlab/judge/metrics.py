@@ -20,7 +20,7 @@ __all__ = ['METRICS', 'TABLE_METRICS', 'RSNA_WEIGHTS', 'confusion_matrix', 'roc_
 
 # %% ../../nbs/lib/judge/00_metrics.ipynb #8d4f2755
 def _weights(n, weight):
-    """Weights as a (resamples, n) array, and whether one answer is wanted."""
+    """Return weights as a (resamples, n) array, and whether one result is wanted."""
     if weight is None:
         return np.ones((1, n)), True
     weight = np.asarray(weight, float)
@@ -28,13 +28,13 @@ def _weights(n, weight):
 
 
 def _ratio(a, b, empty=0.0):
-    """a/b, and `empty` where b is 0."""
+    """Divide a by b, and return `empty` where b is 0."""
     with np.errstate(divide='ignore', invalid='ignore'):
         return np.where(b > 0, a / np.where(b > 0, b, 1), empty)
 
 
 def _check(truth, score):
-    """Truth as int classes (n,), scores as float (n,) or (n, classes)."""
+    """Convert truth to int classes (n,) and scores to float (n,) or (n, classes)."""
     truth, score = np.asarray(truth), np.asarray(score, float)
     if truth.ndim != 1 or len(truth) != len(score):
         raise ValueError(f'truth {truth.shape} and score {score.shape} must have the same number of rows')
@@ -63,7 +63,10 @@ def roc_auc(
     score: np.ndarray,  # higher for 1
     weight: np.ndarray | None = None,  # (n,) or (resamples, n)
 ) -> float | np.ndarray:  # NaN where only one class is present
-    """Area under the ROC curve: the chance that an injured patient scores above a healthy one, ties counting half."""
+    """Compute the area under the ROC curve.
+
+    The chance that an injured patient scores above a healthy one, ties counting half.
+    """
     truth, score = _check(truth, score)
     w, single = _weights(len(truth), weight)
     order = np.argsort(score, kind='stable')
@@ -80,7 +83,7 @@ def average_precision(
     score: np.ndarray,  # higher for 1
     weight: np.ndarray | None = None,  # (n,) or (resamples, n)
 ) -> float | np.ndarray:  # NaN without a positive
-    """Area under the precision-recall steps."""
+    """Compute the area under the precision-recall steps."""
     truth, score = _check(truth, score)
     w, single = _weights(len(truth), weight)
     order = np.argsort(-score, kind='stable')
@@ -98,7 +101,7 @@ def binary_metrics(
     threshold: float = 0.5,  # at or above it: injured; choose it on validation data only
     weight: np.ndarray | None = None,  # (n,) or (resamples, n)
 ) -> dict:  # name -> value (or one value per resample)
-    """Every binary metric at once."""
+    """Compute every binary metric at once."""
     truth, probability = _check(truth, probability)
     w, single = _weights(len(truth), weight)
     table = confusion_matrix(truth, (probability >= threshold).astype(int), 2, w)
@@ -128,7 +131,7 @@ def multiclass_metrics(
     probability: np.ndarray,  # (n, K)
     weight: np.ndarray | None = None,  # (n,) or (resamples, n)
 ) -> dict:  # name -> value (or one value per resample)
-    """Metrics for more than two classes; averages weighted by prevalence, and macro averages."""
+    """Compute metrics for more than two classes: averages weighted by prevalence, and macro averages."""
     truth, probability = _check(truth, probability)
     classes = probability.shape[1]
     if truth.min() < 0 or truth.max() >= classes:
@@ -170,7 +173,7 @@ def bootstrap_weights(
     n: int = 2000,  # resamples
     seed: int = 0,
 ) -> np.ndarray:  # (n, rows) how often each row's patient was drawn
-    """Bootstrap weights by patient."""
+    """Draw bootstrap weights by patient."""
     patients, which = np.unique(np.asarray(groups), return_inverse=True)
     drawn = np.random.default_rng(seed).multinomial(len(patients), np.full(len(patients), 1 / len(patients)), size=n)
     return drawn[:, which]
@@ -207,7 +210,7 @@ def bootstrap(
 
 
 def _by_name(name, truth, score, weight):
-    """One named metric, for one or many weights."""
+    """Compute one named metric for one or many weights."""
     if name in METRICS and score.ndim == 1:
         return METRICS[name](truth, score, weight)
     every = binary_metrics(truth, score, weight=weight) if score.ndim == 1 else multiclass_metrics(truth, score, weight)
@@ -217,7 +220,7 @@ def _by_name(name, truth, score, weight):
 
 
 def _resampled(metric, truth, score, groups, n, seed):
-    """Any function on resampled rows; NaN where it cannot be computed."""
+    """Compute any function on resampled rows; NaN where it is undefined."""
     patients, which = np.unique(groups, return_inverse=True)
     rows = [np.flatnonzero(which == k) for k in range(len(patients))]
     rng, values = np.random.default_rng(seed), []
@@ -241,7 +244,7 @@ def metrics_table(
     n: int = 2000,  # resamples
     seed: int = 0,
 ) -> pd.DataFrame:  # target, metric, value, low, high, n
-    """Every metric of every target with its interval."""
+    """Compute every metric of every target with its interval."""
     groups = np.asarray(groups)
     weights = np.array_split(bootstrap_weights(groups, n, seed), max(1, n * len(groups) // 2_000_000))
     rows = []
@@ -262,7 +265,7 @@ def delong(
     first: np.ndarray,  # scores of one model
     second: np.ndarray,  # scores of the other
 ) -> dict:  # auc of both, difference, its 95 % interval and p
-    """DeLong's paired comparison of two AUCs (fast midrank form)."""
+    """Compare two paired AUCs by DeLong's test (fast midrank form)."""
     from scipy.stats import norm, rankdata
 
     truth = np.asarray(truth).astype(bool)
@@ -293,7 +296,7 @@ def calibration_curve(
     probability: np.ndarray,  # of 1
     bins: int = 10,
 ) -> pd.DataFrame:  # mean probability, observed share and count per bin that is not empty
-    """Observed against promised, in bins of equal width."""
+    """Compute observed against predicted frequencies in bins of equal width."""
     truth, probability = _check(truth, probability)
     which = np.minimum((probability * bins).astype(int), bins - 1)
     table = (
@@ -372,7 +375,7 @@ def posterior_probability(
     prior: float,  # probability before the test
     likelihood_ratio: float,  # of the result
 ) -> float:  # probability after it
-    """Bayes' rule in odds."""
+    """Apply Bayes' rule in odds."""
     if not 0 <= prior < 1:
         raise ValueError(f'a prior lies between 0 and 1, got {prior}')
     odds = prior / (1 - prior) * likelihood_ratio
@@ -418,7 +421,7 @@ def rsna_score(
 
 
 def _weighted_log_loss(truth, p, weights):
-    """Log loss with class weights as sample weights."""
+    """Compute the log loss with class weights as sample weights."""
     w = truth @ np.asarray(weights, float)
     p = np.clip(p, np.finfo(float).eps, 1 - np.finfo(float).eps)
     return float(-(w * (truth * np.log(p)).sum(1)).sum() / w.sum())
@@ -455,7 +458,7 @@ def _check_predictions(labels, predictions):
 
 # %% ../../nbs/lib/judge/00_metrics.ipynb #a45225b4
 def _masks(pred, true):
-    """Both masks as booleans of one shape."""
+    """Convert both masks to booleans of one shape."""
     pred, true = np.asarray(pred).astype(bool), np.asarray(true).astype(bool)
     if pred.shape != true.shape:
         raise ValueError(f'the masks differ in shape: {pred.shape} and {true.shape}; resample one onto the other')
@@ -466,7 +469,7 @@ def dice(
     pred: np.ndarray,  # mask
     true: np.ndarray,  # mask
 ) -> float:  # 1 is perfect
-    """Twice the overlap over the sum of both."""
+    """Compute the Dice coefficient: twice the overlap over the sum of both."""
     pred, true = _masks(pred, true)
     total = int(pred.sum()) + int(true.sum())
     return 2 * int((pred & true).sum()) / total if total else 1.0
@@ -483,19 +486,19 @@ def jaccard(
 
 
 def mask_sensitivity(pred: np.ndarray, true: np.ndarray) -> float:
-    """Share of the true voxels that were found; NaN without any."""
+    """Compute the share of true voxels that were found; NaN without any."""
     pred, true = _masks(pred, true)
     return float(_ratio((pred & true).sum(), true.sum(), np.nan))
 
 
 def mask_specificity(pred: np.ndarray, true: np.ndarray) -> float:
-    """Share of the background that was left alone; NaN without any."""
+    """Compute the share of background that was left alone; NaN without any."""
     pred, true = _masks(pred, true)
     return float(_ratio((~pred & ~true).sum(), (~true).sum(), np.nan))
 
 # %% ../../nbs/lib/judge/00_metrics.ipynb #0d06bb95
 def _surface_distances(pred, true, spacing):
-    """Distances from each surface voxel of one mask to the other's surface, mm, both ways."""
+    """Compute the distances from each surface voxel of one mask to the other's surface, mm, both ways."""
     from scipy.ndimage import binary_erosion, distance_transform_edt
 
     both = pred | true
@@ -539,7 +542,7 @@ def average_surface_distance(pred: np.ndarray, true: np.ndarray, spacing=1.0) ->
 
 
 def surface_dice(pred: np.ndarray, true: np.ndarray, spacing=1.0, tolerance: float = 2.0) -> float:
-    """Share of both surfaces that lies within a tolerance (mm) of the other; 0 when one mask alone is empty."""
+    """Compute the share of both surfaces within a tolerance (mm) of the other; 0 when only one mask is empty."""
     value = _distance(
         pred, true, spacing, lambda a, b: ((a <= tolerance).sum() + (b <= tolerance).sum()) / (len(a) + len(b))
     )
@@ -548,7 +551,7 @@ def surface_dice(pred: np.ndarray, true: np.ndarray, spacing=1.0, tolerance: flo
 
 
 def volume_error(pred: np.ndarray, true: np.ndarray, spacing=1.0) -> float:
-    """Predicted minus true volume, mL."""
+    """Compute the predicted minus the true volume, mL."""
     pred, true = _masks(pred, true)
     return float(
         (int(pred.sum()) - int(true.sum())) * np.prod(np.broadcast_to(np.asarray(spacing, float), pred.ndim)) / 1000

@@ -20,7 +20,7 @@ __all__ = ['middle_slices', 'even_slices', 'published_augmentation', 'organ_mask
 def middle_slices(
     n: int,  # slices in the stack
 ) -> np.ndarray:  # four indices
-    """Four slices between 40 % and 60 % of a scan, as published."""
+    """Select four slices between 40 % and 60 % of a scan, as published."""
     if n < 8:
         raise ValueError(f'the published selector needs at least 8 slices, got {n}')
     low, high = int(n * 0.4), int(n * 0.6)
@@ -33,7 +33,7 @@ def even_slices(
     k: int,  # slices wanted
     published: bool = False,  # the source's arithmetic, which crowds the front and jumps to the last slice
 ) -> np.ndarray:  # k indices, ascending; repeated when there are fewer slices than asked for
-    """Slices evenly over a range."""
+    """Select slices evenly over a range."""
     if n < 1 or k < 1:
         raise ValueError(f'cannot choose {k} slices from {n}')
     if published:
@@ -62,7 +62,7 @@ def organ_mask(
     codes: np.ndarray,  # (slices, rows, columns) organ numbers
     open_masks: bool = False,  # remove what is thinner than 2 pixels
 ) -> np.ndarray:  # uint8, 1 inside any organ
-    """All organs together, as the study applies them."""
+    """Select all organs together, as the study applies them."""
     inside = np.asarray(codes) > 0
     if open_masks:
         from scipy.ndimage import binary_opening
@@ -142,5 +142,5 @@ def make_loader(
 
 
 def _seed_worker(k):
-    """Each worker its own numbers."""
+    """Seed each worker differently."""
     np.random.seed(torch.initial_seed() % 2**32)

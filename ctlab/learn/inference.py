@@ -20,7 +20,7 @@ def predict_dataset(
     data,  # DataLoader over a SliceDataset
     device: str = 'cpu',  # cpu or cuda
 ) -> pd.DataFrame:  # patient_id, series_id and the 13 probabilities, one row per series
-    """Probabilities of every series."""
+    """Predict the probabilities of every series."""
     from lightning.fabric.utilities import move_data_to_device
 
     net = net.to(device).eval()
@@ -38,14 +38,14 @@ def predict_dataset(
 def average_by_patient(
     predictions: pd.DataFrame,  # one row per series
 ) -> pd.DataFrame:  # indexed by patient: the mean over the patient's series
-    """One answer per patient."""
+    """Average the predictions of each patient."""
     return predictions.groupby('patient_id')[LABEL_COLUMNS].mean()
 
 
 def scores_by_target(
     predictions: pd.DataFrame,  # with the 13 columns
 ) -> dict:  # target -> (n,) for two classes, (n, 3) for three, as the metrics want them
-    """Columns of probabilities by target."""
+    """Arrange probabilities in columns by target."""
     return {
         t: predictions[f'{t}_{g[1]}'].to_numpy() if len(g) == 2 else predictions[[f'{t}_{x}' for x in g]].to_numpy()
         for t, g in TARGETS.items()

@@ -64,7 +64,7 @@ __all__ = ['TraumaLoss', 'published_loss', 'cleaned_loss', 'to_probabilities', '
 def to_probabilities(
     outputs: dict,  # target -> logits
 ) -> dict:  # target -> (n,) for two classes, (n, 3) for three
-    """Logits to probabilities."""
+    """Convert logits to probabilities."""
     return {
         t: torch.sigmoid(o[:, 0]) if o.shape[1] == 1 else torch.softmax(o, 1)
         for t in TARGETS

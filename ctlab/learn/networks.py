@@ -46,7 +46,10 @@ def _weights_available(
     host: str,  # that has them
     where: str,  # they would be kept
 ) -> bool:
-    """May a network start from pretrained weights? Without them 'auto' says so, and True is an error."""
+    """Decide whether a network can start from pretrained weights.
+
+    Without weights 'auto' reports it, and True is an error.
+    """
     if not pretrained or kept or _host_reachable(host):
         return bool(pretrained)
     if pretrained is True:
@@ -109,7 +112,7 @@ def _load_backbone(net, name, path):
 
 # %% ../../nbs/lib/learn/02_networks.ipynb #368244ae
 def _lite0_tensor_names(net) -> dict:  # name in timm's network -> name in the package's
-    """Where each tensor of EfficientNet-Lite0 stands in the package."""
+    """Map the package's tensor names to those of EfficientNet-Lite0 in timm."""
     tops = {'conv_stem': '_conv_stem', 'bn1': '_bn0', 'conv_head': '_conv_head', 'bn2': '_bn1'}
     expanded = {
         'conv_pw': '_expand_conv',
@@ -139,7 +142,7 @@ def efficientnet_lite0(
     wanted: str = 'efficientnet_b0',  # the network in whose place it stands
     **options,  # for timm
 ) -> tuple[nn.Module, str]:  # (backbone without its classifier, where its weights came from)
-    """EfficientNet-Lite0 with ImageNet's weights, from a package of the registry; nothing in its file is executed."""
+    """Build EfficientNet-Lite0 with ImageNet weights from a Python package; nothing in its file is executed."""
     import timm
 
     if wanted != 'efficientnet_b0':
@@ -193,7 +196,7 @@ def grey_to_rgb(
     x: torch.Tensor,  # grey pictures in 0…1, (n, rows, columns)
     backbone: nn.Module,  # of timm, which knows what it was trained with
 ) -> torch.Tensor:  # (n, 3, rows, columns)
-    """Grey as three equal colours, scaled as a backbone's own pictures were."""
+    """Repeat grey in three channels, scaled as the backbone's training images were."""
     mean, std = (x.new_tensor(backbone.pretrained_cfg[k]).view(1, 3, 1, 1) for k in ('mean', 'std'))
     return (x[:, None] - mean) / std
 

@@ -20,7 +20,7 @@ def block_starts(
     slices: int,
     depth: int,
 ) -> list[int]:  # first slices of the blocks
-    """Blocks that cover every slice."""
+    """List block starts that cover every slice."""
     if slices <= depth:
         return [0]
     n = -(-slices // depth)
@@ -87,7 +87,7 @@ class PatchDataset(Dataset):
         self.held = np.array(self.held)
 
     def _cutter(self, window, share, structures):
-        """Cuts (a block with a rim out of a scan, the block out of that): turned, it has no empty corner."""
+        """Build the two crops (with a rim, then without): after a rotation no corner is empty."""
         from monai import transforms as T
 
         both, rim = ['image', 'mask'], (self.depth, *[-(-4 * window // 3)] * 2)
@@ -166,7 +166,7 @@ def patch_loader(
     seed: int = 0,
     workers: int = 0,
 ) -> DataLoader:
-    """Batches of patches."""
+    """Build a loader of patch batches."""
     sampler = BalancedSampler(patches.held, samples_per_epoch, share, seed) if samples_per_epoch else None
     return DataLoader(
         patches,
@@ -186,7 +186,10 @@ def make_augmentation(
     blur: float = 0.0,  # largest sigma, pixels
     volume: bool = False,  # samples are blocks: turn about the patient's axis only
 ):  # a MONAI transform on {'image', 'mask'}
-    """Rotation, zoom, mirroring, noise and blur; the mask moves with the picture, by nearest neighbour."""
+    """Build an augmentation of rotation, zoom, mirroring, noise and blur.
+
+    Masks move with the picture, by nearest neighbour.
+    """
     from monai import transforms as T
 
     turn = np.deg2rad(degrees)

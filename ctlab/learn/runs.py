@@ -24,7 +24,7 @@ __all__ = ['RENAMED_KEYS', 'code_version', 'claim_folder', 'environment_info', '
 
 # %% ../../nbs/lib/learn/06_runs.ipynb #5d0b1e09
 def _normalised_source(source):
-    """Code as the interpreter sees it: neither words for people nor the way lines are broken."""
+    """Normalise source code: no comments, docstrings or line breaks."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
@@ -35,7 +35,7 @@ def _normalised_source(source):
 def code_version(
     *modules: str,  # rooms and their modules, such as core.anatomy; a plan tried in a notebook has none
 ) -> str:  # a hash of what they do
-    """Which code a result came from."""
+    """Compute the version of the code that a result came from."""
     import hashlib
 
     files = [Path(ctlab.__file__).parent.joinpath(*n.split('.')).with_suffix('.py') for n in modules]
@@ -209,7 +209,7 @@ def load_runs(
     study: str,
     preset: str,
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[dict]]:  # (metrics of every fold, predictions of every fold, configs)
-    """Everything the finished folds of a study have left."""
+    """Load the results of the finished folds of a study."""
     folders = sorted(p.parent for p in (Path(out) / study / preset).glob('fold*/config.json'))
     if not folders:
         raise FileNotFoundError(

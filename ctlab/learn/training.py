@@ -232,7 +232,7 @@ class EpochSeeding(Callback):
 def choose_accelerator(
     device: str = 'auto',  # auto, cpu, cuda
 ) -> str:  # Lightning's name
-    """Which processor to use."""
+    """Choose the processor."""
     if device not in ('auto', 'cpu', 'cuda'):
         raise ValueError(f"device is 'auto', 'cpu' or 'cuda', not {device!r}")
     if device == 'cuda' and not torch.cuda.is_available():
@@ -275,7 +275,7 @@ def supports_bfloat16() -> bool:
 
 
 def _precision(kind, wanted):
-    """Lightning's word for it."""
+    """Return Lightning's name of a precision."""
     if wanted not in ('auto', 'half'):
         return wanted
     if kind == 'gpu':

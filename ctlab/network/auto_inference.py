@@ -64,7 +64,7 @@ class RuleSet:
 def load_rules(
     path: str | Path,  # TOML
 ) -> RuleSet:
-    """Rules from a file; what is wrong with it is said in words."""
+    """Load rules from a file, and explain what is wrong with it."""
     import tomllib
 
     path = Path(path)
@@ -118,7 +118,7 @@ def series_instance_uids(
     store: Store,
     series: str,  # SeriesInstanceUID
 ) -> str:  # a hash
-    """Which images a series has now."""
+    """List the images that a series has now."""
     return hashlib.sha1(
         ' '.join(sorted(f['SOPInstanceUID'] for f in store.find('IMAGE', {'SeriesInstanceUID': series}))).encode()
     ).hexdigest()[:16]
@@ -160,7 +160,7 @@ def process_series(
 
 
 def _store_results(store, path):
-    """Our own findings are kept as they are: they come from images that were cleaned already."""
+    """Store results as they are: they come from images that were de-identified already."""
     names, store.names = store.names, None
     try:
         store.add(path.read_bytes(), 'reading')
@@ -169,7 +169,7 @@ def _store_results(store, path):
 
 
 def _segment_series(place, rule, out, uids, version):
-    """Masks, and volumes in mL."""
+    """Segment a series; returns masks and volumes in mL."""
     import numpy as np
 
     from ctlab.cohort.masks import MaskUnavailableError, write_dicom_seg
@@ -192,7 +192,7 @@ def _segment_series(place, rule, out, uids, version):
 
 
 def _predict_series(place, rule, out, uids, version):
-    """Probabilities of injuries, with their spread over the folds."""
+    """Predict the injuries of a series, with the spread over the folds."""
     from ctlab.trauma.predict import predict_scans
 
     table, _ = predict_scans(place, rule.model, str(out / 'work'), workers=1)

@@ -186,7 +186,7 @@ class _Ledger:
 
 
 def _known_uids(peer, objects, title, tls):
-    """UIDs that a peer has of these series; None when it cannot say."""
+    """List the UIDs that a peer has of these series; None when it cannot say."""
     found = set()
     for study, series in sorted({(o.study, o.series) for o in objects}):
         try:
@@ -234,7 +234,7 @@ def _send_until_broken(peer, objects, title, tls, result, book, progress, total)
 
 
 def _send_one(association, o, takes):
-    """Status of one C-STORE; None when the line broke."""
+    """Send one object by C-STORE; returns the status, None when the connection broke."""
     from pynetdicom import _config
 
     as_is = o.syntax in takes
@@ -263,7 +263,7 @@ def fetch(
     tls: TlsConfig | None = None,
     progress=None,  # called with (done, all)
 ) -> TransferResult:
-    """Get objects from a peer; what the store has is left out."""
+    """Fetch objects from a peer; what the store has is skipped."""
     if how not in ('get', 'move'):
         raise ValueError(f'objects come by get or move, not {how!r}')
     if not any(keys.values()):
@@ -293,7 +293,7 @@ def fetch(
 
 
 def _list_series(peer, keys, title, tls):
-    """[(study, series, {uid: SOP class})] of what is wanted, as the peer tells."""
+    """List [(study, series, {uid: SOP class})] of what is wanted, as the peer reports."""
     series_uid = keys.get('SeriesInstanceUID', '')
     studies = (
         [keys['StudyInstanceUID']]
@@ -338,7 +338,7 @@ def _list_series(peer, keys, title, tls):
 
 
 def _fetch_series(peer, store, study, series, missing, everything, how, title, tls, result):
-    """One series, or what is missing of it."""
+    """Fetch one series, or what is missing of it."""
     from pydicom.dataset import Dataset
     from pynetdicom import build_context, evt
 

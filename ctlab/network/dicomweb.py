@@ -134,7 +134,7 @@ def _json(found, url):
 
 
 def _metadata(path, url):
-    """All of an object but its large parts, which have addresses of their own."""
+    """Read an object without its bulk data, which have URLs of their own."""
     import pydicom
 
     ds = complete_class(pydicom.dcmread(path, defer_size=4096))
@@ -155,7 +155,7 @@ def _metadata(path, url):
 
 
 def _wanted_syntax(accept):
-    """Transfer syntax that a client asks for; * for as it is stored, explicit little endian when it says nothing."""
+    """Parse the transfer syntax that a client accepts; * for as stored, explicit little endian by default."""
     found = re.search(r'transfer-syntax="?([0-9.*]+)"?', accept)
     return found[1] if found else _UNCOMPRESSED
 
@@ -178,7 +178,7 @@ def _object_bytes(found, syntax):
 
 
 def _frames(found, numbers, accept):
-    """(content type, bytes) of frames: as they are stored where the client takes that, else unpacked."""
+    """Return (content type, bytes) of frames: as stored where the client accepts that, else decoded."""
     import pydicom
     from pydicom.encaps import generate_frames
     from pydicom.pixels import pixel_array
@@ -205,7 +205,7 @@ def _little_endian(array):
 
 
 def _rendered(found, params, accept):
-    """(content type, bytes) of a slice as it is looked at."""
+    """Render a slice as (content type, bytes)."""
     import numpy as np
     from PIL import Image
 
@@ -265,7 +265,7 @@ def _keys_of(request):
 
 
 def _address(request, found):
-    """Where a study, a series or an object is had."""
+    """Compose the URL of a study, a series or an object."""
     url = str(request.base_url).rstrip('/') + f'/studies/{found["StudyInstanceUID"]}'
     if 'SeriesInstanceUID' in found:
         url += f'/series/{found["SeriesInstanceUID"]}'
@@ -416,7 +416,7 @@ def make_app(
     hosts: tuple = ('127.0.0.1', 'localhost'),  # names by which this server may be called
     limits: NodeLimits = NodeLimits(),  # noqa: B008, frozen
 ):  # an ASGI application
-    """DICOMweb over a store."""
+    """Build the DICOMweb application over a store."""
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -489,7 +489,7 @@ class DicomWebServer:
     _server: object = field(default=None, repr=False)
 
     def start(self) -> DicomWebServer:
-        """Listen, in a thread of its own."""
+        """Listen in a background thread."""
         import socket
 
         import uvicorn

@@ -68,7 +68,7 @@ class TlsConfig:
     )
 
     def server(self) -> ssl.SSLContext:
-        """For who listens; with an authority, peers without its signature are not heard."""
+        """Build the context of a server; with an authority, peers without its signature are refused."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.authority or None)
         context.load_cert_chain(self.certificate, self.key or None)
         if self.authority:
@@ -76,7 +76,7 @@ class TlsConfig:
         return context
 
     def client(self) -> ssl.SSLContext:
-        """For who calls."""
+        """Build the context of a client."""
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=self.authority or None)
         if self.certificate:
             context.load_cert_chain(self.certificate, self.key or None)
@@ -97,7 +97,7 @@ class NodeLimits:
 
 # %% ../../nbs/lib/network/01_node.ipynb #22c8e054
 def storage_sop_classes() -> list[str]:  # SOP class UIDs
-    """Objects that are taken."""
+    """List the SOP classes that are accepted."""
     from pydicom import uid
 
     names = [
@@ -146,7 +146,7 @@ def transfer_syntaxes() -> list[str]:
 
 
 def query_models():
-    """(FIND, MOVE, GET) of the patient's and the study's root."""
+    """List the (FIND, MOVE, GET) models of the patient's and the study's root."""
     from pynetdicom import sop_class as s
 
     return [
@@ -169,14 +169,14 @@ def _disable_nagle(wire):
 
 
 def _limited_server():
-    """(socket, request handler, server) that keep to limits."""
+    """Build the (socket, request handler, server) classes that keep to limits."""
     from pynetdicom import transport
 
     class Wire(transport.AssociationSocket):
         limit = NodeLimits.pdu
 
         def recv(self, nr_bytes):
-            """So many bytes; fewer when the peer hangs up."""
+            """Receive bytes; fewer when the peer closes the connection."""
             if nr_bytes > self.limit + 1024:
                 raise OSError(f'a PDU of {nr_bytes} bytes, where {self.limit} were agreed')
             block = bytearray(nr_bytes)
@@ -282,7 +282,7 @@ class Node:
     _server: object = field(default=None, repr=False)
 
     def start(self) -> Node:
-        """Listen, in threads of its own."""
+        """Listen in background threads."""
         from pynetdicom import AE, _config, evt
         from pynetdicom.sop_class import Verification
 
@@ -355,7 +355,7 @@ class Node:
         self.store.close()
 
     def _store(self, event):
-        """C-STORE: the answer is success when the object is on the disk."""
+        """Handle C-STORE: success only when the object is on the disk."""
         from pydicom.filebase import DicomBytesIO
         from pydicom.filewriter import write_file_meta_info
 
@@ -377,7 +377,7 @@ class Node:
             return NOT_UNDERSTOOD
 
     def _identifier(self, event):
-        """(level, keyword -> what is wanted) of a query."""
+        """Parse (level, keyword -> wanted value) of a query."""
         ds = event.identifier
         level = str(ds.get('QueryRetrieveLevel', '')).strip()
         if level not in LEVELS:
@@ -392,7 +392,7 @@ class Node:
         return level, keys
 
     def _find(self, event):
-        """C-FIND: what is asked for, of what matches."""
+        """Handle C-FIND: return the requested keys of what matches."""
         try:
             level, keys = self._identifier(event)
         except Exception:
@@ -405,7 +405,7 @@ class Node:
             yield 0xFF00, query_response(found, [*keys], level, self.title)
 
     def _wanted(self, event):
-        """Files of a C-GET or C-MOVE."""
+        """List the files of a C-GET or C-MOVE."""
         level, keys = self._identifier(event)
         unique = {
             'PATIENT': 'PatientID',
@@ -418,7 +418,7 @@ class Node:
         return list(self.store.find('IMAGE', {k: v for k, v in keys.items() if k in unique.values()}))
 
     def _get(self, event):
-        """C-GET: send on the same association, as it is stored where the peer takes that."""
+        """Handle C-GET: send on the same association, as stored where the peer accepts that."""
         try:
             wanted = self._wanted(event)
         except Exception:
@@ -436,7 +436,7 @@ class Node:
             yield 0xFF00, transcode_for(found, takes.get(found['SOPClassUID'], set()))
 
     def _move(self, event):
-        """C-MOVE: send to a third, if we know it."""
+        """Handle C-MOVE: send to a third peer, if it is known."""
         target = next((p for p in self.peers if p.title == str(event.move_destination).strip()), None)
         if target is None:
             log.warning('C-MOVE to %s, which is no peer of ours', event.move_destination)
@@ -467,7 +467,7 @@ def query_response(
     level: str,
     title: str,  # where it can be had
 ):  # Dataset
-    """One answer to a query: the keys that were asked for."""
+    """Compose one response to a query with the requested keys."""
     from pydicom.dataset import Dataset
 
     ds = Dataset()

@@ -319,7 +319,7 @@ class Store:
         return StoredObject(uid, row[2], row[3], path, False)
 
     def _place(self, db, found):
-        """Where an object goes; its patient, study and series get their rows."""
+        """Assign the place of an object; its patient, study and series get their rows."""
         patient = self._patient(db, found)
         study, series = found['StudyInstanceUID'], found['SeriesInstanceUID']
         row = db.execute('SELECT patient FROM study WHERE uid = ?', (study,)).fetchone()
@@ -459,7 +459,7 @@ class Store:
         return self.folder / row[0] / str(row[1]) / str(row[2])
 
     def quiet_studies(self, seconds: float) -> list[str]:  # StudyInstanceUIDs
-        """Studies to which nothing was added for so long."""
+        """List studies to which nothing was added for so long."""
         return [
             u
             for (u,) in self.db.execute(
@@ -507,7 +507,7 @@ class Store:
         return done
 
     def _enter_file(self, db, path):
-        """Enter a file where it lies; the numbers of its folders become those of its patient and series."""
+        """Enter a file where it lies; its folder numbers become those of its patient and series."""
         raw = path.read_bytes()
         try:
             found, syntax = describe_object(raw)
@@ -553,7 +553,7 @@ class Store:
 
 
 def _patient_identity(found):
-    """Whose an object is: nobody's studies are not one person's."""
+    """Return whose an object is; studies without a patient ID belong to different persons."""
     return found.get('PatientID', '') or f'study {found["StudyInstanceUID"]}'
 
 

@@ -124,7 +124,7 @@ def write_structured_report(
 
 
 def _group(finding, k, slices, segmentation, algorithm, uid, warnings):
-    """One finding with its place and its warning label."""
+    """Encode one finding with its place and its warning."""
     import highdicom as hd
 
     tracking = hd.sr.TrackingIdentifier(uid=result_uid(uid, k), identifier=finding.name[:64])

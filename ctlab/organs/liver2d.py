@@ -64,7 +64,7 @@ def epoch_selection(
     settings: Settings,
     plan: SegmentationPlan,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # (history, Dice of the chosen and of the last epoch)
-    """Held-out Dice of the epoch that validation prefers beside that of the last one."""
+    """Compare the held-out Dice of the best validation epoch with that of the last epoch."""
     from ctlab.learn.training import load_checkpoint
     from ctlab.organs.segmentation_study import score_cases, split_cases
 

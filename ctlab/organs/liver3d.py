@@ -69,7 +69,7 @@ def make_plan(
         init_prior=settings.preset == 'demo',
         n_components=1,
         augment=make_augmentation(10.0, volume=True),
-        empty=False,
+        keep_empty=False,
         note={'options': {'loss': loss, 'tumours': tumours}},
     )
 

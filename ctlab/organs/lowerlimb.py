@@ -31,7 +31,7 @@ STRUCTURES = ('tibia', 'femur', 'fibula', 'pelvis')
 def mask_overlaps(
     case,  # from `find_cases`
 ) -> dict:  # voxels
-    """Voxels that more than one mask claims: by counting, and as the published test sees them."""
+    """Count voxels that more than one mask claims, by counting and by the published sum."""
     masks = {n: reorient(nifti.read(p)).array > 0 for n, p in case.label.items()}
     stack = np.stack([masks[n] for n in STRUCTURES])
     sums = np.tensordot(np.arange(1, 5), stack.astype(np.int16), 1)

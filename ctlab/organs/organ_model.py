@@ -116,7 +116,7 @@ def _weights_file():
 
 @functools.cache
 def weights_version() -> str:  # a short hash
-    """Which weights come with the package."""
+    """Return the version of the shipped weights."""
     return file_hash(_weights_file())
 
 
@@ -329,7 +329,7 @@ def class_probabilities(
 
 
 def _interpolation_matrix(scan, grid, axis):
-    """Matrix of linear interpolation from the grid's samples to the scan's along an axis."""
+    """Compute the matrix of linear interpolation from the grid's samples to the scan's along an axis."""
     ends = np.zeros((scan.shape[axis], 3))
     ends[:, axis] = np.arange(scan.shape[axis])
     at = np.clip(to_index(grid, to_patient(scan, ends))[:, axis], 0, grid.shape[axis] - 1)
@@ -418,7 +418,7 @@ def remove_small_components(
     mask: np.ndarray,
     least: float = 0.05,  # of the largest piece
 ) -> np.ndarray:
-    """All pieces of a mask that are not small beside the largest."""
+    """Keep all components of a mask that are not small beside the largest."""
     import cc3d
 
     n_components = cc3d.connected_components(mask, connectivity=6)
@@ -480,7 +480,7 @@ def reassign_islands(
 
 
 def _reassign_necks(p, labels, least=50):
-    """Pieces on a neck of less than four voxels that are rather another organ's than nobody's become that organ's."""
+    """Relabel parts connected by less than four voxels whose second class is another organ."""
     import cc3d
 
     for k, organ, at in _organ_boxes(labels):
@@ -538,7 +538,7 @@ def segment_organs(
     spacing: float = 3.0,  # mm of the voxels that the network knows
     votes: int = 1,  # 3: copies 8 % smaller and larger vote too, and their agreement is measured
 ) -> Volume:  # numbers of ORGANS on the scan's voxels; `meta` holds structures, warnings and agreement
-    """Outline liver, spleen, kidneys, aorta and bowel."""
+    """Segment liver, spleen, kidneys, aorta and bowel."""
     from ctlab.judge.metrics import dice
 
     if scan.array.min() > -200:
@@ -569,7 +569,7 @@ def segment_organs(
 
 
 def _organs_only(p, shape):
-    """Probabilities of the organs, and of the likeliest of everything else, on one grid."""
+    """Reduce the probabilities to the organs and the most probable other class, on one grid."""
     rest = torch.cat([p[:1], p[len(ORGANS) + 1 :]]).amax(0, keepdim=True)
     p = torch.cat([rest, p[1 : len(ORGANS) + 1]])
     return p if p.shape[1:] == shape else F.interpolate(p[None], size=tuple(shape), mode='trilinear')[0]
@@ -614,7 +614,7 @@ def development_half(
     slices: int,  # of the scan
     thick: int = 8,  # of a slab, slices
 ) -> np.ndarray:  # bool
-    """Which slices of the public patient belong to the half that choices were made on."""
+    """Select the slices of the public patient that belong to the development half."""
     return (np.arange(slices) // thick) % 2 == 0
 
 

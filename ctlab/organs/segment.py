@@ -68,7 +68,7 @@ class TrainedNetwork:
         return f'own network {self.run}'
 
     def unavailable_reason(self) -> str:
-        """Why nothing can come from here; empty when something may."""
+        """Return why no mask can be had from here; empty when one may."""
         return '' if (Path(self.run) / 'weights.safetensors').is_file() else f'{self.run} holds no finished run'
 
     def __call__(self, row: dict) -> Volume:
@@ -157,7 +157,7 @@ def segment(
 
 
 def _segment_with(scan, model, fast, device, votes):
-    """(numbers on the scan's voxels, structure -> number) by whatever is asked for."""
+    """Segment with the requested model; returns (label map on the scan's voxels, structure -> number)."""
     if model == 'totalsegmentator':
         return _by_totalsegmentator(scan, fast, device)
     if model:
@@ -168,7 +168,7 @@ def _segment_with(scan, model, fast, device, votes):
 
 
 def _by_totalsegmentator(scan, fast, device):
-    """Masks by TotalSegmentator; a clear message when its weights are absent."""
+    """Segment with TotalSegmentator; raise a clear error when its weights are absent."""
     from ctlab.cohort.masks import MaskUnavailableError, TotalSegmentator
 
     provider = TotalSegmentator(fast, 'gpu' if device == 'cuda' else 'cpu')
@@ -182,7 +182,7 @@ def structure_statistics(
     found: Volume,  # numbers on the scan's voxels
     k: int,  # which of them
 ) -> dict:  # number, voxels, volume_ml, mean, deviation
-    """Volume and intensity of one structure."""
+    """Compute volume and intensity of one structure."""
     inside = scan.array[found.array == k]
     return {
         'number': int(k),
@@ -194,7 +194,7 @@ def structure_statistics(
 
 
 def _surfaces(found, present, out, kind, smooth, facts):
-    """One surface per structure."""
+    """Write one surface per structure."""
     from ctlab.scans.meshes import extract_surface, surface_measures, write_mesh
 
     for name, k in present.items():
@@ -207,7 +207,7 @@ def _surfaces(found, present, out, kind, smooth, facts):
 
 
 def _preview(scan, found, present, out, phantom):
-    """Three planes through the middle of what was found."""
+    """Draw three planes through the middle of the masks."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # works without a screen
 

@@ -51,7 +51,7 @@ def split_cases(
     seed: int = 0,
     share: float = 0.2,  # of the rest, for validation; at least one case
 ) -> dict[str, list[str]]:  # train, valid, test
-    """Every patient on one side only, and every patient in the test side of one fold."""
+    """Split cases by patient into training, validation and test; every patient is in the test set of one fold."""
     if len(set(names)) != len(names):
         raise ValueError('a case appears twice; every patient has one place in a split')
     if len(names) < max(3, n_folds):
@@ -72,7 +72,7 @@ def score_case(
     truth: Volume,  # numbers
     structures: tuple,  # names of the numbers 1, 2, …
 ) -> list[dict]:  # one row per structure
-    """Every score of every structure."""
+    """Compute every metric of every structure."""
     from ctlab.judge.metrics import dice, hausdorff95, jaccard, surface_dice, volume_error
 
     rows, size = [], np.prod(truth.spacing) / 1000
@@ -100,7 +100,7 @@ def summarise_scores(
     seed: int = 0,
     n: int = 2000,  # bootstrap resamples
 ) -> pd.DataFrame:  # study, fold, target, split, metric, value, low, high, n
-    """Means over cases, with intervals from resampling the cases."""
+    """Compute means over cases with intervals from resampling the cases."""
     rows, rng = [], np.random.default_rng(seed)
     for (split, structure), part in scores.groupby(['split', 'structure'], sort=False):
         for metric in SEGMENTATION_METRICS:
@@ -233,7 +233,7 @@ def _plan_record(plan):
 
 
 def _run_key(settings, cases, plan, own, split):
-    """All that a run depends on besides the settings."""
+    """Collect everything that a run depends on besides the settings."""
     from ctlab.learn.runs import code_version
 
     learned = [f'learn.{m}' for m in ('patches', 'nets', 'losses', 'training', 'inference', 'runs')]
@@ -387,7 +387,7 @@ def fill_holes_and_remove_islands(
 
 
 def _sheet(mask, frame):
-    """All slices below each other on one sheet, each in a frame."""
+    """Lay all slices on one sheet, each in a frame."""
     z, y, x = mask.shape
     sheet = np.full((z, y + 2, x + 2), frame, bool)
     sheet[:, 1:-1, 1:-1] = mask
@@ -395,7 +395,7 @@ def _sheet(mask, frame):
 
 
 def _fill_holes(mask):
-    """Background that cannot reach the edge of its slice becomes mask."""
+    """Fill background that is enclosed in its slice."""
     import cc3d
 
     z, y, x = mask.shape
@@ -404,7 +404,7 @@ def _fill_holes(mask):
 
 
 def _remove_islands(mask, least):
-    """Parts below a share of the area in their slice go."""
+    """Remove components below a share of the area in their slice."""
     import cc3d
 
     z, y, x = mask.shape
@@ -433,7 +433,7 @@ def segmentation_table(
     published: dict | None = None,  # structure -> published Dice
     seed: int = 0,
 ) -> pd.DataFrame:  # one row per structure; texts with intervals
-    """Means over the held-out patients with 95 % intervals."""
+    """Tabulate means over the held-out patients with 95 % intervals."""
     wide = summarise_scores(scores[scores['split'] == 'test'], '', 0, seed)
     words = {
         'dice': 'Dice',

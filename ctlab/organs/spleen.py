@@ -30,7 +30,7 @@ def describe_cases(
     cases: list,  # from `find_cases`
     largest: float = 500_000.0,  # mm³; organs above this are outliers
 ) -> pd.DataFrame:  # one row per case
-    """Spacing, orientation, size and volume of every case."""
+    """Describe spacing, orientation, size and volume of every case."""
     rows = []
     for case in cases:
         scan, truth = read_case(case, STRUCTURES)

@@ -144,7 +144,7 @@ def _slice_profile(places, width, centres, step):
 
 
 def _blur(places, sigma, centres):
-    """Gaussian weights of base voxels for pixels at `places`; pixels beyond the base see nothing."""
+    """Compute Gaussian weights of base voxels for pixels at `places`; pixels beyond the base see nothing."""
     weights = np.exp(-0.5 * ((places[:, None] - centres) / sigma) ** 2)
     total = weights.sum(1, keepdims=True)
     weights /= np.maximum(total, 0.5 * total.max())
@@ -169,7 +169,7 @@ _TEXTURE = {
 
 
 def _paint_hu(canvas, detail, table, rng):
-    """HU on the body's own grid."""
+    """Assign HU on the body's own grid."""
     texture = np.zeros(table.shape, np.float32)
     for name, amount in _TEXTURE.items():
         texture[STRUCTURE_CODES[name], 0] = amount
@@ -192,7 +192,7 @@ def scan_grid(
     canvas: Canvas,  # the body
     scan: ScanProtocol,  # the acquisition
 ) -> Volume:  # an empty volume where the slices will be, axes LPS
-    """Where the slices of a scan lie."""
+    """Compute where the slices of a scan lie."""
     pixel = scan.field_of_view / scan.matrix
     n = max(2, int((scan.stop - scan.start) * canvas.habitus.scale[2] / scan.spacing) + 1)
     corner = -pixel * (scan.matrix - 1) / 2
@@ -203,7 +203,7 @@ def scan_grid(
 
 # %% ../../nbs/lib/phantoms/02_acquisition.ipynb #1a865d8c
 def _axes(canvas, grid):
-    """Physical mm of the grid's and the body's samples, (z, y, x) each."""
+    """Compute the physical mm of the grid's and the body's samples, (z, y, x) each."""
     body = [
         line * s + canvas.spacing * np.arange(n)
         for line, s, n in zip(canvas.low, canvas.habitus.scale[::-1], canvas.shape)

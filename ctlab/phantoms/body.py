@@ -18,7 +18,7 @@ __all__ = ['DETAILS', 'CORTEX_MM', 'smooth_noise', 'Habitus', 'sample_habitus', 
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #2bc1ecf4
 def _basis(n: int, spacing: float, length: float):
-    """Cubic B-spline weights of a lattice of step `length` at n points `spacing` apart, (n, lattice)."""
+    """Compute the cubic B-spline weights of a lattice of step `length` at n points `spacing` apart, (n, lattice)."""
     place = np.arange(n) * spacing / length
     low = np.floor(place).astype(int)
     t = (place - low)[:, None]
@@ -145,7 +145,7 @@ class Canvas:
         return tuple(slice(max(0, i), max(0, min(n, j))) for i, j, n in zip(a, b, self.shape))
 
     def by_height(self, heights, values):
-        """Values given at canonical heights, as a column that broadcasts over the grid."""
+        """Interpolate values given at canonical heights to a column that broadcasts over the grid."""
         return np.interp(self.axes[0], heights, values).astype(np.float32)[:, None, None]
 
     def stretch(self, share, n=None):
@@ -221,7 +221,7 @@ def intersect_boxes(
     part: tuple,  # a box
     box: tuple,  # another
 ) -> tuple:  # (the common box, the same within `box`, the same within `part`)
-    """Where two boxes meet."""
+    """Intersect two boxes."""
     common = tuple(slice(max(a.start, b.start), max(a.start, b.start, min(a.stop, b.stop))) for a, b in zip(part, box))
 
     def inside(outer):
@@ -278,7 +278,10 @@ _OUTLINE_Y = (88, 92, 90, 88, 96, 104, 106, 104)
 
 
 def _body_wall(canvas):
-    """Skin, fat, muscle and the two cavities; returns the depth under the muscle's surface (mm, positive inside)."""
+    """Draw skin, fat, muscle and the two cavities.
+
+    Returns the depth under the muscle's surface (mm, positive inside).
+    """
     z, habitus, rng = canvas.axes[0][:, None, None], canvas.habitus, canvas.rng
     half_x, half_y = canvas.by_height(_OUTLINE_Z, _OUTLINE_X), canvas.by_height(_OUTLINE_Z, _OUTLINE_Y)
     half_x, half_y = half_x * canvas.stretch(0.05), half_y * canvas.stretch(0.12)
@@ -314,7 +317,7 @@ def _fourth_power(x):
 
 
 def _cavities(canvas, depth):
-    """Chest and belly inside the wall, divided by the dome of the diaphragm."""
+    """Draw chest and abdomen inside the wall, divided by the dome of the diaphragm."""
     x, y, z = canvas.x, canvas.y, canvas.z
     inner = depth - canvas.by_height((-45, 60, 150, 250, 300, 505), (24, 18, 10, 10, 16, 17)) * canvas.stretch(0.2)
     canvas.inner = inner  # mm from the wall of the cavity
@@ -345,7 +348,7 @@ def cortex_voxels(
 
 
 def _marrow(canvas):
-    """Bones are painted whole; what lies deeper in them than the cortex is thick is marrow."""
+    """Turn the inside of bones, deeper than the cortex, into marrow."""
     from scipy.ndimage import binary_erosion
 
     bone = canvas.labels == STRUCTURE_CODES['bone_cortex']
@@ -353,7 +356,7 @@ def _marrow(canvas):
 
 
 def _ribs(canvas, depth):
-    """Twelve pairs of slanting ribs within the chest wall, cartilage in front, and the sternum."""
+    """Draw twelve pairs of slanting ribs within the chest wall, cartilage in front, and the sternum."""
     x, y, z = canvas.at((slice(None),) * 3)
     around = np.arctan2(np.abs(x), y - 10) / np.pi  # 0 at the back, 1 in front
     level = (z + 88 * around - 262) / 29.5
@@ -374,7 +377,7 @@ def spine_y(z):
 
 
 def _spine(canvas):
-    """Vertebrae with discs, arch, processes and the canal, following the curves of the back."""
+    """Draw vertebrae with discs, arch, processes and the canal, following the curves of the back."""
     box = canvas.box((-60, 20, 95), (60, 150, 505))
     x, y, z = canvas.at(box)
     y = y - spine_y(z).astype('f4')
@@ -402,7 +405,7 @@ def _spine(canvas):
 
 
 def _pelvis(canvas):
-    """Iliac wings, sacrum, hip joints and pubis."""
+    """Draw iliac wings, sacrum, hip joints and pubis."""
     box, f = ellipsoid(canvas, (0, 82, 62), (46, 20, 52), (22, 0, 0), rough=0.05)
     canvas.paint('bone_cortex', box, f < 1)
     for s in (-1, 1):
@@ -435,7 +438,7 @@ def _pelvis(canvas):
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #d0945636
 def _muscles(canvas):
-    """Psoas and the long muscles of the back, each in a sheath of fat."""
+    """Draw psoas and the long muscles of the back, each in a sheath of fat."""
     for s in (-1, 1):
         size = canvas.rng.uniform(0.85, 1.2)
         paths = [
@@ -458,7 +461,7 @@ def _muscles(canvas):
 
 
 def _vessels(canvas):
-    """Aorta, vena cava, iliac, portal, splenic and renal vessels."""
+    """Draw aorta, vena cava, iliac, portal, splenic and renal vessels."""
     rng, size = canvas.rng, canvas.rng.uniform(0.88, 1.2) * canvas.stretch(0.12)
 
     def j(p, a=3):
@@ -527,7 +530,7 @@ _FREE = ('peritoneum', 'muscle')
 
 
 def _heart(canvas):
-    """Heart with its chambers in the lower chest."""
+    """Draw the heart with its chambers in the lower chest."""
     box, f = ellipsoid(canvas, (18, -32, 425), (62, 46, 56), (20, -25, -35), rough=0.03)
     canvas.paint('heart', box, f < 1, ('lung', 'peritoneum', 'aorta', 'inferior_vena_cava'), 'myocardium')
     for centre, radii in (
@@ -543,7 +546,7 @@ def _heart(canvas):
 
 
 def _liver(canvas):
-    """Right and left lobe moulded against the dome, with its veins and the gallbladder."""
+    """Draw the right and left lobe moulded against the dome, with veins and the gallbladder."""
     rng = canvas.rng
     size, left = rng.normal(1, 0.06), rng.uniform(0.75, 1.25)
     box = canvas.box((-165, -125, 195), (75, 125, 400))
@@ -586,7 +589,7 @@ def _liver(canvas):
 
 
 def _liver_vessels(canvas):
-    """Branches of the portal vein and the three hepatic veins."""
+    """Draw the branches of the portal vein and the three hepatic veins."""
     rng, root = canvas.rng, np.array(canvas.hilum)
     ends = [
         (-120, 10, 330),
@@ -612,7 +615,7 @@ def _liver_vessels(canvas):
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #d982c438
 def _spleen(canvas):
-    """Spleen under the left dome, hollow towards its hilum, sometimes with a cleft."""
+    """Draw a spleen under the left dome, hollow towards its hilum, sometimes with a cleft."""
     rng = canvas.rng
     if canvas.habitus.spread and canvas.wide.random() < 0.6:
         return _moulded_spleen(canvas)
@@ -639,7 +642,10 @@ def _spleen(canvas):
 
 
 def _moulded_spleen(canvas):
-    """Spleen as most patients have it: a thick cap on the wall, from beside the spine forward and down, of any size."""
+    """Draw a spleen as most patients have it.
+
+    A thick cap on the wall, from beside the spine forward and down, of any size.
+    """
     rng = canvas.wide
     box = canvas.box((0, -110, 190), (170, 140, 400))
     x, y, z = canvas.at(box)
@@ -671,7 +677,7 @@ def _moulded_spleen(canvas):
 
 
 def _stones(canvas, name, box):
-    """Stones in a kidney: small, and far brighter than all else but bone."""
+    """Add kidney stones: small, and far brighter than everything but bone."""
     spots = np.argwhere(
         (canvas.labels[box] == STRUCTURE_CODES[name]) | (canvas.labels[box] == STRUCTURE_CODES['kidney_pelvis'])
     )
@@ -686,7 +692,7 @@ def _stones(canvas, name, box):
 
 
 def _kidneys(canvas):
-    """Two kidneys: cortex, pyramids of medulla, pelvis with fat."""
+    """Draw two kidneys: cortex, pyramids of medulla, pelvis with fat."""
     for s, name in ((1, 'kidney_left'), (-1, 'kidney_right')):
         rng = canvas.rng
         size = rng.normal(1, 0.07)
@@ -749,7 +755,7 @@ def _gut(canvas, name, points, radii, wall, contents, ripple=0.0, onto=_FREE):
 
 
 def _resampled(points, n):
-    """N points evenly along a curve."""
+    """Sample n points evenly along a curve."""
     axis = smooth_curve(points, 2.0)
     return np.stack(
         [np.interp(np.linspace(0, 1, n), np.linspace(0, 1, len(axis)), axis[:, i]) for i in range(3)], axis=1
@@ -757,7 +763,7 @@ def _resampled(points, n):
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #3f06c989
 def _upper_gut(canvas):
-    """Stomach, duodenum and pancreas."""
+    """Draw stomach, duodenum and pancreas."""
     rng = canvas.rng
     full = rng.uniform(0.7, 1.15) * canvas.stretch(0.3)
     oral = 0.35 if rng.random() < 0.3 else 0.0
@@ -784,7 +790,7 @@ def _upper_gut(canvas):
 
 
 def _colon(canvas):
-    """Caecum to rectum."""
+    """Draw the colon from caecum to rectum."""
     rng = canvas.rng
 
     def j(*p):
@@ -825,7 +831,7 @@ def _colon(canvas):
 
 
 def _small_bowel(canvas):
-    """Loops that wander through the middle of the belly."""
+    """Draw loops of small bowel through the middle of the abdomen."""
     rng = canvas.rng
     oral, size = 0.25 if rng.random() < 0.3 else 0.0, canvas.stretch(0.25)
     for layer in range(3):
@@ -847,7 +853,7 @@ def _small_bowel(canvas):
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #95c27d15
 def _remaining_structures(canvas):
-    """Bladder, womb or prostate as soft tissue, vessels in fat and lung, plaques."""
+    """Draw bladder, uterus or prostate as soft tissue, vessels in fat and lung, plaques."""
     rng = canvas.rng
     fill = rng.uniform(0.8, 1.5) * canvas.stretch(0.25)
     if canvas.habitus.female:
@@ -875,7 +881,7 @@ def _remaining_structures(canvas):
 
 
 def _fluids(canvas):
-    """Fluid in the chest behind the lungs, or in the belly between the organs: in one patient in eight each."""
+    """Add fluid in the chest behind the lungs, or in the abdomen between the organs, in one patient in eight each."""
     rng, full = canvas.wide, (slice(None),) * 3
     if not canvas.habitus.spread:
         return
@@ -889,7 +895,7 @@ def _fluids(canvas):
 
 
 def _cysts(canvas):
-    """Harmless round cysts in liver and kidneys: what an injury must not be confused with."""
+    """Add benign round cysts in liver and kidneys, which must not be confused with an injury."""
     rng = canvas.rng
     for organ, chance in (('liver', 0.3), ('kidney_left', 0.25), ('kidney_right', 0.25)):
         while rng.random() < chance:

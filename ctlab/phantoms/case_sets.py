@@ -57,7 +57,7 @@ def add_tumours(
     canvas: Canvas,  # a body
     rng: np.random.Generator,  # source of randomness
 ) -> int:  # how many
-    """Grow tumours in the liver."""
+    """Add tumours to the liver."""
     liver = np.argwhere(canvas.labels == STRUCTURE_CODES['liver'])
     if not len(liver):
         return 0
@@ -81,7 +81,7 @@ def ct_case(
     parts: tuple,  # to outline: liver (with all that is in it), tumour, spleen
     tumours: bool = False,  # grow tumours in the liver
 ) -> tuple[Volume, dict]:  # (HU, part -> mask volume)
-    """One scan with its truth."""
+    """Make one scan with its truth."""
     rng = np.random.default_rng([seed, 21])
     body = draw_body(seed, sizes.grid)
     if tumours:
@@ -113,7 +113,7 @@ def whole_liver(
 
 # %% ../../nbs/lib/phantoms/04_case_sets.ipynb #fa8fba9b
 def _decathlon(task):
-    """One spleen case: image and label, or an image without label for the test part."""
+    """Make one spleen case: image and label, or an image without label for the test part."""
     k, seed, sizes, root = task
     part, name = (
         ('Tr', f'spleen_{k + 1}') if k < round(0.75 * sizes.cases) or sizes.cases < 4 else ('Ts', f'spleen_{k + 1}')
@@ -130,7 +130,7 @@ def _decathlon(task):
 
 
 def _lits(task):
-    """One LiTS-like case: liver 1, tumour 2."""
+    """Make one LiTS-like case: liver 1, tumour 2."""
     k, seed, sizes, root = task
     if not (root / f'segmentation-{k}.nii').exists():
         hu, masks = ct_case(seed * 1000 + 300 + k, sizes, ('liver', 'tumour'), True)
@@ -143,7 +143,7 @@ def _lits(task):
 
 
 def _ircad(task):
-    """One IRCAD-like case."""
+    """Make one IRCAD-like case."""
     k, seed, sizes, root = task
     name = f'ircad_e{k + 1:02d}'
     if not (root / f'{name}_liver.nii.gz').exists():
@@ -179,7 +179,7 @@ def draw_legs(
     seed: int,
     spacing: float = 3.0,  # mm
 ) -> tuple[LegCanvas, dict, np.ndarray]:  # (canvas, bone -> mask, tissue: 0 air 1 fat 2 muscle 3 cortex 4 marrow)
-    """Two legs and the pelvis."""
+    """Draw two legs and the pelvis."""
     rng = np.random.default_rng([seed, 31])
     habitus = sample_habitus(rng)
     canvas = LegCanvas(
@@ -262,7 +262,7 @@ def _leg_bones(canvas, bones, side, rng):
 
 
 def _fill_bone(tissue, bones, name, canvas):
-    """Cortex outside, marrow inside; what two bones claim goes to the first, and no bone leaves the flesh."""
+    """Fill a bone with cortex outside and marrow inside; where two bones overlap the first wins."""
     from scipy.ndimage import distance_transform_edt
 
     earlier = [bones[n] for n in BONES[: BONES.index(name)]]
@@ -281,7 +281,7 @@ def limb_case(
     seed: int,
     sizes: PresetConfig,
 ) -> tuple[Volume, dict]:  # (MR signal, bone -> mask volume)
-    """One MR volume of both legs, with a mask per bone."""
+    """Make one MR volume of both legs, with a mask per bone."""
     from ctlab.phantoms.acquisition import _slice_profile
 
     rng = np.random.default_rng([seed, 32])
@@ -323,7 +323,7 @@ def overlap_masks(
     masks: dict,  # bone -> mask volume
     by: int = 1,  # voxels
 ) -> dict:  # the same, each grown into its neighbours
-    """Masks as two hands draw them: a little too large where two bones meet, and nowhere else."""
+    """Make masks overlap as if drawn by two hands: a little too large where two bones meet."""
     from scipy.ndimage import binary_dilation
 
     grown = {n: binary_dilation(m.array > 0, iterations=by) for n, m in masks.items()}
@@ -337,7 +337,7 @@ def overlap_masks(
 
 
 def _limb(task):
-    """One leg case: DICOM slices and one NIfTI mask per bone."""
+    """Make one leg case: DICOM slices and one NIfTI mask per bone."""
     from ctlab.scans.dicom import write_series
 
     k, seed, sizes, root = task

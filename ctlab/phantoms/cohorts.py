@@ -223,7 +223,7 @@ def _localiser(slices, number, side):
 
 
 def _renumber(s, number):
-    """Another instance number, and so another name and UID."""
+    """Change the instance number, and with it name and UID."""
     s.instance = number
     s.tags |= {'InstanceNumber': number, 'SOPInstanceUID': f'{s.tags["SeriesInstanceUID"]}.{number}'}
     return s
@@ -366,7 +366,7 @@ _INJURY_DETAILS = {'Bowel': ('thick_wall', 'stranding', 'free_gas'), 'Active_Ext
 
 
 def _slice_labels(details, slices, patient, series, grades):
-    """Rows of image_level_labels.csv: which slices show bowel injury or bleeding."""
+    """List the rows of image_level_labels.csv: slices that show bowel injury or bleeding."""
     rows = []
     by_position = {
         tuple(s.tags['ImagePositionPatient']): s
@@ -513,7 +513,7 @@ def _spare_injuries(grades, share, seed):
 
 
 def _needs_two_series(preset, seed):
-    """For each patient whether two scans are to be drawn: as many as make up the series wanted."""
+    """Decide for each patient whether two scans are drawn, to reach the number of series."""
     extra = preset.series - preset.patients
     if not 0 <= extra <= preset.patients:
         raise ValueError(f'{preset.patients} patients have one or two series each, which cannot make {preset.series}')
@@ -644,7 +644,7 @@ def _merge_folder(half, root):
 
 # %% ../../nbs/lib/phantoms/03_cohorts.ipynb #ec03a2fb
 def _work(task):
-    """One patient in a worker process, on one thread."""
+    """Make one patient in a worker process, on one thread."""
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):

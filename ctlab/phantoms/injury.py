@@ -24,7 +24,7 @@ def sample_grades(
     balanced: bool = False,  # every target injured in about 4 of 10, for small sets
     together: float = 0.35,  # correlation between the targets
 ):  # DataFrame: one column per target, values healthy / injury or healthy / low / high
-    """Grades of injury for a cohort."""
+    """Draw grades of injury for a cohort."""
     import pandas as pd
     from scipy.stats import norm
 
@@ -51,7 +51,7 @@ def _organ_box(canvas, names, margin=8):
 
 
 def _grid(canvas, box):
-    """Physical mm of the voxels in a box, relative to its corner, (z, y, x) sparse."""
+    """Compute the physical mm of the voxels in a box, relative to its corner, (z, y, x) sparse."""
     return np.ogrid[tuple(slice(0, s.stop - s.start) for s in box)], canvas.spacing
 
 
@@ -123,7 +123,7 @@ def _devascularise(canvas, names, share):
 
 
 def _blood_around(canvas, names, reach):
-    """Blood in the fat around an organ."""
+    """Add blood in the fat around an organ."""
     from scipy.ndimage import distance_transform_edt
 
     box, mask = _organ_box(canvas, names, int(np.ceil(2 * reach / canvas.spacing)) + 2)
@@ -164,7 +164,7 @@ def injure_organ(
 
 # %% ../../nbs/lib/phantoms/01_injury.ipynb #8493b211
 def _spots(canvas, names, n):
-    """Random voxels of a structure."""
+    """Choose random voxels of a structure."""
     spots = np.argwhere(np.isin(canvas.labels, [STRUCTURE_CODES[x] for x in names]))
     return spots[canvas.rng.integers(len(spots), size=n)] if len(spots) else np.zeros((0, 3), int)
 
@@ -221,7 +221,7 @@ def add_bleeding(
     canvas: Canvas,  # painted in place
     grades: dict,  # of the other targets; bleeding starts where there is an injury
 ) -> np.ndarray | None:  # how far (mm) each bleeding voxel is from the source; the pool grows with time
-    """Active extravasation with the clot around it."""
+    """Add active extravasation with the clot around it."""
     rng = canvas.rng
     hurt = [names for target, names in ORGANS.items() if grades.get(target, 'healthy') != 'healthy']
     spots = np.zeros((0, 3), int)

@@ -99,7 +99,7 @@ def make_body_pool(
     first: int = 1000,  # seed of the first
     workers: int = 0,  # processes; 0 for one per core
 ) -> list[np.ndarray]:
-    """Many bodies."""
+    """Make many bodies."""
     from ctlab.core.parallel import parallel_map
 
     folder = Path(work) / 'bodies' / f'{spacing:g}mm'
@@ -130,7 +130,7 @@ def sample_tissue_hu(
     rng: np.random.Generator,
     how: Randomization = Randomization(),
 ) -> tuple[torch.Tensor, torch.Tensor]:  # (mean HU, deviation of the texture) of every tissue
-    """Another contrast for every sample."""
+    """Draw a random contrast."""
     hu = np.full((len(STRUCTURE_CODES) + 1, _FILLS), -1000.0, np.float32)
     grain = np.zeros_like(hu)
     beyond = rng.random() < how.beyond
@@ -146,7 +146,7 @@ def sample_tissue_hu(
 
 
 def _phase(rng, how):
-    """HU of every structure: native or after contrast, in one of three phases or between them."""
+    """Draw the HU of every structure: native or after contrast, in or between three phases."""
     when, between = int(rng.integers(4)), rng.dirichlet(np.ones(3))
     gain, soft, mixed = (rng.uniform(0.6, 1.4) if when < 3 else 0.0), rng.normal(0, 8), rng.random() < 0.3
     mean = {}
@@ -168,7 +168,7 @@ _FREE = {
 
 
 def _tissue(name, mean, beyond, rng):
-    """(HU, texture) of a structure."""
+    """Draw (HU, texture) of a structure."""
     if name in _FREE:
         return tuple(float(rng.uniform(*r)) for r in _FREE[name])
     if name in ('fat', 'peritoneum'):
@@ -217,7 +217,7 @@ def _fillings(hu, grain, mean, beyond, rng):
 def normalise_hu(
     hu: torch.Tensor,
 ) -> torch.Tensor:  # -2 to 2, 0 at 50 HU
-    """HU as the network sees them."""
+    """Normalise HU for the network."""
     return (hu.clamp(-250, 350) - 50) / 150
 
 
@@ -239,7 +239,7 @@ def gaussian_blur(
     sigma: float,  # voxels
     axis: int,
 ) -> torch.Tensor:
-    """Gaussian blur along an axis."""
+    """Blur along an axis with a Gaussian."""
     if sigma < 0.15:
         return x
     reach = int(np.ceil(3 * sigma))
@@ -281,7 +281,7 @@ class Synthesis:
         )
 
     def sample(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:  # ((1, z, y, x) scaled, classes)
-        """One sample."""
+        """Draw one sample."""
         tissue = self.warp(rng)
         return normalise_hu(self.render(tissue, rng))[None], self.classes[tissue]
 
@@ -330,7 +330,7 @@ class Synthesis:
         return tissue
 
     def render(self, tissue: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """HU of a warped body."""
+        """Render the HU of a warped body."""
         how, (hu, grain) = self.how, sample_tissue_hu(rng, self.how)
         x = hu[tissue] + grain[tissue] * self.field(rng, rng.uniform(7, 14))
         if rng.random() < 0.3:
@@ -356,7 +356,7 @@ class Synthesis:
         return x
 
     def _lumps(self, x, tissue, rng):
-        """Bubbles of gas in stool."""
+        """Add gas bubbles in stool."""
         stool = (tissue % _FILLS == DETAILS['stool']) & (tissue >= STRUCTURE_CODES['stomach'] * _FILLS)
         gas = self.field(rng, rng.uniform(6, 12)) > rng.uniform(0.3, 1.6)
         return torch.where(stool & gas, float(rng.uniform(-950, -500)), x)
@@ -378,7 +378,7 @@ class Synthesis:
         return x
 
     def _noise(self, rng):
-        """Noise of any strength and grain, and sometimes a slow shift."""
+        """Draw noise of any strength and texture, and sometimes a slow shift."""
         noise, grain = torch.from_numpy(rng.standard_normal(self.shape).astype(np.float32)), rng.uniform(0, 0.8)
         for axis in (1, 2):
             noise = gaussian_blur(noise, grain, axis)
@@ -387,7 +387,7 @@ class Synthesis:
 
 
 def _arms(tissue, grid, body, rng):
-    """Arms at the patient's sides, painted where there is air: fat, muscle and a bone."""
+    """Add arms at the patient's sides where there is air: fat, muscle and a bone."""
     trunk = np.flatnonzero(((body > 0) & (body < STRUCTURE_CODES['table'] * _FILLS)).any((0, 1)))
     free = (tissue == 0) | (tissue >= STRUCTURE_CODES['table'] * _FILLS)
     for side, edge in ((-1, trunk[0]), (1, trunk[-1])):
@@ -400,7 +400,7 @@ def _arms(tissue, grid, body, rng):
 
 
 def _sample_tissues(body, index):
-    """Tissues at places of a body; 0 outside."""
+    """Sample the tissues of a body at given positions; 0 outside."""
     inside = torch.ones(index.shape[:3], dtype=torch.bool)
     flat = torch.zeros(index.shape[:3], dtype=torch.long)
     for a, n in enumerate(body.shape):

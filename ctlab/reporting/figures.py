@@ -96,7 +96,7 @@ def render_plane(
     plane: str = 'axial',  # axial, coronal or sagittal
     index: int | None = None,  # which; the middle when left out
 ) -> tuple[np.ndarray, float]:  # (picture as a radiologist sees it, height of a pixel over its width)
-    """One plane, with the patient's right on the left and the head up."""
+    """Render one plane with the patient's right on the left and the head up."""
     axis = _PLANES[plane][0]
     index = volume.shape[axis] // 2 if index is None else index
     dz, dy, dx = volume.spacing
@@ -135,7 +135,7 @@ def show_three_planes(
     limits: tuple = window('soft_tissue'),
     phantom: bool = True,
 ):  # matplotlib figure
-    """Axial, coronal and sagittal through one point."""
+    """Plot axial, coronal and sagittal planes through one point."""
     at = at or tuple(n // 2 for n in volume.shape)
     with figure_style() as plt:
         figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.9))
@@ -152,7 +152,7 @@ def training_curves(
     phantom: bool = True,
     loss: str = 'loss (sum of five targets)',  # what is watched
 ):  # matplotlib figure
-    """Loss over epochs, with the epoch that was kept."""
+    """Plot the loss over epochs, with the epoch that was kept."""
     with figure_style() as plt:
         figure, axis = plt.subplots(figsize=(5.6, 3.2))
         for split, colour in (('train', '#0072b2'), ('valid', '#d55e00')):
@@ -182,7 +182,7 @@ def roc_and_pr(
     groups: np.ndarray,  # patient of each row
     phantom: bool = True,
 ):  # matplotlib figure
-    """ROC and precision-recall curves of the five targets."""
+    """Plot ROC and precision-recall curves of the five targets."""
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     from ctlab.judge.metrics import bootstrap
@@ -220,7 +220,7 @@ def calibration_plot(
     bins: int = 8,
     phantom: bool = True,
 ):  # matplotlib figure
-    """Observed against promised probability of injury."""
+    """Plot observed against predicted probability of injury."""
     from ctlab.judge.metrics import calibration_curve, expected_calibration_error
 
     with figure_style() as plt:
@@ -255,7 +255,7 @@ def confusion_plots(
     scores: dict,  # target -> (n,) or (n, 3)
     phantom: bool = True,
 ):  # matplotlib figure
-    """Confusion matrices, rows summing to one, counts in the cells."""
+    """Plot confusion matrices, rows summing to one, counts in the cells."""
     from ctlab.judge.metrics import confusion_matrix
 
     with figure_style() as plt:
@@ -295,7 +295,7 @@ def interval_figure(
     title: str,
     phantom: bool = True,
 ):  # matplotlib figure
-    """Metrics with their intervals, one panel per metric."""
+    """Plot metrics with their intervals, one panel per metric."""
     names = list(dict.fromkeys(table['metric']))
     with figure_style() as plt:
         figure, axes = plt.subplots(1, len(names), figsize=(2.3 * len(names), 2.9), sharey=True, squeeze=False)
@@ -358,7 +358,7 @@ def segmentation_curves(
     title: str = '',
     phantom: bool = True,
 ):  # matplotlib figure
-    """Loss and Dice over epochs, side by side."""
+    """Plot loss and Dice over epochs, side by side."""
     with figure_style() as plt:
         figure, axes = plt.subplots(1, 2, figsize=(8.4, 3))
         for axis, name, label in zip(axes, ('total', 'dice'), ('loss', 'Dice, mean of the structures')):
@@ -386,7 +386,7 @@ def score_plot(
     published: dict | None = None,  # structure -> published value
     phantom: bool = True,
 ):  # matplotlib figure
-    """Every patient a dot, the mean with its interval a bar."""
+    """Plot every patient as a dot and the mean with its interval as a bar."""
     from ctlab.judge.metrics import bootstrap
 
     groups = list(dict.fromkeys(scores[by])) if by else [None]
@@ -447,7 +447,7 @@ def mask_gallery(
     columns: int = 4,
     phantom: bool = True,
 ):  # matplotlib figure
-    """Slices with the truth outlined and the prediction filled."""
+    """Plot slices with the truth outlined and the prediction filled."""
     with figure_style() as plt:
         rows = -(-len(items) // columns)
         figure, axes = plt.subplots(

@@ -147,7 +147,7 @@ def pooled_figures(
     labels: pd.DataFrame,  # class numbers per target, indexed by patient
     phantom: bool = True,
 ) -> dict:  # what it shows -> matplotlib figure
-    """ROC and precision-recall curves, calibration and confusion matrices of everything that was held out."""
+    """Plot ROC, precision-recall, calibration and confusion matrices of all held-out predictions."""
     from ctlab.learn.inference import scores_by_target
     from ctlab.reporting.figures import calibration_plot, confusion_plots, roc_and_pr
 
@@ -202,7 +202,7 @@ def write_page(
     note: str = '',  # said under the table
     further: dict | None = None,  # heading -> (words, table) of what else the page shows
 ) -> list[Path]:  # the page, and each figure as PNG
-    """One page with a study's table and figures."""
+    """Write one page with a study's table and figures."""
     from ctlab.reporting.figures import save_figure
 
     paths = [save_figure(figure, folder, f'{name}-{what}', ('png',), 110)[0] for what, figure in figures.items()]

@@ -134,7 +134,7 @@ def _parameter_table(cell, code, given):
 
 
 def _is_noise(output):
-    """Log lines and progress bars do not belong on a page."""
+    """Recognise log lines and progress bars, which do not belong on a page."""
     return (
         output.get('output_type') == 'stream'
         and output.get('name') == 'stderr'
@@ -193,7 +193,7 @@ def run_facts(
 
 
 def _what_ran(facts):
-    """Preset and fold of a run, in words."""
+    """Describe preset and fold of a run."""
     words = ', '.join(f'{k} {v}' for k, v in facts['parameters'].items() if k in ('preset', 'fold'))
     return words or 'as it is'
 
@@ -222,7 +222,7 @@ def with_runs(
 
 # %% ../../nbs/lib/reporting/03_site.ipynb #2eac3b14
 def _parameters(obj):
-    """Rows (name, type, default, remark) of a function, and what it returns."""
+    """List the rows (name, type, default, remark) of a function, and what it returns."""
     from fastcore.docments import docments
 
     try:
@@ -254,7 +254,7 @@ def _parameters(obj):
 
 
 def _entry(name, obj, depth='##'):
-    """One function or class as Markdown."""
+    """Format one function or class as Markdown."""
     try:
         signature = str(inspect.signature(obj))
     except (TypeError, ValueError):
@@ -332,7 +332,7 @@ def _short(value):
 def readme_text(
     root: Path,  # the checkout
 ) -> str:
-    """README.md as the front-page notebook says it."""
+    """Compose README.md from the front-page notebook."""
     notebook = clean_page(json.loads((root / 'nbs' / 'index.ipynb').read_text()))
     text = '\n\n'.join(''.join(c['source']) for c in notebook['cells'] if c['cell_type'] == 'markdown')
     text = re.sub(r'\]\(\.\./', '](', text)
@@ -343,7 +343,7 @@ def readme_text(
 def package_imports(
     root: Path,  # the checkout
 ) -> dict:  # (room, room that it leans on) -> how many of its modules do
-    """Who leans on whom."""
+    """List which package imports which."""
     import ast
 
     arrows = {}
@@ -395,7 +395,7 @@ def draw_package_diagram(
 
 
 def _escaped(text, most):
-    """Text for SVG, cut at a word."""
+    """Escape text for SVG, cut at a word."""
     import html
 
     return html.escape(text if len(text) <= most else text[: text.rfind(' ', 0, most)] + ' …')
@@ -522,7 +522,7 @@ def _stage_runs(root, source, chapter):
 
 
 def _relink_deeper(lines):
-    """Links to chapters, from a page that lies one folder deeper than they do."""
+    """Adjust links to chapters for a page that lies one folder deeper."""
     return [re.sub(r'\]\((?!https?:|#|\.\./)([\w/.-]+\.ipynb)', r'](../\1', line) for line in lines]
 
 
@@ -563,7 +563,7 @@ def runs_page(
 
 
 def _numbers_of_runs(root):
-    """(run, preset and folds, measure, value, reference) of every finished run; numbers of its targets side by side."""
+    """List (run, preset and folds, measure, value, reference) of every finished run."""
     import pandas as pd
 
     from ctlab.core.anatomy import TARGET_LETTERS
@@ -587,7 +587,7 @@ def _numbers_of_runs(root):
 
 
 def _reference(root, study, measure):
-    """target, or its letter -> what the study's reference table has, to two digits."""
+    """Look up the study's reference values by target or letter, to two digits."""
     import pandas as pd
 
     path = root / 'reports' / 'reference' / f'{study}-demo.csv'
@@ -695,7 +695,7 @@ def refresh_notebooks(
     names: list | None = None,  # stems; all when left out
     root: str | Path | None = None,  # the checkout
 ) -> None:
-    """Execute notebooks in place and keep their figures and tables."""
+    """Execute notebooks in place and store their figures and tables."""
     import papermill
 
     root = Path(root or project_root())

@@ -26,7 +26,7 @@ __all__ = ['git_commit', 'save_provenance', 'rebuild_table', 'verify_reports', '
 
 # %% ../../nbs/lib/reporting/04_verification.ipynb #85947b77
 def git_commit() -> str:  # short, with + where files were changed; empty outside a checkout
-    """Which commit this is."""
+    """Return the current commit."""
 
     def git(*a):
         return subprocess.run(
@@ -145,7 +145,7 @@ def _mismatches(path, masks):
 
 
 def _cells(shown, made):
-    """Where two files of a table differ."""
+    """List where two files of a table differ."""
     ours, theirs = shown.read_text().splitlines(), made.read_text().splitlines()
     lines = [
         f'{shown.name}, line {k}: says {a!r}, the answers give {b!r}'

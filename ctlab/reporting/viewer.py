@@ -35,14 +35,17 @@ def extract_plane(
     axis: str,  # axial, coronal or sagittal
     at: int,
 ) -> np.ndarray:  # rows from the top of the screen
-    """One plane as it is shown."""
+    """Extract one plane as it is displayed."""
     if axis == 'axial':
         return array[at]
     return array[::-1, at] if axis == 'coronal' else array[::-1, :, at]
 
 
 def _to_int16(volume):
-    """(int16 array, slope, intercept): exact for whole numbers that fit, else 65,000 steps over the range."""
+    """Convert to (int16 array, slope, intercept).
+
+    Exact for whole numbers that fit, else 65,000 steps over the range.
+    """
     array = volume.array
     fits = array.min() >= -32768 and array.max() <= 32767
     if fits and (array.dtype.kind in 'iub' or np.array_equal(array, np.round(array))):
@@ -122,7 +125,7 @@ class Scene:
         return np.ascontiguousarray(mask.array)
 
     def _start(self):
-        """Where most of the mask is, else the middle."""
+        """Choose the first position: where most of the mask is, else the middle."""
         for m in (self.mask, self.prediction):
             if m is not None and m.any():
                 at = int(np.argmax(np.count_nonzero(m, axis=(1, 2))))
@@ -364,7 +367,7 @@ def filter_series(
 def browse(
     settings,  # Settings: which cohort
 ):  # an ipywidgets box
-    """Leaf through a cohort."""
+    """Browse a cohort."""
     import ipywidgets as W
 
     from ctlab.cohort.masks import MaskUnavailableError, RsnaMasks

@@ -124,11 +124,11 @@ class Pseudonyms:
         return 'P-' + base64.b32encode(self._digest('patient', patient))[:10].decode()
 
     def uid(self, uid: str) -> str:  # 2.25.…
-        """Another UID, the same for the same."""
+        """Replace a UID, consistently."""
         return f'2.25.{uuid.UUID(bytes=self._digest("uid", uid)[:16], version=4).int}'
 
     def date_shift(self, patient: str) -> int:  # 1 to 3650
-        """By how many days a patient's dates move back."""
+        """Compute by how many days a patient's dates are shifted back."""
         return 1 + int.from_bytes(self._digest('days', patient)[:8], 'big') % 3650
 
 
@@ -146,7 +146,7 @@ def shift_date(
 
 # %% ../../nbs/lib/scans/05_deidentify.ipynb #48d5106b
 def burned_in_risk(ds) -> str:  # empty when nothing speaks against it
-    """Why a program must not promise that a picture holds no name."""
+    """Explain why a picture may hold a burned-in name; empty when it cannot."""
     kind, picture = str(ds.get('Modality', '')), [str(v).upper() for v in _as_list(ds.get('ImageType'))]
     if str(ds.get('BurnedInAnnotation', '')).upper() == 'YES':
         return 'annotation is burned into the picture'
@@ -203,7 +203,7 @@ class _Cleaner:
         self.note(tag, 'private attribute', 'removed')
 
     def _safe(self, ds, tag, creator):
-        """On the list, and a number indeed."""
+        """Check that a private element is on the list, and a number."""
         if (creator, tag >> 16, tag & 0xFF) not in SAFE_PRIVATE:
             return False
         try:

@@ -482,7 +482,7 @@ def _header(path, dataset, size, syntax, pixels_at=0):
 
 
 def _table(sequence, order):
-    """(first value, table) of the first look-up table of a sequence; None where it contradicts itself."""
+    """Parse (first value, table) of the first look-up table of a sequence; None where it is inconsistent."""
     item = sequence[0]
     n, first, bits = (int(v) for v in item.LUTDescriptor)
     n, data = n or 65536, item.LUTData
@@ -499,7 +499,7 @@ def _exact(get, name, one):
 
 
 def _windows(get):
-    """Every (centre, width, name) that the file offers."""
+    """List every (centre, width, name) that the file offers."""
     centres, widths = get('WindowCenter', _numbers, ()), get('WindowWidth', _numbers, ())
     names = get('WindowCenterWidthExplanation', lambda v: [v] if isinstance(v, str) else [str(x) for x in v], [])
     return tuple((c, w, names[i] if i < len(names) else '') for i, (c, w) in enumerate(zip(centres, widths)) if w >= 1)
@@ -581,7 +581,7 @@ _PLAIN = ('1.2.840.10008.1.2', '1.2.840.10008.1.2.1', '1.2.840.10008.1.2.2')
 
 
 def _decode(path, frame=None):
-    """Any transfer syntax, by pydicom."""
+    """Decode any transfer syntax with pydicom."""
     import pydicom
 
     with warnings.catch_warnings():
@@ -610,7 +610,7 @@ def _file_stamp(path):
 
 
 def _decode_fast(header):
-    """Plain and RLE pixels at the place that the quick way noted; None when something is odd."""
+    """Decode uncompressed and RLE pixels at the offset found by the fast parser; None at anything unexpected."""
     if header.syntax not in ('1.2.840.10008.1.2.1', '1.2.840.10008.1.2.5'):
         return None
     if remote.is_remote(header.path):
@@ -693,7 +693,7 @@ def read_pixels(
 def list_files(
     root: str | Path,  # a folder
 ):  # yields paths, in a fixed order
-    """Every regular file under a folder; links are not followed, so nothing loops or leaves the folder."""
+    """List every regular file under a folder; links are not followed, so nothing loops or leaves the folder."""
     if remote.is_remote(root):
         yield from (e.path for e in remote.list_remote(root))
         return
@@ -737,7 +737,7 @@ def read_frames(
 
 
 def _frame(header, k, own, shared, dataset):
-    """One frame: what its own group of attributes says, else what all share, else what the file says."""
+    """Build the header of one frame from its own, the shared and the file's attributes, in this order."""
 
     def group(name):
         return (own.get(name) or shared.get(name) or [{}])[0]
@@ -808,7 +808,7 @@ def read_headers(
 def group_series(
     headers: list[Header],  # of any files
 ) -> list[list[Header]]:  # one list per series, the largest first
-    """Files that belong to one scan: same series, orientation, size and pixel spacing."""
+    """Group files by scan: same series, orientation, size and pixel spacing."""
     groups, rounded = {}, functools.cache(lambda numbers, digits: numbers and tuple(np.round(numbers, digits) + 0.0))
     for h in headers:
         groups.setdefault(
@@ -953,7 +953,7 @@ def series_geometry(
 
 
 def _regular(positions):
-    """(median spacing, grid places without a slice); spacing 0 for one slice."""
+    """Compute (median spacing, grid positions without a slice); spacing 0 for one slice."""
     if len(positions) < 2:
         return 0.0, []
     steps = np.diff(positions)
@@ -1055,7 +1055,7 @@ def read_series(
 
 # %% ../../nbs/01_dicom.ipynb #734bb7a5
 def _acquisition(series, number, notes):
-    """One of several acquisitions."""
+    """Select one of several acquisitions."""
     placed = [h for h in series if h.position is not None and h.orientation is not None]
     takes = split_acquisitions(placed) if placed else []
     if not 1 <= number <= len(takes):
@@ -1120,7 +1120,7 @@ def _series_meta(head, files, warnings):
 
 
 def _affine(head, found, start):
-    """Index (x, y, z) to LPS mm."""
+    """Compute the affine from index (x, y, z) to LPS mm."""
     affine = np.eye(4)
     row, column = np.array(head.orientation[:3]), np.array(head.orientation[3:])
     dy, dx = head.pixel_spacing or (1.0, 1.0)
@@ -1234,7 +1234,7 @@ class SliceWriter:
 
 
 def _encode(stored, ds, syntax):
-    """One frame in a transfer syntax."""
+    """Encode one frame in a transfer syntax."""
     if syntax == 'plain':
         return stored.astype('<u2').tobytes()
     if syntax == 'rle':
@@ -1278,7 +1278,7 @@ def slice_tags(
     series_uid: str,  # series
     instance: int,  # its number
 ) -> dict:  # DICOM keyword -> value
-    """Identity and geometry of one slice as DICOM tags."""
+    """Compose the identity and geometry of one slice as DICOM tags."""
 
     def text(values):
         return [f'{v:.10g}'[:16] for v in values]
@@ -1307,7 +1307,7 @@ def slice_tags(
 
 # %% ../../nbs/01_dicom.ipynb #d2cd2c02
 def _apply_lut(values, table):
-    """Values through a look-up table; what lies beyond its ends gets its ends."""
+    """Apply a look-up table; values beyond its ends get its ends."""
     first, numbers = table
     return numbers[np.clip(values.astype(np.int64) - first, 0, len(numbers) - 1)]
 

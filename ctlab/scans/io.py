@@ -134,7 +134,7 @@ MAX_FILES, MAX_UNPACKED, MAX_RATIO = 50_000, 8 << 30, 300  # of an archive; no C
 
 
 def _members(archive, path):
-    """(name, opener) of the plain files of a zip or tar."""
+    """List (name, opener) of the plain files of a zip or tar."""
     if isinstance(archive, zipfile.ZipFile):
         for m in archive.infolist():
             if m.flag_bits & 1:

@@ -45,7 +45,7 @@ def extract_surface(
 
 
 def _smoothed_field(inside, spacing, smooth):
-    """(how much of it is there, voxels joined along each axis, voxels of room around it)."""
+    """Smooth a mask; returns (field, voxels merged along each axis, margin in voxels)."""
     from scipy.ndimage import gaussian_filter
     from skimage.measure import block_reduce
 
@@ -61,7 +61,7 @@ def _smoothed_field(inside, spacing, smooth):
 
 
 def _isosurface_of_volume(field, volume):
-    """(level, points, faces) of the surface in a field that encloses a volume, in voxels of the field."""
+    """Find (level, points, faces) of the surface in a field that encloses a volume, in voxels of the field."""
     from skimage.measure import marching_cubes
 
     low, high = np.array([0.02, 0.98]) * field.max()  # of a crumb that is thinner than the smoothing, little is left
@@ -92,7 +92,7 @@ def _enclosed_volume(points, faces):
 def surface_measures(
     mesh,  # trimesh.Trimesh
 ) -> dict:  # mm² and mL
-    """Surface area and volume."""
+    """Compute surface area and volume."""
     return {
         'area_mm2': float(mesh.area),
         'volume_ml': float(mesh.volume) / 1000,
@@ -143,7 +143,7 @@ def draw_surfaces(
     meshes: dict,  # name -> (mesh, colour)
     most: int = 6000,  # triangles of each that are drawn
 ) -> None:
-    """Shaded surfaces, seen from the front of the patient."""
+    """Draw shaded surfaces, seen from the front of the patient."""
     from matplotlib.colors import to_rgb
     from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 

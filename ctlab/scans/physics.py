@@ -16,14 +16,14 @@ __all__ = ['MU_WATER', 'hu_from_mu', 'mu_from_hu', 'sinogram', 'back_project', '
 def hu_from_mu(
     mu,  # attenuation per mm
 ) -> np.ndarray:  # HU
-    """Attenuation to Hounsfield units."""
+    """Convert attenuation to Hounsfield units."""
     return 1000 * (np.asarray(mu) / MU_WATER - 1)
 
 
 def mu_from_hu(
     hu,  # HU
 ) -> np.ndarray:  # attenuation per mm
-    """Hounsfield units to attenuation; below vacuum is vacuum."""
+    """Convert Hounsfield units to attenuation; below vacuum is vacuum."""
     return np.maximum(0, (np.asarray(hu, float) / 1000 + 1) * MU_WATER)
 
 # %% ../../nbs/lib/scans/02_physics.ipynb #c7b3aa59
@@ -51,7 +51,7 @@ def back_project(
     pixel: float,  # mm
     kernel: str | None = 'hann',  # ramp, hann, hamming, cosine, shepp-logan; None for no filter
 ) -> np.ndarray:  # the slice in HU (arbitrary units without a filter)
-    """Back-projection, filtered or not."""
+    """Back-project a sinogram, filtered or not."""
     from skimage.transform import iradon
 
     theta = np.arange(measured.shape[1]) * 180 / measured.shape[1]
@@ -80,7 +80,7 @@ def ct_noise(
     shape: tuple,  # (slices, rows, columns)
     cutoff: float = 0.25,  # of the kernel, as a share of the sampling frequency (0.5 = Nyquist)
 ) -> np.ndarray:  # float32, variance 1
-    """Noise with the spectrum of filtered back-projection: ramp times kernel, squared, over frequency."""
+    """Make noise with the spectrum of filtered back-projection: ramp times kernel, squared, over frequency."""
     import scipy.fft
 
     n, rows, columns = shape

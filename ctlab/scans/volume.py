@@ -64,7 +64,7 @@ _LETTERS = ('RL', 'AP', 'IS')
 def orientation(
     volume: Volume,  # any volume
 ) -> str:  # for example 'LPS': the array's x runs to the left, y to the back, z to the head
-    """Three letters: where the array's x, y and z axes run in the patient."""
+    """Return three letters: where the array's x, y and z axes run in the patient."""
     letters = []
     for column in volume.direction.T:
         axis = int(np.argmax(np.abs(column)))
@@ -91,7 +91,7 @@ def to_patient(
     volume: Volume,  # any volume
     index: np.ndarray,  # (…, 3) indices in the order z, y, x
 ) -> np.ndarray:  # (…, 3) LPS mm
-    """Where in the patient an index is."""
+    """Convert an index to a position in the patient."""
     return np.asarray(index, float)[..., ::-1] @ volume.affine[:3, :3].T + volume.origin
 
 
@@ -99,7 +99,7 @@ def to_index(
     volume: Volume,  # any volume
     point: np.ndarray,  # (…, 3) LPS mm
 ) -> np.ndarray:  # (…, 3) indices in the order z, y, x, not rounded
-    """Which (fractional) index a point in the patient has."""
+    """Convert a position in the patient to a (fractional) index."""
     return ((np.asarray(point, float) - volume.origin) @ np.linalg.inv(volume.affine[:3, :3]).T)[..., ::-1]
 
 # %% ../../nbs/lib/scans/00_volume.ipynb #5d657022
@@ -230,7 +230,7 @@ def oblique_plane(
     pixel: float = 1.0,  # mm
     labels: bool = False,  # nearest neighbour, for masks
 ) -> Volume:  # one slice, (1, rows, columns)
-    """One plane through the volume, oblique or not."""
+    """Sample one plane through the volume, oblique or not."""
     right = np.asarray(right, float) / np.linalg.norm(right)
     down = np.asarray(down, float) - np.dot(down, right) * right
     if np.linalg.norm(down) < 1e-6:

@@ -44,7 +44,7 @@ def make_plan(
     preset: str,  # tiny, demo or full
     variant: str = 'published',  # cleaned for the second form's loss, pooled for it without the mixing layer
 ) -> TrainingPlan:
-    """Approach 1 as a plan."""
+    """Define the training of approach 1."""
     from ctlab.learn.datasets import published_augmentation
     from ctlab.learn.losses import cleaned_loss, published_loss
     from ctlab.learn.networks import PooledNet, SliceNet

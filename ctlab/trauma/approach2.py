@@ -46,7 +46,7 @@ def make_plan(
     masks,  # MaskStacks
     open_masks: bool = False,  # open the masks with 2 × 2, as published
 ) -> TrainingPlan:
-    """Approach 2 as a plan."""
+    """Define the training of approach 2."""
     from ctlab.learn.datasets import published_augmentation
     from ctlab.learn.losses import cleaned_loss
     from ctlab.learn.networks import SliceNet

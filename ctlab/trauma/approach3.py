@@ -26,7 +26,7 @@ def make_plan(
     data: Samples,  # with first and last
     published: bool = True,  # the source's selector; False spreads the slices evenly
 ) -> TrainingPlan:
-    """Approach 3 as a plan."""
+    """Define the training of approach 3."""
     from ctlab.learn.datasets import published_augmentation
     from ctlab.learn.losses import cleaned_loss
     from ctlab.learn.networks import SliceNet

@@ -29,7 +29,7 @@ def make_plan(
     settings: Settings,
     data: Samples,  # with first and last
 ) -> TrainingPlan:
-    """Approach 4 as a plan."""
+    """Define the training of approach 4."""
     from ctlab.learn.datasets import published_augmentation
     from ctlab.learn.losses import cleaned_loss
     from ctlab.learn.networks import InflatedNet, VolumeNet

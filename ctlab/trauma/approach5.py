@@ -125,7 +125,10 @@ class TripleDataset(torch.utils.data.Dataset):
 
     @staticmethod
     def _shake(pictures, organs):
-        """One random turn, shift, zoom, brightness and contrast for a whole scan, pictures and organs alike."""
+        """Apply one random shift, rotation, zoom, brightness and contrast to a whole scan.
+
+        Pictures and organs alike.
+        """
         from torchvision.transforms.v2 import functional as T
 
         angle, zoom, shift = (
@@ -217,7 +220,7 @@ def make_plan(
     data: Samples,  # with first and last
     masks,  # MaskStacks
 ) -> TrainingPlan:
-    """Approach 5 as a plan."""
+    """Define the training of approach 5."""
     size = PRESET_CONFIGS[settings.preset]
     return TrainingPlan(
         'approach5',

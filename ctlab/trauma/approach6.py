@@ -87,7 +87,7 @@ def crop_region(
     region: OrganRegion,
     least: float = 5.0,  # mL of organ in the field of view; less is no organ
 ) -> np.ndarray | None:  # uint8, (2, z, y, x): grey values; 1 inside the organ, 2 inside another
-    """One cube."""
+    """Crop one organ cube."""
     own = [STRUCTURE_CODES[o] for o in region.organs]
     cells = grid_around(np.isin(codes, own), places, region.shape, region.mm)
     if cells is None:
@@ -108,7 +108,7 @@ def crop_region(
 
 
 def _crop_task(task):
-    """All cubes of one series, unless they are there already; the reason where there are none."""
+    """Crop all cubes of one series unless they exist; returns the reason where there are none."""
     row, info, mask, target, cubes = task
     note = Path(target).with_suffix('.json')
     if note.exists():
@@ -212,7 +212,7 @@ def hypodense_fraction(
     cube: np.ndarray,  # (2, z, y, x)
     below: int = 15,  # HU
 ) -> float:
-    """Share of an organ that is clearly darker than its median."""
+    """Compute the share of an organ that is clearly darker than its median."""
     inside = cube[1] == 1
     return float((cube[0][inside] < 128 - below).mean()) if inside.any() else np.nan
 
@@ -327,7 +327,7 @@ def make_plan(
     data: Samples,
     cubes: OrganCubes,
 ) -> TrainingPlan:
-    """Approach 6 as a plan."""
+    """Define the training of approach 6."""
     from ctlab.learn.losses import TraumaLoss
     from ctlab.learn.training import warmup_cosine
 

@@ -43,7 +43,7 @@ MASK_PIXELS = {'tiny': 96, 'demo': 192, 'full': 256}  # of the prepared slices o
 
 
 def _field_task(task):
-    """One scan's field, unless it is there already; the reason where there is none."""
+    """Compute one scan's field unless it exists; returns the reason where there is none."""
     from ctlab.scans.dicom import read_series, silence_decoders
 
     row, info, mask, target, size = task
@@ -81,7 +81,7 @@ class FieldCache:
         return np.load(self.path(patient_id, series_id), mmap_mode='r')
 
     def cells(self, patient_id: int, series_id: int) -> list:  # mm of slices, rows and columns
-        """Where its cells lie."""
+        """Return the positions of the field's cells."""
         rows = np.load(self.path(patient_id, series_id).with_suffix('.cells.npy'))
         return [first + step * np.arange(int(n)) for first, step, n in rows]
 
@@ -319,7 +319,7 @@ def make_plan(
     study: str = 'approach7',  # name of the run's folder
     marked: dict | None = None,  # from `slice_label_model`; of approach7_marked
 ) -> TrainingPlan:
-    """Approach 7 as a plan."""
+    """Define the training of approach 7."""
     from ctlab.learn.losses import TraumaLoss
     from ctlab.learn.training import warmup_cosine
 
@@ -351,7 +351,7 @@ def make_plan(
 
 
 def weights_version(taught: dict) -> str:
-    """Short name of the weights of a run of `wounds`."""
+    """Return a short name of the weights of a lesion network."""
     return file_hash(taught['folder'] / 'weights.safetensors')
 
 
@@ -378,7 +378,7 @@ def oracle_ceiling(
     settings: Settings,  # of a phantom cohort
     data: tuple | None = None,  # from `load_data`; loaded when left out
 ) -> dict:
-    """Heads on the true wounds, trained and judged on one fold."""
+    """Train and evaluate the heads on the true lesions, on one fold."""
     data, fields = data or load_data(settings)
     known = true_lesion_features(data, fields, settings.data)
     return train_fold(settings, data, make_plan(settings, data, fields, known=known, study='approach7_ceiling'))
@@ -389,7 +389,7 @@ def labelled_slices(
     data: Samples,
     fields: FieldCache,
 ) -> dict:  # target -> series -> bool (slices of the field)
-    """On which of a field's slices an injury was marked."""
+    """Find the slices of a field on which an injury is labelled."""
     from ctlab.core.remote import read_csv, resolve_path
 
     path, marks = resolve_path(settings.data) / 'image_level_labels.csv', {t: {} for t in LABELLED_INJURIES}

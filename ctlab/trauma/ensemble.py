@@ -63,7 +63,7 @@ def apply_scaling(
     predictions: pd.DataFrame,  # with the 13 probabilities
     scaling: dict,  # from `fit_scaling`
 ) -> pd.DataFrame:  # the same rows
-    """Probabilities after a scaling."""
+    """Apply a fitted scaling to probabilities."""
     out = predictions.copy()
     for target, grades in TARGETS.items():
         columns, (temperature, *shifts) = [f'{target}_{g}' for g in grades], scaling[target]
@@ -95,7 +95,7 @@ def nested_weights(
     labels: pd.DataFrame,  # the label table
     of: int = 2,  # studies that become one
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # (predictions, one row a fold: what was chosen, its score on the other folds)
-    """For each fold, the best mixture according to the patients of the others."""
+    """Select, for each fold, the best mixture by the patients of the other folds."""
     from ctlab.judge.metrics import rsna_score
 
     mixtures = {
@@ -154,7 +154,7 @@ def save_as_run(
 def external_cohort(
     settings: Settings,
 ) -> Path:  # root of a cohort
-    """Phantoms of another hospital."""
+    """Draw the phantoms of another hospital."""
     from ctlab.phantoms.cohorts import OTHER_HOSPITAL, PRESETS, make_cohort
 
     size = (

@@ -45,7 +45,7 @@ class CurveCohort:
 def evaluation_cohort(
     settings: Settings,
 ) -> Settings:  # of the cohort that is learned from
-    """Phantoms of the same hospital whom no chapter has judged."""
+    """Draw phantoms of the same hospital that no chapter has evaluated."""
     from ctlab.phantoms.cohorts import PRESETS, make_cohort
 
     size = replace(PRESETS[settings.preset], patients=PRESET_CONFIGS[settings.preset].patients[-1], series=0)
@@ -59,7 +59,7 @@ def load_cohorts(
     settings: Settings,
     study: str,  # approach5 or approach6
 ) -> tuple[CurveCohort, CurveCohort]:  # (to learn from, to judge); no patient is on both
-    """Both cohorts of a curve."""
+    """Load both cohorts of a learning curve."""
     module = importlib.import_module(f'ctlab.trauma.{study}')
 
     def side(of, rows=None):
@@ -170,7 +170,7 @@ def crossfit_scaling(
     parts: int = 4,
     seed: int = 0,
 ) -> pd.DataFrame:  # the same patients
-    """Answers scaled for the metric; nobody's scaling has seen their label."""
+    """Scale predictions by a scaling fitted to other patients."""
     from ctlab.trauma.ensemble import apply_scaling, fit_scaling
 
     part = np.random.default_rng([seed, 31]).permutation(len(predictions)) % parts

@@ -109,7 +109,7 @@ CACHE_VERSION = 1  # of the fields: a change makes those on disk stale
 
 
 def _draw_patients(task):
-    """All the patients that one body becomes; what is on disk stays."""
+    """Draw all the patients of one body; existing files stay."""
     from threadpoolctl import threadpool_limits
 
     from ctlab.phantoms.acquisition import acquire
@@ -257,7 +257,7 @@ class LesionCrops(torch.utils.data.Dataset):
         return {'image': torch.from_numpy(part[:3]), 'wounds': torch.from_numpy(bits)}
 
     def _corner(self, rng, field, wanted):
-        """Where to cut: around a cell of a map, or anywhere."""
+        """Choose where to crop: around a cell of a map, or anywhere."""
         room = np.array(field.shape[1:]) - self.view
         spots = np.argwhere(field[3] >> wanted & 1) if wanted is not None else ()
         low = spots[rng.integers(len(spots))] - rng.integers(self.view) if len(spots) else rng.integers(room + 1)
@@ -265,7 +265,7 @@ class LesionCrops(torch.utils.data.Dataset):
 
     @staticmethod
     def _varied(rng, part):
-        """Mirrored, brighter or darker, with more or less contrast, under masks that are a cell off."""
+        """Augment a crop: mirror, brightness, contrast, and masks shifted by a cell."""
         grey, against, organ, wounds = part
         grey = np.clip((grey - 80.0) * rng.uniform(0.88, 1.14) + 80 + rng.normal(0, 4), 0, 255)
         against = np.where(organ > 0, np.clip(against + rng.normal(0, 3), 0, 255), 128)
@@ -370,7 +370,7 @@ def run(
 def split_bodies(
     files: list,  # from `training_cohort`
 ) -> tuple[list, list]:  # (to learn from, held out)
-    """Every eighth body is held out, with all that became of it."""
+    """Hold out every eighth body with all its patients."""
     bodies = sorted({f.stem.partition('-')[0] for f in files})
     held = set(bodies[::8])
     apart = [f.stem.partition('-')[0] in held for f in files]

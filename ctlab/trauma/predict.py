@@ -29,7 +29,7 @@ def as_cohort(
     source: str | Path,  # a cohort in the RSNA layout, or a folder with one DICOM series
     work: str | Path,  # where the link goes
 ) -> Path:  # a cohort's folder
-    """Anything to predict, in the layout of a cohort."""
+    """Return the cohort for anything to predict, linked into the layout if needed."""
     source = resolve_path(source) if is_remote(source) else Path(source).resolve()
     if not source.is_dir():
         raise FileNotFoundError(
@@ -282,7 +282,7 @@ def prediction_pdf(
 
 
 def _series_sheet(figure, row, mine, seen):
-    """One series: its probabilities, and the slices on which the likeliest injury rests."""
+    """Draw one series: its probabilities, and the most salient slices of the most probable injury."""
     from ctlab.reporting.figures import TARGET_COLOURS
     from ctlab.trauma.saliency import show_saliency
 

@@ -52,7 +52,7 @@ PRESET_CONFIGS = {
 def pretraining_cohort(
     settings: Settings,
 ) -> Path:  # root of a cohort that no study uses
-    """Phantoms to learn from."""
+    """Draw the phantoms for pretraining."""
     root = settings.work / 'start' / settings.preset
     return make_cohort(
         root,
@@ -85,7 +85,7 @@ class PhantomTruth:
     name: str  # organs or injuries
 
     def unavailable_reason(self) -> str:
-        """Why nothing can come from here; empty when something may."""
+        """Return why no mask can be had from here; empty when one may."""
         return (
             ''
             if (Path(self.root) / 'truth' / self.name).is_dir()
@@ -104,7 +104,7 @@ def make_targets(
     organs: np.ndarray,  # numbers of `anatomy.STRUCTURE_CODES`
     wounds: np.ndarray,  # numbers of `body.DETAILS`
 ) -> np.ndarray:  # float32, (9, …): LESSONS, 0 or 1
-    """Everything that a slice says."""
+    """Build the target maps of a slice."""
     where = {g: np.isin(organs, [STRUCTURE_CODES[n] for n in names]) for g, names in TARGET_ORGANS.items()}
     hurt = {t: np.isin(wounds, [DETAILS[n] for n in names]) for t, names in LESION_DETAILS.items()}
     return np.stack(
@@ -122,7 +122,7 @@ class PretrainingData:
     slices: pd.DataFrame  # patient_id, series_id, slice, hurt
 
     def split(self, fold: int, n_folds: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """(slices to learn from, slices held out), by patient."""
+        """Split the slices by patient into (training, held out)."""
         patients = np.sort(self.slices['patient_id'].unique())
         held = self.slices['patient_id'].isin(patients[fold::n_folds])
         return self.slices[~held].reset_index(drop=True), self.slices[held].reset_index(drop=True)

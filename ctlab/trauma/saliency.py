@@ -37,7 +37,7 @@ def grad_cam(
 ) -> (
     np.ndarray
 ):  # (rows, columns), or with the slices in front where the network looks at each; 0…1, high where the verdict rests
-    """Grad-CAM of the verdict 'injured'."""
+    """Compute Grad-CAM of the class 'injured'."""
     from monai.visualize import GradCAM
 
     layer = layer or ('backbone.conv_head' if hasattr(net.backbone, 'conv_head') else 'backbone.layer4')
@@ -127,7 +127,7 @@ def worst_misses(
     labels: pd.DataFrame,  # the label table
     n: int = 3,
 ) -> pd.DataFrame:  # patient_id, series_id, target, grade, probability of injury
-    """Held-out scans of injured patients with the lowest probability of their injury."""
+    """List held-out scans of injured patients with the lowest probability of their injury."""
     held, truth, rows = predictions[predictions['split'] == 'valid'], class_labels(labels), []
     for target, grades in TARGETS.items():
         hurt = held[held['patient_id'].map(truth[target]) > 0]

@@ -33,7 +33,7 @@ class Samples:
     set_aside: pd.DataFrame  # series that could not be used, with reasons
 
     def split(self, fold: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """(training rows, held-out rows); a patient on both sides is an error."""
+        """Split the rows into (training, held out); a patient on both sides is an error."""
         train, valid = self.table[self.table['fold'] != fold], self.table[self.table['fold'] == fold]
         check_folds(train['patient_id'], valid['patient_id'])
         if not len(train) or not len(valid):
@@ -215,7 +215,7 @@ def make_dataset(
 
 # %% ../../nbs/lib/trauma/00_study.ipynb #de56f5c0
 def _run_key(settings, samples, plan):
-    """All that a run depends on besides the settings."""
+    """Collect everything that a run depends on besides the settings."""
     import hashlib
 
     from ctlab.learn.runs import code_version
@@ -277,7 +277,7 @@ def show_held_out_results(
     labels: pd.DataFrame,  # the label table
     phantom: bool = True,
 ) -> None:
-    """Curves, calibration and confusion matrices of what a run held out, shown and kept in its folder."""
+    """Show and store curves, calibration and confusion matrices of a run's held-out predictions."""
     from ctlab.reporting.figures import save_figure
     from ctlab.reporting.report import pooled_figures
 

@@ -10,7 +10,7 @@ export UV_NO_CACHE = 1
 export PIP_NO_CACHE_DIR = 1
 endif
 
-.PHONY: demo test lab app site bench mutants clean install lock licences audit readme rooms
+.PHONY: demo test lab app site bench mutants clean install lock licences audit readme packages
 
 install: $(VENV)/.installed
 
@@ -44,8 +44,8 @@ site: install
 readme: install
 	@$(BIN)/ctlab site --readme
 
-rooms: install
-	@$(BIN)/python -c "from pathlib import Path; from ctlab.reporting.site import draw_rooms; Path('reports/reference/rooms.svg').write_text(draw_rooms(Path('.')))"
+packages: install
+	@$(BIN)/python -c "from pathlib import Path; from ctlab.reporting.site import draw_package_diagram; Path('reports/reference/packages.svg').write_text(draw_package_diagram(Path('.')))"
 
 BENCHMARKS := loading prepare synthesis tidy steps keep_network network organ_model far viewer  # those of minutes
 

@@ -18,11 +18,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-PREPARE = 'from ctlab.cohort.stacks import Recipe, prepare; prepare(root, work, Recipe(5., 96), progress=False)'
+PREPARE = (
+    'from ctlab.cohort.stacks import StackPreprocessing, prepare; '
+    'prepare(root, work, StackPreprocessing(5., 96), progress=False)'
+)
 CODE = {
     'catalogue': 'from ctlab.cohort.stacks import catalogue; catalogue(root, work, progress=False)',
     'catalogue again': 'from ctlab.cohort.stacks import catalogue; catalogue(root, work, progress=False)',
-    'clean': 'from ctlab.cohort.cleaning import clean; clean(root, work, progress=False)',
+    'clean': 'from ctlab.cohort.cleaning import clean_cohort; clean_cohort(root, work, progress=False)',
     'prepare': PREPARE,
     'prepare again': PREPARE,
     'folds and one epoch of approach 1': 'from ctlab.core.settings import Settings; '

@@ -1,11 +1,11 @@
-"""A lab for computed tomography: what is typed daily is here, loaded when it is first wanted; the rest is in ten rooms.
+"""A lab for computed tomography. The names below are loaded on first use; everything else is in eleven packages.
 
 >>> import ctlab
->>> scan = ctlab.read('series/')        # DICOM, NIfTI, or the masks that `ctlab segment` wrote
+>>> scan = ctlab.read('series/')        # DICOM, NIfTI, or the masks written by `ctlab segment`
 >>> ctlab.view(scan)                    # three planes, in a notebook
 >>> ctlab.segment('series/', 'out', model='reports/runs/spleen/demo/fold0')
 """
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _HOMES = {'Volume': 'scans.volume', 'read': 'scans.io', 'write': 'scans.io', 'view': 'reporting.viewer', 'view3d': 'reporting.viewer', 'browse': 'reporting.viewer',
           'segment': 'organs.segment', 'predict': 'trauma.predict', 'prepare': 'cohort.stacks', 'audit': 'judge.audit'}

@@ -20,13 +20,13 @@ READ = """
 import json, logging, sys, time, warnings
 warnings.simplefilter('ignore'); logging.disable(logging.CRITICAL)
 import ctlab
-from ctlab.scans.dicom import quiet_decoders
+from ctlab.scans.dicom import silence_decoders
 ctlab.read(sys.argv[2])  # what is loaded once is not counted
 told = {'read': 0, 'refused': 0, 'slowest': 0., 'wrong': []}
 for line in open(sys.argv[1]):
     start = time.process_time()  # of this program, whatever else the machine does
     try:
-        with quiet_decoders(): ctlab.read(line.strip())
+        with silence_decoders(): ctlab.read(line.strip())
         told['read'] += 1
     except (ValueError, FileNotFoundError) as error:
         told['refused'] += 1

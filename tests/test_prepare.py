@@ -86,8 +86,8 @@ def digests(folder):
 def test_hostile_files_are_set_aside_and_counted(hostile, tmp_path):
     before, outside = digests(hostile), set(tmp_path.parent.iterdir())
     code = (
-        'import resource, sys; from ctlab.cohort.stacks import Recipe, prepare; '
-        'prepare(*sys.argv[1:], Recipe(5., 32), workers=2, progress=False); '
+        'import resource, sys; from ctlab.cohort.stacks import StackPreprocessing, prepare; '
+        'prepare(*sys.argv[1:], StackPreprocessing(5., 32), workers=2, progress=False); '
         'print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)'
     )
     done = subprocess.run(
@@ -131,8 +131,8 @@ def test_a_file_that_is_no_image_has_a_reason(tmp_path, content):
 
 
 CALL = (
-    'import sys; from ctlab.cohort.stacks import Recipe, prepare; '
-    'prepare(sys.argv[1], sys.argv[2], Recipe(5., 24), workers=2, progress=False)'
+    'import sys; from ctlab.cohort.stacks import StackPreprocessing, prepare; '
+    'prepare(sys.argv[1], sys.argv[2], StackPreprocessing(5., 24), workers=2, progress=False)'
 )
 
 

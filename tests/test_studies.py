@@ -296,9 +296,9 @@ def test_a_script_without_its_guard_says_so(tmp_path):
     """Its workers read it again; they must not wait for the lock that their parent holds."""
     script = tmp_path / 'bare.py'
     script.write_text(
-        'import sys\nfrom ctlab.core.files import only_one\n'
+        'import sys\nfrom ctlab.core.files import exclusive_lock\n'
         'from ctlab.core.parallel import parallel_map\n'
-        'with only_one(sys.argv[1]): print(parallel_map(abs, [1, 2, 3, 4], 2))\n'
+        'with exclusive_lock(sys.argv[1]): print(parallel_map(abs, [1, 2, 3, 4], 2))\n'
     )
     ended = subprocess.run([sys.executable, script, tmp_path / 'place'], capture_output=True, text=True, timeout=120)
     assert ended.returncode and "under if __name__ == '__main__'" in ended.stderr

@@ -1,1 +1,1 @@
-"""A cohort has patients, a patient scans, a scan slices; a case is a scan with a mask. Comes in: a folder as it was downloaded. Goes out: labels, folds, causes of faults, prepared stacks, masks and cases."""
+"""Prepare cohorts: labels, folds, cleaning, stacks, masks and cases. Input: a download. Output: prepared data for training."""

@@ -149,7 +149,7 @@ class TotalSegmentator:
 
     def __call__(self, row: dict) -> Volume:
         """Return the masks of a series."""
-        from ctlab.scans.dicom import DicomError, read_series
+        from ctlab.scans.dicom import DicomError
 
         try:
             return self.segment(read_series(row['folder']))

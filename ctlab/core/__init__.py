@@ -1,1 +1,1 @@
-"""What every room leans on: the names of anatomy, the settings of a study, files that are whole or absent, work on many cores. Comes in: nothing. Goes out: names and tools."""
+"""Shared basis: anatomy names, study settings, atomic files, parallel maps, remote cohorts. Input: nothing. Output: names and tools."""

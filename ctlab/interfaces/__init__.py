@@ -1,1 +1,1 @@
-"""Where users come in. Comes in: a command. Goes out: everything the other rooms make."""
+"""User interfaces: the command line, jobs, the workbench. Input: commands. Output: what the other packages make."""

@@ -128,7 +128,7 @@ class Jobs:
                 self._begin(job)
 
     def _begin(self, job):
-        code = 'import sys; from ctlab.interfaces.jobs import work; work(sys.argv[1])'
+        code = 'import sys; from ctlab.interfaces.jobs import run_job; run_job(sys.argv[1])'
         process = subprocess.Popen(
             [sys.executable, '-c', code, str(job.folder)],
             stdin=subprocess.DEVNULL,

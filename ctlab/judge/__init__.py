@@ -1,1 +1,1 @@
-"""Is it true, and is it better than chance? Comes in: truth and answers. Goes out: metrics with intervals, comparisons, audits of printed tables."""
+"""Evaluate predictions and audit tables. Input: references and predictions. Output: metrics with intervals, comparisons, audits."""

@@ -1,1 +1,1 @@
-"""Prepared arrays become trained networks, and networks answers. Comes in: stacks and cases. Goes out: samples, weights, probabilities."""
+"""Train networks and run inference. Input: stacks and cases. Output: samples, weights, probabilities."""

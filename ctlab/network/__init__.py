@@ -1,1 +1,1 @@
-"""The hospital's network: objects come in, are kept, read and sent on. Comes in: DICOM from peers. Goes out: objects, masks and findings to peers."""
+"""Exchange DICOM objects: store, node, client, DICOMweb, automatic inference. Input: objects from peers. Output: objects and results."""

@@ -336,7 +336,7 @@ def process_isolated(
     import sys
 
     task = json.dumps({'folder': folder, 'series': series, 'rule': asdict(rule)})
-    code = 'from ctlab.network.auto_inference import own_process; own_process()'
+    code = 'from ctlab.network.auto_inference import isolated_main; isolated_main()'
     child = subprocess.Popen(
         [sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

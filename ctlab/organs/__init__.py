@@ -1,1 +1,1 @@
-"""Masks: the studies of spleen, legs and liver, and any scan segmented. Comes in: cases or a scan. Goes out: runs and masks."""
+"""Segment organs and bones: the segmentation studies and the organ model. Input: cases or a scan. Output: runs and masks."""

@@ -1,1 +1,1 @@
-"""Digital patients with every answer known. Comes in: a seed. Goes out: bodies, scans of them, cohorts and sets of cases in the layouts of the real ones."""
+"""Draw synthetic patients with known labels. Input: a seed. Output: bodies, scans, cohorts and segmentation sets in public layouts."""

@@ -1,1 +1,1 @@
-"""Everything that is looked at. Comes in: volumes, runs, tables. Goes out: figures, the viewer, reports, the site."""
+"""Show results: figures, the viewer, reports, verification, the site. Input: volumes, runs, tables. Output: pages and files."""

@@ -5,6 +5,7 @@
 # %% ../../nbs/lib/reporting/03_site.ipynb #79d5aeb3
 from __future__ import annotations
 
+import html
 import importlib
 import inspect
 import json
@@ -16,8 +17,9 @@ from pathlib import Path
 from ..core.settings import project_root
 
 # %% auto #0
-__all__ = ['PACKAGES', 'chapters', 'clean_page', 'mark_as_run', 'run_facts', 'run_line', 'with_runs', 'api_page', 'readme_text',
-           'package_imports', 'draw_package_diagram', 'runs_page', 'build_site', 'refresh_notebooks', 'store_outputs']
+__all__ = ['PACKAGES', 'chapters', 'clean_page', 'mark_as_run', 'run_facts', 'run_line', 'with_runs', 'glossary_terms',
+           'link_terms', 'api_page', 'readme_text', 'package_imports', 'draw_package_diagram', 'runs_page',
+           'build_site', 'refresh_notebooks', 'store_outputs']
 
 # %% ../../nbs/lib/reporting/03_site.ipynb #5cd08cd4
 # in the order in which data flows
@@ -34,12 +36,13 @@ PACKAGES = (
     'network',
     'interfaces',
 )
+_START = ('24_getting_started', '16_your_data', '25_recipes', '26_glossary')  # read first, whatever their numbers
 _PARTS = {
     'scans': 'The data',
     'cohort': 'The data',
     'trauma': 'Injuries',
     'organs': 'Organs',
-    '': 'Findings and use',
+    '': 'Results and use',
 }
 
 
@@ -47,12 +50,15 @@ def chapters(
     root: Path,  # the checkout
 ) -> dict:  # section -> paths relative to nbs, without ending
     """List the notebooks in reading order: studies by subject, the library by package."""
-    found = {part: [] for part in dict.fromkeys(_PARTS.values())}
+    found = {part: [] for part in ('Start here', *dict.fromkeys(_PARTS.values()))}
+    found['Start here'] = [name for name in _START if (root / 'nbs' / f'{name}.ipynb').exists()]
     for path in sorted((root / 'nbs').glob('[0-9]*.ipynb')):
+        if path.stem in _START:
+            continue
         found[_PARTS[(_exports(path) or '.').partition('.')[0]]].append(path.stem)
-    for room in PACKAGES:
-        found[f'Library: {room}'] = [
-            f'lib/{room}/{p.stem}' for p in sorted((root / 'nbs' / 'lib' / room).glob('[0-9]*.ipynb'))
+    for package in PACKAGES:
+        found[f'Library: {package}'] = [
+            f'lib/{package}/{p.stem}' for p in sorted((root / 'nbs' / 'lib' / package).glob('[0-9]*.ipynb'))
         ]
     return {section: names for section, names in found.items() if names}
 
@@ -220,6 +226,48 @@ def with_runs(
     note = {'cell_type': 'markdown', 'id': 'what-ran', 'metadata': {}, 'source': lines.splitlines(True)}
     return page | {'cells': [page['cells'][0], note, *page['cells'][1:]]}
 
+# %% ../../nbs/lib/reporting/03_site.ipynb #4c174edb
+_NO_TERMS = re.compile(  # code, links, tags, formulas, headings and tables hold no links to the glossary
+    r'(```.*?```|`[^`]*`|!?\[[^\]]*\]\([^)]*\)|<[^>]+>|\$[^$]*\$|^#[^\n]*|^\|[^\n]*)', re.S | re.M
+)
+
+
+def glossary_terms(
+    root: Path,  # the checkout
+) -> dict:  # term in small letters -> (anchor, meaning)
+    """Read the terms of the glossary."""
+    cells = json.loads((root / 'nbs' / '26_glossary.ipynb').read_text())['cells']
+    rows = re.findall(
+        r'^\| <a id="([^"]+)"></a>\*\*(.+?)\*\* \| (.+?) \|', ''.join(''.join(c['source']) for c in cells), re.M
+    )
+    return {term.lower(): (anchor, meaning) for anchor, term, meaning in rows}
+
+
+def link_terms(
+    page: dict,  # a chapter
+    terms: dict,  # from `glossary_terms`
+    up: str = '',  # the way from the page to the site's root, such as ../../
+) -> dict:
+    """Link the first occurrence of each term in a chapter to the glossary."""
+    found = re.compile(r'\b(' + '|'.join(map(re.escape, sorted(terms, key=len, reverse=True))) + r')(s?)\b', re.I)
+    left = dict(terms)
+
+    def link(match):
+        anchor, meaning = left.pop(match[1].lower(), ('', ''))
+        if not anchor:
+            return match[0]
+        about = html.escape(re.sub(r'[`*]', '', meaning), quote=True)
+        return f'<a class="term" href="{up}26_glossary.html#{anchor}" title="{about}">{match[0]}</a>'
+
+    cells = []
+    for cell in page['cells']:
+        if cell['cell_type'] == 'markdown':
+            parts = _NO_TERMS.split(''.join(cell['source']))
+            parts[::2] = [found.sub(link, part) for part in parts[::2]]
+            cell = cell | {'source': ''.join(parts)}
+        cells.append(cell)
+    return page | {'cells': cells}
+
 # %% ../../nbs/lib/reporting/03_site.ipynb #2eac3b14
 def _parameters(obj):
     """List the rows (name, type, default, remark) of a function, and what it returns."""
@@ -342,21 +390,21 @@ def readme_text(
 # %% ../../nbs/lib/reporting/03_site.ipynb #4d4fad5a
 def package_imports(
     root: Path,  # the checkout
-) -> dict:  # (room, room that it leans on) -> how many of its modules do
+) -> dict:  # (package, package that it imports) -> how many of its modules do
     """List which package imports which."""
     import ast
 
     arrows = {}
     for path in sorted((root / 'ctlab').glob('*/*.py')):
-        room, leans = path.parent.name, set()
+        package, imported = path.parent.name, set()
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.ImportFrom):
                 continue
             inside = node.level == 2 or (node.module or '').startswith('ctlab.')
             if inside:
-                leans.add((node.module or '').removeprefix('ctlab.').partition('.')[0])
-        for other in leans - {room, ''}:
-            arrows[room, other] = arrows.get((room, other), 0) + 1
+                imported.add((node.module or '').removeprefix('ctlab.').partition('.')[0])
+        for other in imported - {package, ''}:
+            arrows[package, other] = arrows.get((package, other), 0) + 1
     return arrows
 
 
@@ -367,23 +415,24 @@ def draw_package_diagram(
     import ast
 
     high, wide, step = 40, 560, 52
-    parts, middle = [], lambda room: 26 + step * PACKAGES.index(room)
-    for (room, other), n in sorted(package_imports(root).items()):
-        a, b = middle(room), middle(other)
+    parts, middle = [], lambda package: 26 + step * PACKAGES.index(package)
+    for (package, other), n in sorted(package_imports(root).items()):
+        a, b = middle(package), middle(other)
         parts.append(
             f'<path d="M {wide + 12} {a} C {wide + 22 + 0.42 * abs(a - b):.0f} {a}, '
             f'{wide + 22 + 0.42 * abs(a - b):.0f} {b}, '
             f'{wide + 12} {b}" fill="none" stroke="#0a5a8c" stroke-width="{0.6 + 0.35 * n:.2f}" opacity=".55"/>'
         )
-    for room in PACKAGES:
-        says = ast.get_docstring(ast.parse((root / 'ctlab' / room / '__init__.py').read_text())).partition(' Comes in')[
+    for package in PACKAGES:
+        says = ast.get_docstring(ast.parse((root / 'ctlab' / package / '__init__.py').read_text())).partition(' Input')[
             0
         ]
-        modules = len(list((root / 'ctlab' / room).glob('*.py'))) - 1
-        y = middle(room)
+        modules = len(list((root / 'ctlab' / package).glob('*.py'))) - 1
+        y = middle(package)
         parts.append(
             f'<rect x="10" y="{y - high / 2}" width="{wide}" height="{high}" rx="6" fill="#eef5fa" stroke="#0a5a8c"/>'
-            f'<text x="22" y="{y - 2}" font-weight="bold">{room}</text><text x="{wide}" y="{y - 2}" text-anchor="end" '
+            f'<text x="22" y="{y - 2}" font-weight="bold">{package}</text>'
+            f'<text x="{wide}" y="{y - 2}" text-anchor="end" '
             f'fill="#666">'
             f'{modules} modules</text><text x="22" y="{y + 13}" font-size="10.5">{_escaped(says, 92)}</text>'
         )
@@ -424,6 +473,7 @@ _ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">
 <circle cx="16" cy="16" r="15" fill="#0a5a8c"/><ellipse cx="16" cy="16" rx="11" ry="8" fill="#cfe3ef"/>
 <circle cx="16" cy="19" r="2.6" fill="#0a5a8c"/><ellipse cx="11.5" cy="14.5" rx="3.6" ry="2.8" fill="#d55e00"/></svg>"""
 _CSS = """
+a.term { color: inherit; text-decoration: underline dotted; text-underline-offset: .2em; }
 .cell_output img { max-width: 100%; height: auto; background: white; border-radius: 4px; }
 body[data-theme="dark"] .cell_output img { filter: brightness(.92); }
 .cell_output table, .cell_output .dataframe { font-size: .82em; display: block; overflow-x: auto; }
@@ -470,7 +520,7 @@ _SCRIPT = """document.addEventListener('DOMContentLoaded', () => {
 
 def _stage(root, source):
     """Write every page of the site under `source`."""
-    sections = chapters(root)
+    sections, terms = chapters(root), glossary_terms(root)
     every = {}
     (source / 'runs').mkdir()
     for name in ['index', *sum(sections.values(), [])]:
@@ -483,6 +533,8 @@ def _stage(root, source):
         target.parent.mkdir(parents=True, exist_ok=True)
         if name == 'index':
             page = _front(page, sections, root)
+        elif name != '26_glossary':
+            page = link_terms(page, terms, '../' * name.count('/'))
         target.write_text(json.dumps(page))
     (source / 'runs' / 'index.md').write_text(runs_page(root, every))
     (source / 'contributing.md').write_text((root / 'CONTRIBUTING.md').read_text())

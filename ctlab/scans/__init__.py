@@ -1,1 +1,1 @@
-"""Files become volumes in Hounsfield units that know where they are in the patient. Comes in: DICOM, NIfTI. Goes out: volumes, slices, surfaces."""
+"""Read, write and process scans as volumes in Hounsfield units with their geometry. Input: DICOM, NIfTI. Output: volumes, slices, surfaces."""

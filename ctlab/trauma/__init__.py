@@ -1,1 +1,1 @@
-"""Injuries: six approaches, the start they begin from, the evidence behind a verdict. Comes in: a cohort. Goes out: runs and probabilities."""
+"""Classify abdominal injuries: approaches 1 to 7, pretraining, saliency, prediction. Input: a cohort. Output: runs and probabilities."""

@@ -1,4 +1,4 @@
-"""The order of the rooms, and the front door."""
+"""The order of the packages, and the front door."""
 
 import ast
 import importlib
@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 # the order in which data flows
-ROOMS = (
+PACKAGES = (
     'core',
     'scans',
     'phantoms',
@@ -28,8 +28,8 @@ MODULES = [p for p in sorted((ROOT / 'ctlab').glob('*/*.py')) if p.name != '__in
 
 
 def imports(path):
-    """(room, module) of everything that a module takes from the package, wherever in it the import stands."""
-    room = path.parent.name
+    """(package, module) of everything that a module takes from the package, wherever in it the import stands."""
+    package = path.parent.name
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -39,7 +39,7 @@ def imports(path):
             continue
         parts = (node.module or '').split('.')
         if node.level == 1:
-            parts = ['ctlab', room, *parts]
+            parts = ['ctlab', package, *parts]
         elif node.level == 2:
             parts = ['ctlab', *parts]
         elif parts[0] != 'ctlab':
@@ -54,11 +54,11 @@ def imports(path):
 
 def test_the_package_is_its_rooms():
     found = {p.name for p in (ROOT / 'ctlab').iterdir() if p.is_dir() and p.name != '__pycache__'}
-    assert found == set(ROOMS) and len(MODULES) > 40
-    for room in ROOMS:
-        text = ast.get_docstring(ast.parse((ROOT / 'ctlab' / room / '__init__.py').read_text()))
-        assert 'Comes in:' in text and 'Goes out:' in text and '\n' not in text, (
-            f'{room}: one line says what comes in and what goes out'
+    assert found == set(PACKAGES) and len(MODULES) > 40
+    for package in PACKAGES:
+        text = ast.get_docstring(ast.parse((ROOT / 'ctlab' / package / '__init__.py').read_text()))
+        assert 'Input:' in text and 'Output:' in text and '\n' not in text, (
+            f'{package}: one line names its input and its output'
         )
 
 
@@ -67,9 +67,9 @@ def test_imports_only_go_down():
         (f'{p.parent.name}.{p.stem}', '.'.join(to))
         for p in MODULES
         for to in imports(p)
-        if to[0] in ROOMS and ROOMS.index(to[0]) > ROOMS.index(p.parent.name)
+        if to[0] in PACKAGES and PACKAGES.index(to[0]) > PACKAGES.index(p.parent.name)
     ]
-    assert not up, f'these lean on a room above them: {up}'
+    assert not up, f'these import from a package above them: {up}'
 
 
 def test_no_circle_within_a_room():
@@ -86,11 +86,8 @@ def test_no_circle_within_a_room():
 
 def test_names_are_apart():
     stems = [p.stem for p in MODULES]
-    assert len(set(stems)) == len(stems), 'no two modules of one name, in whatever room'
-    numbered = [s for s in stems if not s[-1].isdigit() and not s.endswith(('2d', '3d'))]
-    assert not [(a, b) for a in numbered for b in numbered if a != b and b.startswith(a)], (
-        'no name is another one with an ending'
-    )
+    assert len(set(stems)) == len(stems), 'no two modules of one name, in whatever package'
+    assert not {s + 's' for s in stems} & set(stems), 'no module is the plural of another'
     books = [p.stem for p in (ROOT / 'nbs').rglob('[0-9]*.ipynb') if '.ipynb_checkpoints' not in p.parts]
     assert len(set(books)) == len(books) and all(b[:2].isdigit() and b[2] == '_' for b in books)
 
@@ -130,11 +127,11 @@ def test_the_front_door():
         _ = ctlab.nothing
 
 
-def test_the_drawing_is_of_this_house():
+def test_the_diagram_is_up_to_date():
     from ctlab.reporting.site import draw_package_diagram
 
-    assert (ROOT / 'reports' / 'reference' / 'rooms.svg').read_text() == draw_package_diagram(ROOT), (
-        'rooms have changed: make rooms'
+    assert (ROOT / 'reports' / 'reference' / 'packages.svg').read_text() == draw_package_diagram(ROOT), (
+        'imports have changed: make packages'
     )
 
 

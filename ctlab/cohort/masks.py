@@ -149,11 +149,11 @@ class TotalSegmentator:
 
     def __call__(self, row: dict) -> Volume:
         """Return the masks of a series."""
-        from ctlab.scans.dicom import DicomError
+        from ctlab.scans import dicom
 
         try:
-            return self.segment(read_series(row['folder']))
-        except DicomError as error:
+            return self.segment(dicom.read_series(row['folder']))
+        except dicom.DicomError as error:
             raise MaskUnavailableError(str(error)) from error
 
     def segment(

@@ -27,6 +27,10 @@ if [ "$before" != "$(state | sha1sum)" ]; then
     exit 1
 fi
 
+step 'one style: the formatter and the rules of ruff.toml'
+ruff format --check -q nbs tests benchmarks setup.py || { echo 'run: ruff format nbs tests benchmarks setup.py' >&2; exit 1; }
+ruff check -q .
+
 step 'the site is built from the stored notebooks, and every notebook runs'
 log=$(mktemp)
 ctlab site >"$log" 2>&1 &

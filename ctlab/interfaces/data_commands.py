@@ -51,7 +51,7 @@ def phantom(
     An interrupted one goes on where it stopped.
 
     Examples
-    --------
+
         ctlab phantom tiny data/phantom/tiny
 
         ctlab phantom demo /data/demo --seed 7 --workers 8
@@ -108,7 +108,7 @@ def prepare(
     """Prepare a cohort's DICOM series as stacks: slices on a regular grid, in HU or 8 bits. An interrupted run resumes.
 
     Examples
-    --------
+
         ctlab prepare data/phantom/tiny
 
         ctlab prepare /data/rsna /scratch/work --window abdomen --workers 16
@@ -170,7 +170,7 @@ def clean(
     """Examine every scan of a cohort: sound, recoverable or not, and why. Nothing is deleted or changed.
 
     Examples
-    --------
+
     ctlab clean data/phantom/tiny
 
     ctlab clean /data/rsna /scratch/work --workers 16
@@ -224,7 +224,7 @@ def arrange(
     """Arrange an export as a cohort: train_images/<patient>/<series>/<slice>.dcm. The export is never written to.
 
     Examples
-    --------
+
     ctlab arrange /export/2026-11 /data/ours
 
     ctlab arrange /export/knees /data/knees --modality MR
@@ -266,7 +266,7 @@ def audit(
     """Check whether the columns of a metrics table can carry their names. Exit code 1 when they cannot.
 
     Examples
-    --------
+
         ctlab audit data/published/approach1.csv
     """
     import json

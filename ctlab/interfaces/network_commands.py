@@ -63,7 +63,7 @@ def echo(
     """Verify a connection to a DICOM peer (C-ECHO).
 
     Examples
-    --------
+
     ctlab echo PACS@192.168.0.7:104
     """
     from ctlab.network.client import echo as call
@@ -88,7 +88,7 @@ def send(
     """Send DICOM objects to a peer. Objects that it has are skipped; a broken transfer resumes.
 
     Examples
-    --------
+
         ctlab send /export/2026-11 PACS@192.168.0.7:104
     """
     from ctlab.core.settings import Settings
@@ -139,7 +139,7 @@ def fetch(
     """Fetch studies from a peer. Objects that exist here are skipped.
 
     Examples
-    --------
+
     ctlab fetch PACS@192.168.0.7:104 data/ours --patient 4711 --list
 
     ctlab fetch PACS@192.168.0.7:104 data/ours --date 20261101-20261130 --modality CT --anonymise
@@ -260,7 +260,7 @@ def node(
     """Run a DICOM node: store, query, forward, and process by rule. Ctrl-C stops it when work is done.
 
     Examples
-    --------
+
     ctlab node data/ours
 
     ctlab node data/ours --host 0.0.0.0 --allow SCANNER1 --network 10.1.0.0/16 --rules rules.toml --anonymise

@@ -38,7 +38,7 @@ def segment(
     """Segment a scan: NIfTI, DICOM SEG (for DICOM input), surfaces, statistics, and a preview.
 
     Examples
-    --------
+
         ctlab segment scan.nii.gz out
 
         ctlab segment scan.nii.gz out --model reports/runs/spleen/demo/fold0
@@ -98,7 +98,7 @@ def view(
     """Write a scan with its masks as a page that needs no server: three planes, window, HU under the pointer.
 
     Examples
-    --------
+
         ctlab view /data/one_series scan.html
 
         ctlab view scan.nii.gz scan.html --mask out/segmentation.nii.gz --structures spleen --window 40,400

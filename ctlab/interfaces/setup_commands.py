@@ -99,7 +99,7 @@ def doctor(
     """Check the installation, the available weights and data, and the machine.
 
     Examples
-    --------
+
         ctlab doctor
 
         ctlab doctor --json
@@ -178,7 +178,7 @@ def workbench(
     """Open the workbench in a browser: import, view, masks, legs, trauma, runs.
 
     Examples
-    --------
+
         ctlab app
 
         ctlab app /data/work --root /media --no-browser
@@ -209,7 +209,7 @@ def site(
     """Build the site from the notebooks.
 
     Examples
-    --------
+
         ctlab site
     """
     from ctlab.core.settings import project_root
@@ -241,7 +241,7 @@ def demo(
     """Draw the phantoms, run every study, build the site. The last line says where to look.
 
     Examples
-    --------
+
         ctlab demo
     """
     import time

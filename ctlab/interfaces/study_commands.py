@@ -108,7 +108,7 @@ def run(
     """Run a study: papermill executes its notebook with your parameters.
 
     Examples
-    --------
+
         ctlab run 03_approach1
 
         ctlab run approach1 -p preset demo -p fold 2
@@ -195,7 +195,7 @@ def report(
     Trauma studies get the source's table, with curves and a page of its own; masks get Dice and its companions.
 
     Examples
-    --------
+
         ctlab report approach1
 
         ctlab report approach1_cleaned --preset demo --to reports/reference
@@ -317,7 +317,7 @@ def verify(
     """Recompute the tables of reports from the predictions stored beside them; fail on one changed digit.
 
     Examples
-    --------
+
         ctlab verify reports/reference
 
         ctlab verify reports/runs/approach1/demo/approach1-demo.csv
@@ -349,7 +349,7 @@ def compare(
     """Compare a run with others on the same held-out patients: DeLong for AUC, bootstrap for the competition metric.
 
     Examples
-    --------
+
         ctlab compare approach5 approach1_cleaned approach3 --preset demo
     """
     import pandas as pd
@@ -393,7 +393,7 @@ def predict(
     """Apply a run of a trauma study to new scans: a table, and a page with the most salient slices.
 
     Examples
-    --------
+
         ctlab predict data/phantom/tiny --model reports/runs/approach1/tiny
 
         ctlab predict /data/one_series --model reports/runs/approach1_cleaned/demo --out /tmp/report

@@ -50,7 +50,7 @@ def phantom(
 
     An interrupted one goes on where it stopped.
 
-    Examples
+    For example
 
         ctlab phantom tiny data/phantom/tiny
 
@@ -107,7 +107,7 @@ def prepare(
 ):
     """Prepare a cohort's DICOM series as stacks: slices on a regular grid, in HU or 8 bits. An interrupted run resumes.
 
-    Examples
+    For example
 
         ctlab prepare data/phantom/tiny
 
@@ -169,11 +169,11 @@ def clean(
 ):
     """Examine every scan of a cohort: sound, recoverable or not, and why. Nothing is deleted or changed.
 
-    Examples
+    For example
 
-    ctlab clean data/phantom/tiny
+        ctlab clean data/phantom/tiny
 
-    ctlab clean /data/rsna /scratch/work --workers 16
+        ctlab clean /data/rsna /scratch/work --workers 16
     """
     import json
 
@@ -223,13 +223,13 @@ def arrange(
 ):
     """Arrange an export as a cohort: train_images/<patient>/<series>/<slice>.dcm. The export is never written to.
 
-    Examples
+    For example
 
-    ctlab arrange /export/2026-11 /data/ours
+        ctlab arrange /export/2026-11 /data/ours
 
-    ctlab arrange /export/knees /data/knees --modality MR
+        ctlab arrange /export/knees /data/knees --modality MR
 
-    ctlab arrange /export/2026-11 /data/ours --anonymise --key ~/ours.key
+        ctlab arrange /export/2026-11 /data/ours --anonymise --key ~/ours.key
     """
     import json
 
@@ -265,7 +265,7 @@ def audit(
 ):
     """Check whether the columns of a metrics table can carry their names. Exit code 1 when they cannot.
 
-    Examples
+    For example
 
         ctlab audit data/published/approach1.csv
     """

@@ -62,9 +62,9 @@ def echo(
 ):
     """Verify a connection to a DICOM peer (C-ECHO).
 
-    Examples
+    For example
 
-    ctlab echo PACS@192.168.0.7:104
+        ctlab echo PACS@192.168.0.7:104
     """
     from ctlab.network.client import echo as call
 
@@ -87,7 +87,7 @@ def send(
 ):
     """Send DICOM objects to a peer. Objects that it has are skipped; a broken transfer resumes.
 
-    Examples
+    For example
 
         ctlab send /export/2026-11 PACS@192.168.0.7:104
     """
@@ -138,11 +138,11 @@ def fetch(
 ):
     """Fetch studies from a peer. Objects that exist here are skipped.
 
-    Examples
+    For example
 
-    ctlab fetch PACS@192.168.0.7:104 data/ours --patient 4711 --list
+        ctlab fetch PACS@192.168.0.7:104 data/ours --patient 4711 --list
 
-    ctlab fetch PACS@192.168.0.7:104 data/ours --date 20261101-20261130 --modality CT --anonymise
+        ctlab fetch PACS@192.168.0.7:104 data/ours --date 20261101-20261130 --modality CT --anonymise
     """
     from ctlab.network.client import fetch as get
     from ctlab.network.client import query
@@ -259,11 +259,11 @@ def node(
 ):
     """Run a DICOM node: store, query, forward, and process by rule. Ctrl-C stops it when work is done.
 
-    Examples
+    For example
 
-    ctlab node data/ours
+        ctlab node data/ours
 
-    ctlab node data/ours --host 0.0.0.0 --allow SCANNER1 --network 10.1.0.0/16 --rules rules.toml --anonymise
+        ctlab node data/ours --host 0.0.0.0 --allow SCANNER1 --network 10.1.0.0/16 --rules rules.toml --anonymise
     """
     import logging
     import signal

@@ -37,7 +37,7 @@ def segment(
 ):
     """Segment a scan: NIfTI, DICOM SEG (for DICOM input), surfaces, statistics, and a preview.
 
-    Examples
+    For example
 
         ctlab segment scan.nii.gz out
 
@@ -97,7 +97,7 @@ def view(
 ):
     """Write a scan with its masks as a page that needs no server: three planes, window, HU under the pointer.
 
-    Examples
+    For example
 
         ctlab view /data/one_series scan.html
 

@@ -98,7 +98,7 @@ def doctor(
 ):
     """Check the installation, the available weights and data, and the machine.
 
-    Examples
+    For example
 
         ctlab doctor
 
@@ -177,7 +177,7 @@ def workbench(
 ):
     """Open the workbench in a browser: import, view, masks, legs, trauma, runs.
 
-    Examples
+    For example
 
         ctlab app
 
@@ -208,7 +208,7 @@ def site(
 ):
     """Build the site from the notebooks.
 
-    Examples
+    For example
 
         ctlab site
     """
@@ -240,7 +240,7 @@ def demo(
 ):
     """Draw the phantoms, run every study, build the site. The last line says where to look.
 
-    Examples
+    For example
 
         ctlab demo
     """

@@ -107,7 +107,7 @@ def run(
 ):
     """Run a study: papermill executes its notebook with your parameters.
 
-    Examples
+    For example
 
         ctlab run 03_approach1
 
@@ -194,7 +194,7 @@ def report(
 
     Trauma studies get the source's table, with curves and a page of its own; masks get Dice and its companions.
 
-    Examples
+    For example
 
         ctlab report approach1
 
@@ -316,7 +316,7 @@ def verify(
 ):
     """Recompute the tables of reports from the predictions stored beside them; fail on one changed digit.
 
-    Examples
+    For example
 
         ctlab verify reports/reference
 
@@ -348,7 +348,7 @@ def compare(
 ):
     """Compare a run with others on the same held-out patients: DeLong for AUC, bootstrap for the competition metric.
 
-    Examples
+    For example
 
         ctlab compare approach5 approach1_cleaned approach3 --preset demo
     """
@@ -392,7 +392,7 @@ def predict(
 ):
     """Apply a run of a trauma study to new scans: a table, and a page with the most salient slices.
 
-    Examples
+    For example
 
         ctlab predict data/phantom/tiny --model reports/runs/approach1/tiny
 

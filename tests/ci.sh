@@ -31,9 +31,9 @@ step 'one style: the formatter and the rules of ruff.toml'
 ruff format --check -q nbs tests benchmarks setup.py || { echo 'run: ruff format nbs tests benchmarks setup.py' >&2; exit 1; }
 ruff check -q .
 
-step 'the site is built from the stored notebooks, and every notebook runs'
-log=$(mktemp)
-ctlab site >"$log" 2>&1 &
+step 'the site is built, the types of the public signatures are checked, and every notebook runs'
+log=$(mktemp) types=$(mktemp -d)
+{ ctlab site; stubgen -q -p ctlab -o "$types" && mypy --config-file= --ignore-missing-imports --no-incremental "$types"; } >"$log" 2>&1 &
 built=$!
 wait "$fetched" || true
 if missing; then echo "$tools cannot all be installed here; the tests that need them will say that they were skipped"; fi

@@ -21,9 +21,9 @@ from ..scans.io import read
 from ..scans.volume import Volume, crop, reorient, resample, to_patient
 
 # %% auto #0
-__all__ = ['MERGE_RULES', 'WORTH', 'CACHE_VERSION', 'Case', 'find_cases', 'merge_masks', 'same_grid', 'read_case', 'valid_cases',
-           'print_case_summary', 'CasePreprocessing', 'PreparedCase', 'target_grid', 'to_uint8', 'crop_to_region',
-           'prepare_case', 'prepare_cases', 'write_nnunet']
+__all__ = ['MERGE_RULES', 'MIN_PARALLEL_BYTES', 'CACHE_VERSION', 'Case', 'find_cases', 'merge_masks', 'same_grid', 'read_case',
+           'valid_cases', 'print_case_summary', 'CasePreprocessing', 'PreparedCase', 'target_grid', 'to_uint8',
+           'crop_to_region', 'prepare_case', 'prepare_cases', 'write_nnunet']
 
 # %% ../../nbs/lib/cohort/04_cases.ipynb #0b5aea65
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def read_case(
     return scan, Volume(masks[''].astype(np.uint8), scan.affine)
 
 # %% ../../nbs/lib/cohort/04_cases.ipynb #c2f568b5
-WORTH = 60e6  # bytes to read from which on processes pay; starting one costs seconds
+MIN_PARALLEL_BYTES = 60e6  # bytes to read from which on processes pay; starting one costs seconds
 
 
 def _files(case):
@@ -202,7 +202,7 @@ def valid_cases(
     reasons = parallel_map(
         _case_fault,
         [(c, structures, rule) for c in cases],
-        workers if sum(map(_size, cases)) > WORTH else 1,
+        workers if sum(map(_size, cases)) > MIN_PARALLEL_BYTES else 1,
         crashed=lambda task, what: what,
     )
     return [c for c, why in zip(cases, reasons) if not why], _count_reasons(zip(cases, reasons))
@@ -386,7 +386,9 @@ def prepare_cases(
     done = parallel_map(
         _prepare_one,
         [(c, preprocessing, folder) for c in cases],
-        workers if sum(_size(c) for c in cases if not _cached_case(c, preprocessing, folder)) > WORTH else 1,
+        workers
+        if sum(_size(c) for c in cases if not _cached_case(c, preprocessing, folder)) > MIN_PARALLEL_BYTES
+        else 1,
         'preparing cases' if progress else None,
         crashed=lambda task, what: (None, what),
     )

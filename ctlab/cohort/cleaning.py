@@ -82,7 +82,7 @@ def _header_facts(head):
 def _numbering(numbers):
     """Determine whether instance numbers increase or decrease with position, or neither.
 
-    And whether they do as text.
+    Also determine whether they do when sorted as text.
     """
     known = [n for n in numbers if n is not None]
     steps, texts = np.sign(np.diff(known)), sorted(known, key=str)

@@ -20,12 +20,13 @@ from ..core.anatomy import window
 from ..core.files import atomic_path, remove_partial_files, write_atomic
 from ..core.parallel import parallel_map
 from ..scans import dicom
+from ..scans.dicom_header import Header
 
 CACHE_VERSION = 4  # of the prepared format; a change makes older stacks stale
 
 # %% auto #0
-__all__ = ['CACHE_VERSION', 'INSTANCE_COLUMNS', 'PART', 'nearest_slices', 'StackPreprocessing', 'apply_window', 'published_slice',
-           'resize_area', 'make_stack', 'read_slices', 'Stacks', 'prepare', 'Catalogue', 'catalogue']
+__all__ = ['CACHE_VERSION', 'INSTANCE_COLUMNS', 'SERIES_PER_PART', 'nearest_slices', 'StackPreprocessing', 'apply_window',
+           'published_slice', 'resize_area', 'make_stack', 'read_slices', 'Stacks', 'prepare', 'Catalogue', 'catalogue']
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #22dee83d
 def nearest_slices(
@@ -89,7 +90,7 @@ def apply_window(
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #f8dcd69c
 def published_slice(
-    header: dicom.Header,  # of one file
+    header: Header,  # of one file
     raw: np.ndarray,  # from `dicom.read_stored_values`
 ) -> np.ndarray:  # (rows, columns) uint8
     """Prepare one slice as the published pipeline did, faults included."""
@@ -441,7 +442,7 @@ INSTANCE_COLUMNS = {
     'readable': 'bool',
     'reason': 'string',
 }  # what is kept of every file, and of every frame of a file of many
-PART = 50  # series in one part of the catalogue
+SERIES_PER_PART = 50  # series in one part of the catalogue
 
 
 def _catalogue_part(task):
@@ -552,9 +553,9 @@ def catalogue(
     folder, tasks = (Path(work) / 'catalogue' / remote.cohort_name(root)).resolve(), []
     if (folder / 'instances.parquet').is_file():
         (folder / 'instances.parquet').unlink()  # of an earlier version
-    for k in range(0, len(listed), PART):
-        rows = listed[k : k + PART]
-        own = [[r['series_id'], *state] for r, state in zip(rows, states[k : k + PART])]
+    for k in range(0, len(listed), SERIES_PER_PART):
+        rows = listed[k : k + SERIES_PER_PART]
+        own = [[r['series_id'], *state] for r, state in zip(rows, states[k : k + SERIES_PER_PART])]
         key = hashlib.sha1(json.dumps([CACHE_VERSION, INSTANCE_COLUMNS, own]).encode()).hexdigest()
         tasks.append((rows, folder / 'parts' / f'{key}.json', folder / 'instances.parquet' / f'{key}.parquet'))
     news = any(not kept.exists() for _, kept, _ in tasks)

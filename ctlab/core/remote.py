@@ -167,7 +167,7 @@ def fingerprint(folder: str | Path) -> list:
     return [files, size, last]
 
 
-_MAX_REQUESTS = 250  # folders that a process is asked for at a time
+_FOLDERS_PER_TASK = 250  # folders that a process is asked for at a time
 
 
 def _fingerprints(folders):
@@ -182,6 +182,6 @@ def fingerprints(
     from ctlab.core.parallel import parallel_map
     from ctlab.core.remote import _fingerprints  # by the name under which a worker finds it
 
-    parts = [folders[k : k + _MAX_REQUESTS] for k in range(0, len(folders), _MAX_REQUESTS)]
+    parts = [folders[k : k + _FOLDERS_PER_TASK] for k in range(0, len(folders), _FOLDERS_PER_TASK)]
     alone = len(parts) < 8 or is_remote(folders[0])
     return [f for part in parallel_map(_fingerprints, parts, 1 if alone else workers) for f in part]

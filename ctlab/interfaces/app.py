@@ -44,7 +44,7 @@ from ..network.node import is_loopback
 
 log = logging.getLogger(__name__)
 MAX_UPLOAD_BYTES = 2 << 30  # bytes of one file
-_WIDGET_OPTIONS = ('#d55e00', '#0072b2', '#e69f00', '#cc79a7', '#009e73', '#56b4e9', '#f0e442')
+_EXTRA_COLOURS = ('#d55e00', '#0072b2', '#e69f00', '#cc79a7', '#009e73', '#56b4e9', '#f0e442')
 
 # %% auto #0
 __all__ = ['log', 'MAX_UPLOAD_BYTES', 'BrushWidget', 'Page', 'serve']
@@ -70,12 +70,12 @@ class BrushWidget(JSComponent):
             facts=self._facts(0),
             at=self._fullest(0),
             colours={
-                str(k): STRUCTURE_COLOURS.get(n, _WIDGET_OPTIONS[k % len(_WIDGET_OPTIONS)])
+                str(k): STRUCTURE_COLOURS.get(n, _EXTRA_COLOURS[k % len(_EXTRA_COLOURS)])
                 for n, k in painting.structures.items()
             },
             **options,
         )
-        self.show()
+        self.refresh()
 
     def _facts(self, axis):
         """Collect what the page must know of a plane."""
@@ -113,7 +113,7 @@ class BrushWidget(JSComponent):
         return {'image': pack(grey), 'mask': pack(look(self.painting.numbers))}
 
     @param.depends('at', watch=True)
-    def show(self):
+    def refresh(self):
         """Send the slice that is looked at."""
         self.param.update(**self._pictures())
 
@@ -132,7 +132,7 @@ class BrushWidget(JSComponent):
                 self.back(bool(message['undo']))
             elif 'radius' in message:
                 self.radius = min(50.0, max(0.5, float(message['radius'])))
-            self.show()
+            self.refresh()
         except (ValueError, IndexError, TypeError, KeyError) as error:
             self.tell(f'not painted: {error}')
 
@@ -146,7 +146,7 @@ class BrushWidget(JSComponent):
             self.turn(*changed)
         else:
             self.at = changed[1]
-            self.show()
+            self.refresh()
         self.tell(f'slice {changed[1]} as before' if undo else f'slice {changed[1]} as it was')
 
 # %% ../../nbs/lib/interfaces/09_app.ipynb #ac9e0aef

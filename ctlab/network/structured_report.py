@@ -72,7 +72,7 @@ def write_structured_report(
     algorithm: str,  # what found it
     version: str = '1',
     segmentation=None,  # Dataset of the SEG whose segments bear the findings' names
-    warnings: list = (),  # in words
+    warnings: list | tuple = (),  # in words
 ) -> Path:
     """Write a Comprehensive 3D SR of the findings in a series."""
     import highdicom as hd

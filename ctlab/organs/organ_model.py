@@ -31,7 +31,7 @@ from ..scans.volume import Volume, count_by_plane, orientation, reorient, to_ind
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'PRESET_CONFIGS', 'PLAUSIBLE_ML', 'NEGLIGIBLE_ML', 'MAX_FRAGMENTS', 'PresetConfig', 'make_organ_net',
+__all__ = ['log', 'PRESET_CONFIGS', 'PLAUSIBLE_ML', 'BACKGROUND_WEIGHT', 'MULTI_COMPONENT', 'PresetConfig', 'make_organ_net',
            'SyntheticDataset', 'DiceCrossEntropyLoss', 'weights_version', 'run', 'dice_per_class',
            'load_shipped_network', 'pack_weights', 'resample_for_inference', 'class_probabilities', 'argmax_on_scan',
            'largest_component', 'remove_small_components', 'postprocess', 'body_mask', 'reassign_islands',
@@ -384,8 +384,8 @@ PLAUSIBLE_ML = {
     'bowel': (150, 5000),
 }  # mL, of an adult's whole organ
 
-NEGLIGIBLE_ML = 0.5  # what the likeliest of everything else counts beside an organ
-MAX_FRAGMENTS = (
+BACKGROUND_WEIGHT = 0.5  # what the likeliest of everything else counts beside an organ
+MULTI_COMPONENT = (
     'aorta',
     'bowel',
 )  # organs that may be in several pieces, cut by the scan's end or by a mask's thinness
@@ -444,7 +444,7 @@ def postprocess(
     kept = np.zeros_like(labels)
     for k, organ, at in _organ_boxes(labels):
         mask = labels[at] == k
-        kept[at][remove_small_components(mask) if organ in MAX_FRAGMENTS else largest_component(mask, bridges)] = k
+        kept[at][remove_small_components(mask) if organ in MULTI_COMPONENT else largest_component(mask, bridges)] = k
     return kept
 
 
@@ -484,7 +484,7 @@ def _reassign_necks(p, labels, least=50):
     import cc3d
 
     for k, organ, at in _organ_boxes(labels):
-        if organ in MAX_FRAGMENTS:
+        if organ in MULTI_COMPONENT:
             continue
         mask, near = labels[at] == k, p[(slice(None), *at)]
         n_components = cc3d.connected_components(mask & ~largest_component(mask, 2), connectivity=6)
@@ -553,7 +553,7 @@ def segment_organs(
         for zoom in (1.0, 1.08, 0.92)[:votes]
     ]
     mean = sum(parts) / len(parts)
-    mean[0] *= NEGLIGIBLE_ML
+    mean[0] *= BACKGROUND_WEIGHT
     mean[1:, torch.from_numpy(~body_mask(grid.array))] = 0
     labels = postprocess(argmax_on_scan(reassign_islands(mean), grid, upright))
     found = Volume(labels, upright.affine)

@@ -12,10 +12,10 @@ from .body import DETAILS, Canvas, smooth_noise
 from ..scans.volume import bounding_box
 
 ORGANS = {'liver': ('liver',), 'spleen': ('spleen',), 'kidney': ('kidney_left', 'kidney_right')}
-INJURY_DETAILS = {'none', 'laceration', 'haematoma', 'devascularised', 'cyst', 'medulla', 'urine'}
+INJURABLE_DETAILS = {'none', 'laceration', 'haematoma', 'devascularised', 'cyst', 'medulla', 'urine'}
 
 # %% auto #0
-__all__ = ['ORGANS', 'INJURY_DETAILS', 'sample_grades', 'lacerate', 'injure_organ', 'injure_bowel', 'add_bleeding', 'injure']
+__all__ = ['ORGANS', 'INJURABLE_DETAILS', 'sample_grades', 'lacerate', 'injure_organ', 'injure_bowel', 'add_bleeding', 'injure']
 
 # %% ../../nbs/lib/phantoms/01_injury.ipynb #24e4a921
 def sample_grades(

@@ -30,7 +30,7 @@ from .approach6 import dilate_mask
 from ctlab.trauma.lesions import (
     LESION_MAPS,
     PRESET_CONFIGS,
-    SOLID,
+    SOLID_ORGANS,
     LesionNet,
     lesion_bits,
     make_field,
@@ -163,7 +163,7 @@ def lesion_features(
             _top_mean(p, everywhere, 10 * one),
             torch.log1p(amount(blood, everywhere)),
         ]
-    for name in SOLID:
+    for name in SOLID_ORGANS:
         own = organ == STRUCTURE_CODES[name]
         size = own.sum((1, 2, 3)) * millilitre
         near = dilate_mask(own.float()[:, None], max(1, round(12 / mm)))[:, 0] > 0
@@ -443,7 +443,7 @@ def run_with_slice_labels(
 ) -> dict:
     """Train approach 7 with one more feature for bowel injury and bleeding.
 
-    How suspicious the most suspicious slice is.
+    The feature measures how suspicious the most suspicious slice is.
     """
     data, fields, net, known, version = _prepare_inputs(settings, data, taught)
     weights = slice_label_model(known, labelled_slices(settings, data, fields), data.split(settings.fold)[0])

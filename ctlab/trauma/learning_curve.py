@@ -117,7 +117,7 @@ def run(
 
     learn, judge = both
     rows, plan, shown = (
-        subset_patients(learn.datasets, patients, settings.seed),
+        subset_patients(learn.samples, patients, settings.seed),
         learn.plan,
         PRESET_CONFIGS[settings.preset].shown,
     )

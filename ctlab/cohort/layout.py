@@ -72,8 +72,7 @@ def arrange_cohort(
     names: Pseudonyms | None = None,  # de-identify by these
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # (series that were taken, files and series that were not, with reasons)
     """Arrange an export as train_images/<patient>/<series>/<slice>.dcm."""
-    from ctlab.core.parallel import parallel_map
-    from ctlab.scans.dicom import group_series, list_files, read_headers, series_geometry
+    from ctlab.scans.dicom import group_series
 
     source, out = Path(source).resolve(), Path(out).resolve()
     if not source.is_dir():
@@ -82,36 +81,17 @@ def arrange_cohort(
         raise FileExistsError(f'{out}: is not empty; choose a new folder')
     if out.is_relative_to(source):
         raise ValueError(f'{out}: lies within the export, which is never written to; choose another folder')
-    files = list(list_files(source))
-    parts = parallel_map(
-        read_headers,
-        [files[k : k + 200] for k in range(0, len(files), 200)],
-        workers if len(files) > 1000 else 1,
-        'reading headers' if progress else None,
-    )
-    aside = [{'path': path, 'reason': why} for _, bad in parts for path, why in bad]
-    patients, rows, changes = {}, [], Counter()
-    for h in (h for good, _ in parts for h in good):
-        patients.setdefault(h.patient_id, []).append(h)
+    patients, aside = _headers_by_patient(source, workers, progress)
+    rows, changes = [], Counter()
     for number, name in enumerate(sorted(patients), 1):
         for series in group_series(patients[name]):
-            try:
-                reason = (
-                    f'modality {series[0].modality or "missing"}, wanted {modality}'
-                    if modality and series[0].modality != modality
-                    else ''
-                    if len(series_geometry(series).order) >= least
-                    else f'fewer than {least} slices'
-                )
-            except ValueError as error:
-                reason = str(error)
+            reason = _why_not_arranged(series, least, modality)
+            folder = out / 'train_images' / str(number) / str(len(rows) + 1)
+            if not reason:
+                folder.mkdir(parents=True)
+                reason = _file_series(series, folder, names, changes)
             if reason:
                 aside.append({'path': series[0].path, 'reason': f'series of {len(series)} files: {reason}'})
-                continue
-            folder = out / 'train_images' / str(number) / str(len(rows) + 1)
-            folder.mkdir(parents=True)
-            if why := _file_series(series, folder, names, changes):
-                aside.append({'path': series[0].path, 'reason': f'series of {len(series)} files: {why}'})
                 continue
             rows.append(
                 {
@@ -123,24 +103,54 @@ def arrange_cohort(
                     'from': '' if names else str(Path(series[0].path).parent),
                 }
             )
-    out.mkdir(parents=True, exist_ok=True)
-    table, rest = (
-        pd.DataFrame(rows, columns=['patient_id', 'series_id', 'slices', 'patient_in_files', 'series_uid', 'from']),
-        pd.DataFrame(aside, columns=['path', 'reason']),
+    columns = ['patient_id', 'series_id', 'slices', 'patient_in_files', 'series_uid', 'from']
+    table, rest = pd.DataFrame(rows, columns=columns), pd.DataFrame(aside, columns=['path', 'reason'])
+    return table, _write_tables_of_arranged(out, table, rest, changes if names else None)
+
+
+def _headers_by_patient(source, workers, progress):
+    """Read all headers of an export; returns (patient -> headers, files that cannot be read)."""
+    from ctlab.core.parallel import parallel_map
+    from ctlab.scans.dicom import list_files, read_headers
+
+    files = list(list_files(source))
+    parts = parallel_map(
+        read_headers,
+        [files[k : k + 200] for k in range(0, len(files), 200)],
+        workers if len(files) > 1000 else 1,
+        'reading headers' if progress else None,
     )
+    patients = {}
+    for h in (h for good, _ in parts for h in good):
+        patients.setdefault(h.patient_id, []).append(h)
+    return patients, [{'path': path, 'reason': why} for _, bad in parts for path, why in bad]
+
+
+def _why_not_arranged(series, least, modality):
+    """Return why a series does not belong to the cohort; empty when it does."""
+    from ctlab.scans.dicom import series_geometry
+
+    if modality and series[0].modality != modality:
+        return f'modality {series[0].modality or "missing"}, wanted {modality}'
+    try:
+        return '' if len(series_geometry(series).order) >= least else f'fewer than {least} slices'
+    except ValueError as error:
+        return str(error)
+
+
+def _write_tables_of_arranged(out, table, rest, changes):
+    """Write the tables of an arranged cohort; returns what was set aside, without paths when de-identified."""
+    out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / 'series.csv', table.to_csv(index=False))
-    if names:  # a path may be a name
+    if changes is not None:  # a path may be a name
         rest = rest.assign(path='')
         told = pd.DataFrame([(*what, n) for what, n in sorted(changes.items())], columns=['attribute', 'done', 'times'])
         write_atomic(out / 'deidentified.csv', told.to_csv(index=False))
     write_atomic(out / 'set_aside.csv', rest.to_csv(index=False))
-    write_atomic(
-        out / 'labels_to_fill.csv',
-        pd.DataFrame({'patient_id': table['patient_id'].unique()})
-        .reindex(columns=['patient_id', *LABEL_COLUMNS, 'any_injury'])
-        .to_csv(index=False),
-    )
-    return table, rest
+    empty = pd.DataFrame({'patient_id': table['patient_id'].unique()})
+    empty = empty.reindex(columns=['patient_id', *LABEL_COLUMNS, 'any_injury'])
+    write_atomic(out / 'labels_to_fill.csv', empty.to_csv(index=False))
+    return rest
 
 
 def _file_series(series, folder, names, changes):

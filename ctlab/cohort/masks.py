@@ -443,7 +443,7 @@ _SNOMED = {
 
 
 def write_dicom_seg(
-    mask: Volume,  # numbers of `anatomy.CODES`, where the series lies: as read, its slices may have been moved or added
+    mask: Volume,  # numbers of `anatomy.STRUCTURE_CODES`, where the series lies: as read, slices may have been moved
     series: str | Path,  # folder of the DICOM series
     path: str | Path,  # of the SEG file
     algorithm: str = 'ctlab',  # what drew the mask
@@ -455,7 +455,6 @@ def write_dicom_seg(
 ) -> list[str]:  # names of the segments written
     """Store a mask as a DICOM Segmentation of its series."""
     import highdicom as hd
-    from pydicom.sr.coding import Code
 
     from ctlab.scans import dicom
 
@@ -465,26 +464,6 @@ def write_dicom_seg(
     names = [n for n in _SNOMED if n in numbers and (drawn == numbers[n]).any()]
     if not names:
         raise MaskUnavailableError(f'the mask holds none of {", ".join(_SNOMED)}')
-    identity = hd.AlgorithmIdentificationSequence(
-        name=algorithm,
-        version=version,
-        family=(
-            Code('123109', 'DCM', 'Manual Processing')
-            if algorithm == 'manual'
-            else Code('123110', 'DCM', 'Artificial Intelligence')
-        ),
-    )
-    described = [
-        hd.seg.SegmentDescription(
-            k + 1,
-            n,
-            Code('123037004', 'SCT', 'Anatomical structure'),
-            Code(_SNOMED[n], 'SCT', n.replace('_', ' ')),
-            'AUTOMATIC',
-            identity,
-        )
-        for k, n in enumerate(names)
-    ]
     pixels = np.stack([drawn == numbers[n] for n in names], -1).astype(np.uint8)
     if headers[0].frame is not None:  # one file of many slices: masks go by its frames
         frames = [headers[k].frame for k in order]
@@ -494,23 +473,27 @@ def write_dicom_seg(
             )
         pixels = pixels[np.argsort(frames)]
     own_series, own = uids or (hd.UID(), hd.UID())
-    made = hd.seg.Segmentation(
-        source_datasets(headers, order),
-        pixels,
-        'BINARY',
-        described,
-        own_series,
-        1,
-        own,
-        1,
-        'ctlab',
-        'ctlab',
-        version,
-        '1',
-    )
+    described = _segment_descriptions(names, algorithm, version)
+    sources, device = source_datasets(headers, order), ('ctlab', 'ctlab', version, '1')
+    made = hd.seg.Segmentation(sources, pixels, 'BINARY', described, own_series, 1, own, 1, *device)
     with atomic_path(path) as half:
         made.save_as(half)
     return names
+
+
+def _segment_descriptions(names, algorithm, version):
+    """Describe each segment in SNOMED's codes, and what drew it."""
+    import highdicom as hd
+    from pydicom.sr.coding import Code
+
+    manual = Code('123109', 'DCM', 'Manual Processing')
+    family = manual if algorithm == 'manual' else Code('123110', 'DCM', 'Artificial Intelligence')
+    identity = hd.AlgorithmIdentificationSequence(name=algorithm, version=version, family=family)
+    anatomical = Code('123037004', 'SCT', 'Anatomical structure')
+    return [
+        hd.seg.SegmentDescription(k, n, anatomical, Code(_SNOMED[n], 'SCT', n.replace('_', ' ')), 'AUTOMATIC', identity)
+        for k, n in enumerate(names, 1)
+    ]
 
 
 def to_stored_slices(

@@ -145,7 +145,6 @@ def fetch(
         ctlab fetch PACS@192.168.0.7:104 data/ours --date 20261101-20261130 --modality CT --anonymise
     """
     from ctlab.network.client import fetch as get
-    from ctlab.network.client import query
     from ctlab.network.store import Store
 
     other, tls = _peer(peer), _tls(tls_cert, tls_key, tls_ca)
@@ -155,34 +154,7 @@ def fetch(
     bar, progress = _bar('fetching')
     try:
         if list_:
-            rows = query(
-                other,
-                'STUDY',
-                keys
-                | {
-                    'PatientName': '',
-                    'StudyDescription': '',
-                    'NumberOfStudyRelatedInstances': '',
-                    'ModalitiesInStudy': modality,
-                },
-                title,
-                tls,
-            )
-            for r in rows:
-                say(
-                    '  '.join(
-                        r.get(k, '')
-                        for k in (
-                            'StudyDate',
-                            'PatientID',
-                            'ModalitiesInStudy',
-                            'NumberOfStudyRelatedInstances',
-                            'StudyInstanceUID',
-                            'StudyDescription',
-                        )
-                    )
-                )
-            say(f'{len(rows)} studies')
+            _list_studies(other, keys | {'ModalitiesInStudy': modality}, title, tls)
             return
         keys |= {'SeriesInstanceUID': series, 'Modality': modality}
         with bar:
@@ -275,54 +247,34 @@ def node(
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
     for quiet in ('uvicorn', 'highdicom'):
         logging.getLogger(quiet).setLevel(logging.ERROR)
-    tls, limits, done = (
-        _tls(tls_cert, tls_key, tls_ca),
-        NodeLimits(associations=associations, object=int(largest * (1 << 30))),
-        threading.Event(),
-    )
+    tls, done = _tls(tls_cert, tls_key, tls_ca), threading.Event()
+    limits = NodeLimits(associations=associations, object=int(largest * (1 << 30)))
+    lists = (tuple(allow or ()), tuple(network or ()), tuple(map(_peer, peer or ())))
     at_work = []
     try:
         kept = Store(store, pseudonyms(anonymise, key), int(free * (1 << 30)))
-        mended = kept.rebuild_index()
-        at_work.append(
-            Node(
-                kept,
-                title,
-                host,
-                port,
-                tuple(allow or ()),
-                tuple(network or ()),
-                tuple(map(_peer, peer or ())),
-                tls,
-                limits,
-            ).start()
-        )
+        rebuilt = kept.rebuild_index()
+        at_work.append(Node(kept, title, host, port, *lists, tls, limits).start())
         if web >= 0:
-            from ctlab.network.dicomweb import DicomWebServer
-
-            at_work.append(
-                DicomWebServer(kept, host, web, tls=tls, limits=limits, **({'token': token} if token else {})).start()
-            )
+            at_work.append(_start_dicomweb(kept, host, web, tls, limits, token))
         if rules:
-            from ctlab.network.auto_inference import InferenceWorker, load_rules
-
-            at_work.append(InferenceWorker(kept, load_rules(rules), title, tls).start())
+            at_work.append(_start_inference(kept, rules, title, tls))
     except (OSError, ValueError) as error:
         for part in at_work:
             part.stop()
         stop(str(error))
     for s in (signal.SIGINT, signal.SIGTERM):
         signal.signal(s, lambda *_: done.set())
-    if any(mended.values()):
-        say('index mended: ' + ', '.join(f'{n} {w}' for w, n in mended.items()))
+    if any(rebuilt.values()):
+        say('index rebuilt: ' + ', '.join(f'{n} {w}' for w, n in rebuilt.items()))
     say(
-        f'{title}@{host}:{at_work[0].port} keeps objects in {kept.folder}: {kept.totals()["instance"]} so far'
+        f'{title}@{host}:{at_work[0].port} stores objects in {kept.folder}: {kept.totals()["instance"]} so far'
         + (', de-identified' if anonymise else '')
     )
     if web >= 0:
         say(f'DICOMweb at {at_work[1].url}, token {at_work[1].token}')
     if rules:
-        say(f'reading by {rules}')
+        say(f'automatic inference by {rules}')
     _watch(kept, done)
     for part in reversed(at_work):
         part.stop()
@@ -330,6 +282,20 @@ def node(
         lines = ['attribute,done,times', *(','.join(map(str, row)) for row in kept.deidentification_counts())]
         (kept.folder / 'deidentified.csv').write_text('\n'.join(lines) + '\n')
     say('stopped')
+
+
+def _start_dicomweb(store, host, port, tls, limits, token):
+    """Start the DICOMweb server of a node."""
+    from ctlab.network.dicomweb import DicomWebServer
+
+    return DicomWebServer(store, host, port, tls=tls, limits=limits, **({'token': token} if token else {})).start()
+
+
+def _start_inference(store, rules, title, tls):
+    """Start the automatic inference of a node."""
+    from ctlab.network.auto_inference import InferenceWorker, load_rules
+
+    return InferenceWorker(store, load_rules(rules), title, tls).start()
 
 
 def _watch(store, done):
@@ -347,3 +313,15 @@ def _watch(store, done):
                 + f'; {now["instance"]} of {now["patient"]} patients, {now["bytes"] / 1e6:.0f} MB'
             )
         before = now
+
+
+def _list_studies(peer, keys, title, tls):
+    """Print the studies of a peer that match."""
+    from ctlab.network.client import query
+
+    shown = ('StudyDate', 'PatientID', 'ModalitiesInStudy', 'NumberOfStudyRelatedInstances', 'StudyInstanceUID')
+    wanted = {'PatientName': '', 'StudyDescription': '', 'NumberOfStudyRelatedInstances': ''}
+    rows = query(peer, 'STUDY', keys | wanted, title, tls)
+    for r in rows:
+        say('  '.join(r.get(k, '') for k in (*shown, 'StudyDescription')))
+    say(f'{len(rows)} studies')

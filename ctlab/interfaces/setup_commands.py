@@ -247,47 +247,47 @@ def demo(
     import time
 
     from ctlab.cohort.layout import ensure_cohort
-    from ctlab.core.parallel import available_cores, parallel_map
+    from ctlab.core.parallel import available_cores
     from ctlab.core.settings import Settings, project_root
     from ctlab.reporting.site import build_site
 
-    start, failed = time.perf_counter(), 0
+    start = time.perf_counter()
     say(f'phantoms    {ensure_cohort(Settings(preset=preset))}')
-    os.environ.setdefault(
-        'OMP_NUM_THREADS', str(max(1, available_cores() // jobs))
-    )  # threads of one notebook: more than cores in all would stall each other
-    folder, notebooks = (
-        project_root() / 'reports' / 'runs' / 'notebooks',
-        sorted((project_root() / 'nbs').glob('[0-9]*.ipynb')),
-    )
-    for group in (
-        [n for n in notebooks if n.stem < '07'],
-        [n for n in notebooks if n.stem >= '07'],
-    ):  # what compares itself with others comes after them
-        waiting = []
-        for notebook in group:
-            output, mark, key = folder / notebook.name, folder / f'{notebook.stem}.sha1', _fingerprint(notebook, preset)
-            if output.exists() and mark.exists() and mark.read_text() == key:
-                say(f'{notebook.stem:<16} as it was')
-            else:
-                waiting.append(
-                    (notebook, output, {'preset': preset} if 'preset' in _known_parameters(notebook) else {}, mark, key)
-                )
-        results = (
-            parallel_map(run_notebook, [w[:3] for w in waiting], min(jobs, len(waiting)), f'{len(waiting)} chapters')
-            if waiting
-            else []
-        )
-        for (notebook, _, _, mark, key), (_, seconds, error) in zip(waiting, results):
-            failed += bool(error)
-            say(
-                f'{notebook.stem:<16} {"failed" if error else "done"} in {seconds:.0f} s'
-                + (f'\n{error}' if error else '')
-            )
-            if not error:
-                mark.write_text(key)
+    # threads of one notebook: more than cores in all would stall each other
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, available_cores() // jobs)))
+    notebooks = [n for n in sorted((project_root() / 'nbs').glob('[0-9]*.ipynb')) if n.stem not in _NOT_IN_THE_DEMO]
+    first = [n for n in notebooks if n.stem < '07']
+    failed = _run_chapters(first, preset, jobs)
+    failed += _run_chapters(notebooks[len(first) :], preset, jobs)  # they compare themselves with the first
     page = build_site()
     say(f'all in {time.perf_counter() - start:.0f} s; the site, and what just ran:')
     say(str(page))
     say(str(page.parent / 'runs' / 'index.html'))
     raise typer.Exit(1 if failed else 0)
+
+
+_NOT_IN_THE_DEMO = ('25_recipes', '26_glossary')  # what they show is stored in them
+
+
+def _run_chapters(notebooks, preset, jobs):
+    """Run the chapters that have changed since their last run; returns how many failed."""
+    from ctlab.core.parallel import parallel_map
+    from ctlab.core.settings import project_root
+
+    folder, failed, waiting = project_root() / 'reports' / 'runs' / 'notebooks', 0, []
+    for notebook in notebooks:
+        output, mark, key = folder / notebook.name, folder / f'{notebook.stem}.sha1', _fingerprint(notebook, preset)
+        if output.exists() and mark.exists() and mark.read_text() == key:
+            say(f'{notebook.stem:<16} unchanged')
+            continue
+        given = {'preset': preset} if 'preset' in _known_parameters(notebook) else {}
+        waiting.append((notebook, output, given, mark, key))
+    if not waiting:
+        return 0
+    results = parallel_map(run_notebook, [w[:3] for w in waiting], min(jobs, len(waiting)), f'{len(waiting)} chapters')
+    for (notebook, _, _, mark, key), (_, seconds, error) in zip(waiting, results):
+        failed += bool(error)
+        say(f'{notebook.stem:<16} {"failed" if error else "done"} in {seconds:.0f} s' + (f'\n{error}' if error else ''))
+        if not error:
+            mark.write_text(key)
+    return failed

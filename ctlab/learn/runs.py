@@ -33,13 +33,16 @@ def _normalised_source(source):
 
 
 def code_version(
-    *modules: str,  # rooms and their modules, such as core.anatomy; a plan tried in a notebook has none
+    *modules: str,  # such as core.anatomy
+    own: str = '',  # the module of the plan; one that is tried in a notebook has no file
 ) -> str:  # a hash of what they do
     """Compute the version of the code that a result came from."""
     import hashlib
 
-    files = [Path(ctlab.__file__).parent.joinpath(*n.split('.')).with_suffix('.py') for n in modules]
-    return hashlib.sha1(''.join(_normalised_source(p.read_text()) for p in files if p.exists()).encode()).hexdigest()
+    files = [Path(ctlab.__file__).parent.joinpath(*n.split('.')).with_suffix('.py') for n in (*modules, own) if n]
+    if own and not files[-1].exists():
+        files.pop()
+    return hashlib.sha1(''.join(_normalised_source(p.read_text()) for p in files).encode()).hexdigest()
 
 
 def claim_folder(

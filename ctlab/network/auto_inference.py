@@ -226,15 +226,11 @@ class InferenceWorker:
 
     def enqueue_studies(self) -> int:  # how many are new
         """Put quiet studies into the queue."""
-        new = 0
+        new, count = 0, 'NumberOfSeriesRelatedInstances'
         for study in self.store.quiet_studies(self.rules.quiet):
-            for series in self.store.find(
-                'SERIES', {'StudyInstanceUID': study}, counts=('NumberOfSeriesRelatedInstances',)
-            ):
-                for rule in self.rules.rules:
-                    if not rule.wants(series, int(series['NumberOfSeriesRelatedInstances'])):
-                        continue
-                    uid = series['SeriesInstanceUID']
+            for series in self.store.find('SERIES', {'StudyInstanceUID': study}, counts=(count,)):
+                uid = series['SeriesInstanceUID']
+                for rule in (r for r in self.rules.rules if r.wants(series, int(series[count]))):
                     new += self.store.db.execute(
                         "INSERT OR IGNORE INTO work (series, rule, images, state) VALUES (?, ?, ?, 'waiting')",
                         (uid, rule.name, series_instance_uids(self.store, uid)),

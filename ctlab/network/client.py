@@ -294,52 +294,27 @@ def fetch(
 
 def _list_series(peer, keys, title, tls):
     """List [(study, series, {uid: SOP class})] of what is wanted, as the peer reports."""
-    series_uid = keys.get('SeriesInstanceUID', '')
-    studies = (
-        [keys['StudyInstanceUID']]
-        if keys.get('StudyInstanceUID')
-        else [
-            r['StudyInstanceUID']
-            for r in query(
-                peer,
-                'STUDY',
-                {'StudyInstanceUID': '', 'PatientID': ''}
-                | {k: v for k, v in keys.items() if k not in LEVELS['SERIES']},
-                title,
-                tls,
-            )
-        ]
-    )
+    studies = [keys['StudyInstanceUID']] if keys.get('StudyInstanceUID') else _list_studies(peer, keys, title, tls)
+    series = {'SeriesInstanceUID': keys.get('SeriesInstanceUID', ''), 'Modality': keys.get('Modality', '')}
     rows = []
     for study in studies:
-        for r in query(
-            peer,
-            'SERIES',
-            {'StudyInstanceUID': study, 'SeriesInstanceUID': series_uid, 'Modality': keys.get('Modality', '')},
-            title,
-            tls,
-        ):
-            images = query(
-                peer,
-                'IMAGE',
-                {
-                    'StudyInstanceUID': study,
-                    'SeriesInstanceUID': r['SeriesInstanceUID'],
-                    'SOPInstanceUID': '',
-                    'SOPClassUID': '',
-                },
-                title,
-                tls,
-            )
-            rows.append(
-                (study, r['SeriesInstanceUID'], {i['SOPInstanceUID']: i.get('SOPClassUID', '') for i in images})
-            )
+        for r in query(peer, 'SERIES', {'StudyInstanceUID': study} | series, title, tls):
+            place = {'StudyInstanceUID': study, 'SeriesInstanceUID': r['SeriesInstanceUID']}
+            images = query(peer, 'IMAGE', place | {'SOPInstanceUID': '', 'SOPClassUID': ''}, title, tls)
+            classes = {i['SOPInstanceUID']: i.get('SOPClassUID', '') for i in images}
+            rows.append((study, r['SeriesInstanceUID'], classes))
     return rows
+
+
+def _list_studies(peer, keys, title, tls):
+    """List the UIDs of the studies that match."""
+    above = {k: v for k, v in keys.items() if k not in LEVELS['SERIES']}
+    rows = query(peer, 'STUDY', {'StudyInstanceUID': '', 'PatientID': ''} | above, title, tls)
+    return [r['StudyInstanceUID'] for r in rows]
 
 
 def _fetch_series(peer, store, study, series, missing, everything, how, title, tls, result):
     """Fetch one series, or what is missing of it."""
-    from pydicom.dataset import Dataset
     from pynetdicom import build_context, evt
 
     model, got = query_models()[1][1 if how == 'move' else 2], []
@@ -358,31 +333,33 @@ def _fetch_series(peer, store, study, series, missing, everything, how, title, t
     classes = sorted({s for s in missing.values() if s} or set(storage_sop_classes()))
     each = [[s] for s in transfer_syntaxes()] if len(classes) < 9 else [transfer_syntaxes()]
     contexts = [build_context(model)] + ([build_context(c, s) for c in classes for s in each] if how == 'get' else [])
-    with open_association(
-        title, peer, contexts, tls, classes if how == 'get' else (), [(evt.EVT_C_STORE, take)]
-    ) as association:
+    roles = classes if how == 'get' else ()
+    with open_association(title, peer, contexts, tls, roles, [(evt.EVT_C_STORE, take)]) as association:
         for uid in [''] if everything else missing:
-            ds = Dataset()
-            ds.QueryRetrieveLevel, ds.StudyInstanceUID, ds.SeriesInstanceUID = (
-                'IMAGE' if uid else 'SERIES',
-                study,
-                series,
-            )
-            if uid:
-                ds.SOPInstanceUID = uid
-            answers = association.send_c_move(ds, title, model) if how == 'move' else association.send_c_get(ds, model)
-            last = None
-            for status, _ in answers:
-                last = status
-            if last is None or 'Status' not in last:
-                raise PeerError(
-                    f'{peer}: the line broke while {series} was fetched; once more goes on where it stopped'
-                )
-            if last.Status not in (0, 0xB000):
-                raise PeerError(f'{peer}: sends no {series}: status {last.Status:04X}')
+            _request(association, peer, (study, series, uid), how, title, model)
     if how == 'move':
         got = {f['SOPInstanceUID'] for f in store.find('IMAGE', {'SeriesInstanceUID': series})} - before
     result.moved += len(got)
     known = {u for u, _ in result.failed}
     if not store.names:
         result.failed += [(u, 'the peer did not send it') for u in missing if u not in set(got) and u not in known]
+
+
+def _request(association, peer, place, how, title, model):
+    """Request a series, or one object of it, by C-GET or C-MOVE; raise when the peer does not send it."""
+    from pydicom.dataset import Dataset
+
+    study, series, uid = place
+    ds = Dataset()
+    ds.QueryRetrieveLevel = 'IMAGE' if uid else 'SERIES'
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = study, series
+    if uid:
+        ds.SOPInstanceUID = uid
+    answers = association.send_c_move(ds, title, model) if how == 'move' else association.send_c_get(ds, model)
+    last = None
+    for status, _ in answers:
+        last = status
+    if last is None or 'Status' not in last:
+        raise PeerError(f'{peer}: the line broke while {series} was fetched; once more goes on where it stopped')
+    if last.Status not in (0, 0xB000):
+        raise PeerError(f'{peer}: sends no {series}: status {last.Status:04X}')

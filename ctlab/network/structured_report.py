@@ -89,17 +89,9 @@ def write_structured_report(
         uid=result_uid('ctlab', algorithm, version), name=f'ctlab: {algorithm}'
     )
     context = hd.sr.ObservationContext(observer_device_context=hd.sr.ObserverContext(codes.DCM.Device, device))
+    found_by = hd.sr.AlgorithmIdentification(algorithm, version)
     groups = [
-        _group(
-            f,
-            k,
-            slices,
-            segmentation,
-            hd.sr.AlgorithmIdentification(algorithm, version),
-            uids[1],
-            warnings if k == 0 else (),
-        )
-        for k, f in enumerate(findings)
+        _group(f, k, slices, segmentation, found_by, uids[1], () if k else warnings) for k, f in enumerate(findings)
     ]
     tree = hd.sr.MeasurementReport(
         context, _code('PREDICT', 'Automatic reading'), groups, title=codes.DCM.ImagingMeasurementReport

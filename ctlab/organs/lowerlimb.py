@@ -142,61 +142,32 @@ def run_nnunet(
 
     folder = Path(folder)
     where = {name: str(folder / name) for name in ('nnUNet_raw', 'nnUNet_preprocessed', 'nnUNet_results')}
-    home = (
-        os.environ
-        | where
-        | {'nnUNet_n_proc_DA': '1', 'nnUNet_def_n_proc': '1', 'nnUNet_compile': 'f', 'PYTHONWARNINGS': 'ignore'}
-    )
+    own = {'nnUNet_n_proc_DA': '1', 'nnUNet_def_n_proc': '1', 'nnUNet_compile': 'f', 'PYTHONWARNINGS': 'ignore'}
+    home = os.environ | where | own
     data = write_nnunet(cases, where['nnUNet_raw'], number, 'limbs', STRUCTURES, 'MRI')
     verify_dataset_integrity(str(data), 1)
-    _call(
-        [
-            str(Path(sys.executable).with_name('nnUNetv2_plan_and_preprocess')),
-            '-d',
-            str(number),
-            '-c',
-            *configurations,
-            '-np',
-            '1',
-            '-npfp',
-            '1',
-        ],
-        home,
-    )
+    planner = str(Path(sys.executable).with_name('nnUNetv2_plan_and_preprocess'))
+    _call([planner, '-d', str(number), '-c', *configurations, '-np', '1', '-npfp', '1'], home)
     if thinner > 1:
         _narrow_plans(folder / 'nnUNet_preprocessed' / data.name / 'nnUNetPlans.json', thinner)
     split = [{'train': [c.name for c in cases[1:]], 'val': [cases[0].name]}]
     (folder / 'nnUNet_preprocessed' / data.name / 'splits_final.json').write_text(json.dumps(split))
+    options = (device, str(batches), str(os.cpu_count() or 1), 'mirrored' if mirror else 'plain')
     rows = []
-    for configuration in configurations:
+    for name in configurations:
         # augment in the trainer's own process
-        _call(
-            [
-                sys.executable,
-                '-c',
-                _TRAIN,
-                data.name,
-                configuration,
-                device,
-                str(batches),
-                str(os.cpu_count() or 1),
-                'mirrored' if mirror else 'plain',
-            ],
-            home | {'nnUNet_n_proc_DA': '0'},
-        )
-        summary = json.loads(
-            next((folder / 'nnUNet_results').rglob(f'*__{configuration}/fold_0/validation/summary.json')).read_text()
-        )
-        rows += [
-            {
-                'configuration': configuration,
-                'batches': batches,
-                'structure': n,
-                'dice': summary['mean'][str(k)]['Dice'],
-            }
-            for k, n in enumerate(STRUCTURES, 1)
-        ]
-    return pd.DataFrame(rows)
+        _call([sys.executable, '-c', _TRAIN, data.name, name, *options], home | {'nnUNet_n_proc_DA': '0'})
+        rows += [(name, batches, *score) for score in _validation_dice(folder, name)]
+    return pd.DataFrame(rows, columns=['configuration', 'batches', 'structure', 'dice'])
+
+
+def _validation_dice(folder, configuration):
+    """Read (structure, Dice) of nnU-Net's own validation cases."""
+    import json
+
+    found = next((folder / 'nnUNet_results').rglob(f'*__{configuration}/fold_0/validation/summary.json'))
+    mean = json.loads(found.read_text())['mean']
+    return [(n, mean[str(k)]['Dice']) for k, n in enumerate(STRUCTURES, 1)]
 
 
 def _narrow_plans(path, thinner):

@@ -120,6 +120,98 @@ def weights_version() -> str:  # a short hash
     return file_hash(_weights_file())
 
 
+@dataclass(frozen=True)
+class _OrganTraining:
+    """One training of the organ model: what `execute_run` asks for."""
+
+    settings: Settings
+    how: Randomization
+    name: str
+    size: PresetConfig
+    begun: Path | None  # weights to go on from
+    shapes: dict  # of patients
+
+    @property
+    def epochs(self):
+        """How many epochs are trained."""
+        return self.settings.epochs or self.size.epochs
+
+    @functools.cached_property
+    def makers(self):
+        """The generators of training and of held-out samples."""
+        size, settings = self.size, self.settings
+        bodies = make_body_pool(
+            size.bodies, settings.work, size.spacing, 1000 + 10_000 * settings.seed, settings.workers
+        )
+        held = max(1, len(bodies) // 10)
+        drawn, patients = bodies[held:], list(self.shapes.values())
+        if patients:
+            drawn = drawn + patients * max(1, round(len(drawn) / 2 / len(patients)))
+        return Synthesis(drawn, size.shape, size.spacing, self.how), Synthesis(bodies[:held], size.shape, size.spacing)
+
+    def learner(self, finished):
+        """Build the network with its loss and schedule."""
+        from ctlab.learn.training import Learner, load_weights
+
+        def fade(epoch):
+            return min(1.0, (epoch + 1) / 2) * (1 - epoch / max(1, self.epochs)) ** 0.9
+
+        net = make_organ_net(self.size.widths)
+        if self.begun and not finished:
+            load_weights(net, self.begun)
+        net.weights = file_hash(self.begun) if self.begun else 'random'
+        rate = self.size.learning_rate / 2 if self.begun else self.size.learning_rate
+        return Learner(net, DiceCrossEntropyLoss(), rate, fade, 1e-5)
+
+    def train(self, learner, folder, resume):
+        """Train on samples without end."""
+        from ctlab.learn.training import choose_accelerator, fit
+
+        gpu, tiny, steps = (
+            choose_accelerator(self.settings.device) == 'gpu',
+            self.settings.preset == 'tiny',
+            self.size.steps,
+        )
+        loaders = [
+            torch.utils.data.DataLoader(data, 1, num_workers=2 if gpu else 0 if tiny else 1)
+            for data in (
+                SyntheticDataset(self.makers[0], steps),
+                SyntheticDataset(self.makers[1], max(2, steps // 10), True),
+            )
+        ]
+        options = {'resume': resume, 'monitor': '', 'precision': 'half', 'average': 0.998}
+        return fit(learner, *loaders, folder, self.epochs, self.settings.device, **options)
+
+    def judge(self, learner):
+        """Score the network on held-out bodies; returns (metrics, scores)."""
+        import pandas as pd
+
+        samples = SyntheticDataset(self.makers[1], 4 if self.settings.preset == 'tiny' else 24, True)
+        scores = pd.DataFrame(dice_per_class(learner.net, samples))
+        mean = scores.groupby('structure', sort=False)['dice'].agg(['mean', 'count'])
+        metrics = pd.DataFrame({'value': mean['mean'].to_numpy(), 'n': mean['count'].to_numpy()}).assign(
+            study=self.name,
+            fold=self.settings.fold,
+            target=mean.index,
+            split='valid',
+            metric='dice',
+            low=np.nan,
+            high=np.nan,
+        )
+        columns = ['study', 'fold', 'target', 'split', 'metric', 'value', 'low', 'high', 'n']
+        return metrics[columns], scores.assign(split='valid')
+
+    def facts(self, run, scores):
+        """Describe the training for config.json."""
+        return {
+            'phantom': not self.shapes,
+            'epochs': self.epochs,
+            'size': asdict(self.size),
+            'label maps': len(self.shapes),
+            'randomness': asdict(self.how),
+        }
+
+
 def run(
     settings: Settings,
     how: Randomization = Randomization(),  # noqa: B008, frozen; what is random, for the ablation
@@ -128,109 +220,26 @@ def run(
     label_maps: str | Path = '',  # cases of patients, whose shapes make a third of the samples; empty for none
     size: PresetConfig | None = None,  # what to train; the preset's when left out
 ) -> dict:  # history, best, seconds, metrics, predictions, folder, learner, config
-    """Train on drawn bodies; judged on drawn bodies that were held out. A killed run goes on where it stopped."""
-    import pandas as pd
-
+    """Train on synthetic bodies and evaluate on held-out ones; a killed run resumes."""
     from ctlab.learn.runs import RunSpec, code_version, execute_run
-    from ctlab.learn.training import Learner, choose_accelerator, fit, load_weights
 
     size = size or PRESET_CONFIGS[settings.preset]
-    epochs, gpu = settings.epochs or size.epochs, choose_accelerator(settings.device) == 'gpu'
     begun = _weights_file() if start == 'shipped' else Path(start) if start else None
-    learning_rate, came_from = (size.learning_rate / 2, file_hash(begun)) if begun else (size.learning_rate, 'random')
     shapes = body_pool_from_masks(label_maps, settings.work, size.spacing, settings.workers) if label_maps else {}
-    code = code_version('phantoms.body', 'phantoms.synthesis', 'learn.training', 'learn.runs', 'organs.organ_model')
-
-    @functools.cache
-    def makers():
-        bodies = make_body_pool(
-            size.bodies, settings.work, size.spacing, 1000 + 10_000 * settings.seed, settings.workers
-        )
-        held = max(1, len(bodies) // 10)
-        drawn, patients = bodies[held:], list(shapes.values())
-        if patients:
-            drawn = drawn + patients * max(1, round(len(drawn) / 2 / len(patients)))
-        return Synthesis(drawn, size.shape, size.spacing, how), Synthesis(bodies[:held], size.shape, size.spacing)
-
-    def learner(finished):
-        def fade(epoch):
-            return min(1.0, (epoch + 1) / 2) * (1 - epoch / max(1, epochs)) ** 0.9
-
-        net = make_organ_net(size.widths)
-        if begun and not finished:
-            load_weights(net, begun)
-        net.weights = came_from
-        return Learner(net, DiceCrossEntropyLoss(), learning_rate, fade, 1e-5)
-
-    def train_on(learner, folder, resume):
-        drawn, judged = makers()
-
-        def load(data):
-            return torch.utils.data.DataLoader(data, 1, num_workers=2 if gpu else 1 if settings.preset != 'tiny' else 0)
-
-        return fit(
-            learner,
-            load(SyntheticDataset(drawn, size.steps)),
-            load(SyntheticDataset(judged, max(2, size.steps // 10), True)),
-            folder,
-            epochs,
-            settings.device,
-            resume=resume,
-            monitor='',
-            precision='half',
-            average=0.998,
-        )
-
-    def judge(learner):
-        scores = pd.DataFrame(
-            dice_per_class(learner.net, SyntheticDataset(makers()[1], 4 if settings.preset == 'tiny' else 24, True))
-        )
-        mean = scores.groupby('structure', sort=False)['dice'].agg(['mean', 'count'])
-        metrics = pd.DataFrame(
-            {
-                'study': name,
-                'fold': settings.fold,
-                'target': mean.index,
-                'split': 'valid',
-                'metric': 'dice',
-                'value': mean['mean'].to_numpy(),
-                'low': np.nan,
-                'high': np.nan,
-                'n': mean['count'].to_numpy(),
-            }
-        )
-        return metrics, scores.assign(split='valid')
-
+    training = _OrganTraining(settings, how, name, size, begun, shapes)
+    key = {
+        'size': repr(size),
+        'how': repr(how),
+        'code': code_version(
+            'phantoms.body', 'phantoms.synthesis', 'learn.training', 'learn.runs', 'organs.organ_model'
+        ),
+        'start': file_hash(begun) if begun else 'random',
+        'label maps': _shapes_fingerprint(shapes),
+    }
     seen = f'shapes of {len(shapes)} patients' if shapes else 'no patient'
     card = {'structures': list(CLASSES), 'trained on': f'{size.bodies} drawn bodies, {seen}', 'widths': size.widths}
-
-    def facts(run, scores):
-        return {
-            'phantom': not shapes,
-            'epochs': epochs,
-            'size': asdict(size),
-            'label maps': len(shapes),
-            'randomness': asdict(how),
-        }
-
-    return execute_run(
-        settings,
-        RunSpec(
-            name,
-            {
-                'size': repr(size),
-                'how': repr(how),
-                'code': code,
-                'start': came_from,
-                'label maps': _shapes_fingerprint(shapes),
-            },
-            learner,
-            train_on,
-            judge,
-            card,
-            facts,
-        ),
-    )
+    spec = RunSpec(name, key, training.learner, training.train, training.judge, card, training.facts)
+    return execute_run(settings, spec)
 
 
 def _shapes_fingerprint(shapes):

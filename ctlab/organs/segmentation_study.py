@@ -236,9 +236,13 @@ def _run_key(settings, cases, plan, own, split):
     """Collect everything that a run depends on besides the settings."""
     from ctlab.learn.runs import code_version
 
-    learned = [f'learn.{m}' for m in ('patches', 'nets', 'losses', 'training', 'inference', 'runs')]
+    learned = [f'learn.{m}' for m in ('patches', 'networks', 'losses', 'training', 'inference', 'runs')]
     code = code_version(
-        'cohort.cases', *learned, 'judge.metrics', 'organs.segmentation_study', f'organs.{plan.study.partition("_")[0]}'
+        'cohort.cases',
+        *learned,
+        'judge.metrics',
+        'organs.segmentation_study',
+        own=f'organs.{plan.study.partition("_")[0]}',
     )
     return {
         'plan': own,

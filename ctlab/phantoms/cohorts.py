@@ -144,67 +144,134 @@ def _sample_slices(rng, n, share):
     return sorted(rng.choice(np.arange(1, n - 1), size=max(1, round(share * n)), replace=False).tolist())
 
 # %% ../../nbs/lib/phantoms/03_cohorts.ipynb #c2fe27a4
+def _tag_all(slices, **tags):
+    """Set tags of all slices."""
+    for s in slices:
+        s.tags.update(tags)
+    return slices
+
+
+def _fault_sign(slices, rng):
+    """Store signed 12-bit numbers."""
+    for s in slices:
+        s.stored = (np.minimum(s.stored.astype(np.int16) - 1024, 2047) & 0x0FFF).astype(np.uint16)
+    return _tag_all(slices, PixelRepresentation=1, RescaleIntercept='0')
+
+
+def _fault_monochrome1(slices, rng):
+    """Invert the values."""
+    for s in slices:
+        s.stored = (4095 - s.stored).astype(np.uint16)
+    return _tag_all(slices, PhotometricInterpretation='MONOCHROME1')
+
+
+def _fault_windows(slices, rng):
+    """Offer several windows."""
+    names = ['ABDOMEN', 'LUNG', 'BONE']
+    centres, widths = ['50', '-600', '300'], ['400', '1500', '1800']
+    return _tag_all(slices, WindowCenter=centres, WindowWidth=widths, WindowCenterWidthExplanation=names)
+
+
+def _fault_wrong_window(slices, rng):
+    """Offer a window outside the body's range."""
+    return _tag_all(slices, WindowCenter='2600', WindowWidth='200')
+
+
+def _fault_units(slices, rng):
+    """Store densities in mg/mL."""
+    for s in slices:
+        s.stored = np.maximum(s.stored, 24).astype(np.uint16) - np.uint16(24)
+    return _tag_all(slices, RescaleIntercept='0', RescaleType='MGML')
+
+
+def _fault_constant(slices, rng):
+    """Set some slices to one value."""
+    for k in _sample_slices(rng, len(slices), 0.1):
+        slices[k].stored = np.full_like(slices[k].stored, 1024)
+    return slices
+
+
+def _fault_missing(slices, rng):
+    """Remove some slices."""
+    n = len(slices)
+    return [s for k, s in enumerate(slices) if k not in _sample_slices(np.random.default_rng(n), n, 0.06)]
+
+
+def _fault_duplicate(slices, rng):
+    """Repeat some slices."""
+    n = len(slices)
+    return slices + [
+        _renumber(replace(slices[k], tags=dict(slices[k].tags)), n + j + 1)
+        for j, k in enumerate(_sample_slices(rng, n, 0.06))
+    ]
+
+
+def _fault_foreign(slices, rng):
+    """Add a slice of another series."""
+    k = _sample_slices(rng, len(slices), 0)[0]
+    uid = slices[k].tags['SeriesInstanceUID'] + '9'
+    stranger = replace(slices[k], tags=slices[k].tags | {'SeriesInstanceUID': uid})
+    return slices + [_renumber(stranger, len(slices) + 1)]
+
+
+def _fault_text_names(slices, rng):
+    """Renumber the slices in the order of their numbers as text."""
+    for s, number in zip(slices, sorted(range(1, len(slices) + 1), key=str)):
+        _renumber(s, number)
+    return slices
+
+
+def _fault_spacing(slices, rng):
+    """Double the spacing of the second half."""
+    n = len(slices)
+    return [s for k, s in enumerate(slices) if k < n // 2 or (k - n // 2) % 2]
+
+
+def _fault_gap(slices, rng):
+    """Remove a run of slices."""
+    n = len(slices)
+    return slices[: n // 3] + slices[n // 3 + round(0.36 * n) :]
+
+
+def _fault_repeated(slices, rng):
+    """Add a second acquisition at the same positions."""
+    n = len(slices)
+    again = [_renumber(replace(s, tags=dict(s.tags), stored=_later_phase(s.stored)), n + s.instance) for s in slices]
+    for turn, part in enumerate((slices, again), 1):
+        for s in part:
+            s.tags |= {'AcquisitionNumber': turn, 'AcquisitionTime': f'1016{30 * (turn - 1):02d}'}
+    return slices + again
+
+
+def _fault_localiser(slices, rng):
+    """Add two localisers."""
+    return slices + [_localiser(slices, len(slices) + 1 + side, side) for side in (0, 1)]
+
+
+_FILE_FAULTS = {
+    apply.__name__.removeprefix('_fault_'): apply
+    for apply in (
+        _fault_sign,
+        _fault_monochrome1,
+        _fault_windows,
+        _fault_wrong_window,
+        _fault_units,
+        _fault_constant,
+        _fault_missing,
+        _fault_duplicate,
+        _fault_foreign,
+        _fault_text_names,
+        _fault_spacing,
+        _fault_gap,
+        _fault_repeated,
+        _fault_localiser,
+    )
+}
+
+
 def _apply_file_fault(slices, fault, rng):
     """Apply a fault that lies in the files; returns the slices to write."""
-    n = len(slices)
-
-    def everyone(**tags):
-        return [s.tags.update(tags) for s in slices]
-
-    if fault == 'sign':
-        for s in slices:
-            s.stored = (np.minimum(s.stored.astype(np.int16) - 1024, 2047) & 0x0FFF).astype(np.uint16)
-        everyone(PixelRepresentation=1, RescaleIntercept='0')
-    elif fault == 'monochrome1':
-        for s in slices:
-            s.stored = (4095 - s.stored).astype(np.uint16)
-        everyone(PhotometricInterpretation='MONOCHROME1')
-    elif fault == 'windows':
-        everyone(
-            WindowCenter=['50', '-600', '300'],
-            WindowWidth=['400', '1500', '1800'],
-            WindowCenterWidthExplanation=['ABDOMEN', 'LUNG', 'BONE'],
-        )
-    elif fault == 'wrong_window':
-        everyone(WindowCenter='2600', WindowWidth='200')
-    elif fault == 'units':
-        for s in slices:
-            s.stored = np.maximum(s.stored, 24).astype(np.uint16) - np.uint16(24)
-        everyone(RescaleIntercept='0', RescaleType='MGML')
-    elif fault == 'constant':
-        for k in _sample_slices(rng, n, 0.1):
-            slices[k].stored = np.full_like(slices[k].stored, 1024)
-    elif fault == 'missing':
-        slices = [s for k, s in enumerate(slices) if k not in _sample_slices(np.random.default_rng(n), n, 0.06)]
-    elif fault == 'duplicate':
-        slices = slices + [
-            _renumber(replace(slices[k], tags=dict(slices[k].tags)), n + j + 1)
-            for j, k in enumerate(_sample_slices(rng, n, 0.06))
-        ]
-    elif fault == 'foreign':
-        k = _sample_slices(rng, n, 0)[0]
-        uid = slices[k].tags['SeriesInstanceUID'] + '9'
-        stranger = replace(slices[k], tags=slices[k].tags | {'SeriesInstanceUID': uid})
-        slices = slices + [_renumber(stranger, n + 1)]
-    elif fault == 'text_names':
-        numbers = sorted(range(1, n + 1), key=str)
-        for s, number in zip(slices, numbers):
-            _renumber(s, number)
-    elif fault == 'spacing':
-        slices = [s for k, s in enumerate(slices) if k < n // 2 or (k - n // 2) % 2]
-    elif fault == 'gap':
-        slices = slices[: n // 3] + slices[n // 3 + round(0.36 * n) :]
-    elif fault == 'repeated':
-        again = [
-            _renumber(replace(s, tags=dict(s.tags), stored=_later_phase(s.stored)), n + s.instance) for s in slices
-        ]
-        for turn, part in enumerate((slices, again), 1):
-            for s in part:
-                s.tags |= {'AcquisitionNumber': turn, 'AcquisitionTime': f'1016{30 * (turn - 1):02d}'}
-        slices = slices + again
-    elif fault == 'localiser':
-        slices = slices + [_localiser(slices, n + 1 + side, side) for side in (0, 1)]
-    return slices
+    return _FILE_FAULTS[fault](slices, rng) if fault in _FILE_FAULTS else slices
 
 
 def _later_phase(stored):
@@ -244,62 +311,65 @@ def _write_slices(slices, folder, scan, rng, full):
             os.truncate(path, int(path.stat().st_size * 0.6))
 
 
+_PER_FRAME = (  # what an enhanced file says of its frames and not of itself
+    'ImagePositionPatient',
+    'ImageOrientationPatient',
+    'PixelSpacing',
+    'SliceThickness',
+    'RescaleSlope',
+    'RescaleIntercept',
+    'RescaleType',
+    'WindowCenter',
+    'WindowWidth',
+)
+
+
+def _group(**values):
+    """Build a functional group."""
+    import pydicom
+
+    return pydicom.Sequence([_dataset(values)])
+
+
+def _shared_groups(tags):
+    """Build the functional groups that all frames share."""
+    spacing, thickness = tags['PixelSpacing'], tags['SliceThickness']
+    return _dataset(
+        {
+            'PlaneOrientationSequence': _group(ImageOrientationPatient=tags['ImageOrientationPatient']),
+            'PixelMeasuresSequence': _group(PixelSpacing=spacing, SliceThickness=thickness),
+            'PixelValueTransformationSequence': _group(RescaleSlope='1', RescaleIntercept='-1024', RescaleType='HU'),
+            'FrameVOILUTSequence': _group(WindowCenter=tags['WindowCenter'], WindowWidth=tags['WindowWidth']),
+        }
+    )
+
+
+def _frame_groups(k, tags):
+    """Build the functional groups of one frame."""
+    return _dataset(
+        {
+            'FrameContentSequence': _group(StackID='1', InStackPositionNumber=k, DimensionIndexValues=[1, k]),
+            'PlanePositionSequence': _group(ImagePositionPatient=tags['ImagePositionPatient']),
+        }
+    )
+
+
 def _write_frames(slices, path):
     """Write a series as one enhanced CT file, frames in the order of their numbers."""
     import pydicom
     from pydicom.uid import EnhancedCTImageStorage
 
-    def group(**values):
-        return pydicom.Sequence([_dataset(values)])
-
     slices = sorted(slices, key=lambda s: s.instance)
     with atomic_path(path) as half:
         SliceWriter('plain').write(half, slices[0].stored, slices[0].tags)
-        file, tags = pydicom.dcmread(half), slices[0].tags
-        for name in (
-            'ImagePositionPatient',
-            'ImageOrientationPatient',
-            'PixelSpacing',
-            'SliceThickness',
-            'RescaleSlope',
-            'RescaleIntercept',
-            'RescaleType',
-            'WindowCenter',
-            'WindowWidth',
-        ):
+        file = pydicom.dcmread(half)
+        for name in _PER_FRAME:
             delattr(file, name)
         file.SOPClassUID = file.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
         file.ImageType, file.NumberOfFrames = ['ORIGINAL', 'PRIMARY', 'VOLUME', 'NONE'], len(slices)
-        file.SharedFunctionalGroupsSequence = pydicom.Sequence(
-            [
-                _dataset(
-                    {
-                        'PlaneOrientationSequence': group(ImageOrientationPatient=tags['ImageOrientationPatient']),
-                        'PixelMeasuresSequence': group(
-                            PixelSpacing=tags['PixelSpacing'], SliceThickness=tags['SliceThickness']
-                        ),
-                        'PixelValueTransformationSequence': group(
-                            RescaleSlope='1', RescaleIntercept='-1024', RescaleType='HU'
-                        ),
-                        'FrameVOILUTSequence': group(
-                            WindowCenter=tags['WindowCenter'], WindowWidth=tags['WindowWidth']
-                        ),
-                    }
-                )
-            ]
-        )
+        file.SharedFunctionalGroupsSequence = pydicom.Sequence([_shared_groups(slices[0].tags)])
         file.PerFrameFunctionalGroupsSequence = pydicom.Sequence(
-            [
-                _dataset(
-                    {
-                        'FrameContentSequence': group(
-                            StackID='1', InStackPositionNumber=k, DimensionIndexValues=[1, k]
-                        ),
-                        'PlanePositionSequence': group(ImagePositionPatient=s.tags['ImagePositionPatient']),
-                    }
-                )
-                for k, s in enumerate(slices, 1)
-            ]
+            [_frame_groups(k, s.tags) for k, s in enumerate(slices, 1)]
         )
         file.PixelData = b''.join(s.stored.astype('<u2').tobytes() for s in slices)
         file['PixelData'].VR = 'OW'

@@ -362,9 +362,9 @@ def segmentation_curves(
     with figure_style() as plt:
         figure, axes = plt.subplots(1, 2, figsize=(8.4, 3))
         for axis, name, label in zip(axes, ('total', 'dice'), ('loss', 'Dice, mean of the structures')):
-            for split, colour, words in (('train', '#0072b2', 'training'), ('valid', '#d55e00', 'validation')):
-                if f'{split}_{name}' in history:
-                    axis.plot(history['epoch'] + 1, history[f'{split}_{name}'], 'o-', ms=3, color=colour, label=words)
+            sides = (('train', '#0072b2', 'training'), ('valid', '#d55e00', 'validation'))
+            for split, colour, words in (s for s in sides if f'{s[0]}_{name}' in history):
+                axis.plot(history['epoch'] + 1, history[f'{split}_{name}'], 'o-', ms=3, color=colour, label=words)
             if best is not None:
                 axis.axvline(best + 1, color='#999999', lw=1, ls='--')
             axis.set(xlabel='epoch', ylabel=label)
@@ -378,6 +378,19 @@ def segmentation_curves(
     return figure
 
 # %% ../../nbs/lib/reporting/00_figures.ipynb #15fd73ac
+def _plot_scores(axis, at, values, structure):
+    """Plot values as dots, their mean, and its interval."""
+    from ctlab.judge.metrics import bootstrap
+
+    colour = STRUCTURE_COLOURS.get(structure, '#555555')
+    axis.scatter(values, at + np.linspace(-0.16, 0.16, len(values)), s=12, color=colour, alpha=0.55, lw=0)
+    if len(values) > 1:
+        interval = bootstrap(lambda t, v: v.mean(), values, values, n=1000)[1:]
+        axis.plot(interval, [at, at], color=colour, lw=6, alpha=0.35, solid_capstyle='round')
+    if len(values):
+        axis.plot(values.mean(), at, 'o', color=colour, mec='white', ms=7)
+
+
 def score_plot(
     scores: pd.DataFrame,  # structure, the metric, and optionally a column that groups (model, axis …)
     metric: str = 'dice',
@@ -387,41 +400,16 @@ def score_plot(
     phantom: bool = True,
 ):  # matplotlib figure
     """Plot every patient as a dot and the mean with its interval as a bar."""
-    from ctlab.judge.metrics import bootstrap
-
     groups = list(dict.fromkeys(scores[by])) if by else [None]
     rows = [(s, g) for s in dict.fromkeys(scores['structure']) for g in groups]
     with figure_style() as plt:
         figure, axis = plt.subplots(figsize=(6.8, 0.36 * len(rows) + 1.2))
         for k, (structure, group) in enumerate(rows):
-            part = (
-                scores[(scores['structure'] == structure) & ((scores[by] == group) if by else True)][metric]
-                .dropna()
-                .to_numpy()
-            )
-            colour = STRUCTURE_COLOURS.get(structure, '#555555')
-            axis.scatter(part, k + np.linspace(-0.16, 0.16, len(part)), s=12, color=colour, alpha=0.55, lw=0)
-            if len(part) > 1:
-                axis.plot(
-                    bootstrap(lambda t, v: v.mean(), part, part, n=1000)[1:],
-                    [k, k],
-                    color=colour,
-                    lw=6,
-                    alpha=0.35,
-                    solid_capstyle='round',
-                )
-            if len(part):
-                axis.plot(part.mean(), k, 'o', color=colour, mec='white', ms=7)
+            mine = (scores['structure'] == structure) & ((scores[by] == group) if by else True)
+            _plot_scores(axis, k, scores[mine][metric].dropna().to_numpy(), structure)
             if published and structure in published:
-                axis.plot(
-                    published[structure],
-                    k,
-                    'D',
-                    mfc='none',
-                    mec='#333333',
-                    ms=6,
-                    label='published, real patients' if k == 0 else None,
-                )
+                label = 'published, real patients' if k == 0 else None
+                axis.plot(published[structure], k, 'D', mfc='none', mec='#333333', ms=6, label=label)
         axis.set(
             yticks=range(len(rows)),
             yticklabels=[f'{s}, {g}' if g is not None else s for s, g in rows],

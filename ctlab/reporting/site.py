@@ -351,18 +351,7 @@ def api_page(
     for name in public:
         obj = getattr(loaded, name, None)
         if inspect.isclass(obj):
-            lines += _entry(name, obj)
-            for method, m in vars(obj).items():
-                if (
-                    not method.startswith('_')
-                    and (inspect.isfunction(m) or isinstance(m, property))
-                    and (getattr(m, '__doc__', None))
-                ):
-                    lines += (
-                        _entry(f'{name}.{method}', m, '###')
-                        if inspect.isfunction(m)
-                        else [f'### {name}.{method}', '', m.__doc__, '']
-                    )
+            lines += [*_entry(name, obj), *_methods(name, obj)]
         elif inspect.isfunction(obj):
             lines += _entry(name, obj)
     constants = [n for n in public if not callable(getattr(loaded, n, None))]
@@ -375,6 +364,19 @@ def _short(value):
     """Shorten a value to one line."""
     text = repr(value)
     return text if len(text) < 160 else text[:157] + '…'
+
+
+def _methods(name, kind):
+    """Format the documented methods and properties of a class."""
+    lines = []
+    for method, m in vars(kind).items():
+        if method.startswith('_') or not getattr(m, '__doc__', None):
+            continue
+        if inspect.isfunction(m):
+            lines += _entry(f'{name}.{method}', m, '###')
+        elif isinstance(m, property):
+            lines += [f'### {name}.{method}', '', m.__doc__, '']
+    return lines
 
 # %% ../../nbs/lib/reporting/03_site.ipynb #b358192d
 def readme_text(
@@ -561,12 +563,7 @@ def _stage_runs(root, source, chapter):
         ran = json.loads(path.read_text())
         facts = run_facts(ran)
         page = clean_page(mark_as_run(ran), fold=True)
-        for cell in page['cells']:
-            if cell['cell_type'] == 'markdown':
-                cell['source'] = _relink_deeper(cell['source'])
-            for data in (o.get('data', {}) for o in cell.get('outputs', ())):
-                if 'text/markdown' in data:
-                    data['text/markdown'] = _relink_deeper(data['text/markdown'])
+        _relink_cells(page['cells'])
         page['cells'][0]['source'] = ['# A run of ' + ''.join(page['cells'][0]['source']).lstrip('# ')]
         (source / 'runs' / path.name).write_text(json.dumps(page))
         made.append((facts, f'runs/{path.name}'))
@@ -741,6 +738,16 @@ def build_site(
     (half / 'html').replace(out)
     shutil.rmtree(half)
     return out / 'index.html'
+
+
+def _relink_cells(cells):
+    """Adjust the links of a run's cells for a page that lies one folder deeper."""
+    for cell in cells:
+        if cell['cell_type'] == 'markdown':
+            cell['source'] = _relink_deeper(cell['source'])
+        for data in (o.get('data', {}) for o in cell.get('outputs', ())):
+            if 'text/markdown' in data:
+                data['text/markdown'] = _relink_deeper(data['text/markdown'])
 
 # %% ../../nbs/lib/reporting/03_site.ipynb #a6d44d7d
 def refresh_notebooks(

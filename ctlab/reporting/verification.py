@@ -192,24 +192,24 @@ def subgroup_table(
     n: int = 1000,  # resamples
 ) -> pd.DataFrame:  # by, group, scans, patients, and an AUC per target with its interval
     """Tabulate the held-out metrics by subgroup."""
-    from ctlab.judge.metrics import bootstrap
-
     held = predictions[predictions['split'] == 'valid'].join(facts, on='series_id')
     rows = []
     for by in facts.columns:
         for group, part in held.dropna(subset=[by]).groupby(by):
             row = {'by': by, 'group': group, 'scans': len(part), 'patients': part['patient_id'].nunique()}
-            for target in TARGETS:
-                hurt = (labels.loc[part['patient_id'], target].to_numpy() > 0).astype(int)
-                if min(hurt.sum(), len(hurt) - hurt.sum()) < least:
-                    row[target] = 'too few'
-                    continue
-                v = bootstrap(
-                    'auc_roc', hurt, 1 - part[f'{target}_healthy'].to_numpy(), part['patient_id'].to_numpy(), n=n
-                )
-                row[target] = '{:.2f} [{:.2f}, {:.2f}]'.format(*v)
-            rows.append(row)
+            rows.append(row | {target: _subgroup_auc(part, labels, target, least, n) for target in TARGETS})
     return pd.DataFrame(rows)
+
+
+def _subgroup_auc(part, labels, target, least, n):
+    """Format the AUC of a target in a subgroup with its interval."""
+    from ctlab.judge.metrics import bootstrap
+
+    hurt = (labels.loc[part['patient_id'], target].to_numpy() > 0).astype(int)
+    if min(hurt.sum(), len(hurt) - hurt.sum()) < least:
+        return 'too few'
+    score, patients = 1 - part[f'{target}_healthy'].to_numpy(), part['patient_id'].to_numpy()
+    return '{:.2f} [{:.2f}, {:.2f}]'.format(*bootstrap('auc_roc', hurt, score, patients, n=n))
 
 
 def detectable_difference(

@@ -225,35 +225,14 @@ def series_geometry(
     headers: list[Header],  # of one series
 ) -> Geometry:  # order, spacing, and what is odd
     """Work out the geometry of a series from its positions."""
-    usable = [i for i, h in enumerate(headers) if h.position is not None and h.orientation is not None]
-    if not usable:
-        raise DicomError(f'{headers[0].path}: no slice of the series has a position and orientation')
-    notes = [] if len(usable) == len(headers) else [f'{len(headers) - len(usable)} slices without a position left out']
-    takes = split_acquisitions([headers[i] for i in usable])
-    others = [usable[k] for take in takes[1:] for k in take]
-    if others:
-        notes.append(
-            f'{len(takes)} acquisitions at the same places ({", ".join(str(len(t)) for t in takes)} slices); the '
-            f'first is read; acquisition=2 (commands: --acquisition 2) gives the next'
-        )
-        usable = [usable[k] for k in sorted(takes[0])]
+    usable, others, notes = _first_acquisition(headers)
     row, column = (np.array(headers[usable[0]].orientation[i : i + 3]) for i in (0, 3))
     if abs(np.linalg.norm(row) - 1) > 0.01 or abs(np.linalg.norm(column) - 1) > 0.01 or abs(row @ column) > 0.01:
         raise DicomError(f'{headers[usable[0]].path}: ImageOrientationPatient is no pair of perpendicular unit vectors')
     normal = np.cross(row, column)
     places = np.array([headers[i].position for i in usable])
     along = places @ normal
-    near = np.round(along, 3).tolist()
-    order = sorted(
-        range(len(usable)), key=lambda k: (near[k], headers[usable[k]].instance or 0, headers[usable[k]].path)
-    )
-    kept, twice, last = [], [], -np.inf
-    for k, place in zip(order, along[order].tolist()):
-        if place - last < 0.01:
-            twice.append(k)
-        else:
-            kept.append(k)
-            last = place
+    kept, twice = _sort_by_position([headers[i] for i in usable], along)
     positions = along[kept]
     spacing, missing = _regular(positions)
     spacing = spacing or headers[usable[0]].spacing_tag or headers[usable[0]].thickness or 1.0
@@ -268,19 +247,42 @@ def series_geometry(
     if missing:
         notes.append(f'{len(missing)} of {len(kept) + len(missing)} slices missing')
     shear = _shear(places[kept], normal, spacing)
-    made = Geometry(
-        [usable[k] for k in kept],
-        positions,
-        float(spacing),
-        normal,
-        shear,
-        missing,
-        [usable[k] for k in twice] + others,
-        notes,
-    )
+    order, left_out = [usable[k] for k in kept], [usable[k] for k in twice] + others
+    made = Geometry(order, positions, float(spacing), normal, shear, missing, left_out, notes)
     if np.linalg.norm(shear) > 0:
         made.notes.append(f'gantry tilt of {made.tilt:.1f}°')
     return made
+
+
+def _first_acquisition(headers):
+    """Select the slices with a position, of the first acquisition; returns (their indices, the others', notes)."""
+    usable = [i for i, h in enumerate(headers) if h.position is not None and h.orientation is not None]
+    if not usable:
+        raise DicomError(f'{headers[0].path}: no slice of the series has a position and orientation')
+    notes = [] if len(usable) == len(headers) else [f'{len(headers) - len(usable)} slices without a position left out']
+    takes = split_acquisitions([headers[i] for i in usable])
+    others = [usable[k] for take in takes[1:] for k in take]
+    if others:
+        notes.append(
+            f'{len(takes)} acquisitions at the same places ({", ".join(str(len(t)) for t in takes)} slices); the '
+            f'first is read; acquisition=2 (commands: --acquisition 2) gives the next'
+        )
+        usable = [usable[k] for k in sorted(takes[0])]
+    return usable, others, notes
+
+
+def _sort_by_position(headers, along):
+    """Sort slices by their position along the normal; returns (their order, those at a position already taken)."""
+    near = np.round(along, 3).tolist()
+    order = sorted(range(len(headers)), key=lambda k: (near[k], headers[k].instance or 0, headers[k].path))
+    kept, twice, last = [], [], -np.inf
+    for k, place in zip(order, along[order].tolist()):
+        if place - last < 0.01:
+            twice.append(k)
+        else:
+            kept.append(k)
+            last = place
+    return kept, twice
 
 
 def _regular(positions):

@@ -259,15 +259,18 @@ def _parse_header_fast(block):
         elif tag > 0x0002FFFF and syntax not in _EXPLICIT or tag in (0x00283000, 0x00283010):
             return None
         elif tag in _KEYWORDS:
-            if vr in _NUMERIC:
-                if end - start != struct.calcsize(_NUMERIC[vr]):
-                    return None
-                values[_KEYWORDS[tag]] = struct.unpack_from(_NUMERIC[vr], block, start)[0]
-            elif vr in _LONG or (value := _text(block[start:end])) is None:
+            value = _plain_value(vr, block[start:end])
+            if value is None:
                 return None
-            else:
-                values[_KEYWORDS[tag]] = value
+            values[_KEYWORDS[tag]] = value
     return None
+
+
+def _plain_value(vr, data):
+    """Decode a number or a text; None where pydicom should do it."""
+    if vr in _NUMERIC:
+        return struct.unpack(_NUMERIC[vr], data)[0] if len(data) == struct.calcsize(_NUMERIC[vr]) else None
+    return None if vr in _LONG else _text(data)
 
 
 def _text(data):
@@ -384,6 +387,19 @@ def _read_beginning(path):
         os.close(file)
 
 
+def _read_by_pydicom(path, size):
+    """Read a header with pydicom."""
+    import pydicom
+
+    with warnings.catch_warnings(), remote.open_remote(path) as file:
+        warnings.simplefilter('ignore')
+        dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
+    meta = dataset.file_meta
+    if 'MediaStorageSOPClassUID' in meta:
+        dataset.add(meta['MediaStorageSOPClassUID'])
+    return _header(path, dataset, size, str(meta.get('TransferSyntaxUID', '')))
+
+
 def _read_cached(path, repeats, begun=None):
     """Read a header, reusing the headers of earlier files where this one repeats them."""
     import pydicom
@@ -397,13 +413,7 @@ def _read_cached(path, repeats, begun=None):
         if found := _parse_header_fast(block):
             header = _header(path, found[0], size, found[1], found[2])
         else:
-            with warnings.catch_warnings(), remote.open_remote(path) as file:
-                warnings.simplefilter('ignore')
-                dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
-                meta = dataset.file_meta
-                if 'MediaStorageSOPClassUID' in meta:
-                    dataset.add(meta['MediaStorageSOPClassUID'])
-                header = _header(path, dataset, size, str(meta.get('TransferSyntaxUID', '')))
+            header = _read_by_pydicom(path, size)
     except pydicom.errors.InvalidDicomError as error:
         raise DicomError(f'{path}: not a DICOM file (no DICM mark after the preamble)') from error
     except Exception as error:  # hostile bytes fail in any way they like

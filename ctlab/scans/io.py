@@ -152,23 +152,11 @@ def extract_archive(
     path: str | Path,  # a zip or tar
 ):  # the folder with its files, for as long as the block lasts
     """Extract the files of an archive."""
-    path, total = Path(path), 0
-    most = min(MAX_UNPACKED, max(1 << 20, MAX_RATIO * path.stat().st_size))
+    path = Path(path)
     with tempfile.TemporaryDirectory(prefix='ctlab-') as folder:
         try:
             with zipfile.ZipFile(path) if zipfile.is_zipfile(path) else tarfile.open(path) as archive:
-                for k, (name, opened) in enumerate(_members(archive, path)):
-                    if k >= MAX_FILES:
-                        raise ArchiveError(f'{path}: more than {MAX_FILES} files')
-                    ending = next((e for e in ('.nii.gz', '.nii') if name.lower().endswith(e)), '')
-                    with opened() as packed, open(Path(folder) / f'{k}{ending}', 'wb') as plain:
-                        while block := packed.read(1 << 20):
-                            total += len(block)
-                            if total > most:
-                                raise ArchiveError(
-                                    f'{path}: unpacks to more than {most >> 20} MiB, as no scan of its size does'
-                                )
-                            plain.write(block)
+                _extract_members(archive, path, Path(folder))
         except ArchiveError:
             raise
         except _DAMAGED as error:
@@ -176,6 +164,21 @@ def extract_archive(
                 f'{path}: cannot be unpacked ({str(error) or type(error).__name__}); is it complete?'
             ) from error
         yield Path(folder)
+
+
+def _extract_members(archive, path, folder):
+    """Write the members of an archive under names of our own, and count what is unpacked."""
+    total, most = 0, min(MAX_UNPACKED, max(1 << 20, MAX_RATIO * path.stat().st_size))
+    for k, (name, opened) in enumerate(_members(archive, path)):
+        if k >= MAX_FILES:
+            raise ArchiveError(f'{path}: more than {MAX_FILES} files')
+        ending = next((e for e in ('.nii.gz', '.nii') if name.lower().endswith(e)), '')
+        with opened() as packed, open(folder / f'{k}{ending}', 'wb') as plain:
+            while block := packed.read(1 << 20):
+                total += len(block)
+                if total > most:
+                    raise ArchiveError(f'{path}: unpacks to more than {most >> 20} MiB, as no scan of its size does')
+                plain.write(block)
 
 # %% ../../nbs/lib/scans/04_io.ipynb #6f1aa8e2
 def write(

@@ -42,6 +42,14 @@ from .study import Samples, TrainingPlan, add_masks, load_samples, train_fold
 MASK_PIXELS = {'tiny': 96, 'demo': 192, 'full': 256}  # of the prepared slices on which the masks lie
 
 
+def _save_field(target, field, places):
+    """Write a field, and where its cells lie, beside it."""
+    cells = np.array([(c[0], c[1] - c[0], len(c)) for c in places])  # first mm, step, number
+    for path, array in ((target.with_suffix('.cells.npy'), cells), (target, field)):
+        with atomic_path(path) as half:
+            np.save(half, array)
+
+
 def _field_task(task):
     """Compute one scan's field unless it exists; returns the reason where there is none."""
     from ctlab.scans.dicom import read_series, silence_decoders
@@ -56,10 +64,7 @@ def _field_task(task):
             if made is None:
                 reason = 'no organ within the field of view'
             else:
-                cells = np.array([(c[0], c[1] - c[0], len(c)) for c in made[1]])  # first mm, step, number
-                for path, array in ((target.with_suffix('.cells.npy'), cells), (target, made[0])):
-                    with atomic_path(path) as half:
-                        np.save(half, array)
+                _save_field(target, *made)
         except Exception as error:
             reason = f'{row["folder"]}: {type(error).__name__}: {error}'
     return {'patient_id': int(row['patient_id']), 'series_id': int(row['series_id']), 'reason': reason}

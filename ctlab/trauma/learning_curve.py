@@ -152,12 +152,14 @@ def run(
             'rsna_score': score_by_patient(judge.samples.labels, found),
         } | plan.note
 
-    name, mine = f'{study}_of{patients}', ('study', study, 'curve')
+    name, mine = f'{study}_of{patients}', ('study', study, 'learning_curve')
     key = {
         'rows': rows.to_csv(index=False),
         'judge': judge.samples.table.to_csv(index=False),
         'plan': [repr(PRESET_CONFIGS[settings.preset]), plan.note],
-        'code': code_version(*(f'learn.{m}' for m in ('nets', 'losses', 'training')), *(f'trauma.{m}' for m in mine)),
+        'code': code_version(
+            *(f'learn.{m}' for m in ('networks', 'losses', 'training')), *(f'trauma.{m}' for m in mine)
+        ),
         'start': settings.start,
     }
     card = {'trained on': f'{patients} {"phantoms" if settings.phantom else "patients of the RSNA 2023 cohort"}'}

@@ -153,31 +153,10 @@ def predict_scans(
     data, plan = _plan(study, settings)
     if not len(data.table):
         raise ValueError(f'{source}: no usable scan; ' + '; '.join(data.set_aside['reason'].astype(str).head(3)))
-    opinions, nets = [], []
-    for folder in folders:
-        net = load_weights(plan.net(settings.start or False), folder / 'weights.safetensors')
-        opinions.append(
-            predict_dataset(
-                net,
-                make_loader(make_dataset(data, plan, data.table), plan.batch),
-                'cuda' if choose_accelerator(device) == 'gpu' else 'cpu',
-            ).set_index(['patient_id', 'series_id'])
-        )
-        nets.append(net)
-    stacked = np.stack([o[LABEL_COLUMNS].to_numpy() for o in opinions])
-    rows = [
-        (
-            *key,
-            column.partition('_')[0],
-            column.partition('_')[2],
-            stacked[:, i, j].mean(),
-            stacked[:, i, j].min(),
-            stacked[:, i, j].max(),
-        )
-        for i, key in enumerate(opinions[0].index)
-        for j, column in enumerate(LABEL_COLUMNS)
-    ]
-    table = pd.DataFrame(rows, columns=['patient_id', 'series_id', 'target', 'grade', 'probability', 'low', 'high'])
+    where = 'cuda' if choose_accelerator(device) == 'gpu' else 'cpu'
+    nets = [load_weights(plan.net(settings.start or False), f / 'weights.safetensors') for f in folders]
+    loader = make_loader(make_dataset(data, plan, data.table), plan.batch)
+    table = _spread_over_folds([predict_dataset(net, loader, where) for net in nets])
     return table, {
         'data': data,
         'plan': plan,
@@ -193,6 +172,19 @@ def _salient_slices(dataset, net, k, target):
     from ctlab.trauma.saliency import most_salient_slices
 
     return most_salient_slices(net, dataset[k]['image'], target)
+
+
+def _spread_over_folds(predictions):
+    """Tabulate the mean, the lowest and the highest probability of the folds."""
+    keys = predictions[0].set_index(['patient_id', 'series_id']).index
+    stacked = np.stack([p[LABEL_COLUMNS].to_numpy() for p in predictions])
+    parts = [(c.partition('_')[0], c.partition('_')[2]) for c in LABEL_COLUMNS]
+    rows = [
+        (*key, *parts[j], values.mean(), values.min(), values.max())
+        for i, key in enumerate(keys)
+        for j, values in enumerate(stacked[:, i].T)
+    ]
+    return pd.DataFrame(rows, columns=['patient_id', 'series_id', 'target', 'grade', 'probability', 'low', 'high'])
 
 # %% ../../nbs/lib/trauma/02_predict.ipynb #9181e9a7
 def prediction_page(

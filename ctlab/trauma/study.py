@@ -220,7 +220,7 @@ def _run_key(settings, samples, plan):
 
     from ctlab.learn.runs import code_version
 
-    learned = [f'learn.{m}' for m in ('samples', 'nets', 'losses', 'training', 'inference', 'runs')]
+    learned = [f'learn.{m}' for m in ('datasets', 'networks', 'losses', 'training', 'inference', 'runs')]
     code = code_version(
         'core.anatomy',
         'cohort.stacks',
@@ -228,7 +228,7 @@ def _run_key(settings, samples, plan):
         *learned,
         'judge.metrics',
         'trauma.study',
-        f'trauma.{plan.study.partition("_")[0]}',
+        own=f'trauma.{plan.study.partition("_")[0]}',
     )
     own = [plan.epochs, plan.batch, plan.learning_rate, plan.patience, plan.volume, plan.open_masks, plan.note]
     data = hashlib.sha1(samples.table.to_csv(index=False).encode()).hexdigest()

@@ -28,7 +28,7 @@ def tool(name):
 
 
 OURS = """import sys, time, threading
-from ctlab.network.node import Limits, Node
+from ctlab.network.node import Node
 from ctlab.network.store import Store
 Node(Store(sys.argv[1], free=0), port=int(sys.argv[2])).start(); time.sleep(3600)"""
 

@@ -164,19 +164,19 @@ def test_a_start_from_phantoms_is_asked_for_by_name(ctlab, tiny, tmp_path):
 
 
 TRAUMA = """
-from ctlab.trauma.approach1 import load, plan
+from ctlab.trauma.approach1 import load_data, make_plan
 from ctlab.core.settings import Settings
 from ctlab.trauma.study import train_fold
 settings = Settings(work_dir=sys.argv[1], out_dir=sys.argv[2], epochs=4, seed=5, device='cpu')
-data = load(settings)
-train_fold(settings, replace(data, table=data.table.groupby('fold').head(4)), plan('tiny'))
+data = load_data(settings)
+train_fold(settings, replace(data, table=data.table.groupby('fold').head(4)), make_plan('tiny'))
 """
 MASKS = """
-from ctlab.organs.liver3d import plan, run
+from ctlab.organs.liver3d import make_plan, run
 from ctlab.learn.networks import UNet3D
 from ctlab.core.settings import Settings
 settings = Settings(work_dir=sys.argv[1], out_dir=sys.argv[2], epochs=4, seed=5, device='cpu', workers=1)
-run(settings, replace(plan(settings), draws=12, window=16, net=lambda: UNet3D(1, 1, 4)))
+run(settings, replace(make_plan(settings), samples_per_epoch=12, window=16, net=lambda: UNet3D(1, 1, 4)))
 """
 TRAINING = """
 import sys, torch

@@ -21,7 +21,7 @@ def test_help_shows_every_command_and_examples(ctlab):
     assert {'doctor', 'phantom', 'run', 'report', 'audit', 'site'} <= set(names)
     for name in names:
         page = ctlab(name, '--help')
-        assert page.returncode == 0 and 'Examples' in page.stdout, name
+        assert page.returncode == 0 and 'For example' in page.stdout, name
 
 
 def test_import_is_light():
@@ -156,7 +156,7 @@ def test_arrange_makes_a_cohort_and_says_what_it_left(ctlab, tiny, tmp_path):
 
 
 def test_the_demo_runs_a_chapter_again_when_the_package_changes(tmp_path, monkeypatch):
-    from ctlab.interfaces.cli import _fingerprint
+    from ctlab.interfaces.setup_commands import _fingerprint
 
     monkeypatch.setattr('ctlab.core.settings.project_root', lambda: tmp_path)
     (tmp_path / 'ctlab' / 'room').mkdir(parents=True)

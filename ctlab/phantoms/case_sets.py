@@ -375,6 +375,11 @@ SET_KINDS = {
 }
 
 
+def _without_class(key):
+    """Leave out what the class of the sizes is called: it had another name before 0.3.0."""
+    return [part.partition('(')[2] if isinstance(part, str) and '(' in part else part for part in key]
+
+
 def make_case_set(
     kind: str,  # spleen, lits, ircad or limbs
     root: str | Path,  # the set's folder, made if needed
@@ -387,13 +392,13 @@ def make_case_set(
     if kind not in SET_KINDS:
         raise ValueError(f'no set is called {kind!r}; choose from {", ".join(SET_KINDS)}')
     root, sizes = Path(root), PRESET_CONFIGS[preset] if isinstance(preset, str) else preset
-    key, mark = json.dumps([SET_VERSIONS[kind], kind, repr(sizes), seed]), root / 'phantoms.json'
-    if mark.exists() and mark.read_text() != key:
+    key, mark = [SET_VERSIONS[kind], kind, repr(sizes), seed], root / 'phantoms.json'
+    if mark.exists() and _without_class(json.loads(mark.read_text())) != _without_class(key):
         raise FileExistsError(f'{root}: phantoms of another version or size; delete the folder and they are drawn anew')
     if not mark.exists() and root.exists() and any(root.iterdir()):
         raise FileExistsError(f'{root}: holds something else than phantoms; choose another folder')
     root.mkdir(parents=True, exist_ok=True)
-    mark.write_text(key)
+    mark.write_text(json.dumps(key))
     work, n = {
         'spleen': (_decathlon, sizes.cases),
         'lits': (_lits, sizes.cases),

@@ -185,7 +185,7 @@ def test_decisions_in_words():
     )
     assert classify_series(['gap', 'tilt', 'empty']) == (
         'set aside',
-        'more than a quarter of the slices missing; nobody on the couch',
+        'more than a quarter of the slices missing; no patient on the couch',
     )
     for name, (remedy, words) in FAULT_CAUSES.items():
         assert classify_series([name]) == (('recovered', f'{words}: {remedy}') if remedy else ('set aside', words))

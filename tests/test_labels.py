@@ -95,8 +95,8 @@ def test_folds_are_even_stratified_and_the_same_again():
     folds = make_folds(frame)
     assert folds.name == 'fold' and folds.index.equals(frame.index) and set(folds) == {0, 1, 2, 3}
     assert folds.value_counts().max() - folds.value_counts().min() <= 4
-    hurt = frame['any_injury'].groupby(folds).mean()
-    assert hurt.max() - hurt.min() < 0.12
+    injured = frame['any_injury'].groupby(folds).mean()
+    assert injured.max() - injured.min() < 0.12
     shuffled = make_folds(frame.sample(frac=1, random_state=1))
     assert shuffled.sort_index().equals(folds), 'the order of the rows does not matter'
     assert make_folds(frame, 4, 0).equals(folds) and not make_folds(frame, 4, 1).equals(folds)

@@ -266,14 +266,16 @@ def test_subgroups(study):
     ]
     part = held[held['series_id'].isin(facts.index[facts['phase'] == 'a'])]
     for target in TARGETS:
-        hurt = (graded.loc[part['patient_id'], target].to_numpy() > 0).astype(int)
+        injured = (graded.loc[part['patient_id'], target].to_numpy() > 0).astype(int)
         wanted = '{:.2f} [{:.2f}, {:.2f}]'.format(
-            *bootstrap('auc_roc', hurt, 1 - part[f'{target}_healthy'].to_numpy(), part['patient_id'].to_numpy(), n=50)
+            *bootstrap(
+                'auc_roc', injured, 1 - part[f'{target}_healthy'].to_numpy(), part['patient_id'].to_numpy(), n=50
+            )
         )
-        assert table[target].iloc[0] == (wanted if min(hurt.sum(), 40 - hurt.sum()) >= 8 else 'too few')
+        assert table[target].iloc[0] == (wanted if min(injured.sum(), 40 - injured.sum()) >= 8 else 'too few')
     assert (table.iloc[1][list(TARGETS)] == 'too few').all()
-    hurt = int((graded.loc[part['patient_id'], 'liver'] > 0).sum())
-    least = min(hurt, 40 - hurt)
+    injured = int((graded.loc[part['patient_id'], 'liver'] > 0).sum())
+    least = min(injured, 40 - injured)
     assert subgroup_table(rows, graded, facts, least, n=20)['liver'].iloc[0] != 'too few'
     assert subgroup_table(rows, graded, facts, least + 1, n=20)['liver'].iloc[0] == 'too few'
     assert subgroup_table(rows, graded, facts).shape == table.shape and subgroup_table(rows, graded, facts[[]]).empty
@@ -290,12 +292,12 @@ def test_what_could_have_been_seen(study):
     assert list(table.columns) == ['target', 'patients', 'injured', 'AUC', 'standard error', 'smallest difference']
     assert list(table['target']) == list(TARGETS) and set(table['patients']) == {48}
     for row in table.itertuples():
-        hurt = (graded.loc[held['patient_id'], row.target].to_numpy() > 0).astype(int)
+        injured = (graded.loc[held['patient_id'], row.target].to_numpy() > 0).astype(int)
         value, low, high = bootstrap(
-            'auc_roc', hurt, 1 - held[f'{row.target}_healthy'].to_numpy(), held['patient_id'].to_numpy(), n=200
+            'auc_roc', injured, 1 - held[f'{row.target}_healthy'].to_numpy(), held['patient_id'].to_numpy(), n=200
         )
         error = (high - low) / (2 * norm.ppf(0.975))
-        assert (row.AUC, row[5], row.injured) == pytest.approx((value, error, hurt.sum()))
+        assert (row.AUC, row[5], row.injured) == pytest.approx((value, error, injured.sum()))
         assert row[6] == pytest.approx((norm.ppf(0.975) + norm.ppf(0.8)) * error), 'errors that correlate by a half'
     loose = detectable_difference(rows, graded, 0.9, 0.0, 200)
     assert loose['smallest difference'].to_numpy() == pytest.approx(

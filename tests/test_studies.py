@@ -46,7 +46,7 @@ def test_papermill_runs_every_fold_and_the_report_gathers_them(ctlab, tiny, tmp_
         assert list(metrics.columns) == ['study', 'fold', 'target', 'split', 'metric', 'value', 'low', 'high', 'n']
         assert set(metrics['split']) == {'train', 'valid'} and set(metrics['fold']) == {fold}
         config = json.loads((folder / 'config.json').read_text())
-        weights = 'taught by drawn patients (19_wounds)' if study == 'approach7' else 'random'
+        weights = 'lesion network (19_wounds)' if study == 'approach7' else 'random'
         assert config['phantom'] and config['weights'] == weights
         assert {'predictions.parquet', 'environment.json', 'weights.safetensors'} <= {p.name for p in folder.iterdir()}
     held = pd.concat(

@@ -227,7 +227,7 @@ def print_case_summary(
 # %% ../../nbs/lib/cohort/04_cases.ipynb #170ab595
 @dataclass(frozen=True)
 class CasePreprocessing:
-    """How cases become arrays."""
+    """The preprocessing plan of cases: structures, size, spacing, window."""
 
     structures: tuple  # names of the numbers 1, 2, …
     size: int = 256  # pixels a side

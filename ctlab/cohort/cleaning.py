@@ -150,7 +150,7 @@ def _inner_air(small, inside):
 # %% ../../nbs/02_cleaning.ipynb #d77b4cf6
 FAULT_CAUSES = {  # cause -> (remedy, or '' when nothing helps; what is meant)
     'unreadable': ('', 'no slice can be read'),
-    'empty': ('', 'nobody on the couch'),
+    'empty': ('', 'no patient on the couch'),
     'wrong_part': ('', 'no abdomen in the scan'),
     'gap': ('', 'more than a quarter of the slices missing'),
     'sign': ('extend the sign', 'signed numbers whose upper bits are not filled'),

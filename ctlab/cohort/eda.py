@@ -45,9 +45,9 @@ def injury_cooccurrence(
     labels: pd.DataFrame,  # from `read_labels`
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # (patients with both, observed over expected)
     """Compute which injuries occur together, relative to chance."""
-    hurt = class_labels(labels).gt(0).astype(int)
-    both = hurt.T @ hurt
-    expected = np.outer(hurt.sum(), hurt.sum()) / max(1, len(hurt))
+    injured = class_labels(labels).gt(0).astype(int)
+    both = injured.T @ injured
+    expected = np.outer(injured.sum(), injured.sum()) / max(1, len(injured))
     return both, (both / np.where(expected > 0, expected, np.nan)).where(~np.eye(len(both), dtype=bool))
 
 # %% ../../nbs/00_eda.ipynb #740134c3

@@ -37,8 +37,8 @@ def check_labels(
     refuse(~labels[[*LABEL_COLUMNS, 'any_injury']].isin([0, 1]).all(axis=1), 'values other than 0 and 1')
     for target, grades in TARGETS.items():
         refuse(labels[[f'{target}_{g}' for g in grades]].sum(axis=1) != 1, f'not exactly one answer on the {target}')
-    hurt = 1 - labels[[f'{t}_healthy' for t in TARGETS]].min(axis=1)
-    refuse(hurt != labels['any_injury'], 'any_injury contradicts the five answers')
+    injured = 1 - labels[[f'{t}_healthy' for t in TARGETS]].min(axis=1)
+    refuse(injured != labels['any_injury'], 'any_injury contradicts the five answers')
 
 
 def read_labels(

@@ -33,7 +33,7 @@ __all__ = ['log', 'MaskUnavailableError', 'from_rsna_codes', 'RsnaMasks', 'cache
 
 # %% ../../nbs/lib/cohort/03_masks.ipynb #2429c89a
 class MaskUnavailableError(LookupError):
-    """A provider has no mask for a series, and says why."""
+    """A provider has no mask for a series."""
 
 
 def from_rsna_codes(

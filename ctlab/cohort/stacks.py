@@ -49,7 +49,7 @@ def nearest_slices(
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #f4026cb2
 @dataclass(frozen=True)
 class StackPreprocessing:
-    """How stacks are made; two stacks are comparable when their recipes are equal."""
+    """The preprocessing plan of stacks; stacks are comparable when their plans are equal."""
 
     spacing: float = 5.0  # mm between kept slices
     size: int = 256  # pixels a side
@@ -523,7 +523,7 @@ def _series_row(headers):
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What the headers of a cohort say."""
+    """The catalogue of a cohort, from its headers."""
 
     series: pd.DataFrame  # one row per series
     parts: tuple  # files with one row per file of the cohort

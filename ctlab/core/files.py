@@ -71,7 +71,7 @@ def require_main_guard() -> None:
 def exclusive_lock(
     path: str | Path,  # what is worked on
 ):  # a context
-    """Hold a lock that belongs to a file or a folder; whoever comes second waits."""
+    """Hold an exclusive lock of a file or folder; a second process waits."""
     from filelock import FileLock
 
     require_main_guard()  # a worker that reads its script again would wait for its own parent

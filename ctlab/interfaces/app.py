@@ -114,7 +114,7 @@ class BrushWidget(JSComponent):
 
     @param.depends('at', watch=True)
     def refresh(self):
-        """Send the slice that is looked at."""
+        """Send the displayed slice."""
         self.param.update(**self._pictures())
 
     def _handle_msg(self, message):
@@ -461,8 +461,8 @@ class _Masks(_Tab):
         mask = await asyncio.to_thread(self.work.segment, scan, self.model.value)
         self.page.masks_changed()
         self.table(self.work.measure(scan, mask))
-        doubts = json.loads(mask.path.with_name(f'{mask.number}.json').read_text()).get('warnings', [])
-        return f'version {mask.label}' + ''.join(f'\ndoubtful: {d}' for d in doubts)
+        flags = json.loads(mask.path.with_name(f'{mask.number}.json').read_text()).get('warnings', [])
+        return f'version {mask.label}' + ''.join(f'\nquality flag: {d}' for d in flags)
 
     async def adopted(self):
         mask = await asyncio.to_thread(self.work.import_mask, self.page.scan, self.file.value)
@@ -889,7 +889,7 @@ _TABS = {
 
 
 class Page:
-    """One visitor's page."""
+    """The page of one visitor."""
 
     def __init__(self, work: Workspace, jobs: Jobs):
         self.work, self.jobs = work, jobs

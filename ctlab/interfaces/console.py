@@ -13,8 +13,8 @@ app = typer.Typer(
     rich_markup_mode='rich',
     pretty_exceptions_enable=False,
     context_settings={'help_option_names': ['-h', '--help']},
-    help='A lab for computed tomography: phantoms, DICOM, trauma and segmentation studies, honest tables.\n\nStart '
-    'with [bold]ctlab doctor[/bold], then [bold]ctlab run 03_approach1[/bold].\n\nExit codes: 0 done; 1 not done, and '
+    help='A lab for computed tomography: phantoms, DICOM, trauma and segmentation studies, tables with intervals.\n\n'
+    'Start with [bold]ctlab doctor[/bold], then [bold]ctlab run 03_approach1[/bold].\n\nExit codes: 0 done; 1 not done, and '
     'the message says why (for audit: the header is wrong; for doctor: something is missing); 2 called wrongly.',
 )
 

@@ -22,7 +22,7 @@ from ..core.files import exclusive_lock, write_atomic
 
 @dataclass(frozen=True)
 class Job:
-    """A command, asked for."""
+    """A command that was requested."""
 
     folder: Path
     command: tuple  # arguments of ctlab

@@ -69,8 +69,8 @@ def segment(
     if json_:
         say(json.dumps(facts, indent=1))
         return
-    for doubt in facts['warnings']:
-        typer.echo(f'doubtful: {doubt}', err=True)
+    for flag in facts['warnings']:
+        typer.echo(f'quality flag: {flag}', err=True)
     for name, f in facts['structures'].items():
         say(
             f'{name:<14} {f["volume_ml"]:>10.1f} mL'

@@ -66,7 +66,7 @@ class Mask:
 
 @dataclass
 class ImportResult:
-    """What an import came to."""
+    """The result of an import."""
 
     series: list = field(default_factory=list)  # scan ids
     objects: int = 0
@@ -145,7 +145,7 @@ def align_mask(
 
 
 class Workspace:
-    """A folder with all that a person works on."""
+    """A folder with scans, masks, runs and jobs of the workbench."""
 
     def __init__(
         self,
@@ -576,7 +576,7 @@ def to_grey(values: np.ndarray, window: tuple[float, float]) -> np.ndarray:  # u
 
 
 class MaskEditor:
-    """A mask under the brush."""
+    """A mask that is being edited, with undo."""
 
     def __init__(self, work: Workspace, scan: Scan, mask: Mask | None = None, structures: dict | None = None):
         self.work, self.scan, self.mask = work, scan, mask

@@ -82,7 +82,7 @@ def _auc_possible(acc, auc, p, r, step):
 # %% ../../nbs/lib/judge/01_audit.ipynb #5ad71834
 @dataclass
 class AuditReport:
-    """What the auditor found."""
+    """The result of an audit."""
 
     printed: list[str]  # roles as the header gives them
     columns: list[str]  # roles as the rows force them, in the printed columns' order

@@ -167,13 +167,13 @@ def resampled_rsna_scores(
     """Compute the competition metric for each row of bootstrap weights."""
     from ctlab.judge.metrics import RSNA_WEIGHTS
 
-    parts, hurt = [], []
+    parts, injured = [], []
     for target, grades in TARGETS.items():
         columns = [f'{target}_{g}' for g in grades]
         p = predictions[columns].to_numpy(float)
         parts.append((labels[columns].to_numpy(), p / p.sum(1, keepdims=True), RSNA_WEIGHTS[target]))
-        hurt.append(1 - parts[-1][1][:, 0])
-    any_p, any_y = np.max(hurt, axis=0), labels['any_injury'].to_numpy()
+        injured.append(1 - parts[-1][1][:, 0])
+    any_p, any_y = np.max(injured, axis=0), labels['any_injury'].to_numpy()
     parts.append((np.stack([1 - any_y, any_y], 1), np.stack([1 - any_p, any_p], 1), RSNA_WEIGHTS['any_injury']))
     losses = []
     for truth, p, weights in parts:

@@ -398,14 +398,14 @@ def rsna_losses(
 ) -> dict:  # the six losses
     """Compute the six parts of the competition metric."""
     predictions = _check_predictions(labels, predictions)
-    losses, hurt = {}, []
+    losses, injured = {}, []
     for target, grades in TARGETS.items():
         columns = [f'{target}_{g}' for g in grades]
         p = predictions[columns].to_numpy(float)
         p = p / p.sum(1, keepdims=True)
-        hurt.append(1 - p[:, 0])
+        injured.append(1 - p[:, 0])
         losses[target] = _weighted_log_loss(labels[columns].to_numpy(), p, RSNA_WEIGHTS[target])
-    any_p, any_y = np.max(hurt, axis=0), labels['any_injury'].to_numpy()
+    any_p, any_y = np.max(injured, axis=0), labels['any_injury'].to_numpy()
     losses['any_injury'] = _weighted_log_loss(
         np.stack([1 - any_y, any_y], 1), np.stack([1 - any_p, any_p], 1), RSNA_WEIGHTS['any_injury']
     )

@@ -108,7 +108,7 @@ def _load_backbone(net, name, path):
         raise ValueError(
             f'{path}: does not hold the weights of {name} ({str(error).splitlines()[-1].strip()})'
         ) from error
-    return net, f'phantom-taught ({card.get("trained on", path.name)})'
+    return net, f'pretrained on phantoms ({card.get("trained on", path.name)})'
 
 # %% ../../nbs/lib/learn/02_networks.ipynb #368244ae
 def _lite0_tensor_names(net) -> dict:  # name in timm's network -> name in the package's

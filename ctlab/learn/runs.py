@@ -149,7 +149,7 @@ def read_run(
 # %% ../../nbs/lib/learn/06_runs.ipynb #ab27e382
 @dataclass(frozen=True)
 class RunSpec:
-    """What is a study's own in a run."""
+    """What a run needs from its study."""
 
     study: str  # name of the run's folder
     key: dict  # all that the result depends on besides the settings
@@ -162,7 +162,7 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What config.json says of every run."""
+    """The entries of config.json that every run has."""
 
     study: str
     weights: str  # where the network's first weights came from

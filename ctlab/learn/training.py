@@ -149,7 +149,7 @@ def warmup_cosine(
 
 # %% ../../nbs/lib/learn/04_training.ipynb #cfc2ee4c
 class DataWaitTimer(Callback):
-    """Measures the share of training time spent waiting for data."""
+    """Measure the share of training time spent waiting for data."""
 
     def __init__(self):
         self.waited = self.worked = 0.0
@@ -186,7 +186,7 @@ class DataWaitTimer(Callback):
 
 # %% ../../nbs/lib/learn/04_training.ipynb #f9f00ac3
 class StopOnNonFiniteLoss(Callback):
-    """Stops a training whose loss is no number any more: nothing can be learned from there on."""
+    """Stop a training whose loss is not finite."""
 
     def on_train_batch_end(self, trainer, _, outputs, *__):
         """Stop when the loss is not finite."""
@@ -199,7 +199,7 @@ class StopOnNonFiniteLoss(Callback):
 
 
 class EpochSeeding(Callback):
-    """Gives every epoch the random numbers of its number."""
+    """Seed every epoch from the seed and the epoch's number."""
 
     def __init__(self, loader, seed: int):
         self.loader, self.seed, self.first = loader, seed, 0
@@ -241,7 +241,7 @@ def choose_accelerator(
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint under a temporary name, then renames it: a kill never leaves half of one."""
+    """Write checkpoints atomically."""
 
     def save_checkpoint(self, checkpoint, path, storage_options=None):
         """Save a checkpoint atomically."""
@@ -383,7 +383,7 @@ def _to_channels_last(net):
 
 # %% ../../nbs/lib/learn/04_training.ipynb #4a4d1046
 class History(Callback):
-    """One line per epoch, kept on disk so that a resumed run has them all."""
+    """One row per epoch, stored so that a resumed run has them all."""
 
     def __init__(self, path: Path):
         self.path = Path(path)

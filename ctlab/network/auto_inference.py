@@ -28,7 +28,7 @@ __all__ = ['log', 'InferenceRule', 'RuleSet', 'load_rules', 'series_instance_uid
 # %% ../../nbs/lib/network/05_auto_inference.ipynb #5d71efcd
 @dataclass(frozen=True)
 class InferenceRule:
-    """Which series are read, and how."""
+    """A rule: which series are processed, and how."""
 
     name: str
     modality: str = 'CT'
@@ -54,7 +54,7 @@ class InferenceRule:
 
 @dataclass(frozen=True)
 class RuleSet:
-    """What is read, when, and where the findings go."""
+    """The rules of a node: what is processed, when, and where results are sent."""
 
     rules: tuple
     quiet: float = 30.0
@@ -140,7 +140,7 @@ def process_series(
     if there('sr'):
         return [u for k, (_, u) in uids.items() if there(k)]
     with tempfile.TemporaryDirectory(dir=store.incoming.parent, prefix='.reading-') as t:
-        findings, doubts = (_segment_series if rule.do == 'segment' else _predict_series)(
+        findings, flags = (_segment_series if rule.do == 'segment' else _predict_series)(
             place, rule, Path(t), uids['seg'], facts[-1]
         )
         if (Path(t) / 'seg.dcm').exists() and not there('seg'):
@@ -153,7 +153,7 @@ def process_series(
         _store_results(
             store,
             write_structured_report(
-                place, findings, Path(t) / 'sr.dcm', uids['sr'], *facts[-1].rsplit(' ', 1), segmentation, doubts
+                place, findings, Path(t) / 'sr.dcm', uids['sr'], *facts[-1].rsplit(' ', 1), segmentation, flags
             ),
         )
     return [u for k, (_, u) in uids.items() if there(k)]
@@ -181,14 +181,14 @@ def _segment_series(place, rule, out, uids, version):
     volumes = [
         Finding(n, float((found.array == k).sum() * voxel), 'mL') for n, k in names.items() if (found.array == k).any()
     ]
-    doubts = list(found.meta.get('warnings', []))
+    flags = list(found.meta.get('warnings', []))
     if not volumes:
-        return [Finding('no organ was found', 0.0, 'mL')], doubts
+        return [Finding('no organ was found', 0.0, 'mL')], flags
     try:
         write_dicom_seg(found, place, out / 'seg.dcm', *version.rsplit(' ', 1), numbers=names, uids=uids)
     except MaskUnavailableError as error:
-        doubts.append(str(error))
-    return volumes, doubts
+        flags.append(str(error))
+    return volumes, flags
 
 
 def _predict_series(place, rule, out, uids, version):
@@ -196,8 +196,8 @@ def _predict_series(place, rule, out, uids, version):
     from ctlab.trauma.predict import predict_scans
 
     table, _ = predict_scans(place, rule.model, str(out / 'work'), workers=1)
-    hurt = table[table['grade'] != 'healthy']
-    return [Finding(f'{r.target} {r.grade}', r.probability, '1', r.low, r.high) for r in hurt.itertuples()], []
+    injured = table[table['grade'] != 'healthy']
+    return [Finding(f'{r.target} {r.grade}', r.probability, '1', r.low, r.high) for r in injured.itertuples()], []
 
 # %% ../../nbs/lib/network/05_auto_inference.ipynb #8b50cbb1
 _WORK = """CREATE TABLE IF NOT EXISTS work (series TEXT, rule TEXT, images TEXT, state TEXT,
@@ -207,7 +207,7 @@ _WORK = """CREATE TABLE IF NOT EXISTS work (series TEXT, rule TEXT, images TEXT,
 
 @dataclass
 class InferenceWorker:
-    """Reads the studies of a store by rule, and sends what it finds."""
+    """Process the studies of a store by rule, and send the results."""
 
     store: Store
     rules: RuleSet

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class TransferResult:
-    """What a transfer came to."""
+    """The result of a transfer."""
 
     moved: int = 0
     there: int = 0  # already

@@ -41,7 +41,7 @@ __all__ = ['log', 'BadRequestError', 'multipart_parts', 'multipart_boundary', 'm
 
 # %% ../../nbs/lib/network/03_dicomweb.ipynb #e709bbab
 class BadRequestError(ValueError):
-    """What is wrong with a request, in words."""
+    """A request that cannot be answered."""
 
 
 async def multipart_parts(
@@ -274,13 +274,13 @@ def _address(request, found):
 
 @dataclass(frozen=True)
 class _Handlers:
-    """Answers to whoever asks a store."""
+    """The handlers of the DICOMweb requests."""
 
     store: Store
     token: str
     limits: NodeLimits
 
-    def stranger(self, request):
+    def unauthorised(self, request):
         """Return an error response for requests without the token; None with it."""
         from starlette.responses import JSONResponse
 
@@ -296,7 +296,7 @@ class _Handlers:
         from starlette.responses import JSONResponse
 
         async def answer(request):
-            if no := self.stranger(request):
+            if no := self.unauthorised(request):
                 return no
             try:
                 return await run_in_threadpool(work, request)
@@ -378,7 +378,7 @@ class _Handlers:
         from starlette.concurrency import run_in_threadpool
         from starlette.responses import JSONResponse
 
-        if no := self.stranger(request):
+        if no := self.unauthorised(request):
             return no
         good, bad, peer = [], [], request.client.host if request.client else ''
         try:

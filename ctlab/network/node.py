@@ -59,7 +59,7 @@ def is_loopback(
 
 @dataclass(frozen=True)
 class TlsConfig:
-    """Certificates, as PEM files."""
+    """TLS certificates, as PEM files."""
 
     certificate: str = ''  # ours
     key: str = ''  # ours
@@ -85,7 +85,7 @@ class TlsConfig:
 
 @dataclass(frozen=True)
 class NodeLimits:
-    """What a peer may use of this machine."""
+    """Limits on what a peer may use of this machine."""
 
     associations: int = 16  # at a time
     pdu: int = 1 << 20  # bytes that are read at once
@@ -268,7 +268,7 @@ class _PendingBytes:
 # %% ../../nbs/lib/network/01_node.ipynb #22cc1a83
 @dataclass
 class Node:
-    """An application entity that keeps what it is sent, and finds and sends it again."""
+    """An application entity that stores objects, and answers queries and retrievals."""
 
     store: Store
     title: str = 'CTLAB'
@@ -533,11 +533,11 @@ def probe_peer(
 
 
 class PeerError(OSError):
-    """What is wrong with a peer, in words."""
+    """A peer does not do what it should."""
 
 
 class PeerUnreachableError(PeerError):
-    """It is not there, or does not know us: asking otherwise will not help."""
+    """The peer is unreachable or does not accept us; another request will not help."""
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class ObjectRefusedError(ValueError):
-    """Why an object was not taken; `status` is DICOM's word for it."""
+    """An object was refused; `status` is the DICOM status code."""
 
     def __init__(self, words, status=0xC000):
         super().__init__(words)
@@ -36,7 +36,7 @@ class ObjectRefusedError(ValueError):
 
 
 class InvalidUidError(ObjectRefusedError):
-    """An object whose identity is none."""
+    """An object without a valid UID."""
 
 
 # DICOM's statuses: https://dicom.nema.org, PS3.4 B.2.3
@@ -85,7 +85,7 @@ _SCANS = ('1.2.840.10008.5.1.4.1.1.2', '1.2.840.10008.5.1.4.1.1.4')  # CT and MR
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object that the store has."""
+    """An object in the store."""
 
     uid: str
     series_uid: str

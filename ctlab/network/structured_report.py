@@ -16,7 +16,7 @@ RESEARCH_NOTICE = 'Research use only, not for diagnosis'
 
 @dataclass(frozen=True)
 class Finding:
-    """A number that was found."""
+    """A measurement."""
 
     name: str  # such as spleen, or probability of kidney injury
     value: float

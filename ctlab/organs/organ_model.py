@@ -40,7 +40,7 @@ __all__ = ['log', 'PRESET_CONFIGS', 'PLAUSIBLE_ML', 'BACKGROUND_WEIGHT', 'MULTI_
 # %% ../../nbs/17_patients.ipynb #6bb094ec
 @dataclass(frozen=True)
 class PresetConfig:
-    """What a preset trains."""
+    """The sizes of a preset."""
 
     bodies: int
     spacing: float  # mm
@@ -78,7 +78,7 @@ def make_organ_net(
 
 
 class SyntheticDataset(torch.utils.data.Dataset):
-    """So many samples; what is in them follows from torch's seed, or is the same for ever."""
+    """A data set of synthetic samples, random by torch's seed or fixed."""
 
     def __init__(self, maker: Synthesis, n: int, fixed: bool = False):
         self.maker, self.n, self.fixed = maker, n, fixed
@@ -479,12 +479,12 @@ def reassign_islands(
     p = probabilities.clone()
     labels = p.argmax(0).numpy().astype(np.uint8)
     for _ in range(rounds):
-        crumbs = np.nonzero(labels != postprocess(labels, 1))
-        if not len(crumbs[0]):
+        islands = np.nonzero(labels != postprocess(labels, 1))
+        if not len(islands[0]):
             break
-        where = tuple(torch.from_numpy(i) for i in crumbs)
-        p[(torch.from_numpy(labels[crumbs]).long(), *where)] = 0
-        labels[crumbs] = p[(slice(None), *where)].argmax(0).numpy()
+        where = tuple(torch.from_numpy(i) for i in islands)
+        p[(torch.from_numpy(labels[islands]).long(), *where)] = 0
+        labels[islands] = p[(slice(None), *where)].argmax(0).numpy()
     return _reassign_necks(p, labels)
 
 
@@ -586,7 +586,7 @@ def _organs_only(p, shape):
 # %% ../../nbs/17_patients.ipynb #e4365642
 @dataclass(frozen=True)
 class OrganModel:
-    """Masks by the organ model; a provider like those of `cohort.masks`, and the one that is always there."""
+    """The organ model as a provider of masks; it is always available."""
 
     device: str = 'cpu'  # cpu or cuda
     name: str = 'organ model'

@@ -124,8 +124,8 @@ def segment(
     if out is None:
         return Volume(found.array, found.affine, found.meta | {'structures': tuple(numbers)})
     source, out = Path('a scan in memory' if isinstance(source, Volume) else source), Path(out)
-    for doubt in found.meta.get('warnings', []):
-        log.warning('%s: %s', source, doubt)
+    for flag in found.meta.get('warnings', []):
+        log.warning('%s: %s', source, flag)
     present = {n: k for n, k in numbers.items() if (found.array == k).any()}
     nifti.write(found, out / 'segmentation.nii.gz')
     facts = {

@@ -129,7 +129,7 @@ def summarise_scores(
 # %% ../../nbs/lib/organs/00_segmentation_study.ipynb #fb0628ee
 @dataclass(frozen=True)
 class SegmentationPlan:
-    """What a study does to its cases."""
+    """The training plan of a segmentation study."""
 
     study: str  # name of the run's folder
     preprocessing: CasePreprocessing
@@ -377,7 +377,7 @@ def fill_holes_and_remove_islands(
     found: Volume,  # numbers
     least: float = 0.01,  # parts smaller than this share of their structure's area in the slice go
 ) -> Volume:
-    """Fill holes and remove crumbs, slice by slice, all slices at once."""
+    """Fill holes and remove islands, slice by slice, all slices at once."""
     answer = np.zeros_like(found.array)
     for k in range(1, int(found.array.max()) + 1):
         mask = found.array == k

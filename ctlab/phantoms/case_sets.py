@@ -35,7 +35,7 @@ __all__ = ['PRESET_CONFIGS', 'BONES', 'SET_VERSIONS', 'SET_KINDS', 'PresetConfig
 # %% ../../nbs/lib/phantoms/04_case_sets.ipynb #ece5523c
 @dataclass(frozen=True)
 class PresetConfig:
-    """How large the sets of a preset are."""
+    """The sizes of a preset."""
 
     cases: int
     matrix: int

@@ -210,8 +210,8 @@ def _fault_foreign(slices, rng):
     """Add a slice of another series."""
     k = _sample_slices(rng, len(slices), 0)[0]
     uid = slices[k].tags['SeriesInstanceUID'] + '9'
-    stranger = replace(slices[k], tags=slices[k].tags | {'SeriesInstanceUID': uid})
-    return slices + [_renumber(stranger, len(slices) + 1)]
+    foreign = replace(slices[k], tags=slices[k].tags | {'SeriesInstanceUID': uid})
+    return slices + [_renumber(foreign, len(slices) + 1)]
 
 
 def _fault_text_names(slices, rng):

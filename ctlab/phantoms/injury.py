@@ -223,10 +223,10 @@ def add_bleeding(
 ) -> np.ndarray | None:  # how far (mm) each bleeding voxel is from the source; the pool grows with time
     """Add active extravasation with the clot around it."""
     rng = canvas.rng
-    hurt = [names for target, names in ORGANS.items() if grades.get(target, 'healthy') != 'healthy']
+    injured = [names for target, names in ORGANS.items() if grades.get(target, 'healthy') != 'healthy']
     spots = np.zeros((0, 3), int)
-    if hurt and rng.random() < 0.7:
-        torn = np.isin(canvas.labels, [STRUCTURE_CODES[n] for n in hurt[rng.integers(len(hurt))]]) & np.isin(
+    if injured and rng.random() < 0.7:
+        torn = np.isin(canvas.labels, [STRUCTURE_CODES[n] for n in injured[rng.integers(len(injured))]]) & np.isin(
             canvas.detail, [DETAILS['laceration'], DETAILS['devascularised'], DETAILS['haematoma']]
         )
         spots = np.argwhere(torn)

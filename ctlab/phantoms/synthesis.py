@@ -111,7 +111,7 @@ def make_body_pool(
 # %% ../../nbs/lib/phantoms/06_synthesis.ipynb #0e1f0744
 @dataclass(frozen=True)
 class Randomization:
-    """How far samples go beyond what a scanner does; 0 switches a line off."""
+    """The strength of each randomisation; 0 switches it off."""
 
     contrast: float = 1.0  # phases from native to late, and their mixtures
     beyond: float = 0.35  # share of samples with HU that no body has
@@ -263,7 +263,7 @@ def thick_slice_matrix(
 
 
 class Synthesis:
-    """Samples without end from a pool of bodies."""
+    """A generator of samples from a pool of bodies."""
 
     def __init__(
         self,

@@ -205,11 +205,11 @@ def _subgroup_auc(part, labels, target, least, n):
     """Format the AUC of a target in a subgroup with its interval."""
     from ctlab.judge.metrics import bootstrap
 
-    hurt = (labels.loc[part['patient_id'], target].to_numpy() > 0).astype(int)
-    if min(hurt.sum(), len(hurt) - hurt.sum()) < least:
+    injured = (labels.loc[part['patient_id'], target].to_numpy() > 0).astype(int)
+    if min(injured.sum(), len(injured) - injured.sum()) < least:
         return 'too few'
     score, patients = 1 - part[f'{target}_healthy'].to_numpy(), part['patient_id'].to_numpy()
-    return '{:.2f} [{:.2f}, {:.2f}]'.format(*bootstrap('auc_roc', hurt, score, patients, n=n))
+    return '{:.2f} [{:.2f}, {:.2f}]'.format(*bootstrap('auc_roc', injured, score, patients, n=n))
 
 
 def detectable_difference(
@@ -228,11 +228,11 @@ def detectable_difference(
 
     held, rows = predictions[predictions['split'] == 'valid'], []
     for target in TARGETS:
-        hurt = (labels.loc[held['patient_id'], target].to_numpy() > 0).astype(int)
-        if hurt.min() == hurt.max():
+        injured = (labels.loc[held['patient_id'], target].to_numpy() > 0).astype(int)
+        if injured.min() == injured.max():
             continue
         value, low, high = bootstrap(
-            'auc_roc', hurt, 1 - held[f'{target}_healthy'].to_numpy(), held['patient_id'].to_numpy(), n=n
+            'auc_roc', injured, 1 - held[f'{target}_healthy'].to_numpy(), held['patient_id'].to_numpy(), n=n
         )
         error = (high - low) / (2 * norm.ppf(0.975))
         seen = (norm.ppf(0.975) + norm.ppf(power)) * error * np.sqrt(2 * (1 - correlation))

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class DeidentificationError(ValueError):
-    """Why a file cannot be de-identified by a program."""
+    """A file that cannot be de-identified by a program."""
 
 # %% auto #0
 __all__ = ['log', 'EDITION', 'SAFE_PRIVATE', 'DeidentificationError', 'confidentiality_profile', 'profile_action', 'read_key',
@@ -110,7 +110,7 @@ def read_key(
 
 @dataclass(frozen=True)
 class Pseudonyms:
-    """Old values to new ones, by a key."""
+    """Consistent replacements of identifying values, derived from a secret key."""
 
     key: bytes
 

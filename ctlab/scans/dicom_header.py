@@ -29,7 +29,7 @@ class DicomError(ValueError):
 
 @dataclass(slots=True)
 class Header:
-    """What one DICOM image file says about itself."""
+    """The header of one DICOM image file."""
 
     path: str
     patient_id: str = ''
@@ -197,7 +197,7 @@ def complete_class(
 
 
 class _Lenient:
-    """Takes values out of a dataset; what cannot be parsed is noted and becomes the default."""
+    """Lenient access to a dataset: values that cannot be parsed are noted and become the default."""
 
     def __init__(self, dataset):
         self.dataset, self.notes = dataset, []
@@ -301,7 +301,7 @@ def _copy_header(header, change):
 
 
 class _HeaderCache:
-    """Headers of files that repeat an earlier one but for what is a slice's own."""
+    """A cache of headers: files that repeat an earlier header, except for a slice's own values, are not parsed."""
 
     def __init__(self):
         self.header, self.runs, self.elements, self.changing, self.misses = None, None, [], set(), 0

@@ -19,7 +19,7 @@ from .volume import Volume
 
 
 class ArchiveError(ValueError):
-    """What is wrong with an archive, in words."""
+    """An archive that cannot be read."""
 
 # %% auto #0
 __all__ = ['MAX_FILES', 'MAX_UNPACKED', 'MAX_RATIO', 'ArchiveError', 'read', 'dicomdir_files', 'is_archive', 'extract_archive',

@@ -24,7 +24,7 @@ _GZIP = 1032  # gzip packs no tighter than this
 
 
 class NiftiError(ValueError):
-    """What is wrong with a file, in words."""
+    """A file that cannot be read as a volume."""
 
 
 def from_nibabel(

@@ -26,7 +26,7 @@ from .study import Samples, TrainingPlan, add_masks, load_samples, train_fold
 # %% ../../nbs/11_approach5.ipynb #b735885a
 @dataclass(frozen=True)
 class PresetConfig:
-    """How much of everything a preset takes."""
+    """The sizes of a preset."""
 
     pixels: int  # of the prepared slices
     view: int  # of the cut-out, after resizing
@@ -194,11 +194,11 @@ class SequenceLoss(nn.Module):
         losses = {}
         for k, (target, grades) in enumerate(TARGETS.items()):
             logits, seen = outputs['slices'][target], batch['visible'][..., k]
-            hurt = (batch[target] > 0).float()[:, None] * seen
+            injured = (batch[target] > 0).float()[:, None] * seen
             if logits.shape[-1] == 1:
-                weight = 1 + (5.0 if target == 'extravasation' else 1.0) * hurt
+                weight = 1 + (5.0 if target == 'extravasation' else 1.0) * injured
                 losses[f'slice_{target}'] = (
-                    weight * F.binary_cross_entropy_with_logits(logits[..., 0], hurt, reduction='none')
+                    weight * F.binary_cross_entropy_with_logits(logits[..., 0], injured, reduction='none')
                 ).sum() / weight.sum()
             else:
                 goal = F.one_hot(batch[target], len(grades)).float()[:, None] * seen[..., None]

@@ -52,7 +52,7 @@ BODY_WINDOW_HU = (-160.0, 350.0)
 
 @dataclass(frozen=True)
 class PresetConfig:
-    """How much of everything a preset takes."""
+    """The sizes of a preset."""
 
     coarse: float  # factor on the cells' sides
     pixels: int  # of the prepared slices on which the masks lie
@@ -271,7 +271,7 @@ def dilate_mask(
 
 
 class RegionEncoder(nn.Module):
-    """Three convolutions over a cube; the mean over the organ and over its most suspicious hundredth."""
+    """Three convolutions over a cube; features are the means over the organ and over its most suspicious hundredth."""
 
     def __init__(self, width: int = 12, around: int = 3):  # cells around the organ that are seen
         super().__init__()
@@ -297,7 +297,7 @@ class RegionEncoder(nn.Module):
 
 
 class OrganNet(nn.Module):
-    """A stream for each organ and one for the trunk; five answers."""
+    """One encoder per organ and one for the trunk; logits of five targets."""
 
     def __init__(self, width: int = 12):
         super().__init__()

@@ -198,7 +198,7 @@ def _slice_profiles(p, blood, mm):
 
 # %% ../../nbs/20_approach7.ipynb #f4369252
 class LesionClassifier(nn.Module):
-    """Wounds are found by a network that stays as it is; heads learn how much of them is an injury."""
+    """A fixed lesion network, and heads that learn grades from its lesion features."""
 
     def __init__(
         self,
@@ -318,7 +318,7 @@ def make_plan(
     settings: Settings,
     data: Samples,
     fields: FieldCache,
-    taught: LesionNet | None = None,  # from `wounds.run`; left out where a run's own weights are loaded
+    lesion_run: LesionNet | None = None,  # from `wounds.run`; left out where a run's own weights are loaded
     known: dict | None = None,  # series -> numbers, from `cached_lesion_features` or `true_lesion_features`
     version: str = '',  # of the reader's weights
     study: str = 'approach7',  # name of the run's folder
@@ -334,9 +334,9 @@ def make_plan(
         reader = LesionClassifier(fields.size, study == 'approach7_marked')
         if marked is not None:
             reader.slices.load_state_dict(marked)
-        if taught is not None:
-            reader.wounds.load_state_dict(taught.state_dict())
-            reader.weights = 'taught by drawn patients (19_wounds)'
+        if lesion_run is not None:
+            reader.wounds.load_state_dict(lesion_run.state_dict())
+            reader.weights = 'lesion network (19_wounds)'
         return reader
 
     return TrainingPlan(
@@ -355,9 +355,9 @@ def make_plan(
     )
 
 
-def weights_version(taught: dict) -> str:
+def weights_version(lesion_run: dict) -> str:
     """Return a short name of the weights of a lesion network."""
-    return file_hash(taught['folder'] / 'weights.safetensors')
+    return file_hash(lesion_run['folder'] / 'weights.safetensors')
 
 
 def run(
@@ -369,13 +369,13 @@ def run(
     return train_fold(settings, data, make_plan(settings, data, fields, *seen))
 
 
-def _prepare_inputs(settings, data, taught=None):
+def _prepare_inputs(settings, data, lesion_run=None):
     """Prepare (samples, fields, lesion network, lesion features, version of the weights)."""
     from ctlab.trauma import lesions
 
     data, fields = data or load_data(settings)
-    taught = taught or lesions.run(settings)
-    net, version = taught['learner'].net, weights_version(taught)
+    lesion_run = lesion_run or lesions.run(settings)
+    net, version = lesion_run['learner'].net, weights_version(lesion_run)
     return data, fields, net, cached_lesion_features(data, fields, net, version), version
 
 # %% ../../nbs/20_approach7.ipynb #3be6fbc6
@@ -444,13 +444,13 @@ def slice_label_model(
 def run_with_slice_labels(
     settings: Settings,
     data: tuple | None = None,  # from `load_data`; loaded when left out
-    taught: dict | None = None,  # from `wounds.run`
+    lesion_run: dict | None = None,  # from `wounds.run`
 ) -> dict:
     """Train approach 7 with one more feature for bowel injury and bleeding.
 
     The feature measures how suspicious the most suspicious slice is.
     """
-    data, fields, net, known, version = _prepare_inputs(settings, data, taught)
+    data, fields, net, known, version = _prepare_inputs(settings, data, lesion_run)
     weights = slice_label_model(known, labelled_slices(settings, data, fields), data.split(settings.fold)[0])
     return train_fold(
         settings, data, make_plan(settings, data, fields, net, known, version, 'approach7_marked', weights)

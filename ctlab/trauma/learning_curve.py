@@ -20,7 +20,7 @@ from .study import Samples, TrainingPlan
 # %% ../../nbs/23_more_patients.ipynb #82b7d74e
 @dataclass(frozen=True)
 class CurveConfig:
-    """The points of a curve."""
+    """The points of a learning curve."""
 
     patients: tuple  # how many are learned from; the last number is drawn, and all of them that can be used are taken
     shown: int  # scans in what is called an epoch, whoever they are from
@@ -36,7 +36,7 @@ EPOCHS = {('approach5', 'demo'): 6}  # where its validation turns, on fold 0 of 
 
 @dataclass(frozen=True)
 class CurveCohort:
-    """A cohort as an approach sees it."""
+    """A cohort with the training plan of an approach."""
 
     samples: Samples
     plan: TrainingPlan

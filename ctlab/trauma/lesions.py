@@ -28,7 +28,7 @@ from ..scans.volume import Volume, average_to_grid, grid_around, make_volume, sa
 # %% ../../nbs/19_wounds.ipynb #2c1868ef
 @dataclass(frozen=True)
 class TrainingPhase:
-    """One course of a training: what is shown, and what a mistake counts."""
+    """One phase of a training: its crops and its weights."""
 
     epochs: int
     learning_rate: float  # the learning rate's height
@@ -38,7 +38,7 @@ class TrainingPhase:
 
 @dataclass(frozen=True)
 class PresetConfig:
-    """How much of everything a preset takes."""
+    """The sizes of a preset."""
 
     mm: float  # side of a cell
     shape: tuple  # cells of the field, (z, y, x)
@@ -129,9 +129,9 @@ def _draw_patients(task):
             scan = replace(
                 sample_scan_protocol(canvas.rng, PRESETS[preset]), feet_first=False, mirrored=False, fault=''
             )
-            lesson = _labelled_field(*acquire(canvas, scan, seed * 7 + k, bleeding), size)
+            labelled = _labelled_field(*acquire(canvas, scan, seed * 7 + k, bleeding), size)
             with atomic_path(folder / f'{seed}-{k}.npy') as half:
-                np.save(half, lesson)
+                np.save(half, labelled)
 
 
 def _labelled_field(hu, structures, details, size):
@@ -185,7 +185,7 @@ def training_cohort(
 
 # %% ../../nbs/19_wounds.ipynb #7629ab33
 class LesionNet(nn.Module):
-    """A field's four maps."""
+    """The lesion network: four maps of a field."""
 
     def __init__(self, widths: tuple = PRESET_CONFIGS['demo'].widths):  # channels by level
         super().__init__()
@@ -227,7 +227,7 @@ class LesionNet(nn.Module):
 
 # %% ../../nbs/19_wounds.ipynb #3235458d
 class LesionCrops(torch.utils.data.Dataset):
-    """Crops of drawn patients with their wounds."""
+    """Crops of drawn patients with their lesions."""
 
     def __init__(
         self,
@@ -315,7 +315,7 @@ def run(
         for k, course in enumerate(courses):
             learner.loss, learner.learning_rate = LesionLoss(course.rarity), course.learning_rate
             learner.schedule = warmup_cosine(course.epochs, 0.1)
-            parts.append(teach(learner, course, folder / f'course{k + 1}', resume))
+            parts.append(train_phase(learner, course, folder / f'course{k + 1}', resume))
         history, before = [p['history'] for p in parts], np.cumsum([0] + [c.epochs for c in courses])
         history = pd.concat([h.assign(epoch=h['epoch'] + e) for h, e in zip(history, before)], ignore_index=True)
         write_atomic(folder / 'history.csv', history.to_csv(index=False))
@@ -327,7 +327,7 @@ def run(
             'waiting': float(np.average([p['waiting'] for p in parts], weights=np.maximum(seconds, 1e-9))),
         }
 
-    def teach(learner, course, folder, resume):
+    def train_phase(learner, course, folder, resume):
         crops = LesionCrops(learn, size.view, around=course.around)
         chosen = torch.utils.data.RandomSampler(
             crops, True, size.steps * size.batch, torch.Generator().manual_seed(settings.seed)
@@ -336,7 +336,7 @@ def run(
         watched = torch.utils.data.DataLoader(LesionCrops(held, size.view, True), size.batch)
         return fit(learner, shown, watched, folder, course.epochs, settings.device, resume=resume, monitor='')
 
-    def verdict(learner):
+    def evaluate_run(learner):
         table = evaluate_lesion_maps(learner.net, held)
         return table.assign(study='wounds', fold=0, split='valid', n=bodies(held)), table
 
@@ -360,7 +360,7 @@ def run(
             {'size': repr(size), 'code': code, 'files': files[0].parent.name},
             learner,
             train_on,
-            verdict,
+            evaluate_run,
             card,
             facts,
         ),

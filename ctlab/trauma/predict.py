@@ -202,7 +202,7 @@ def prediction_page(
     ]
     for k, row in enumerate(context['data'].table.head(most).to_dict('records')):
         mine = table[table['series_id'] == row['series_id']]
-        hurt = mine[mine['grade'] != 'healthy'].groupby('target')['probability'].sum()
+        injured = mine[mine['grade'] != 'healthy'].groupby('target')['probability'].sum()
         lines = ''.join(
             f'<tr><td>{r.target}</td><td>{r.grade}</td><td>{r.probability:.2f}</td><td>{r.low:.2f} – '
             f'{r.high:.2f}</td></tr>'
@@ -213,8 +213,9 @@ def prediction_page(
             f'<h2>patient {row["patient_id"]}, series '
             f'{row["series_id"]}</h2><table><tr><th>target</th><th>grade</th><th>probability</th><th>over the '
             f'folds</th></tr>{lines}</table>'
-            f"<p>What the network saw, with the place of the verdict on {hurt.idxmax()} injury:</p><img alt='slices' "
-            f"src='data:image/png;base64,{_slices_png(*context['seen'](k, hurt.idxmax()), config)}'>"
+            f'<p>What the network saw, with the saliency of {injured.idxmax()} injury:</p>'
+            f"<img alt='slices' "
+            f"src='data:image/png;base64,{_slices_png(*context['seen'](k, injured.idxmax()), config)}'>"
         )
     for r in context['data'].set_aside.itertuples():
         parts.append(f'<p>Set aside: patient {r.patient_id}, series {r.series_id}: {html.escape(str(r.reason))}</p>')
@@ -278,22 +279,22 @@ def _series_sheet(figure, row, mine, seen):
     from ctlab.reporting.figures import TARGET_COLOURS
     from ctlab.trauma.saliency import show_saliency
 
-    hurt = mine[mine['grade'] != 'healthy']
-    likeliest = hurt.groupby('target')['probability'].sum().idxmax()
+    injured = mine[mine['grade'] != 'healthy']
+    likeliest = injured.groupby('target')['probability'].sum().idxmax()
     figure.text(0.08, 0.94, f'Patient {row["patient_id"]}, series {row["series_id"]}', fontsize=14, weight='bold')
-    axis, places = figure.add_axes((0.3, 0.58, 0.6, 0.32)), range(len(hurt))
-    axis.barh(places, hurt['probability'], color=[TARGET_COLOURS[t] for t in hurt['target']], height=0.6)
-    axis.hlines(places, hurt['low'], hurt['high'], color='black', lw=1)
-    for k, p in zip(places, hurt['probability']):
+    axis, places = figure.add_axes((0.3, 0.58, 0.6, 0.32)), range(len(injured))
+    axis.barh(places, injured['probability'], color=[TARGET_COLOURS[t] for t in injured['target']], height=0.6)
+    axis.hlines(places, injured['low'], injured['high'], color='black', lw=1)
+    for k, p in zip(places, injured['probability']):
         axis.text(1.02, k, f'{p:.2f}', va='center', fontsize=9)
     axis.set(
         yticks=places,
-        yticklabels=[f'{r.target}, {r.grade}' for r in hurt.itertuples()],
+        yticklabels=[f'{r.target}, {r.grade}' for r in injured.itertuples()],
         xlim=(0, 1),
         xlabel='probability',
     )
     axis.invert_yaxis()
     pictures, heats = seen(likeliest)
-    figure.text(0.08, 0.51, f'What the verdict on {likeliest} injury rests on', fontsize=11)
+    figure.text(0.08, 0.51, f'Saliency of {likeliest} injury', fontsize=11)
     for k, (picture, heat) in enumerate(zip(pictures, heats)):
         show_saliency(figure.add_axes((0.08 + 0.29 * (k % 3), 0.29 - 0.2 * (k // 3), 0.27, 0.19)), picture, heat)

@@ -31,7 +31,7 @@ from ..scans.volume import Volume
 # %% ../../nbs/13_start.ipynb #7b9bc002
 @dataclass(frozen=True)
 class PresetConfig:
-    """How much of everything a preset takes."""
+    """The sizes of a preset."""
 
     patients: int
     pixels: int  # of the prepared slices: the studies' own
@@ -106,15 +106,18 @@ def make_targets(
 ) -> np.ndarray:  # float32, (9, …): LESSONS, 0 or 1
     """Build the target maps of a slice."""
     where = {g: np.isin(organs, [STRUCTURE_CODES[n] for n in names]) for g, names in TARGET_ORGANS.items()}
-    hurt = {t: np.isin(wounds, [DETAILS[n] for n in names]) for t, names in LESION_DETAILS.items()}
+    injured = {t: np.isin(wounds, [DETAILS[n] for n in names]) for t, names in LESION_DETAILS.items()}
     return np.stack(
-        [*where.values(), *(hurt[t] & where[t] if t in ('kidney', 'liver', 'spleen') else hurt[t] for t in TARGETS)]
+        [
+            *where.values(),
+            *(injured[t] & where[t] if t in ('kidney', 'liver', 'spleen') else injured[t] for t in TARGETS),
+        ]
     ).astype(np.float32)
 
 # %% ../../nbs/13_start.ipynb #fa3a2b5a
 @dataclass(frozen=True)
 class PretrainingData:
-    """Slices with all they say."""
+    """Slices with their target maps."""
 
     stacks: Stacks
     organs: MaskStacks
@@ -131,7 +134,7 @@ class PretrainingData:
 def load_pretraining_data(
     settings: Settings,
 ) -> PretrainingData:
-    """Draw the phantoms, prepare them, and list the slices that show an organ or a wound."""
+    """Draw the phantoms, prepare them, and list the slices that show an organ or a lesion."""
     root = pretraining_cohort(settings)
     stacks = prepare(
         root, settings.work, StackPreprocessing(5.0, PRESET_CONFIGS[settings.preset].pixels), settings.workers
@@ -142,28 +145,33 @@ def load_pretraining_data(
     )
     rows = []
     for r in stacks.usable.to_dict('records'):
-        areas, hurt = organs.areas(r['series_id']), np.asarray(wounds.load(r['series_id'])).any((1, 2))
-        shown = np.flatnonzero(sum(areas[n] for names in TARGET_ORGANS.values() for n in names) + hurt > 0)
-        rows += [(r['patient_id'], r['series_id'], int(z), bool(hurt[z])) for z in shown]
+        areas, injured = organs.areas(r['series_id']), np.asarray(wounds.load(r['series_id'])).any((1, 2))
+        shown = np.flatnonzero(sum(areas[n] for names in TARGET_ORGANS.values() for n in names) + injured > 0)
+        rows += [(r['patient_id'], r['series_id'], int(z), bool(injured[z])) for z in shown]
     return PretrainingData(
-        stacks, organs, wounds, pd.DataFrame(rows, columns=['patient_id', 'series_id', 'slice', 'hurt'])
+        stacks, organs, wounds, pd.DataFrame(rows, columns=['patient_id', 'series_id', 'slice', 'injured'])
     )
 
 # %% ../../nbs/13_start.ipynb #5c1bbaa0
 class PretrainingDataset(torch.utils.data.Dataset):
-    """A slice between its neighbours, with all it says."""
+    """Slices with their neighbours and their target maps."""
 
     def __init__(
         self,
-        school: PretrainingData,
+        pretraining_data: PretrainingData,
         slices: pd.DataFrame,  # of the school
         view: int,  # pixels a side, cut from the middle
         augment: bool = False,
     ):
         self.slices, self.view, self.augment = slices.reset_index(drop=True), view, augment
         self.paths = {
-            s: (school.stacks.folder / p, school.organs._path(s), school.wounds._path(s), n)
-            for s, p, n in school.stacks.usable[['series_id', 'stack', 'slices']].itertuples(index=False)
+            s: (
+                pretraining_data.stacks.folder / p,
+                pretraining_data.organs._path(s),
+                pretraining_data.wounds._path(s),
+                n,
+            )
+            for s, p, n in pretraining_data.stacks.usable[['series_id', 'stack', 'slices']].itertuples(index=False)
         }
 
     def __len__(self):
@@ -210,7 +218,7 @@ class PretrainingDataset(torch.utils.data.Dataset):
 
 # %% ../../nbs/13_start.ipynb #5d540c82
 class MultiTaskNet(nn.Module):
-    """A backbone that says where organs and wounds are, and what a slice shows."""
+    """A backbone that predicts maps of organs and lesions, and the labels of a slice."""
 
     def __init__(
         self,
@@ -237,7 +245,7 @@ class MultiTaskNet(nn.Module):
 
 
 class MultiTaskLoss(nn.Module):
-    """Places by cross-entropy and Dice, slices by cross-entropy; wounds, which are small, count three times."""
+    """Cross-entropy and Dice of the maps, cross-entropy of the slices; lesions, which are small, count three times."""
 
     def forward(self, outputs, batch):
         """Add the losses of maps and slices."""
@@ -284,7 +292,7 @@ def run(
         watched = torch.utils.data.DataLoader(PretrainingDataset(data, valid[::2], size.view), 2 * size.batch)
         return fit(learner, shown, watched, folder, epochs, settings.device, resume=resume, monitor='')
 
-    def verdict(learner):
+    def evaluate_run(learner):
         predictions, metrics = evaluate(learner.net, PretrainingDataset(data, valid, size.view), settings)
         return metrics, predictions
 
@@ -308,14 +316,14 @@ def run(
         return Learner(MultiTaskNet(), MultiTaskLoss(), size.learning_rate, warmup_cosine(epochs), 1e-2)
 
     return execute_run(
-        settings, RunSpec('start', {'size': repr(size), 'code': code}, learner, train_on, verdict, card, facts)
+        settings, RunSpec('start', {'size': repr(size), 'code': code}, learner, train_on, evaluate_run, card, facts)
     )
 
 
 def _balanced_loader(dataset, size, seed):
     """Build a loader that draws as many slices with a lesion as without."""
-    hurt = dataset.slices['hurt'].to_numpy()
-    odds = np.where(hurt, 0.5 / max(1, hurt.sum()), 0.5 / max(1, (~hurt).sum()))
+    injured = dataset.slices['injured'].to_numpy()
+    odds = np.where(injured, 0.5 / max(1, injured.sum()), 0.5 / max(1, (~injured).sum()))
     sampler = torch.utils.data.WeightedRandomSampler(
         odds.tolist(), size.slices, generator=torch.Generator().manual_seed(seed)
     )

@@ -70,8 +70,8 @@ def _cube_saliency(net, cubes, target):
     regions = TARGET_ORGANS[target] if target in ('kidney', 'liver', 'spleen') else ('trunk',)
     views = {r: _Region(net.cpu().eval(), r, target) for r in regions}
     with torch.no_grad():
-        hurt = {r: float(_Injury(v, target)(cubes[r][None].float()).diff(dim=1)) for r, v in views.items()}
-    worst = max(hurt, key=hurt.get)
+        injured = {r: float(_Injury(v, target)(cubes[r][None].float()).diff(dim=1)) for r, v in views.items()}
+    worst = max(injured, key=injured.get)
     return cubes[worst][0].numpy() / 255, grad_cam(
         views[worst], cubes[worst][None].float(), target, f'net.streams.{worst.partition("_")[0]}.body.2'
     )
@@ -130,7 +130,7 @@ def worst_misses(
     """List held-out scans of injured patients with the lowest probability of their injury."""
     held, truth, rows = predictions[predictions['split'] == 'valid'], class_labels(labels), []
     for target, grades in TARGETS.items():
-        hurt = held[held['patient_id'].map(truth[target]) > 0]
+        injured = held[held['patient_id'].map(truth[target]) > 0]
         rows += [
             (
                 r['patient_id'],
@@ -139,7 +139,7 @@ def worst_misses(
                 grades[truth.loc[r['patient_id'], target]],
                 1 - r[f'{target}_healthy'],
             )
-            for r in hurt.to_dict('records')
+            for r in injured.to_dict('records')
         ]
     found = pd.DataFrame(rows, columns=['patient_id', 'series_id', 'target', 'grade', 'probability'])
     return (

@@ -119,7 +119,7 @@ def add_masks(
 # %% ../../nbs/lib/trauma/00_study.ipynb #45b1ebe5
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What an approach does to its samples."""
+    """The training plan of a trauma study."""
 
     study: str  # name of the run's folder
     net: object  # (pretrained: 'auto', False or the file of a start) -> network

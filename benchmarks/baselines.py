@@ -1,16 +1,16 @@
 """Can the phantoms be learned from, and not by a trick? Held-out AUC on the demo cohort of.
 
-  (a) trivial statistics of the whole scan and of its tags, in two classifiers,
-  (b) a ruler: the share of an organ more than 15 HU below its own median, nothing trained,
+  (a) global statistics of the whole scan and of its tags, in two classifiers,
+  (b) the Hounsfield-ratio baseline: the share of an organ more than 15 HU below its own median, nothing trained,
   (c) approach 6, a small network per organ,
   (d) approach 5 from the start that its folds were given, where they have been run,
 
 all on the same patients and folds. Trains approach 6 where its folds are not finished yet (about an hour on two cores).
 
-    python benchmarks/learnable.py [folder for learnable.csv]
-    python benchmarks/learnable.py --elsewhere [folder]      # (a) alone, on the cohort of another hospital
-    python benchmarks/learnable.py --others [folder]         # (a) alone, on the 400 phantoms of chapter 23
-    python benchmarks/learnable.py --elsewhere400 [folder]   # (a) alone, on 400 further patients of that hospital
+    python benchmarks/baselines.py [folder for baselines.csv]
+    python benchmarks/baselines.py --elsewhere [folder]      # (a) alone, on the cohort of another hospital
+    python benchmarks/baselines.py --others [folder]         # (a) alone, on the 400 phantoms of chapter 23
+    python benchmarks/baselines.py --elsewhere400 [folder]   # (a) alone, on 400 further patients of that hospital
 
 With few injured the best of ten areas is well above a half by chance alone. So (a) alone says how often, with the
 patients' answers dealt out anew, the best of the ten is at least as good as the best of the ten here.
@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 
-def trivial(row, stack, info, meta):
+def global_statistics(row, stack, info, meta):
     """Compute statistics of a scan without looking at any organ."""
     a = stack[::2, ::4, ::4].astype(float)
     size = sum(p.stat().st_size for p in Path(row['folder']).iterdir())
@@ -49,13 +49,15 @@ def trivial(row, stack, info, meta):
 
 
 def statistics(settings, data):
-    """(trivial statistics by patient, the scans' rows)."""
+    """(global statistics by patient, the scans' rows)."""
     from ctlab.cohort.layout import list_series
 
     meta = pd.read_csv(settings.data / 'train_series_meta.csv').set_index('series_id')
     rows = data.table.merge(list_series(settings.data), on=['patient_id', 'series_id']).to_dict('records')
     numbers = [
-        trivial(r, data.stacks.load(r['series_id']), data.stacks.info(r['series_id']), meta.loc[r['series_id']])
+        global_statistics(
+            r, data.stacks.load(r['series_id']), data.stacks.info(r['series_id']), meta.loc[r['series_id']]
+        )
         for r in rows
     ]
     return pd.DataFrame(numbers).assign(patient_id=[r['patient_id'] for r in rows]).groupby('patient_id').mean(), rows
@@ -81,11 +83,11 @@ def guesses(y, fold, numbers):
 
 
 def judged(target, y, fold, numbers):
-    """Evaluate two classifiers on trivial statistics."""
+    """Evaluate two classifiers on global statistics."""
     from ctlab.judge.metrics import bootstrap
 
     for name, p in guesses(y, fold, numbers):
-        yield target, f'trivial statistics, {name}', *bootstrap('auc_roc', y.to_numpy(), p.to_numpy()), len(y)
+        yield target, f'global statistics, {name}', *bootstrap('auc_roc', y.to_numpy(), p.to_numpy()), len(y)
 
 
 def dealt(numbers, patients, n=60):
@@ -113,7 +115,7 @@ def alone(settings, to):
     numbers, _ = statistics(settings, data)
     patients = data.table.drop_duplicates('patient_id').set_index('patient_id')
     table = [row for t in TARGETS for row in judged(t, (patients[t] > 0).astype(int), patients['fold'], numbers)]
-    table = pd.DataFrame(table, columns=['target', 'reader', 'AUC', 'low', 'high', 'patients'])
+    table = pd.DataFrame(table, columns=['target', 'method', 'AUC', 'low', 'high', 'patients'])
     best = np.array(list(dealt(numbers, patients)))
     table['best of ten by chance'] = np.median(best)
     table['deals at least as good'] = [float((best >= a).mean()) for a in table['AUC']]
@@ -142,7 +144,7 @@ def main():
     to = next((Path(a) for a in sys.argv[1:] if not a.startswith('--')), None)
     for name in ('elsewhere', 'others', 'elsewhere400'):
         if f'--{name}' in sys.argv:
-            return alone(cohort(name), to and to / f'learnable-{name}.csv')
+            return alone(cohort(name), to and to / f'baselines-{name}.csv')
     from ctlab.core.anatomy import TARGETS
     from ctlab.core.settings import Settings
     from ctlab.judge.comparison import load_held_out
@@ -157,7 +159,7 @@ def main():
         if not (runs / f'fold{fold}' / 'config.json').exists():
             approach6.run(Settings(preset='demo', fold=fold), (data, cubes))
     learned, other = load_held_out(runs), settings.out / 'approach5' / 'demo'
-    taught = load_held_out(other) if len(list(other.glob('fold*/config.json'))) == settings.n_folds else None
+    lesion_run = load_held_out(other) if len(list(other.glob('fold*/config.json'))) == settings.n_folds else None
     numbers, rows = statistics(settings, data)
     shares = pd.DataFrame(
         [
@@ -184,7 +186,7 @@ def main():
             table.append(
                 (
                     target,
-                    'a ruler, nothing trained',
+                    'Hounsfield-ratio baseline, untrained',
                     *bootstrap('auc_roc', y[have.index].to_numpy(), have.to_numpy()),
                     len(have),
                 )
@@ -192,16 +194,18 @@ def main():
         scores = scores_by_target(learned)[target]
         p = scores if scores.ndim == 1 else 1 - scores[:, 0]
         table.append((target, 'approach 6', *bootstrap('auc_roc', y[learned.index].to_numpy(), p), len(learned)))
-        if taught is not None:
+        if lesion_run is not None:
             table.append(
                 (
                     target,
-                    'approach 5 with a start',
-                    *bootstrap('auc_roc', y[taught.index].to_numpy(), 1 - taught[f'{target}_healthy'].to_numpy()),
-                    len(taught),
+                    'approach 5, pretrained',
+                    *bootstrap(
+                        'auc_roc', y[lesion_run.index].to_numpy(), 1 - lesion_run[f'{target}_healthy'].to_numpy()
+                    ),
+                    len(lesion_run),
                 )
             )
-    table = pd.DataFrame(table, columns=['target', 'reader', 'AUC', 'low', 'high', 'patients']).round(3)
+    table = pd.DataFrame(table, columns=['target', 'method', 'AUC', 'low', 'high', 'patients']).round(3)
     print('injured or not, held-out phantoms of preset demo, 95 % intervals over patients\n')
     print(table.to_string(index=False))
     from ctlab.judge.metrics import RSNA_WEIGHTS, rsna_score
@@ -219,7 +223,7 @@ def main():
         f'answer to everybody, {rsna_score(labels, learned):.3f} for approach 6'
     )
     if to:
-        table.to_csv(to / 'learnable.csv', index=False)
+        table.to_csv(to / 'baselines.csv', index=False)
 
 
 if __name__ == '__main__':

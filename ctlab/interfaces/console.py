@@ -14,8 +14,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={'help_option_names': ['-h', '--help']},
     help='A lab for computed tomography: phantoms, DICOM, trauma and segmentation studies, tables with intervals.\n\n'
-    'Start with [bold]ctlab doctor[/bold], then [bold]ctlab run 03_approach1[/bold].\n\nExit codes: 0 done; 1 not done, and '
-    'the message says why (for audit: the header is wrong; for doctor: something is missing); 2 called wrongly.',
+    'Start with [bold]ctlab doctor[/bold], then [bold]ctlab run 03_approach1[/bold].\n\n'
+    'Exit codes: 0 done; 1 not done, and the message says why (audit: the header is wrong; doctor: something is '
+    'missing); 2 wrong usage.',
 )
 
 

@@ -198,7 +198,7 @@ def main():
             table.append(
                 (
                     target,
-                    'approach 5, pretrained',
+                    'approach 5 (pretrained)',
                     *bootstrap(
                         'auc_roc', y[lesion_run.index].to_numpy(), 1 - lesion_run[f'{target}_healthy'].to_numpy()
                     ),
@@ -211,14 +211,14 @@ def main():
     from ctlab.judge.metrics import RSNA_WEIGHTS, rsna_score
 
     answer = {}
-    for target, grades in TARGETS.items():  # the one answer for everybody that costs least
+    for target, grades in TARGETS.items():  # the best constant prediction
         counts = np.array([data.labels[f'{target}_{g}'].loc[learned.index].sum() for g in grades]) * np.array(
             RSNA_WEIGHTS[target]
         )
         answer |= {f'{target}_{g}': c / counts.sum() for g, c in zip(grades, counts)}
     labels = data.labels.loc[learned.index]
     print(
-        f'\ncompetition metric (less is better): '
+        f'\ncompetition metric (lower is better): '
         f'{rsna_score(labels, pd.DataFrame([answer] * len(labels), index=labels.index)):.3f} for the best single '
         f'answer to everybody, {rsna_score(labels, learned):.3f} for approach 6'
     )

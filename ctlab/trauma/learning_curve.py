@@ -204,7 +204,7 @@ def curve_points(
 # %% ../../nbs/23_more_patients.ipynb #01905b59
 def fit_power_law(
     patients: np.ndarray,
-    loss: np.ndarray,  # one per point; less is better
+    loss: np.ndarray,  # one per point; lower is better
     floor: float = 0.0,  # no law goes below it
     powers: tuple = tuple(np.linspace(0.05, 1.0, 39)),  # noqa: B008, a constant
 ) -> tuple[float, float, float]:  # (a, b, c) of a + b n^-c

@@ -14,14 +14,18 @@ ELSEWHERE = {
     'ctlab run 13_start -p preset demo': 'half an hour; its form at preset tiny is run in tests/test_studies.py',
     'ctlab run 03_approach1 --folds all -p data_root /data/rsna -p preset full': 'needs the download',
     'ctlab report approach1 --preset full --data-root /data/rsna': 'needs the download',
+    'ctlab echo PACS@192.168.0.7:104': 'needs a PACS; tests/test_network.py has some',
+    'ctlab fetch PACS@192.168.0.7:104 data/ours --patient 4711 --anonymise': 'needs a PACS',
 }  # of the README, and why not here
 
 
 def commands():
-    """Every command of the README's blocks, without its remark."""
-    blocks = re.findall(r'```bash\n(.*?)```', (ROOT / 'README.md').read_text(), re.S)
+    """List every command of the README: of the five ways in, and of the blocks, without its remark."""
+    text = (ROOT / 'README.md').read_text()
+    start = re.findall(r'`(ctlab [^`]+)`', text.partition('## Where to start')[2].partition('## Two commands')[0])
+    blocks = re.findall(r'```bash\n(.*?)```', text, re.S)
     lines = [line.partition('#')[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line.startswith(('ctlab ', 'papermill '))]
+    return list(dict.fromkeys([*start, *(line for line in lines if line.startswith(('ctlab ', 'papermill ')))]))
 
 
 @pytest.fixture(scope='module')
@@ -65,7 +69,12 @@ def test_every_command_leaves_nothing_behind(ctlab, checkout, tmp_path):
     lab.write(lab.read(series), checkout / 'scan.nii.gz')
     (checkout / '.git' / 'info' / 'exclude').write_text('/scan.nii.gz\n')  # what the reader brings along
     shutil.copytree(series, tmp_path / 'export' / 'disc')
-    own = {'/path/to/series': series, '/path/to/export': tmp_path / 'export', '/data/ours': tmp_path / 'ours'}
+    own = {
+        '/path/to/series': series,
+        '/path/to/export': tmp_path / 'export',
+        '/data/ours': tmp_path / 'ours',
+        '/data/rsna': checkout / 'data' / 'phantom' / 'tiny',
+    }
     done, fails = [], {'audit': 1, 'doctor': None}  # approach 1's table is wrong, as the audit says
     for line in commands():
         words = [str(own.get(w, w)) for w in line.split()]

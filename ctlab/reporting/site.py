@@ -240,7 +240,8 @@ def glossary_terms(
     rows = re.findall(
         r'^\| <a id="([^"]+)"></a>\*\*(.+?)\*\* \| (.+?) \|', ''.join(''.join(c['source']) for c in cells), re.M
     )
-    return {term.lower(): (anchor, meaning) for anchor, term, meaning in rows}
+    everyday = ('run', 'chapter', 'package', 'case', 'reference', 'grade', 'peer')  # mostly used in their common sense
+    return {term.lower(): (anchor, meaning) for anchor, term, meaning in rows if term not in everyday}
 
 
 def link_terms(
@@ -527,7 +528,7 @@ def _stage(root, source):
     (source / 'runs').mkdir()
     for name in ['index', *sum(sections.values(), [])]:
         study = '/' not in name and name != 'index'
-        page = clean_page(json.loads((root / 'nbs' / f'{name}.ipynb').read_text()), fold=study)
+        page = clean_page(json.loads((root / 'nbs' / f'{name}.ipynb').read_text()), fold=study and name not in _START)
         if study:
             every[name] = _stage_runs(root, source, name)
             page = with_runs(page, every[name])
@@ -707,9 +708,8 @@ def _front(page, sections, root):
         for c in page['cells']
     ]
     live = (
-        '## Look around\n\nThe viewer of the lab, with a phantom in it. Wheel or arrow keys leaf, a click moves '
-        'the cross, and '
-        'the HU under the pointer is written below.\n\n```{raw} html\n<iframe src="phantom.html" '
+        '## Look around\n\nThe viewer of the lab, with a phantom in it. The wheel or the arrow keys change the slice, a click '
+        'moves the crosshair, and the HU under the pointer is displayed.\n\n```{raw} html\n<iframe src="phantom.html" '
         'title="a phantom in the viewer" loading="lazy" style="width:100%;height:600px;border:0"></iframe>\n```'
     )
     cells.insert(1, {'cell_type': 'markdown', 'id': 'live', 'metadata': {}, 'source': [live]})

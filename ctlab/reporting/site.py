@@ -708,8 +708,9 @@ def _front(page, sections, root):
         for c in page['cells']
     ]
     live = (
-        '## Look around\n\nThe viewer of the lab, with a phantom in it. The wheel or the arrow keys change the slice, a '
-        'click moves the crosshair, and the HU under the pointer is displayed.\n\n```{raw} html\n<iframe src="phantom.html" '
+        '## Look around\n\nThe viewer of the lab, with a phantom in it. The wheel or the arrow keys change the slice, '
+        'a click moves the crosshair, and the HU under the pointer is displayed.\n\n'
+        '```{raw} html\n<iframe src="phantom.html" '
         'title="a phantom in the viewer" loading="lazy" style="width:100%;height:600px;border:0"></iframe>\n```'
     )
     cells.insert(1, {'cell_type': 'markdown', 'id': 'live', 'metadata': {}, 'source': [live]})

@@ -151,9 +151,21 @@ def _run_pool(work, items, waiting, workers, results, advance, limit):
     return [], ''
 
 # %% ../../nbs/lib/core/03_parallel.ipynb #4dfb602b
+def _result_or_crash(future, item, crashed):
+    """Return what a task returned, or what stands for an item whose workers died."""
+    from distributed import KilledWorker
+
+    try:
+        return future.result()
+    except KilledWorker as error:
+        if crashed is None:
+            raise RuntimeError(f'workers died on {item!r}') from error
+        return crashed(item, 'several workers died')
+
+
 def _map_cluster(work, items, scheduler, advance, crashed):
     """Map over a Dask cluster."""
-    from distributed import Client, KilledWorker, as_completed
+    from distributed import Client, as_completed
 
     from ctlab.core.parallel import _DiskFull, _guard_disk_full  # by the names under which a worker finds them
 
@@ -166,12 +178,7 @@ def _map_cluster(work, items, scheduler, advance, crashed):
         results, under_way = {}, as_completed(list(place))
         for future in under_way:
             k = place[future]
-            try:
-                results[k] = future.result()
-            except KilledWorker as error:
-                if crashed is None:
-                    raise RuntimeError(f'workers died on {items[k]!r}') from error
-                results[k] = crashed(items[k], 'several workers died')
+            results[k] = _result_or_crash(future, items[k], crashed)
             if isinstance(results[k], _DiskFull):
                 _retire_worker(client, results[k])
                 place[again := submit(k)] = k

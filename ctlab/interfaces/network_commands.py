@@ -237,17 +237,11 @@ def node(
 
         ctlab node data/ours --host 0.0.0.0 --allow SCANNER1 --network 10.1.0.0/16 --rules rules.toml --anonymise
     """
-    import logging
-    import signal
-    import threading
-
     from ctlab.network.node import Node, NodeLimits
     from ctlab.network.store import Store
 
-    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
-    for quiet in ('uvicorn', 'highdicom'):
-        logging.getLogger(quiet).setLevel(logging.ERROR)
-    tls, done = _tls(tls_cert, tls_key, tls_ca), threading.Event()
+    _log_to_terminal()
+    tls = _tls(tls_cert, tls_key, tls_ca)
     limits = NodeLimits(associations=associations, object=int(largest * (1 << 30)))
     lists = (tuple(allow or ()), tuple(network or ()), tuple(map(_peer, peer or ())))
     at_work = []
@@ -263,10 +257,8 @@ def node(
         for part in at_work:
             part.stop()
         stop(str(error))
-    for s in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(s, lambda *_: done.set())
-    if any(rebuilt.values()):
-        say('index rebuilt: ' + ', '.join(f'{n} {w}' for w, n in rebuilt.items()))
+    done = _stop_event()
+    _report_rebuilt(rebuilt)
     say(
         f'{title}@{host}:{at_work[0].port} stores objects in {kept.folder}: {kept.totals()["instance"]} so far'
         + (', de-identified' if anonymise else '')
@@ -279,9 +271,40 @@ def node(
     for part in reversed(at_work):
         part.stop()
     if anonymise:
-        lines = ['attribute,done,times', *(','.join(map(str, row)) for row in kept.deidentification_counts())]
-        (kept.folder / 'deidentified.csv').write_text('\n'.join(lines) + '\n')
+        _write_deidentified(kept)
     say('stopped')
+
+
+def _log_to_terminal():
+    """Log to the terminal, without what other libraries tell about every request."""
+    import logging
+
+    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
+    for quiet in ('uvicorn', 'highdicom'):
+        logging.getLogger(quiet).setLevel(logging.ERROR)
+
+
+def _stop_event():
+    """Return an event that Ctrl-C and termination set."""
+    import signal
+    import threading
+
+    done = threading.Event()
+    for s in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(s, lambda *_: done.set())
+    return done
+
+
+def _report_rebuilt(counts):
+    """Say what was found again when the index was rebuilt, if it was."""
+    if any(counts.values()):
+        say('index rebuilt: ' + ', '.join(f'{n} {w}' for w, n in counts.items()))
+
+
+def _write_deidentified(store):
+    """Write what de-identification did, counted by attribute, into the store's folder."""
+    lines = ['attribute,done,times', *(','.join(map(str, row)) for row in store.deidentification_counts())]
+    (store.folder / 'deidentified.csv').write_text('\n'.join(lines) + '\n')
 
 
 def _start_dicomweb(store, host, port, tls, limits, token):

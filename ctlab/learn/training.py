@@ -283,6 +283,17 @@ def _precision(kind, wanted):
     return 'bf16-mixed' if wanted == 'half' and supports_bfloat16() else '32-true'
 
 
+def _make_callbacks(folder, monitor, patience, average):
+    """Build the callbacks that stop, average and keep weights; `last` comes after `best`, whose score it holds."""
+    mode = 'max' if monitor.endswith('dice') else 'min'
+    made = [EarlyStopping(monitor, patience=patience, mode=mode)] if patience else []
+    if average:
+        made.append(WeightAveraging(multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(average)))
+    if monitor:
+        made.append(ModelCheckpoint(folder, 'best', monitor=monitor, mode=mode, enable_version_counter=False))
+    return [*made, ModelCheckpoint(folder, 'last', save_on_train_epoch_end=True, enable_version_counter=False)]
+
+
 def fit(
     learner: L.LightningModule,
     train,  # DataLoader
@@ -299,26 +310,18 @@ def fit(
     average: float = 0.0,  # share that a running mean of the weights keeps at every step; 0 for no mean
 ) -> dict:  # history (DataFrame), best (epoch), waiting (share), seconds (with those before a resume)
     """Train, keep the best epoch, and load it back into the learner."""
-    folder, kind, mode = Path(folder), choose_accelerator(device), 'max' if monitor.endswith('dice') else 'min'
-    best, last = (folder / 'checkpoints' / f'{n}.ckpt' for n in ('best', 'last'))
-    waiting, timer, history = DataWaitTimer(), Timer(), History(folder / 'history.csv')
-    calls = [EpochSeeding(train, torch.initial_seed()), StopOnNonFiniteLoss(), waiting, timer, history] + (
-        [EarlyStopping(monitor, patience=patience, mode=mode)] if patience else []
-    )
-    if average:
-        calls.append(WeightAveraging(multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(average)))
-    if monitor:
-        calls.append(ModelCheckpoint(best.parent, best.stem, monitor=monitor, mode=mode, enable_version_counter=False))
-    calls.append(
-        ModelCheckpoint(last.parent, last.stem, save_on_train_epoch_end=True, enable_version_counter=False)
-    )  # after `best`, whose score it holds
+    folder, kind = Path(folder), choose_accelerator(device)
+    checkpoints = folder / 'checkpoints'
+    last, waiting, timer = checkpoints / 'last.ckpt', DataWaitTimer(), Timer()
+    history = History(folder / 'history.csv')
+    calls = [EpochSeeding(train, torch.initial_seed()), StopOnNonFiniteLoss(), waiting, timer, history]
     with _silence_lightning():
         trainer = L.Trainer(
             accelerator=kind,
             devices=devices,
             strategy='ddp' if devices > 1 and kind == 'cpu' else 'auto',
             max_epochs=epochs,
-            callbacks=calls,
+            callbacks=calls + _make_callbacks(checkpoints, monitor, patience, average),
             plugins=[AtomicCheckpoints()],
             default_root_dir=folder,
             logger=[CSVLogger(folder, 'logs', ''), TensorBoardLogger(folder, 'logs', '')],
@@ -332,14 +335,10 @@ def fit(
             _to_channels_last(learner.net)
         with _retain_heap() if kind == 'cpu' else contextlib.nullcontext():
             trainer.fit(learner, train, valid, ckpt_path=last if resume and last.exists() else None, weights_only=True)
-    kept = load_checkpoint(best if monitor else last)
+    kept = load_checkpoint(checkpoints / 'best.ckpt' if monitor else last)
     learner.load_state_dict(kept['state_dict'])
-    return {
-        'history': history.table(),
-        'best': int(kept['epoch']),
-        'waiting': waiting.share,
-        'seconds': timer.time_elapsed(),
-    }
+    history, best = history.table(), int(kept['epoch'])
+    return {'history': history, 'best': best, 'waiting': waiting.share, 'seconds': timer.time_elapsed()}
 
 
 def load_checkpoint(

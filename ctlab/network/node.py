@@ -168,11 +168,11 @@ def _disable_nagle(wire):
     wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _limited_server():
-    """Build the (socket, request handler, server) classes that keep to limits."""
+def _bounded_socket():
+    """Build the socket class that takes no PDU larger than was agreed."""
     from pynetdicom import transport
 
-    class Wire(transport.AssociationSocket):
+    class BoundedSocket(transport.AssociationSocket):
         limit = NodeLimits.pdu
 
         def recv(self, nr_bytes):
@@ -188,15 +188,49 @@ def _limited_server():
                 at += n
             return block if at == nr_bytes else block[:at]
 
-    class Handler(transport.RequestHandler):
+    return BoundedSocket
+
+
+def _bounded_receiver(association, waiting, limits):
+    """Build the receiver of an association that lets objects grow as far as the limits go."""
+    take = association.dimse.receive_primitive
+
+    def receive(primitive):
+        size = sum(len(v) for _, v in primitive.presentation_data_value_list)
+        if waiting.add(association, size) > limits.object or waiting.total > limits.waiting:
+            log.warning('%s: an object larger than the limit; hung up', association.requestor.ae_title)
+            waiting.forget(association)
+            association.dul.event_queue.put('Evt19')
+            return
+        take(primitive)
+        if association.dimse.message is None:
+            waiting.forget(association)
+
+    return receive
+
+
+def _bounded_handler():
+    """Build the request handler class whose associations keep to the limits of their server."""
+    from pynetdicom import transport
+
+    bounded_socket = _bounded_socket()
+
+    class BoundedHandler(transport.RequestHandler):
         def _create_association(self):
-            association = super()._create_association()
+            association, limits = super()._create_association(), self.server.limits
             wire = association.dul.socket
-            wire.__class__, wire.limit = Wire, self.server.limits.pdu
-            association.dimse.receive_primitive = self.server.counted(association)
+            wire.__class__, wire.limit = bounded_socket, limits.pdu
+            association.dimse.receive_primitive = _bounded_receiver(association, self.server.waiting, limits)
             return association
 
-    class Server(transport.ThreadedAssociationServer):
+    return BoundedHandler
+
+
+def _bounded_server():
+    """Build the server class that limits who calls, how many at a time, and how long they may be silent."""
+    from pynetdicom import transport
+
+    class BoundedServer(transport.ThreadedAssociationServer):
         daemon_threads, request_queue_size = True, 64
         limits, networks = NodeLimits(), ()
 
@@ -226,24 +260,7 @@ def _limited_server():
                 log.warning('no TLS with %s: %s', address[0], error)
                 self.shutdown_request(request)
 
-        def counted(self, association):
-            """Let objects grow as far as the limits go."""
-            take, waiting = association.dimse.receive_primitive, self.waiting
-
-            def receive(primitive):
-                size = sum(len(v) for _, v in primitive.presentation_data_value_list)
-                if waiting.add(association, size) > self.limits.object or waiting.total > self.limits.waiting:
-                    log.warning('%s: an object larger than the limit; hung up', association.requestor.ae_title)
-                    waiting.forget(association)
-                    association.dul.event_queue.put('Evt19')
-                    return
-                take(primitive)
-                if association.dimse.message is None:
-                    waiting.forget(association)
-
-            return receive
-
-    return Wire, Handler, Server
+    return BoundedServer
 
 
 class _PendingBytes:
@@ -283,12 +300,33 @@ class Node:
 
     def start(self) -> Node:
         """Listen in background threads."""
-        from pynetdicom import AE, _config, evt
-        from pynetdicom.sop_class import Verification
+        from pynetdicom import _config, evt
 
         if not is_loopback(self.host) and not (self.callers or self.networks or self.tls):
             raise ValueError(f'{self.host}: who listens beyond this machine says to whom: AE titles, addresses or TLS')
         _config.LOG_HANDLER_LEVEL = 'none'
+        logging.getLogger('pynetdicom').setLevel(logging.CRITICAL)
+        handlers = [
+            (evt.EVT_C_ECHO, lambda event: 0),
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_C_FIND, self._find),
+            (evt.EVT_C_GET, self._get),
+            (evt.EVT_C_MOVE, self._move),
+            (evt.EVT_CONN_CLOSE, self._closed),
+        ]
+        ae, address, tls = self._application_entity(), (self.host, self.port), self.tls and self.tls.server()
+        made = _bounded_server()(ae, address, self.title, ae.supported_contexts, tls, handlers, _bounded_handler())
+        made.limits, made.networks = self.limits, tuple(ipaddress.ip_network(n, strict=False) for n in self.networks)
+        made.waiting = self._waiting = _PendingBytes()
+        ae._servers.append(made)
+        self._server, self.port = made, made.server_address[1]
+        threading.Thread(target=made.serve_forever, args=(0.1,), daemon=True, name='node').start()
+        return self
+
+    def _application_entity(self):
+        """Build the application entity with its limits and presentation contexts."""
+        from pynetdicom import AE
+        from pynetdicom.sop_class import Verification
 
         class Entity(AE):
             @property
@@ -306,31 +344,7 @@ class Node:
         for three in query_models():
             for sop in three:
                 ae.add_supported_context(sop)
-        handlers = [
-            (evt.EVT_C_ECHO, lambda event: 0),
-            (evt.EVT_C_STORE, self._store),
-            (evt.EVT_C_FIND, self._find),
-            (evt.EVT_C_GET, self._get),
-            (evt.EVT_C_MOVE, self._move),
-            (evt.EVT_CONN_CLOSE, self._closed),
-        ]
-        _, handler, server = _limited_server()
-        logging.getLogger('pynetdicom').setLevel(logging.CRITICAL)
-        made = server(
-            ae,
-            (self.host, self.port),
-            self.title,
-            ae.supported_contexts,
-            self.tls and self.tls.server(),
-            handlers,
-            handler,
-        )
-        made.limits, made.networks = self.limits, tuple(ipaddress.ip_network(n, strict=False) for n in self.networks)
-        made.waiting = self._waiting = _PendingBytes()
-        ae._servers.append(made)
-        self._server, self.port = made, made.server_address[1]
-        threading.Thread(target=made.serve_forever, args=(0.1,), daemon=True, name='node').start()
-        return self
+        return ae
 
     def stop(self, patience: float = 10.0) -> None:
         """Take no new association, let those at work finish, then go."""

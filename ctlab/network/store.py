@@ -180,6 +180,39 @@ COUNT_ATTRIBUTES = {
     ),
     'NumberOfSeriesRelatedInstances': ('SERIES', 'SELECT count(*) FROM instance WHERE series = s.number'),
 }
+_ATTRIBUTES = {'PATIENT': 'p.attributes', 'STUDY': 't.attributes', 'SERIES': 's.attributes', 'IMAGE': 'i.attributes'}
+_ROW_NUMBERS = {'PATIENT': 'p.number', 'STUDY': 't.rowid', 'SERIES': 's.number', 'IMAGE': 'i.rowid'}
+_INDEXED_KEYS = {
+    'PatientID': 'p.patient_id',
+    'StudyInstanceUID': 't.uid',
+    'SeriesInstanceUID': 's.uid',
+    'SOPInstanceUID': 'i.uid',
+}
+
+
+def _find_statement(level, levels, keys, counted):
+    """Build the SQL of a query, narrowed by the keys that have an index, and its values."""
+    where, values = [], []
+    for key, column in _INDEXED_KEYS.items():
+        wanted = keys.get(key, '')
+        if wanted and not set('*?') & set(wanted) and any(key in LEVELS[line] for line in levels):
+            parts = wanted.split('\\') if key != 'PatientID' else [wanted]
+            where.append(f'{column} IN ({",".join("?" * len(parts))})')
+            values += parts
+    chosen = [_ATTRIBUTES[line] for line in levels] + [f'({COUNT_ATTRIBUTES[c][1]})' for c in counted]
+    if level == 'IMAGE':
+        chosen += ['i.path', 'i.syntax']
+    condition = 'WHERE ' + ' AND '.join(where) if where else ''
+    return f'SELECT {", ".join(chosen)} FROM {_JOINS[level]} {condition} ORDER BY {_ROW_NUMBERS[level]}', values
+
+
+def _find_row(row, n_levels, counted):
+    """Gather the attributes of all levels and the counts from a row of `_find_statement`."""
+    found = {k: v for part in row[:n_levels] for k, v in json.loads(part).items()}
+    for name, value in zip(counted, row[n_levels:]):
+        found[name] = str(value or '').replace(',', '\\') if name == 'ModalitiesInStudy' else str(value)
+    return found
+
 
 _CLEANED = 'INSERT INTO cleaned VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET times = times + excluded.times'
 
@@ -391,49 +424,17 @@ class Store:
     ):  # yields keyword -> value, of this level and those above
         """Answer a query."""
         keys = dict(keys or {})
-        order, columns = (
-            list(_JOINS),
-            {
-                'PATIENT': 'p.attributes',
-                'STUDY': 't.attributes',
-                'SERIES': 's.attributes',
-                'IMAGE': 'i.attributes',
-            },
-        )
-        levels = order[: order.index(level) + 1]
+        levels = list(_JOINS)[: list(_JOINS).index(level) + 1]
         counted = [
             c
             for c in dict.fromkeys([*counts, *(k for k in keys if k in COUNT_ATTRIBUTES)])
             if COUNT_ATTRIBUTES[c][0] in levels
         ]
-        where, values = [], []
-        for key, column in (
-            ('PatientID', 'p.patient_id'),
-            ('StudyInstanceUID', 't.uid'),
-            ('SeriesInstanceUID', 's.uid'),
-            ('SOPInstanceUID', 'i.uid'),
-        ):
-            wanted = keys.get(key, '')
-            if wanted and not set('*?') & set(wanted) and any(key in LEVELS[line] for line in levels):
-                parts = wanted.split('\\') if key != 'PatientID' else [wanted]
-                where.append(f'{column} IN ({",".join("?" * len(parts))})')
-                values += parts
-        chosen = (
-            [columns[line] for line in levels]
-            + [f'({COUNT_ATTRIBUTES[c][1]})' for c in counted]
-            + (['i.path', 'i.syntax'] if level == 'IMAGE' else [])
-        )
-        number = {'PATIENT': 'p.number', 'STUDY': 't.rowid', 'SERIES': 's.number', 'IMAGE': 'i.rowid'}[level]
-        which = 'WHERE ' + ' AND '.join(where) if where else ''
-        sql = f'SELECT {", ".join(chosen)} FROM {_JOINS[level]} {which} ORDER BY {number}'
+        sql, values = _find_statement(level, levels, keys, counted)
         ours = {k for line in levels for k in LEVELS[line]} | set(counted)  # a key of a lower level asks nothing here
         asked, given = [(k, w, _vr(k)) for k, w in keys.items() if k in ours], 0
         for row in self.db.execute(sql, values):
-            found = {k: v for part in row[: len(levels)] for k, v in json.loads(part).items()}
-            found |= {
-                c: str(v or '').replace(',', '\\') if c == 'ModalitiesInStudy' else str(v)
-                for c, v in zip(counted, row[len(levels) :])
-            }
+            found = _find_row(row, len(levels), counted)
             if not all(matches_key(found.get(k, ''), w, vr) for k, w, vr in asked):
                 continue
             given += 1

@@ -157,6 +157,26 @@ class SegmentationPlan:
     note: dict | None = None  # more to store in config.json
 
 
+def _fit_segmentation(learner, folder, resume, settings, cases, plan, split):
+    """Fit on patches of the training cases; patches of the validation cases choose the epoch."""
+    from ctlab.learn.training import fit
+
+    shown, judged = (_patches(cases, split[side], plan, side == 'train') for side in ('train', 'valid'))
+    samples_per_epoch, share = plan.samples_per_epoch or len(shown), plan.share if plan.samples_per_epoch else 0.0
+    return fit(
+        learner,
+        patch_loader(shown, plan.batch, samples_per_epoch, share, settings.seed),
+        patch_loader(judged, plan.batch),
+        folder,
+        settings.epochs or plan.epochs,
+        settings.device,
+        plan.patience,
+        resume=resume,
+        monitor=plan.monitor,
+        precision='half' if plan.half_precision else 'auto',
+    )
+
+
 def train_segmentation(
     settings: Settings,
     cases: list[PreparedCase],  # all of the set
@@ -167,63 +187,40 @@ def train_segmentation(
     """Train on one side, keep the epoch that another side prefers, and score the third."""
     from ctlab.learn.networks import init_output_bias
     from ctlab.learn.runs import RunSpec, execute_run
-    from ctlab.learn.training import SegmentationLearner, choose_accelerator, fit
+    from ctlab.learn.training import SegmentationLearner, choose_accelerator
 
     split = split or split_cases([c.name for c in cases], settings.n_folds, settings.fold, settings.seed)
-    named, own, epochs = {c.name: c for c in cases}, _plan_record(plan), settings.epochs or plan.epochs
+    named, record = {c.name: c for c in cases}, _plan_record(plan)
     device = 'cuda' if choose_accelerator(settings.device) == 'gpu' else 'cpu'
 
     def learner(finished):
-        net = plan.net()
+        net, structures = plan.net(), plan.preprocessing.structures
         if plan.init_prior:
             counts = sum(named[n].counts.sum(0) for n in split['train'])
             init_output_bias(net, counts / counts.sum())
-        return SegmentationLearner(
-            net, plan.loss(), plan.learning_rate, plan.schedule, len(plan.preprocessing.structures)
-        )
+        return SegmentationLearner(net, plan.loss(), plan.learning_rate, plan.schedule, len(structures))
 
     def train_on(learner, folder, resume):
-        shown, judged = (_patches(named, split[side], plan, side == 'train') for side in ('train', 'valid'))
-        samples_per_epoch, share = plan.samples_per_epoch or len(shown), plan.share if plan.samples_per_epoch else 0.0
-        return fit(
-            learner,
-            patch_loader(shown, plan.batch, samples_per_epoch, share, settings.seed),
-            patch_loader(judged, plan.batch),
-            folder,
-            epochs,
-            settings.device,
-            plan.patience,
-            resume=resume,
-            monitor=plan.monitor,
-            precision='half' if plan.half_precision else 'auto',
-        )
+        return _fit_segmentation(learner, folder, resume, settings, named, plan, split)
 
     def judge(learner):
-        sides = [
-            score_cases(learner.net, [named[n] for n in split[side]], plan, device).assign(split=side)
-            for side in ('valid', 'test')
-        ]
-        scores = pd.concat(sides, ignore_index=True)
+        scored = []
+        for side in ('valid', 'test'):
+            held_out = [named[n] for n in split[side]]
+            scored.append(score_cases(learner.net, held_out, plan, device).assign(split=side))
+        scores = pd.concat(scored, ignore_index=True)
         return summarise_scores(scores, plan.study, settings.fold, settings.seed), scores
 
     def facts(run, scores):
-        left_out = [] if aside is None else aside.to_dict('records')
-        return {
-            'plan': own,
-            'split': split,
-            'set_aside': left_out,
-            'epochs': epochs,
-            'parameters': sum(p.numel() for p in run['learner'].net.parameters()),
-        } | (plan.note or {})
+        set_aside = [] if aside is None else aside.to_dict('records')
+        parameters = sum(p.numel() for p in run['learner'].net.parameters())
+        made = {'plan': record, 'split': split, 'set_aside': set_aside, 'epochs': settings.epochs or plan.epochs}
+        return made | {'parameters': parameters} | (plan.note or {})
 
-    card = {
-        'structures': list(plan.preprocessing.structures),
-        'trained on': 'phantoms' if settings.phantom else str(settings.data.name),
-    }
-    run = execute_run(
-        settings,
-        RunSpec(plan.study, _run_key(settings, cases, plan, own, split), learner, train_on, judge, card, facts),
-    )
+    people = 'phantoms' if settings.phantom else str(settings.data.name)
+    card = {'structures': list(plan.preprocessing.structures), 'trained on': people}
+    key = _run_key(settings, cases, plan, record, split)
+    run = execute_run(settings, RunSpec(plan.study, key, learner, train_on, judge, card, facts))
     return run | {'scores': run.pop('predictions')}
 
 

@@ -467,52 +467,43 @@ def _vessels(canvas):
     def j(p, a=3):
         return tuple(np.add(p, rng.normal(0, a, 3)) + canvas.wander(6, 4, 4))
 
-    soft = ('peritoneum', 'muscle', 'fat', 'lung', 'cartilage')
     fork = j((4, 34, 158))
-    lines = [
-        (
-            'aorta',
-            [(14, 40, 520), (13, 40, 420), j((9, 38, 330)), j((5, 36, 240)), fork],
-            np.array((12, 12, 11, 9.5, 8)) * size,
-        )
-    ]
-    trunk = lines[0][1]
-    for s in (-1, 1):
-        lines.append(('aorta', [fork, (s * 28, 26, 110), (s * 52, 14, 60), (s * 70, -38, 0)], (6, 5.5, 5, 4.5)))
+    aorta = [(14, 40, 520), (13, 40, 420), j((9, 38, 330)), j((5, 36, 240)), fork]
     join = j((-18, 38, 150))
-    lines.append(
-        (
-            'inferior_vena_cava',
-            [join, j((-20, 34, 230)), j((-22, 20, 300)), (-24, 4, 352), (-16, -4, 392)],
-            np.array((10, 11, 12, 13, 13)) * size,
-        )
-    )
-    cava = lines[-1][1]
-    for s in (-1, 1):
-        lines.append(
-            ('inferior_vena_cava', [join, (s * 26 - 4, 38, 105), (s * 55, 24, 60), (s * 64, -34, 0)], (6.5, 6, 6, 5.5))
-        )
+    cava = [join, j((-20, 34, 230)), j((-22, 20, 300)), (-24, 4, 352), (-16, -4, 392)]
     hilum = j((-38, -8, 288))
-    lines += [
-        ('portal_vein', [j((-4, -4, 246)), (-20, -8, 268), hilum], (7, 7, 7)),
+    portal = [j((-4, -4, 246)), (-20, -8, 268), hilum]
+    _paint_vessel(canvas, 'aorta', aorta, np.array((12, 12, 11, 9.5, 8)) * size, 'trunk')
+    for s in (-1, 1):
+        iliac = [fork, (s * 28, 26, 110), (s * 52, 14, 60), (s * 70, -38, 0)]
+        _paint_vessel(canvas, 'aorta', iliac, (6, 5.5, 5, 4.5))
+    _paint_vessel(canvas, 'inferior_vena_cava', cava, np.array((10, 11, 12, 13, 13)) * size, 'trunk')
+    for s in (-1, 1):
+        iliac = [join, (s * 26 - 4, 38, 105), (s * 55, 24, 60), (s * 64, -34, 0)]
+        _paint_vessel(canvas, 'inferior_vena_cava', iliac, (6.5, 6, 6, 5.5))
+    for name, points, radii in (
+        ('portal_vein', portal, (7, 7, 7)),
         ('portal_vein', [(-8, -22, 170), (-6, -14, 210), (-4, -4, 246)], (4.5, 5.5, 6)),
         ('portal_vein', [(76, 26, 296), (40, 14, 268), (12, -2, 252), (-4, -4, 246)], (4.5, 4.5, 5, 5.5)),
         ('aorta', [(5, 28, 238), (2, 10, 225), (-2, -16, 175)], (4, 3.5, 3)),
-    ]
+    ):
+        _paint_vessel(canvas, name, points, radii)
     for s in (-1, 1):
-        lines += [
-            ('inferior_vena_cava', [(s * 44, 34, 246), (s * 20, 24, 248), (-18, 26, 246)], 4.5),
-            ('aorta', [(s * 44, 38, 250), (6, 36, 250)], 3.0),
-        ]
-    for name, points, radii in lines:
-        if canvas.habitus.spread and (points is trunk or points is cava):
-            points = _route_prevertebral(canvas, points, radii, points is trunk)
-        box, f, _ = tube(canvas, points, radii)
-        branch = (
-            canvas.habitus.spread and name == 'aorta' and radii is not lines[0][2]
-        )  # readers do not count them as aorta
-        canvas.paint(name, box, f < 1, soft, 'vein' if branch else 'none')
+        renal_vein = [(s * 44, 34, 246), (s * 20, 24, 248), (-18, 26, 246)]
+        _paint_vessel(canvas, 'inferior_vena_cava', renal_vein, 4.5)
+        _paint_vessel(canvas, 'aorta', [(s * 44, 38, 250), (6, 36, 250)], 3.0)
     canvas.hilum = hilum
+
+
+def _paint_vessel(canvas, name, points, radii, part='branch'):
+    """Paint a tube; trunks go around the spine of a bent body, and readers do not count branches as aorta."""
+    spread, trunk = canvas.habitus.spread, part == 'trunk'
+    if spread and trunk:
+        points = _route_prevertebral(canvas, points, radii, name == 'aorta')
+    box, f, _ = tube(canvas, points, radii)
+    uncounted = spread and name == 'aorta' and not trunk
+    soft = ('peritoneum', 'muscle', 'fat', 'lung', 'cartilage')
+    canvas.paint(name, box, f < 1, soft, 'vein' if uncounted else 'none')
 
 
 def _route_prevertebral(canvas, points, radii, all_the_way):

@@ -214,51 +214,38 @@ def _leg_bones(canvas, bones, side, rng):
     def j(s):
         return rng.normal(0, s)
 
-    x0 = side * (84 + j(2))
-
     def add(name, shape):
         box, field = shape[:2]
         bones[name][box] |= field < 1
 
-    add(
-        'tibia',
-        tube(
-            canvas,
-            [(x0, -4, 28), (x0, -6, 120), (x0 + side * 2, -8, 260), (x0, -4, 370), (x0, 0, 408)],
-            [20, 13 + j(0.6), 14, 24, 36 + j(1.5)],
-        ),
-    )
-    add(
-        'fibula',
-        tube(
-            canvas,
-            [(x0 + side * 24, 12, 14), (x0 + side * 25, 12, 120), (x0 + side * 27, 14, 260), (x0 + side * 31, 14, 384)],
-            [10, 7 + j(0.3), 7, 11],
-        ),
-    )
+    x0 = side * (84 + j(2))
+    shin = [(x0, -4, 28), (x0, -6, 120), (x0 + side * 2, -8, 260), (x0, -4, 370), (x0, 0, 408)]
+    add('tibia', tube(canvas, shin, [20, 13 + j(0.6), 14, 24, 36 + j(1.5)]))
+    calf = [(x0 + side * dx, y, z) for dx, y, z in ((24, 12, 14), (25, 12, 120), (27, 14, 260), (31, 14, 384))]
+    add('fibula', tube(canvas, calf, [10, 7 + j(0.3), 7, 11]))
     head = (side * (96 + j(2)), -2, 846)
-    add(
-        'femur',
-        tube(
-            canvas,
-            [(x0, 0, 436), (x0 + side * 2, -2, 480), (side * 94, -10, 610), (side * 112, 2, 760), (side * 126, 4, 806)],
-            [35 + j(1.2), 25, 15 + j(0.6), 17, 21],
-        ),
-    )
+    thigh = [(x0, 0, 436), (x0 + side * 2, -2, 480)]
+    thigh += [(side * x, y, z) for x, y, z in ((94, -10, 610), (112, 2, 760), (126, 4, 806))]
+    add('femur', tube(canvas, thigh, [35 + j(1.2), 25, 15 + j(0.6), 17, 21]))
     add('femur', tube(canvas, [(side * 124, 4, 806), (side * 112, 2, 826), head], [17, 15, 19]))
     add('femur', ellipsoid(canvas, head, (23 + j(0.8),) * 3))
-    socket, field = ellipsoid(canvas, head, (35,) * 3)
-    inner = ellipsoid(canvas, head, (27,) * 3)
-    shell = field < 1
-    common, within, part = intersect_boxes(inner[0], socket)
-    shell[within] &= ~(inner[1] < 1)[part]
-    bones['pelvis'][socket] |= shell & (canvas.at(socket)[0] * side < head[0] * side + 12)  # open to the outside
+    _hip_socket(canvas, bones['pelvis'], head, side)
     for points, radius in (
         ([(head[0] - side * 20, 26, 872), (side * 78, 44, 895), (side * 92, 30, 926)], [15, 17, 20]),
         ([(head[0] - side * 22, -18, 838), (side * 40, -46, 822), (side * 8, -52, 816)], [12, 9, 10]),
         ([(head[0] - side * 14, 24, 830), (side * 62, 30, 790), (side * 48, 6, 778)], [12, 12, 9]),
     ):
         add('pelvis', tube(canvas, points, radius))
+
+
+def _hip_socket(canvas, pelvis, head, side):
+    """Draw the shell of the pelvis around the head of the femur."""
+    socket, field = ellipsoid(canvas, head, (35,) * 3)
+    inner = ellipsoid(canvas, head, (27,) * 3)
+    shell = field < 1
+    _, within, part = intersect_boxes(inner[0], socket)
+    shell[within] &= ~(inner[1] < 1)[part]
+    pelvis[socket] |= shell & (canvas.at(socket)[0] * side < head[0] * side + 12)  # open to the outside
 
 
 def _fill_bone(tissue, bones, name, canvas):

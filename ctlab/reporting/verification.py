@@ -295,20 +295,10 @@ _CLAIM = """1|Identification as a study of AI, with the category of technology|s
 44|Funding|"""
 
 
-def claim_checklist(
-    configs: list[dict],  # of all folds
-    predictions: pd.DataFrame,
-    environment: dict,  # from environment.json
-    commit_: str = '',
-) -> pd.DataFrame:  # item, what is asked, answer; empty where a person must write
-    """Answer the items of the CLAIM checklist (2024) from a run's records."""
-    c, held = configs[0], predictions[predictions['split'] == 'valid']
-    people = 'phantoms (drawn, not patients)' if c.get('phantom') else 'patients'
-    aside, count = c.get('scans', {}).get('set_aside', 0), held['patient_id'].nunique()
-    versions = ', '.join(f'{k} {v}' for k, v in environment.get('versions', {}).items() if v)
-    minutes = sum(x['seconds'] for x in configs) / 60
-    last = all(x.get('best_epoch') == (x.get('epochs') or 0) - 1 for x in configs)
-    answers = {
+def _claim_data(c, people):
+    """Answer what the checklist asks about data, from the record of a fold."""
+    aside = c.get('scans', {}).get('set_aside', 0)
+    return {
         'study': f'{c["study"]}: a deep-learning study',
         'data': f'{people}; {c.get("data", c.get("data_root", ""))}',
         'excluded': f'{aside} scans set aside, each with its reason',
@@ -320,15 +310,32 @@ def claim_checklist(
         'partitions': f'{c["n_folds"]} folds, stratified by injuries, seed {c["seed"]}; stored, and checked at load',
         'level': 'patient: a patient on both sides is an error',
         'power': 'not planned; the smallest difference that would show is under Power',
+        'characteristics': 'prevalence of injuries under Power'
+        + ('; nothing else is known of phantoms' if c.get('phantom') else ''),
+    }
+
+
+def _claim_model(configs, environment):
+    """Answer what the checklist asks about the model and its training."""
+    c, minutes = configs[0], sum(x['seconds'] for x in configs) / 60
+    versions = ', '.join(f'{k} {v}' for k, v in environment.get('versions', {}).items() if v)
+    last = all(x.get('best_epoch') == (x.get('epochs') or 0) - 1 for x in configs)
+    optimistic = 'the epoch of least loss on the held-out fold, so its score is optimistic'
+    return {
         'model': f'module ctlab.trauma.{c["study"].partition("_")[0]}, preset {c["preset"]}',
         'software': f'{versions}, Python {environment.get("python", "")}',
         'initial': f'{c["weights"]} weights',
         'training': f'{c.get("epochs")} epochs, batches of {c.get("batch")}, learning rate {c.get("learning_rate")}, '
         f'augmentation as in the chapter; {minutes:.0f} minutes for {len(configs)} folds',
-        'selection': (
-            'the last epoch' if last else 'the epoch of least loss on the held-out fold, so its score is optimistic'
-        ),
+        'selection': 'the last epoch' if last else optimistic,
         'ensemble': 'none within a fold',
+    }
+
+
+def _claim_evaluation(c, held, people, commit_):
+    """Answer what the checklist asks about evaluation, results and availability."""
+    aside, count = c.get('scans', {}).get('set_aside', 0), held['patient_id'].nunique()
+    return {
         'metrics': 'accuracy, AUC-ROC, F1, precision, recall per target; the competition metric',
         'uncertainty': '95 % intervals by bootstrap over patients, 2,000 resamples; paired tests by ctlab compare '
         '(DeLong, bootstrap)',
@@ -337,12 +344,22 @@ def claim_checklist(
         'internal': f'each of {count} {people} held out once',
         'external': 'none in this report',
         'numbers': f'{count} {people}, {len(held)} scans; {aside} scans set aside',
-        'characteristics': 'prevalence of injuries under Power'
-        + ('; nothing else is known of phantoms' if c.get('phantom') else ''),
         'performance': 'the table on this page',
         'failures': 'confusion matrices on this page; the worst misses in the chapter',
         'protocol': f'commit {commit_ or "unknown"}; config.json and environment.json of every fold',
         'availability': 'all of the code, and the weights of every fold, as safetensors',
     }
+
+
+def claim_checklist(
+    configs: list[dict],  # of all folds
+    predictions: pd.DataFrame,
+    environment: dict,  # from environment.json
+    commit_: str = '',
+) -> pd.DataFrame:  # item, what is asked, answer; empty where a person must write
+    """Answer the items of the CLAIM checklist (2024) from a run's records."""
+    c, held = configs[0], predictions[predictions['split'] == 'valid']
+    people = 'phantoms (drawn, not patients)' if c.get('phantom') else 'patients'
+    answers = _claim_data(c, people) | _claim_model(configs, environment) | _claim_evaluation(c, held, people, commit_)
     rows = [line.split('|') for line in _CLAIM.splitlines()]
     return pd.DataFrame([{'item': int(n), 'asked': asked, 'answer': answers.get(key, '')} for n, asked, key in rows])

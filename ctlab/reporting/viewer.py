@@ -18,7 +18,7 @@ import pandas as pd
 import traitlets
 
 import ctlab
-from ..core.anatomy import STRUCTURE_CODES, STRUCTURE_COLOURS, WINDOWS
+from ..core.anatomy import STRUCTURE_CODES, STRUCTURE_COLOURS, TARGETS, WINDOWS
 from ..core.anatomy import window as limits_of
 from ..scans.volume import Volume, reorient, resample
 
@@ -327,7 +327,6 @@ def cohort_series(
     """List the series of a cohort with what is known of their patients."""
     from ctlab.cohort.labels import class_labels, cohort_folds, read_labels
     from ctlab.cohort.layout import ensure_cohort, list_series
-    from ctlab.core.anatomy import TARGETS
 
     root = ensure_cohort(settings)
     table, labels = list_series(root), read_labels(root)
@@ -364,15 +363,32 @@ def filter_series(
     return table
 
 
+def _series_line(row):
+    """Describe a series in one line: who, what is injured, what is wrong."""
+    injuries = ', '.join(f'{t} {getattr(row, t)}' for t in TARGETS if getattr(row, t) not in ('healthy', np.nan))
+    return f'{row.patient_id} / {row.series_id}  {injuries}' + (f'  [{row.fault}]' if row.fault else '')
+
+
+def _view_series(row, settings):
+    """View a series of the table with its mask, where there is one."""
+    from ctlab.cohort.masks import MaskUnavailableError, RsnaMasks
+    from ctlab.scans.dicom import read_series
+
+    volume = read_series(row['folder'])
+    try:
+        mask = RsnaMasks(str(settings.data))(row.to_dict())
+    except MaskUnavailableError:
+        mask = None
+    title = f'patient {row["patient_id"]}, series {row["series_id"]}' + (' (phantom)' if settings.phantom else '')
+    return view(volume, mask, title=title, phantom=settings.phantom)
+
+
 def browse(
     settings,  # Settings: which cohort
 ):  # an ipywidgets box
     """Browse a cohort."""
     import ipywidgets as W
-
-    from ctlab.cohort.masks import MaskUnavailableError, RsnaMasks
-    from ctlab.core.anatomy import TARGETS
-    from ctlab.scans.dicom import read_series
+    from IPython.display import display
 
     table = cohort_series(settings)
 
@@ -388,43 +404,18 @@ def browse(
     def listed(_=None):
         left = filter_series(table, label.value, None if fold.value < 0 else fold.value, fault.value)
         count.value = f'{len(left)} of {len(table)} series'
-        chosen.options = [
-            (
-                f'{r.patient_id} / {r.series_id}  '
-                + ', '.join(f'{t} {getattr(r, t)}' for t in TARGETS if getattr(r, t) not in ('healthy', np.nan))
-                + (f'  [{r.fault}]' if r.fault else ''),
-                k,
-            )
-            for k, r in left.iterrows()
-        ]
+        chosen.options = [(_series_line(row), k) for k, row in left.iterrows()]
         chosen.value = None
 
     def show(change):
         stage.clear_output(wait=True)
         if change['new'] is None:
             return
-        row = table.loc[change['new']]
         with stage:
-            from IPython.display import display
-
             try:
-                volume = read_series(row['folder'])
+                display(_view_series(table.loc[change['new']], settings))
             except Exception as error:
                 print(f'cannot be shown: {error}')
-                return
-            try:
-                mask = RsnaMasks(str(settings.data))(row.to_dict())
-            except MaskUnavailableError:
-                mask = None
-            display(
-                view(
-                    volume,
-                    mask,
-                    title=f'patient {row["patient_id"]}, series {row["series_id"]}'
-                    + (' (phantom)' if settings.phantom else ''),
-                    phantom=settings.phantom,
-                )
-            )
 
     for widget in (label, fold, fault):
         widget.observe(listed, 'value')

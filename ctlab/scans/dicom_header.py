@@ -427,25 +427,27 @@ def _read_cached(path, repeats, begun=None):
     return header
 
 # %% ../../nbs/lib/scans/06_dicom_header.ipynb #035e7ffc
+def _only_number(v):
+    """Read an element of one number."""
+    numbers = _numbers(v, 1)
+    return numbers and numbers[0]
+
+
+def _first_number(v):
+    """Read the first number of an element of any length."""
+    numbers = _numbers(v)
+    return numbers and numbers[0]
+
+
 def _header(path, dataset, size, syntax, pixels_at=0):
     """Build a `Header` from values by keyword."""
     take = _Lenient(dataset)
     get, text, whole = take.get, _string, _whole
-
-    def one(v):
-        return _numbers(v, 1) and _numbers(v, 1)[0]
-
-    def scalar(v):
-        return (n := _numbers(v)) and n[0]
-
     order = '>u2' if syntax == _PLAIN[2] else '<u2'
     tables = [get(n, lambda sequence: _table(sequence, order)) for n in ('ModalityLUTSequence', 'VOILUTSequence')]
     return Header(
         path,
-        get('PatientID', text, ''),
-        get('StudyInstanceUID', text, ''),
-        get('SeriesInstanceUID', text, ''),
-        get('SOPInstanceUID', text, ''),
+        *(get(n, text, '') for n in ('PatientID', 'StudyInstanceUID', 'SeriesInstanceUID', 'SOPInstanceUID')),
         get('InstanceNumber', whole),
         get('Modality', text, '') or MODALITIES.get(get('MediaStorageSOPClassUID', text, ''), ''),
         get('ImagePositionPatient', lambda v: _numbers(v, 3)),
@@ -453,8 +455,7 @@ def _header(path, dataset, size, syntax, pixels_at=0):
         get('Rows', whole, 0),
         get('Columns', whole, 0),
         get('PixelSpacing', lambda v: _numbers(v, 2)),
-        get('SliceThickness', scalar),
-        get('SpacingBetweenSlices', scalar),
+        *(get(n, _first_number) for n in ('SliceThickness', 'SpacingBetweenSlices')),
         get('NumberOfFrames', whole, 1),
         get('SamplesPerPixel', whole, 1),
         get('BitsAllocated', whole, 16),
@@ -462,8 +463,7 @@ def _header(path, dataset, size, syntax, pixels_at=0):
         get('HighBit', whole, get('BitsStored', whole, 16) - 1),
         bool(get('PixelRepresentation', whole, 0)),
         get('PhotometricInterpretation', text, ''),
-        _exact(get, 'RescaleSlope', one),
-        _exact(get, 'RescaleIntercept', one),
+        *(_exact(get, n, _only_number) for n in ('RescaleSlope', 'RescaleIntercept')),
         get('RescaleType', text, ''),
         _windows(get),
         get('VOILUTFunction', text, 'LINEAR'),

@@ -166,6 +166,17 @@ def extract_archive(
         yield Path(folder)
 
 
+def _copy_bounded(source, target, room):
+    """Copy a stream and return its length, or the length read when it is more than the room."""
+    length = 0
+    while block := source.read(1 << 20):
+        length += len(block)
+        if length > room:
+            break
+        target.write(block)
+    return length
+
+
 def _extract_members(archive, path, folder):
     """Write the members of an archive under names of our own, and count what is unpacked."""
     total, most = 0, min(MAX_UNPACKED, max(1 << 20, MAX_RATIO * path.stat().st_size))
@@ -174,11 +185,9 @@ def _extract_members(archive, path, folder):
             raise ArchiveError(f'{path}: more than {MAX_FILES} files')
         ending = next((e for e in ('.nii.gz', '.nii') if name.lower().endswith(e)), '')
         with opened() as packed, open(folder / f'{k}{ending}', 'wb') as plain:
-            while block := packed.read(1 << 20):
-                total += len(block)
-                if total > most:
-                    raise ArchiveError(f'{path}: unpacks to more than {most >> 20} MiB, as no scan of its size does')
-                plain.write(block)
+            total += _copy_bounded(packed, plain, most - total)
+        if total > most:
+            raise ArchiveError(f'{path}: unpacks to more than {most >> 20} MiB, as no scan of its size does')
 
 # %% ../../nbs/lib/scans/04_io.ipynb #6f1aa8e2
 def write(

@@ -100,6 +100,34 @@ def subset_patients(
     return samples.table[samples.table['patient_id'].isin(order[:patients])].reset_index(drop=True)
 
 # %% ../../nbs/23_more_patients.ipynb #b7d80038
+def _fit_subset(learner, folder, resume, settings, rows, plan, epochs):
+    """Fit on as many draws as the preset shows; two scans are validated on, and decide nothing."""
+    from torch.utils.data import DataLoader, RandomSampler
+
+    from ctlab.learn.datasets import make_loader
+    from ctlab.learn.training import fit
+
+    data, order = plan.dataset(rows, plan.augment), torch.Generator().manual_seed(settings.seed)
+    sampler = RandomSampler(data, num_samples=PRESET_CONFIGS[settings.preset].shown, generator=order)
+    shown = DataLoader(data, plan.batch, sampler=sampler, drop_last=True)
+    watched = make_loader(plan.dataset(rows.head(2)), 2)
+    return fit(learner, shown, watched, folder, epochs, settings.device, resume=resume, monitor='')
+
+
+def _curve_key(settings, study, rows, judge, plan):
+    """List all that a point of the learning curve depends on."""
+    from ctlab.learn.runs import code_version
+
+    learn, trauma = ('networks', 'losses', 'training'), ('study', study, 'learning_curve')
+    return {
+        'rows': rows.to_csv(index=False),
+        'judge': judge.samples.table.to_csv(index=False),
+        'plan': [repr(PRESET_CONFIGS[settings.preset]), plan.note],
+        'code': code_version(*(f'learn.{m}' for m in learn), *(f'trauma.{m}' for m in trauma)),
+        'start': settings.start,
+    }
+
+
 def run(
     settings: Settings,
     study: str,
@@ -107,20 +135,14 @@ def run(
     both: tuple,  # from `load_cohorts`
 ) -> dict:  # as `runs.execute_run`
     """Train an approach on so many patients and let the others judge it."""
-    from torch.utils.data import DataLoader, RandomSampler
-
     from ctlab.learn.datasets import make_loader
     from ctlab.learn.inference import predict_dataset
-    from ctlab.learn.runs import RunSpec, code_version, execute_run
-    from ctlab.learn.training import Learner, choose_accelerator, fit, warmup_cosine
+    from ctlab.learn.runs import RunSpec, execute_run
+    from ctlab.learn.training import Learner, choose_accelerator, warmup_cosine
     from ctlab.trauma.study import fold_metrics, score_by_patient
 
-    learn, judge = both
-    rows, plan, shown = (
-        subset_patients(learn.samples, patients, settings.seed),
-        learn.plan,
-        PRESET_CONFIGS[settings.preset].shown,
-    )
+    (learn, judge), name = both, f'{study}_of{patients}'
+    rows, plan = subset_patients(learn.samples, patients, settings.seed), learn.plan
     epochs = settings.epochs or EPOCHS.get((study, settings.preset), plan.epochs)
     device = 'cuda' if choose_accelerator(settings.device) == 'gpu' else 'cpu'
 
@@ -129,13 +151,7 @@ def run(
         return Learner(net, plan.loss(), plan.learning_rate, warmup_cosine(epochs, 0.2), plan.weight_decay)
 
     def train_on(learner, folder, resume):
-        data = plan.dataset(rows, plan.augment)
-        sampler = RandomSampler(data, num_samples=shown, generator=torch.Generator().manual_seed(settings.seed))
-        look = make_loader(
-            plan.dataset(rows.head(2)), 2
-        )  # something is looked at after each epoch, and decides nothing
-        drawn = DataLoader(data, plan.batch, sampler=sampler, drop_last=True)
-        return fit(learner, drawn, look, folder, epochs, settings.device, resume=resume, monitor='')
+        return _fit_subset(learner, folder, resume, settings, rows, plan, epochs)
 
     def judged(learner):
         shown = make_loader(judge.plan.dataset(judge.samples.table), plan.batch)
@@ -143,26 +159,12 @@ def run(
         return fold_metrics(judge.samples.labels, found, name, settings.fold, settings.seed), found
 
     def facts(run, found):
-        return {
-            'epochs': epochs,
-            'batch': plan.batch,
-            'learning_rate': plan.learning_rate,
-            'patients': patients,
-            'scans': len(rows),
-            'rsna_score': score_by_patient(judge.samples.labels, found),
-        } | plan.note
+        made = {'epochs': epochs, 'batch': plan.batch, 'learning_rate': plan.learning_rate}
+        score = score_by_patient(judge.samples.labels, found)
+        return made | {'patients': patients, 'scans': len(rows), 'rsna_score': score} | plan.note
 
-    name, mine = f'{study}_of{patients}', ('study', study, 'learning_curve')
-    key = {
-        'rows': rows.to_csv(index=False),
-        'judge': judge.samples.table.to_csv(index=False),
-        'plan': [repr(PRESET_CONFIGS[settings.preset]), plan.note],
-        'code': code_version(
-            *(f'learn.{m}' for m in ('networks', 'losses', 'training')), *(f'trauma.{m}' for m in mine)
-        ),
-        'start': settings.start,
-    }
     card = {'trained on': f'{patients} {"phantoms" if settings.phantom else "patients of the RSNA 2023 cohort"}'}
+    key = _curve_key(settings, study, rows, judge, plan)
     return execute_run(settings, RunSpec(name, key, learner, train_on, judged, card, facts))
 
 # %% ../../nbs/23_more_patients.ipynb #9b6de370

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PRESET_CONFIGS', 'WINDOW_HU', 'LESION_MAPS', 'RARITY_WEIGHTS', 'SOLID_ORGANS', 'CACHE_VERSION', 'TrainingPhase',
            'PresetConfig', 'two_phase_schedule', 'make_field', 'lesion_bits', 'training_cohort', 'LesionNet',
-           'LesionCrops', 'LesionLoss', 'run', 'split_bodies', 'predict_lesion_maps', 'evaluate_lesion_maps']
+           'LesionCrops', 'LesionLoss', 'train_phases', 'run', 'split_bodies', 'predict_lesion_maps',
+           'evaluate_lesion_maps']
 
 # %% ../../nbs/19_wounds.ipynb #92965e53
 import copy
@@ -292,12 +293,46 @@ class LesionLoss(nn.Module):
         return {'total': self.dice(outputs, true) + 4 * self.entropy(outputs, true)}
 
 # %% ../../nbs/19_wounds.ipynb #fecbb231
+def train_phases(
+    learner,  # trained in place
+    learn: list[Path],  # from `split_bodies`
+    held: list[Path],
+    settings: Settings,
+    folder: Path,  # checkpoints; one folder a phase
+    resume: bool,
+) -> dict:  # history, best, seconds, waiting
+    """Train phase after phase of the preset, each with its own crops, loss and learning rate."""
+    from ctlab.learn.training import fit, warmup_cosine
+
+    size, parts, before = PRESET_CONFIGS[settings.preset], [], 0
+    workers = 4 if torch.cuda.is_available() and settings.preset != 'tiny' else 0
+    watched = torch.utils.data.DataLoader(LesionCrops(held, size.view, True), size.batch)
+    for k, course in enumerate(size.courses):
+        epochs = settings.epochs or course.epochs
+        learner.loss, learner.learning_rate = LesionLoss(course.rarity), course.learning_rate
+        learner.schedule = warmup_cosine(epochs, 0.1)
+        crops = LesionCrops(learn, size.view, around=course.around)
+        order = torch.Generator().manual_seed(settings.seed)
+        chosen = torch.utils.data.RandomSampler(crops, True, size.steps * size.batch, order)
+        shown = torch.utils.data.DataLoader(crops, size.batch, sampler=chosen, num_workers=workers)
+        part = fit(
+            learner, shown, watched, folder / f'course{k + 1}', epochs, settings.device, resume=resume, monitor=''
+        )
+        parts.append(part | {'history': part['history'].assign(epoch=part['history']['epoch'] + before)})
+        before += epochs
+    history = pd.concat([p['history'] for p in parts], ignore_index=True)
+    write_atomic(folder / 'history.csv', history.to_csv(index=False))
+    seconds = [p['seconds'] for p in parts]
+    waiting = float(np.average([p['waiting'] for p in parts], weights=np.maximum(seconds, 1e-9)))
+    return {'history': history, 'best': int(history['epoch'].max()), 'seconds': sum(seconds), 'waiting': waiting}
+
+
 def run(
     settings: Settings,
 ) -> dict:  # history, best, seconds, waiting, metrics, predictions, folder, learner, config
     """Show a network the drawn patients; every eighth body is held out. One run serves all folds."""
     from ctlab.learn.runs import RunSpec, code_version, execute_run
-    from ctlab.learn.training import Learner, fit, warmup_cosine
+    from ctlab.learn.training import Learner
 
     settings = replace(settings, fold=0, n_folds=8, data_root='', start='')
     size, files = PRESET_CONFIGS[settings.preset], training_cohort(settings)
@@ -306,35 +341,8 @@ def run(
     def bodies(part):
         return len({f.stem.partition('-')[0] for f in part})
 
-    courses = [replace(c, epochs=settings.epochs or c.epochs) for c in size.courses]
-    code = code_version('learn.training', 'learn.runs', 'trauma.lesions')
-    workers = 4 if torch.cuda.is_available() and settings.preset != 'tiny' else 0
-
     def train_on(learner, folder, resume):
-        parts = []
-        for k, course in enumerate(courses):
-            learner.loss, learner.learning_rate = LesionLoss(course.rarity), course.learning_rate
-            learner.schedule = warmup_cosine(course.epochs, 0.1)
-            parts.append(train_phase(learner, course, folder / f'course{k + 1}', resume))
-        history, before = [p['history'] for p in parts], np.cumsum([0] + [c.epochs for c in courses])
-        history = pd.concat([h.assign(epoch=h['epoch'] + e) for h, e in zip(history, before)], ignore_index=True)
-        write_atomic(folder / 'history.csv', history.to_csv(index=False))
-        seconds = [p['seconds'] for p in parts]
-        return {
-            'history': history,
-            'best': int(history['epoch'].max()),
-            'seconds': sum(seconds),
-            'waiting': float(np.average([p['waiting'] for p in parts], weights=np.maximum(seconds, 1e-9))),
-        }
-
-    def train_phase(learner, course, folder, resume):
-        crops = LesionCrops(learn, size.view, around=course.around)
-        chosen = torch.utils.data.RandomSampler(
-            crops, True, size.steps * size.batch, torch.Generator().manual_seed(settings.seed)
-        )
-        shown = torch.utils.data.DataLoader(crops, size.batch, sampler=chosen, num_workers=workers)
-        watched = torch.utils.data.DataLoader(LesionCrops(held, size.view, True), size.batch)
-        return fit(learner, shown, watched, folder, course.epochs, settings.device, resume=resume, monitor='')
+        return train_phases(learner, learn, held, settings, folder, resume)
 
     def evaluate_run(learner):
         table = evaluate_lesion_maps(learner.net, held)
@@ -343,28 +351,14 @@ def run(
     def learner(finished):
         return Learner(LesionNet(size.widths), LesionLoss(), weight_decay=1e-3)
 
-    card = {'trained on': f'{len(learn)} drawn patients of {bodies(learn)} bodies, every voxel known'}
-
     def facts(run, predictions):
-        return {
-            'phantom': True,
-            'epochs': [c.epochs for c in courses],
-            'size': asdict(size),
-            'fields': {'train': len(learn), 'valid': len(held)},
-        }
+        epochs, fields = [settings.epochs or c.epochs for c in size.courses], {'train': len(learn), 'valid': len(held)}
+        return {'phantom': True, 'epochs': epochs, 'size': asdict(size), 'fields': fields}
 
-    return execute_run(
-        settings,
-        RunSpec(
-            'wounds',
-            {'size': repr(size), 'code': code, 'files': files[0].parent.name},
-            learner,
-            train_on,
-            evaluate_run,
-            card,
-            facts,
-        ),
-    )
+    code = code_version('learn.training', 'learn.runs', 'trauma.lesions')
+    key = {'size': repr(size), 'code': code, 'files': files[0].parent.name}
+    card = {'trained on': f'{len(learn)} drawn patients of {bodies(learn)} bodies, every voxel known'}
+    return execute_run(settings, RunSpec('wounds', key, learner, train_on, evaluate_run, card, facts))
 
 
 def split_bodies(

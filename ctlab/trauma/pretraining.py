@@ -262,30 +262,29 @@ class MultiTaskLoss(nn.Module):
         return losses | {'total': 5 * losses['places'] + losses['dice'] + 2 * losses['slice']}
 
 # %% ../../nbs/13_start.ipynb #09e523d8
+def _code_of_start():
+    """Version all code that a start comes from: the bodies, their scans, the stacks and the training."""
+    from ctlab.learn.runs import code_version
+
+    phantoms = (f'phantoms.{m}' for m in ('body', 'injury', 'acquisition', 'cohorts'))
+    learn = (f'learn.{m}' for m in ('networks', 'training', 'runs'))
+    return code_version('core.anatomy', *phantoms, 'cohort.stacks', 'cohort.masks', *learn, 'trauma.pretraining')
+
+
 def run(
     settings: Settings,
     data: PretrainingData | None = None,  # from `load_pretraining_data`; made when left out
 ) -> dict:  # history, best, seconds, waiting, metrics, predictions, folder, learner, config
     """Make a start, or read back the one that these settings and this code have made."""
-    from ctlab.learn.runs import RunSpec, code_version, execute_run
+    from ctlab.learn.runs import RunSpec, execute_run
     from ctlab.learn.training import Learner, fit, warmup_cosine
 
     data, size = data or load_pretraining_data(settings), PRESET_CONFIGS[settings.preset]
     epochs = settings.epochs or size.epochs
     train, valid = data.split(settings.fold, settings.n_folds)
-    code = code_version(
-        'core.anatomy',
-        'phantoms.body',
-        'phantoms.injury',
-        'phantoms.acquisition',
-        'phantoms.cohorts',
-        'cohort.stacks',
-        'cohort.masks',
-        'learn.networks',
-        'learn.training',
-        'learn.runs',
-        'trauma.pretraining',
-    )
+
+    def learner(finished):
+        return Learner(MultiTaskNet(), MultiTaskLoss(), size.learning_rate, warmup_cosine(epochs), 1e-2)
 
     def train_on(learner, folder, resume):
         shown = _balanced_loader(PretrainingDataset(data, train, size.view, True), size, settings.seed)
@@ -298,26 +297,14 @@ def run(
 
     def facts(run, predictions):
         sides = {'train': train, 'valid': valid}
-        return {
-            'phantom': True,
-            'epochs': epochs,
-            'size': asdict(size),
-            'slices': {k: len(v) for k, v in sides.items()},
-            'patients': {k: v['patient_id'].nunique() for k, v in sides.items()},
-        }
+        slices = {k: len(v) for k, v in sides.items()}
+        patients = {k: v['patient_id'].nunique() for k, v in sides.items()}
+        return {'phantom': True, 'epochs': epochs, 'size': asdict(size), 'slices': slices, 'patients': patients}
 
-    card = {
-        'backbone': 'efficientnet_b0',
-        'pixels': size.pixels,
-        'trained on': f'{train["patient_id"].nunique()} other phantoms, every voxel known',
-    }
-
-    def learner(finished):
-        return Learner(MultiTaskNet(), MultiTaskLoss(), size.learning_rate, warmup_cosine(epochs), 1e-2)
-
-    return execute_run(
-        settings, RunSpec('start', {'size': repr(size), 'code': code}, learner, train_on, evaluate_run, card, facts)
-    )
+    people = f'{train["patient_id"].nunique()} other phantoms, every voxel known'
+    card = {'backbone': 'efficientnet_b0', 'pixels': size.pixels, 'trained on': people}
+    key = {'size': repr(size), 'code': _code_of_start()}
+    return execute_run(settings, RunSpec('start', key, learner, train_on, evaluate_run, card, facts))
 
 
 def _balanced_loader(dataset, size, seed):
@@ -330,6 +317,22 @@ def _balanced_loader(dataset, size, seed):
     return torch.utils.data.DataLoader(dataset, size.batch, sampler=sampler, drop_last=True)
 
 # %% ../../nbs/13_start.ipynb #5bd7db9e
+def _predict_slices(net, dataset):
+    """Predict each slice: what it shows, how likely, and the overlap and sum of found and true areas of each class."""
+    device, rows = next(net.parameters()).device, []
+    level = [0.5] * len(TARGET_ORGANS) + [0.25] * len(TARGETS)  # lesions count three times: their even odds lie at 1/4
+    level = torch.tensor(level)[:, None, None]
+    net.eval()
+    with torch.inference_mode():
+        for batch in torch.utils.data.DataLoader(dataset, 32):
+            out = net(batch['image'].to(device))
+            found, there = (out['places'].cpu() > 0).float(), (batch['share'] > level).float()
+            overlap, total = (found * there).sum((2, 3)), found.sum((2, 3)) + there.sum((2, 3))
+            rows.append(torch.cat([batch['shown'], out['slice'].cpu().sigmoid(), overlap, total], 1))
+    columns = [f'{what} {n}' for what in ('shown', 'probability', 'both', 'sum') for n in TASK_CLASSES]
+    return pd.concat([dataset.slices, pd.DataFrame(torch.cat(rows).numpy(), columns=columns)], axis=1)
+
+
 def evaluate(
     net: nn.Module,
     dataset: PretrainingDataset,  # held out
@@ -338,54 +341,18 @@ def evaluate(
     """Evaluate what a network recognises on slices."""
     from ctlab.judge.metrics import bootstrap, bootstrap_weights
 
-    device, rows, level = (
-        next(net.parameters()).device,
-        [],
-        torch.tensor([0.5] * len(TARGET_ORGANS) + [0.25] * len(TARGETS))[:, None, None],
-    )  # wounds count three times, so their even odds lie at a quarter
-    net.eval()
-    with torch.inference_mode():
-        for batch in torch.utils.data.DataLoader(dataset, 32):
-            out = net(batch['image'].to(device))
-            found, there = (out['places'].cpu() > 0).float(), (batch['share'] > level).float()
-            rows.append(
-                torch.cat(
-                    [
-                        batch['shown'],
-                        out['slice'].cpu().sigmoid(),
-                        (found * there).sum((2, 3)),
-                        found.sum((2, 3)) + there.sum((2, 3)),
-                    ],
-                    1,
-                )
-            )
-    columns = [f'{what} {n}' for what in ('shown', 'probability', 'both', 'sum') for n in TASK_CLASSES]
-    table = pd.concat([dataset.slices, pd.DataFrame(torch.cat(rows).numpy(), columns=columns)], axis=1)
+    table = _predict_slices(net, dataset)
+    patients = table['patient_id'].to_numpy()
     weights, metrics = bootstrap_weights(table['patient_id'], 1000, settings.seed), []
     for name in TASK_CLASSES:
-        y = table[f'shown {name}'].to_numpy()
-        auc = (
-            bootstrap(
-                'auc_roc',
-                y.astype(int),
-                table[f'probability {name}'].to_numpy(),
-                table['patient_id'].to_numpy(),
-                1000,
-                settings.seed,
-            )
-            if 0 < y.mean() < 1
-            else (np.nan,) * 3
-        )
+        y, auc = table[f'shown {name}'].to_numpy(), (np.nan,) * 3
+        if 0 < y.mean() < 1:
+            probability = table[f'probability {name}'].to_numpy()
+            auc = bootstrap('auc_roc', y.astype(int), probability, patients, 1000, settings.seed)
         both, total = (table[f'{c} {name}'].to_numpy() for c in ('both', 'sum'))
         spread = 2 * (weights @ both) / np.maximum(weights @ total, 1)
-        metrics += [
-            (name, 'auc_roc', *auc),
-            (name, 'dice', 2 * both.sum() / max(1, total.sum()), *np.quantile(spread, [0.025, 0.975])),
-        ]
+        dice = 2 * both.sum() / max(1, total.sum())
+        metrics += [(name, 'auc_roc', *auc), (name, 'dice', dice, *np.quantile(spread, [0.025, 0.975]))]
     scores = pd.DataFrame(metrics, columns=['target', 'metric', 'value', 'low', 'high'])
-    return (
-        table,
-        scores.assign(study='start', fold=settings.fold, split='valid', n=table['patient_id'].nunique())[
-            ['study', 'fold', 'target', 'split', 'metric', 'value', 'low', 'high', 'n']
-        ],
-    )
+    scores = scores.assign(study='start', fold=settings.fold, split='valid', n=len(set(patients)))
+    return table, scores[['study', 'fold', 'target', 'split', 'metric', 'value', 'low', 'high', 'n']]

@@ -140,6 +140,18 @@ class TrainingPlan:
     note: dict | None = None  # more to store in config.json
 
 
+def _predict_sides(net, samples, plan, sides, device):
+    """Predict the scans of each side: one table, with the side of each row."""
+    from ctlab.learn.datasets import make_loader
+    from ctlab.learn.inference import predict_dataset
+
+    tables = []
+    for side, rows in sides.items():
+        loader = make_loader(make_dataset(samples, plan, rows, None), plan.batch)
+        tables.append(predict_dataset(net, loader, device).assign(split=side))
+    return pd.concat(tables, ignore_index=True)
+
+
 def train_fold(
     settings: Settings,
     samples: Samples,
@@ -150,7 +162,6 @@ def train_fold(
     A finished run with these settings, data and code is read back; an unfinished one is resumed.
     """
     from ctlab.learn.datasets import make_loader
-    from ctlab.learn.inference import predict_dataset
     from ctlab.learn.runs import RunSpec, execute_run
     from ctlab.learn.training import Learner, choose_accelerator, fit
 
@@ -158,46 +169,32 @@ def train_fold(
     epochs, gpu = settings.epochs or plan.epochs, choose_accelerator(settings.device) == 'gpu'
     workers = min(settings.workers or 2, 8) if gpu and settings.preset != 'tiny' else 0
 
-    def pictures(rows, augment=None):
-        return make_dataset(samples, plan, rows, augment)
-
     def learner(finished):
         net = plan.net(False if finished and settings.start != 'imagenet' else settings.pretrained)
         return Learner(net, plan.loss(), plan.learning_rate, plan.schedule, plan.weight_decay)
 
     def train_on(learner, folder, resume):
-        shown = make_loader(pictures(train, plan.augment), plan.batch, True, workers, settings.seed)
-        judged = make_loader(pictures(valid), plan.batch, workers=workers)
+        augmented = make_dataset(samples, plan, train, plan.augment)
+        shown = make_loader(augmented, plan.batch, True, workers, settings.seed)
+        judged = make_loader(make_dataset(samples, plan, valid, None), plan.batch, workers=workers)
         return fit(
             learner, shown, judged, folder, epochs, settings.device, plan.patience, resume=resume, monitor=plan.monitor
         )
 
     def judge(learner):
         sides = {'train': train, 'valid': valid}
-        found = [
-            predict_dataset(learner.net, make_loader(pictures(rows), plan.batch), 'cuda' if gpu else 'cpu').assign(
-                split=side
-            )
-            for side, rows in sides.items()
-        ]
-        predictions = pd.concat(found, ignore_index=True)
+        predictions = _predict_sides(learner.net, samples, plan, sides, 'cuda' if gpu else 'cpu')
         return fold_metrics(samples.labels, predictions, plan.study, settings.fold, settings.seed), predictions
 
     def facts(run, predictions):
-        scans = {'train': len(train), 'valid': len(valid), 'set_aside': len(samples.set_aside)}
-        return {
-            'epochs': epochs,
-            'batch': plan.batch,
-            'learning_rate': plan.learning_rate,
-            'scans': scans,
-            'data': str(settings.data),
-            'rsna_score': score_by_patient(samples.labels, predictions),
-        } | (plan.note or {})
+        counts = {'train': len(train), 'valid': len(valid), 'set_aside': len(samples.set_aside)}
+        made = {'epochs': epochs, 'batch': plan.batch, 'learning_rate': plan.learning_rate, 'scans': counts}
+        score = score_by_patient(samples.labels, predictions)
+        return made | {'data': str(settings.data), 'rsna_score': score} | (plan.note or {})
 
     card = {'trained on': 'phantoms' if settings.phantom else 'the RSNA 2023 cohort'}
-    return execute_run(
-        settings, RunSpec(plan.study, _run_key(settings, samples, plan), learner, train_on, judge, card, facts)
-    )
+    key = _run_key(settings, samples, plan)
+    return execute_run(settings, RunSpec(plan.study, key, learner, train_on, judge, card, facts))
 
 
 def make_dataset(

@@ -122,7 +122,7 @@ class PretrainingData:
     stacks: Stacks
     organs: MaskStacks
     wounds: MaskStacks
-    slices: pd.DataFrame  # patient_id, series_id, slice, hurt
+    slices: pd.DataFrame  # patient_id, series_id, slice, injured
 
     def split(self, fold: int, n_folds: int) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Split the slices by patient into (training, held out)."""

@@ -47,7 +47,7 @@ readme: install
 packages: install
 	@$(BIN)/python -c "from pathlib import Path; from ctlab.reporting.site import draw_package_diagram; Path('reports/reference/packages.svg').write_text(draw_package_diagram(Path('.')))"
 
-BENCHMARKS := loading prepare synthesis tidy steps keep_network network organ_model far viewer  # those of minutes
+BENCHMARKS := loading prepare synthesis postprocessing steps network_cache network organ_model remote viewer  # those of minutes
 
 bench: install
 	@for name in $(BENCHMARKS); do echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || exit 1; done

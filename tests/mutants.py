@@ -29,7 +29,7 @@ TESTS = {
     'judge.metrics': ['nbs/lib/judge/00_metrics.ipynb', 'tests/test_metrics.py'],
     'judge.audit': ['nbs/lib/judge/01_audit.ipynb', 'tests/test_audit.py'],
     'judge.comparison': ['nbs/lib/judge/02_comparison.ipynb', 'tests/test_comparison.py'],
-    'reporting.verification': ['nbs/lib/reporting/04_verification.ipynb', 'tests/test_proof.py'],
+    'reporting.verification': ['nbs/lib/reporting/04_verification.ipynb', 'tests/test_verification.py'],
     'network.store': ['nbs/lib/network/00_store.ipynb', 'tests/test_store.py'],
 }  # module -> the chapters and tests that are to notice
 WORDS = (r'^\s+"[^"]*"$', r'\blog\.')  # docstrings and log lines are left alone

@@ -226,7 +226,7 @@ def report(
         f'{people} held out once each. Per cent, with 95 % intervals over patients; started from '
         f'{configs[0]["weights"]} weights. '
         f'{"Published values under the names that the audit found. " if published else ""}'
-        f'{_made_by(study, preset, configs)}'
+        f'{_reproduction_note(study, preset, configs)}'
     )
     place, graded = (to or settings.out / study / preset, f'{study}-{preset}', note), class_labels(labels)
     written = write_tables(table, *place) + save_provenance(predictions, *place, graded, published)
@@ -272,7 +272,7 @@ def _further(settings, predictions, labels, configs, study, preset):
     return parts
 
 # %% ../../nbs/lib/interfaces/01_study_commands.ipynb #b4387c17
-def _made_by(study, preset, configs):
+def _reproduction_note(study, preset, configs):
     """Compose the command that reproduces a table, and how long it trained."""
     from ctlab.core.settings import Settings
 
@@ -285,8 +285,8 @@ def _made_by(study, preset, configs):
     which = 'all' if len(configs) == one['n_folds'] else ','.join(str(c['fold']) for c in configs)
     minutes = sum(c['seconds'] for c in configs) / 60
     return (
-        f'Made by `ctlab run {study.partition("_")[0]} --folds {which} -p preset {preset}{more}` '
-        f'in {minutes:.0f} minutes of training.'
+        f'Command: `ctlab run {study.partition("_")[0]} --folds {which} -p preset {preset}{more}`; '
+        f'training took {minutes:.0f} minutes.'
     )
 
 
@@ -302,7 +302,7 @@ def _report_masks(study, preset, scores, configs, folder):
         f'{study}, preset {preset}: {len(configs)} of {configs[0]["n_folds"]} folds, {held["case"].nunique()} '
         f'{people} held out, none of which chose the epoch. Means with 95 % intervals over patients; started from '
         f'{configs[0]["weights"]} weights. '
-        f'{f"{lost} cases of the set could not be used. " if lost else ""}{_made_by(study, preset, configs)}'
+        f'{f"{lost} cases of the set could not be used. " if lost else ""}{_reproduction_note(study, preset, configs)}'
     )
     place = (folder, f'{study}-{preset}', note)
     table = segmentation_table(scores, PUBLISHED.get(study.partition('_')[0]))

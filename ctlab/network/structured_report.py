@@ -122,7 +122,7 @@ def _group(finding, k, slices, segmentation, algorithm, uid, warnings):
     tracking = hd.sr.TrackingIdentifier(uid=result_uid(uid, k), identifier=finding.name[:64])
     said = [hd.sr.QualitativeEvaluation(_code('use', 'Intended use'), _code('research-only', RESEARCH_NOTICE))]
     said += [
-        hd.sr.QualitativeEvaluation(_code('doubt', 'Doubt'), _code(f'doubt-{n}', w[:64]))
+        hd.sr.QualitativeEvaluation(_code('quality-flag', 'Quality flag'), _code(f'quality-flag-{n}', w[:64]))
         for n, w in enumerate(warnings)
     ]
     numbers = _measured(finding, algorithm)

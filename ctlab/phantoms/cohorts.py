@@ -502,8 +502,8 @@ def _write_series(canvas, bleeding, scan, folder, patient, series, seed, grades,
             rsna[[STRUCTURE_CODES[n] for n in names]] = code
         nifti.write(replace(structures, array=rsna[structures.array]), folder / 'segmentations' / f'{series}.nii')
         nifti.write(structures, folder / 'truth' / 'organs' / f'{series}.nii.gz')
-        wounds = np.where(np.isin(details.array, _INJURED), details.array, 0).astype(np.uint8)
-        nifti.write(replace(details, array=wounds), folder / 'truth' / 'injuries' / f'{series}.nii.gz')
+        injuries = np.where(np.isin(details.array, _INJURED), details.array, 0).astype(np.uint8)
+        nifti.write(replace(details, array=injuries), folder / 'truth' / 'injuries' / f'{series}.nii.gz')
     return row
 
 # %% ../../nbs/lib/phantoms/03_cohorts.ipynb #f189503f

@@ -152,14 +152,14 @@ def lesion_features(
     maps: torch.Tensor,  # 0…1, (n, 4, z, y, x)
     fields: torch.Tensor,  # uint8, (n, 3, z, y, x)
     mm: float,  # side of a cell
-) -> dict:  # bowel, extravasation, liver, spleen, kidney_left, kidney_right -> (n, numbers)
+) -> dict:  # bowel, extravasation, liver, spleen, kidney_left, kidney_right -> (n, features)
     """Compute the lesion features of a scan from its maps."""
     maps, millilitre, against, organ = maps.float(), mm**3 / 1000, fields[:, 1].float() - 128, fields[:, 2]
     one, amount = (
         max(1, round(1 / millilitre)),
         lambda p, inside: torch.where(inside, p, 0.0).sum((1, 2, 3)) * millilitre,
     )
-    wound, blood, bowel, bleeding = (maps[:, k] for k in range(len(LESION_MAPS)))
+    parenchyma, blood, bowel, bleeding = (maps[:, k] for k in range(len(LESION_MAPS)))
     everywhere, found = torch.ones_like(organ, dtype=torch.bool), {}
     for name, p in (('bowel', bowel), ('extravasation', bleeding)):
         found[name] = [
@@ -173,11 +173,11 @@ def lesion_features(
         size = own.sum((1, 2, 3)) * millilitre
         near = dilate_mask(own.float()[:, None], max(1, round(12 / mm)))[:, 0] > 0
         dark = ((against < -15) & own).sum((1, 2, 3)) * millilitre / size.clamp(min=1.0)
-        torn = amount(wound, own)
+        torn = amount(parenchyma, own)
         found[name] = [
             torch.log1p(20 * torn),
             10 * torn / size.clamp(min=1.0),
-            _top_mean(wound, own, one),
+            _top_mean(parenchyma, own, one),
             torch.log1p(amount(blood, near)),
             10 * dark,
             torch.log1p(size),
@@ -193,10 +193,16 @@ def _slice_profiles(p, blood, mm):
     by_slice = torch.stack(
         [torch.log1p(20 * millilitre * p.sum((2, 3))), most, torch.log1p(millilitre * blood.sum((2, 3)))], 1
     )
-    wide = 1 + 2 * round(3 / mm)  # a wound is seen on the neighbours as well
+    wide = 1 + 2 * round(3 / mm)  # a lesion is seen on the neighbours as well
     return nn.functional.avg_pool1d(by_slice, wide, 1, wide // 2).movedim(1, 2)
 
 # %% ../../nbs/20_approach7.ipynb #f4369252
+def _rename_lesion_weights(module, state, prefix, *_):
+    """Read the weights of runs made before 0.3.0, where the lesion network was called `wounds`."""
+    for key in [k for k in state if k.startswith(f'{prefix}wounds.')]:
+        state[key.replace(f'{prefix}wounds.', f'{prefix}lesion_net.', 1)] = state.pop(key)
+
+
 class LesionClassifier(nn.Module):
     """A fixed lesion network, and heads that learn grades from its lesion features."""
 
@@ -207,7 +213,8 @@ class LesionClassifier(nn.Module):
     ):
         super().__init__()
         self.mm, self.weights = size.mm, 'random'
-        self.wounds = LesionNet(size.widths).requires_grad_(False)
+        self.register_load_state_dict_pre_hook(_rename_lesion_weights)
+        self.lesion_net = LesionNet(size.widths).requires_grad_(False)
         inputs = {t: n + (marked and t in LABELLED_INJURIES) for t, n in N_LESION_FEATURES.items()}
         self.scale = nn.ModuleDict({t: nn.BatchNorm1d(n, momentum=None, affine=False) for t, n in inputs.items()})
         self.heads = nn.ModuleDict({t: nn.Linear(inputs[t], 1 if len(g) == 2 else len(g)) for t, g in TARGETS.items()})
@@ -215,14 +222,14 @@ class LesionClassifier(nn.Module):
             {t: nn.Linear(3, 1).requires_grad_(False) for t in LABELLED_INJURIES} if marked else {}
         )
 
-    def numbers(self, fields):  # uint8, (n, 3, z, y, x)
+    def extract_features(self, fields):  # uint8, (n, 3, z, y, x)
         """Compute the lesion features of some fields."""
         with torch.no_grad():
-            return lesion_features(self.wounds(fields).sigmoid(), fields, self.mm)
+            return lesion_features(self.lesion_net(fields).sigmoid(), fields, self.mm)
 
-    def forward(self, image):  # {'field': …} or {'numbers': {region: …}}
+    def forward(self, image):  # {'field': …} or {'features': {region: …}}
         """Return the logits of the five targets."""
-        found = dict(image['numbers'] if 'numbers' in image else self.numbers(image['field']))
+        found = dict(image['features'] if 'features' in image else self.extract_features(image['field']))
         for t, head in self.slices.items():  # the most suspicious slice
             found[t] = torch.cat([found[t].float(), head(found[f'{t}_slices'].float()).amax(1)], 1)
 
@@ -239,13 +246,13 @@ class LesionClassifier(nn.Module):
 
 
 class FieldDataset(torch.utils.data.Dataset):
-    """Fields, or the numbers they came to, with the answers of their patients."""
+    """Fields, or the lesion features computed from them, with the labels of their patients."""
 
     def __init__(
         self,
         table: pd.DataFrame,  # patient_id, series_id and one column per target
         fields: FieldCache,
-        known: dict | None = None,  # series -> numbers; fields are given when left out
+        known: dict | None = None,  # series -> features; fields are given when left out
     ):
         self.table, self.fields, self.known = table.reset_index(drop=True), fields, known
 
@@ -257,7 +264,7 @@ class FieldDataset(torch.utils.data.Dataset):
         if self.known is None:
             image = {'field': torch.from_numpy(np.array(self.fields.load(row['patient_id'], row['series_id'])))}
         else:
-            image = {'numbers': {n: torch.from_numpy(v) for n, v in self.known[row['series_id']].items()}}
+            image = {'features': {n: torch.from_numpy(v) for n, v in self.known[row['series_id']].items()}}
         return {'image': image, 'index': k, **{t: int(row[t]) for t in TARGETS}}
 
 # %% ../../nbs/20_approach7.ipynb #96f82592
@@ -265,8 +272,8 @@ def cached_lesion_features(
     data: Samples,
     fields: FieldCache,
     net: LesionNet,
-    version: str,  # of the network's weights: numbers are kept by it
-) -> dict:  # series -> region -> float32 numbers
+    version: str,  # of the network's weights: features are cached by it
+) -> dict:  # series -> region -> float32 features
     """Compute the lesion features of every scan once and store them."""
     folder, known = fields.folder / f'known-{version}', {}
     folder.mkdir(parents=True, exist_ok=True)
@@ -292,9 +299,9 @@ def true_lesion_maps(
     """Read a phantom's true lesion maps."""
     from ctlab.scans import nifti
 
-    wounds = reorient(nifti.read(root / 'truth' / 'injuries' / f'{row["series_id"]}.nii.gz'), 'LPS')
-    places = [o + d * np.arange(n) for o, d, n in zip(wounds.origin[::-1], wounds.spacing, wounds.shape)]
-    bits = lesion_bits(sample_nearest(wounds.array, places, fields.cells(row['patient_id'], row['series_id'])))
+    injuries = reorient(nifti.read(root / 'truth' / 'injuries' / f'{row["series_id"]}.nii.gz'), 'LPS')
+    places = [o + d * np.arange(n) for o, d, n in zip(injuries.origin[::-1], injuries.spacing, injuries.shape)]
+    bits = lesion_bits(sample_nearest(injuries.array, places, fields.cells(row['patient_id'], row['series_id'])))
     return np.stack([bits >> k & 1 for k in range(len(LESION_MAPS))])
 
 
@@ -302,7 +309,7 @@ def true_lesion_features(
     data: Samples,
     fields: FieldCache,
     root: Path,  # of a phantom cohort
-) -> dict:  # series -> region -> float32 numbers
+) -> dict:  # series -> region -> float32 features
     """Compute the lesion features that a perfect lesion segmentation would yield."""
     known = {}
     for row in data.table.to_dict('records'):
@@ -318,8 +325,8 @@ def make_plan(
     settings: Settings,
     data: Samples,
     fields: FieldCache,
-    lesion_run: LesionNet | None = None,  # from `wounds.run`; left out where a run's own weights are loaded
-    known: dict | None = None,  # series -> numbers, from `cached_lesion_features` or `true_lesion_features`
+    lesion_run: LesionNet | None = None,  # from `lesions.run`; left out where a run's own weights are loaded
+    known: dict | None = None,  # series -> features, from `cached_lesion_features` or `true_lesion_features`
     version: str = '',  # of the reader's weights
     study: str = 'approach7',  # name of the run's folder
     marked: dict | None = None,  # from `slice_label_model`; of approach7_marked
@@ -335,7 +342,7 @@ def make_plan(
         if marked is not None:
             reader.slices.load_state_dict(marked)
         if lesion_run is not None:
-            reader.wounds.load_state_dict(lesion_run.state_dict())
+            reader.lesion_net.load_state_dict(lesion_run.state_dict())
             reader.weights = 'lesion network (19_wounds)'
         return reader
 
@@ -351,7 +358,7 @@ def make_plan(
         schedule=warmup_cosine(epochs, 0.1),
         weight_decay=5e-2,
         monitor='',
-        note={'size': repr(fields.size), 'fields': fields.folder.name, 'wounds': version},
+        note={'size': repr(fields.size), 'fields': fields.folder.name, 'lesion_run': version},
     )
 
 
@@ -444,7 +451,7 @@ def slice_label_model(
 def run_with_slice_labels(
     settings: Settings,
     data: tuple | None = None,  # from `load_data`; loaded when left out
-    lesion_run: dict | None = None,  # from `wounds.run`
+    lesion_run: dict | None = None,  # from `lesions.run`
 ) -> dict:
     """Train approach 7 with one more feature for bowel injury and bleeding.
 

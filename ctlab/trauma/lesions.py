@@ -75,13 +75,13 @@ PRESET_CONFIGS = {
 }
 WINDOW_HU = (-160.0, 350.0)
 LESION_MAPS = {
-    'wound': ('laceration', 'haematoma', 'devascularised'),
+    'parenchyma': ('laceration', 'haematoma', 'devascularised'),
     'blood': ('blood',),
     'bowel': ('thick_wall', 'stranding', 'free_gas'),
     'extravasation': ('extravasation',),
 }
 # what a cell of it counts; about the root of its rarity
-RARITY_WEIGHTS = {'wound': 6.0, 'blood': 6.0, 'bowel': 15.0, 'extravasation': 40.0}
+RARITY_WEIGHTS = {'parenchyma': 6.0, 'blood': 6.0, 'bowel': 15.0, 'extravasation': 40.0}
 SOLID_ORGANS = ('liver', 'spleen', 'kidney_left', 'kidney_right')
 
 # %% ../../nbs/19_wounds.ipynb #eaad44b6
@@ -154,7 +154,7 @@ def lesion_bits(
 
 def training_cohort(
     settings: Settings,
-) -> list[Path]:  # one file a drawn patient: field and wounds, uint8, (4, z, y, x)
+) -> list[Path]:  # one file a drawn patient: field and lesions, uint8, (4, z, y, x)
     """Draw the patients to learn from, or finish drawing them."""
     from ctlab.learn.runs import code_version
     from ctlab.phantoms.injury import sample_grades
@@ -255,7 +255,7 @@ class LesionCrops(torch.utils.data.Dataset):
         if not self.fixed:
             part = self._varied(rng, part)
         bits = part[3][None] >> np.arange(len(LESION_MAPS), dtype=np.uint8)[:, None, None, None] & 1
-        return {'image': torch.from_numpy(part[:3]), 'wounds': torch.from_numpy(bits)}
+        return {'image': torch.from_numpy(part[:3]), 'lesions': torch.from_numpy(bits)}
 
     def _corner(self, rng, field, wanted):
         """Choose where to crop: around a cell of a map, or anywhere."""
@@ -267,12 +267,12 @@ class LesionCrops(torch.utils.data.Dataset):
     @staticmethod
     def _varied(rng, part):
         """Augment a crop: mirror, brightness, contrast, and masks shifted by a cell."""
-        grey, against, organ, wounds = part
+        grey, against, organ, lesions = part
         grey = np.clip((grey - 80.0) * rng.uniform(0.88, 1.14) + 80 + rng.normal(0, 4), 0, 255)
         against = np.where(organ > 0, np.clip(against + rng.normal(0, 3), 0, 255), 128)
         if rng.random() < 0.5:
             organ = np.roll(organ, rng.integers(-1, 2, 3), (0, 1, 2))
-        part = np.stack([grey, against, organ, wounds]).astype(np.uint8)
+        part = np.stack([grey, against, organ, lesions]).astype(np.uint8)
         return np.ascontiguousarray(part[..., ::-1]) if rng.random() < 0.5 else part
 
 
@@ -289,7 +289,7 @@ class LesionLoss(nn.Module):
 
     def forward(self, outputs, batch):
         """Add Dice and weighted cross-entropy of the four maps."""
-        true = batch['wounds'].float()
+        true = batch['lesions'].float()
         return {'total': self.dice(outputs, true) + 4 * self.entropy(outputs, true)}
 
 # %% ../../nbs/19_wounds.ipynb #fecbb231

@@ -102,11 +102,11 @@ class PhantomTruth:
 
 def make_targets(
     organs: np.ndarray,  # numbers of `anatomy.STRUCTURE_CODES`
-    wounds: np.ndarray,  # numbers of `body.DETAILS`
+    injuries: np.ndarray,  # numbers of `body.DETAILS`
 ) -> np.ndarray:  # float32, (9, …): LESSONS, 0 or 1
     """Build the target maps of a slice."""
     where = {g: np.isin(organs, [STRUCTURE_CODES[n] for n in names]) for g, names in TARGET_ORGANS.items()}
-    injured = {t: np.isin(wounds, [DETAILS[n] for n in names]) for t, names in LESION_DETAILS.items()}
+    injured = {t: np.isin(injuries, [DETAILS[n] for n in names]) for t, names in LESION_DETAILS.items()}
     return np.stack(
         [
             *where.values(),
@@ -121,7 +121,7 @@ class PretrainingData:
 
     stacks: Stacks
     organs: MaskStacks
-    wounds: MaskStacks
+    injuries: MaskStacks
     slices: pd.DataFrame  # patient_id, series_id, slice, injured
 
     def split(self, fold: int, n_folds: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -139,17 +139,17 @@ def load_pretraining_data(
     stacks = prepare(
         root, settings.work, StackPreprocessing(5.0, PRESET_CONFIGS[settings.preset].pixels), settings.workers
     )
-    organs, wounds = (
+    organs, injuries = (
         make_mask_stacks(root, settings.work, stacks, (PhantomTruth(str(root), n),), settings.workers)
         for n in ('organs', 'injuries')
     )
     rows = []
     for r in stacks.usable.to_dict('records'):
-        areas, injured = organs.areas(r['series_id']), np.asarray(wounds.load(r['series_id'])).any((1, 2))
+        areas, injured = organs.areas(r['series_id']), np.asarray(injuries.load(r['series_id'])).any((1, 2))
         shown = np.flatnonzero(sum(areas[n] for names in TARGET_ORGANS.values() for n in names) + injured > 0)
         rows += [(r['patient_id'], r['series_id'], int(z), bool(injured[z])) for z in shown]
     return PretrainingData(
-        stacks, organs, wounds, pd.DataFrame(rows, columns=['patient_id', 'series_id', 'slice', 'injured'])
+        stacks, organs, injuries, pd.DataFrame(rows, columns=['patient_id', 'series_id', 'slice', 'injured'])
     )
 
 # %% ../../nbs/13_start.ipynb #5c1bbaa0
@@ -168,7 +168,7 @@ class PretrainingDataset(torch.utils.data.Dataset):
             s: (
                 pretraining_data.stacks.folder / p,
                 pretraining_data.organs._path(s),
-                pretraining_data.wounds._path(s),
+                pretraining_data.injuries._path(s),
                 n,
             )
             for s, p, n in pretraining_data.stacks.usable[['series_id', 'stack', 'slices']].itertuples(index=False)
@@ -179,9 +179,9 @@ class PretrainingDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, k):
         series, at = self.slices['series_id'].iat[k], int(self.slices['slice'].iat[k])
-        stack, organs, wounds, slices = self.paths[series]
+        stack, organs, injuries, slices = self.paths[series]
         picture = torch.from_numpy(read_slices(stack, neighbour_slices(at, 1, slices))).float() / 255
-        truth = torch.from_numpy(make_targets(read_slices(organs, [at])[0], read_slices(wounds, [at])[0]))
+        truth = torch.from_numpy(make_targets(read_slices(organs, [at])[0], read_slices(injuries, [at])[0]))
         picture, truth = self._look(picture, truth)
         return {
             'image': picture,

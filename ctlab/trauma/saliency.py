@@ -81,8 +81,8 @@ def _lesion_map_saliency(net, field, target):
     """Return the lesion map in which approach 7 sees the injury, within its organ where it has one."""
     from ctlab.trauma.lesions import LESION_MAPS, predict_lesion_maps
 
-    maps = predict_lesion_maps(net.wounds.cpu().eval(), field.numpy()).astype(np.float32)
-    heat = maps[list(LESION_MAPS).index(target if target in LESION_MAPS else 'wound')]
+    maps = predict_lesion_maps(net.lesion_net.cpu().eval(), field.numpy()).astype(np.float32)
+    heat = maps[list(LESION_MAPS).index(target if target in LESION_MAPS else 'parenchyma')]
     if target not in LESION_MAPS:
         heat = heat * np.isin(field[2].numpy(), [STRUCTURE_CODES[n] for n in TARGET_ORGANS[target]])
     return field[0].numpy() / 255, heat

@@ -108,7 +108,7 @@ def main():
             line.bytes = 0
             found.append((name, round(best(work, 1), 2), round(line.bytes / 1e6, 1), round(line.bytes / whole, 3)))
             print(f'{name:<38}{found[-1][1]:9.2f}{found[-1][2]:18.1f}{found[-1][3]:14.0%}')
-    with (Path(__file__).parents[1] / 'reports' / 'reference' / 'far.csv').open('w', newline='') as file:
+    with (Path(__file__).parents[1] / 'reports' / 'reference' / 'remote.csv').open('w', newline='') as file:
         csv.writer(file).writerows([('way', 'seconds', 'MB over the line', 'of the whole'), *found])
 
 

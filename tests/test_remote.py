@@ -13,7 +13,7 @@ from ctlab.cohort.labels import read_labels
 from ctlab.cohort.stacks import StackPreprocessing, catalogue, prepare
 
 sys.path.append(str(ROOT / 'benchmarks'))
-from far import serving
+from remote import serving
 
 RECIPE = StackPreprocessing(20.0, 32, normalise='none')
 

@@ -1,4 +1,4 @@
-"""Filling holes and removing crumbs in every slice: one labelling of the volume beside the loop over slices."""
+"""Filling holes and removing islands in every slice: one labelling of the volume beside the loop over slices."""
 
 import time
 
@@ -33,7 +33,7 @@ def main():
         mask[bone.array > 0] = k
     rng = np.random.default_rng(0)
     near = binary_dilation(mask > 0, np.ones((1, 5, 5))) & (rng.random(mask.shape) < 0.02)
-    mask[near] = rng.integers(0, 5, int(near.sum()))  # holes and crumbs
+    mask[near] = rng.integers(0, 5, int(near.sum()))  # holes and islands
     volume = make_volume(mask)
     times = {}
     for name, work in (
@@ -49,7 +49,7 @@ def main():
     (slow, a), (fast, b) = times.values()
     assert np.array_equal(a, b), 'both give the same mask'
     print(
-        f'holes and crumbs in the bones of two legs, {mask.shape[0]} slices of {mask.shape[1]} × {mask.shape[2]}, '
+        f'holes and islands in the bones of two legs, {mask.shape[0]} slices of {mask.shape[1]} × {mask.shape[2]}, '
         f'four structures; equal results'
     )
     for name, (seconds, _) in times.items():

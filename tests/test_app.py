@@ -312,6 +312,45 @@ def test_look(page, shots):
     page.screenshot(path=shots / 'workbench-look.png')
 
 
+def stroke(page, canvas, start, end, steps):
+    """Draw with the brush, from and to places on the canvas."""
+    box = canvas.bounding_box()
+    page.mouse.move(box['x'] + start[0], box['y'] + start[1])
+    page.mouse.down()
+    page.mouse.move(box['x'] + end[0], box['y'] + end[1], steps=steps)
+    page.mouse.up()
+
+
+def paint_and_undo(page, canvas, shots):
+    """Paint in two planes; undo and redo what was painted."""
+
+    def painted(wait):
+        page.wait_for_timeout(wait)
+        return int(canvas.get_attribute('data-painted'))
+
+    before = painted(0)
+    stroke(page, canvas, (40, 40), (90, 60), 8)
+    hears(page, 'voxels changed')
+    after = painted(500)
+    assert after > before
+    press(page, 'Undo')
+    assert painted(600) == before
+    press(page, 'Redo')
+    assert painted(600) == after
+    page.screenshot(path=shots / 'workbench-brush.png')
+    press(page, 'coronal')
+    tall = painted(800)
+    page.screenshot(path=shots / 'workbench-coronal.png')
+    stroke(page, canvas, (12, 12), (50, 30), 5)
+    assert painted(800) > tall, 'a stroke across the patient'
+    press(page, 'axial')
+    page.wait_for_timeout(600)
+    press(page, 'Undo')
+    assert painted(800) == tall and canvas.get_attribute('data-slice') != '0', 'undone in the plane where it was drawn'
+    press(page, 'axial')
+    page.wait_for_timeout(600)
+
+
 def test_masks(page, served, shots):
     choose(page, 'Scan', ' CT ')
     tab(page, 'Masks')
@@ -322,43 +361,7 @@ def test_masks(page, served, shots):
     canvas = page.get_by_role('img', name='slice under the brush')
     canvas.wait_for(timeout=60_000)
     canvas.scroll_into_view_if_needed()
-
-    def painted():
-        return int(canvas.get_attribute('data-painted'))
-
-    before, box = painted(), canvas.bounding_box()
-    page.mouse.move(box['x'] + 40, box['y'] + 40)
-    page.mouse.down()
-    page.mouse.move(box['x'] + 90, box['y'] + 60, steps=8)
-    page.mouse.up()
-    hears(page, 'voxels changed')
-    page.wait_for_timeout(500)
-    after = painted()
-    assert after > before
-    press(page, 'Undo')
-    page.wait_for_timeout(600)
-    assert painted() == before
-    press(page, 'Redo')
-    page.wait_for_timeout(600)
-    assert painted() == after
-    page.screenshot(path=shots / 'workbench-brush.png')
-    press(page, 'coronal')
-    page.wait_for_timeout(800)
-    box, tall = canvas.bounding_box(), painted()
-    page.screenshot(path=shots / 'workbench-coronal.png')
-    page.mouse.move(box['x'] + 12, box['y'] + 12)
-    page.mouse.down()
-    page.mouse.move(box['x'] + 50, box['y'] + 30, steps=5)
-    page.mouse.up()
-    page.wait_for_timeout(800)
-    assert painted() > tall, 'a stroke across the patient'
-    press(page, 'axial')
-    page.wait_for_timeout(600)
-    press(page, 'Undo')
-    page.wait_for_timeout(800)
-    assert painted() == tall and canvas.get_attribute('data-slice') != '0', 'undone in the plane where it was drawn'
-    press(page, 'axial')
-    page.wait_for_timeout(600)
+    paint_and_undo(page, canvas, shots)
     press(page, 'Save as a new version')
     hears(page, 'kept as version 2')
     press(page, 'Compare')

@@ -103,6 +103,21 @@ def test_a_series_of_two_spacings_as_dcm2niix_reads_it(tmp_path):
     )
 
 
+def head_hu(x, y, z):
+    """Compute the value of a drawn head at any place in the patient."""
+    r = np.sqrt((x / 75) ** 2 + (y / 95) ** 2 + ((z - 45) / 80) ** 2)
+
+    def soft(edge, wide):
+        return 1 / (1 + np.exp((r - edge) / wide))
+
+    return (
+        -1000
+        + 1040 * soft(1.06, 0.06)
+        + 500 * (soft(1.0, 0.06) - soft(0.9, 0.06))
+        + 4 * np.sin(x / 9) * soft(0.9, 0.06)
+    )
+
+
 def head(folder, degrees=-18.0, steps=(2.5,) * 13 + (5.0,) * 14, matrix=96):
     """Make a tilted head of 28 slices, thin through the skull base and thick above it.
 
@@ -112,20 +127,6 @@ def head(folder, degrees=-18.0, steps=(2.5,) * 13 + (5.0,) * 14, matrix=96):
 
     lean, spacing = np.radians(degrees), 240 / matrix
     row, column = np.array([1.0, 0, 0]), np.array([0, np.cos(lean), np.sin(lean)])
-
-    def hu(x, y, z):
-        r = np.sqrt((x / 75) ** 2 + (y / 95) ** 2 + ((z - 45) / 80) ** 2)
-
-        def soft(edge, wide):
-            return 1 / (1 + np.exp((r - edge) / wide))
-
-        return (
-            -1000
-            + 1040 * soft(1.06, 0.06)
-            + 500 * (soft(1.0, 0.06) - soft(0.9, 0.06))
-            + 4 * np.sin(x / 9) * soft(0.9, 0.06)
-        )
-
     folder.mkdir(parents=True)
     writer, at = SliceWriter('rle'), 0.0
     y, x = np.mgrid[:matrix, :matrix] * spacing - 120
@@ -135,7 +136,7 @@ def head(folder, degrees=-18.0, steps=(2.5,) * 13 + (5.0,) * 14, matrix=96):
         points = start + x[..., None] * row + y[..., None] * column
         writer.write(
             folder / f'{k}.dcm',
-            np.round(hu(*np.moveaxis(points, -1, 0)) + 1024).astype(np.uint16),
+            np.round(head_hu(*np.moveaxis(points, -1, 0)) + 1024).astype(np.uint16),
             {
                 'SOPInstanceUID': f'1.2.77.{k}',
                 'SeriesInstanceUID': '1.2.77',
@@ -159,7 +160,7 @@ def head(folder, degrees=-18.0, steps=(2.5,) * 13 + (5.0,) * 14, matrix=96):
                 'Modality': 'CT',
             },
         )
-    return hu
+    return head_hu
 
 
 def off_by(volume, hu, slices=slice(None), edge=4):

@@ -60,6 +60,22 @@ def damaged(data, rng, head=4096):
     return bytes(data)
 
 
+TAGS = {
+    'StudyInstanceUID': '1.2.3',
+    'FrameOfReferenceUID': '1.2.3.9',
+    'ImageType': ['ORIGINAL', 'PRIMARY', 'AXIAL'],
+}
+TAGS |= dict.fromkeys(('PatientName', 'PatientBirthDate', 'PatientSex', 'AccessionNumber', 'Manufacturer'), '')
+TAGS |= {
+    'StudyDate': '20260101',
+    'StudyTime': '101112',
+    'StudyID': '1',
+    'SeriesNumber': '1',
+    'AcquisitionNumber': '1',
+    'ReferringPhysicianName': '',
+}
+
+
 @pytest.fixture(scope='module')
 def sources(tmp_path_factory):
     """One sound file of each kind, with how it is called when it is damaged."""
@@ -75,21 +91,7 @@ def sources(tmp_path_factory):
 
     root = tmp_path_factory.mktemp('sources')
     scan = make_volume(np.random.default_rng(0).integers(-900, 900, (9, 24, 20)).astype(np.int16), (2.0, 1.0, 1.0))
-    tags = {
-        'StudyInstanceUID': '1.2.3',
-        'FrameOfReferenceUID': '1.2.3.9',
-        'ImageType': ['ORIGINAL', 'PRIMARY', 'AXIAL'],
-    }
-    tags |= dict.fromkeys(('PatientName', 'PatientBirthDate', 'PatientSex', 'AccessionNumber', 'Manufacturer'), '')
-    tags |= {
-        'StudyDate': '20260101',
-        'StudyTime': '101112',
-        'StudyID': '1',
-        'SeriesNumber': '1',
-        'AcquisitionNumber': '1',
-        'ReferringPhysicianName': '',
-    }
-    slices = write_series(scan, root / 'in', syntax='plain', tags=tags)
+    slices = write_series(scan, root / 'in', syntax='plain', tags=TAGS)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         frames = highdicom.legacy.LegacyConvertedEnhancedCTImage(

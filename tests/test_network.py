@@ -1,6 +1,7 @@
 """Peers that others wrote, and peers that mean no good, on loopback."""
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -128,81 +129,48 @@ def node(tmp_path):
 
 @needs_dcmtk
 def test_dcmtk_speaks_to_our_node(node, scans, tmp_path):
-    here = ('127.0.0.1', node.port)
-    run('echoscu', '-aec', 'CTLAB', *here)
-    run('storescu', '-aec', 'CTLAB', *here, *sorted((scans / 'Jane').iterdir()))
-    run('storescu', '-aec', 'CTLAB', '-xr', *here, *sorted((scans / 'Joan').iterdir()))
-    run('dcmsend', '-aec', 'CTLAB', '--no-uid-checks', *here, '--scan-directories', '--recurse', scans)
+    here, to_us = ('127.0.0.1', node.port), ('-aec', 'CTLAB')
+    run('echoscu', *to_us, *here)
+    run('storescu', *to_us, *here, *sorted((scans / 'Jane').iterdir()))
+    run('storescu', *to_us, '-xr', *here, *sorted((scans / 'Joan').iterdir()))
+    run('dcmsend', *to_us, '--no-uid-checks', *here, '--scan-directories', '--recurse', scans)
     assert node.store.totals()['instance'] == 18 and node.store.totals()['refused'] == 0
     same(scans, node.store.folder / 'train_images')
-    assert {f['syntax'] for f in node.store.find('IMAGE', {'PatientID': 'Jim'})} == {'1.2.840.10008.1.2.4.90'}, (
-        'as it was sent'
-    )
-    found = run(
-        'findscu',
-        '-S',
-        '-aec',
-        'CTLAB',
-        *here,
-        '-k',
-        'QueryRetrieveLevel=STUDY',
-        '-k',
-        'PatientName=j*',
-        '-k',
-        'StudyInstanceUID',
-        '-k',
-        'NumberOfStudyRelatedInstances',
-        '-k',
-        'StudyDate=20261101-20261130',
-    )
+    syntaxes = {f['syntax'] for f in node.store.find('IMAGE', {'PatientID': 'Jim'})}
+    assert syntaxes == {'1.2.840.10008.1.2.4.90'}, 'as it was sent'
+
+    def find(model, level, *keys):
+        wanted = [part for key in (f'QueryRetrieveLevel={level}', *keys) for part in ('-k', key)]
+        return run('findscu', model, *to_us, *here, *wanted)
+
+    dates, counts = 'StudyDate=20261101-20261130', 'NumberOfStudyRelatedInstances'
+    found = find('-S', 'STUDY', 'PatientName=j*', 'StudyInstanceUID', counts, dates)
     assert all(f'1.2.3.{k}' in found for k in (1, 2, 3)) and found.count('[6 ]') == 3
-    assert '1.2.3.1' not in run(
-        'findscu', '-P', '-aec', 'CTLAB', *here, '-k', 'QueryRetrieveLevel=PATIENT', '-k', 'PatientID=Nobody'
-    )
-    (tmp_path / 'got').mkdir()
-    run(
-        'getscu',
-        '-S',
-        '+B',
-        '-aec',
-        'CTLAB',
-        *here,
-        '-od',
-        tmp_path / 'got',
-        '-k',
-        'QueryRetrieveLevel=STUDY',
-        '-k',
-        'StudyInstanceUID=1.2.3.1',
-    )
+    assert '1.2.3.1' not in find('-P', 'PATIENT', 'PatientID=Nobody')
+
+
+@needs_dcmtk
+def test_dcmtk_fetches_from_our_node(node, scans, tmp_path):
+    here, to_us = ('127.0.0.1', node.port), ('-aec', 'CTLAB')
+    send(Peer('CTLAB', *here), scans)
+    study = ('-k', 'QueryRetrieveLevel=STUDY', '-k')
+    for name in ('got', 'unpacked', 'moved'):
+        (tmp_path / name).mkdir()
+    run('getscu', '-S', '+B', *to_us, *here, '-od', tmp_path / 'got', *study, 'StudyInstanceUID=1.2.3.1')
     same(scans / 'Jane', tmp_path / 'got')
-    (tmp_path / 'unpacked').mkdir()
-    run(
-        'getscu',
-        '-S',
-        '-aec',
-        'CTLAB',
-        *here,
-        '-od',
-        tmp_path / 'unpacked',
-        '-k',
-        'QueryRetrieveLevel=STUDY',
-        '-k',
-        'StudyInstanceUID=1.2.3.3',
-    )
+    run('getscu', '-S', *to_us, *here, '-od', tmp_path / 'unpacked', *study, 'StudyInstanceUID=1.2.3.3')
     same(scans / 'Jim', tmp_path / 'unpacked')  # a client that knows no JPEG 2000 gets it unpacked
-    (tmp_path / 'moved').mkdir()
     port = free_port()
     node.peers = (Peer('MOVER', '127.0.0.1', port),)
 
-    def moved(destination, *more, **options):
-        titles = ('-aet', 'MOVER', '-aec', 'CTLAB', '-aem', destination)
-        study = ('-k', 'StudyInstanceUID=1.2.3.2')
-        run('movescu', '-S', *titles, *here, *study, *more, **options)
+    def move(destination, *more, **options):
+        titles = ('-aet', 'MOVER', *to_us, '-aem', destination)
+        run('movescu', '-S', *titles, *here, '-k', 'StudyInstanceUID=1.2.3.2', *more, **options)
 
     series = ('-k', 'QueryRetrieveLevel=SERIES', '-k', 'SeriesInstanceUID=1.2.3.2.1')
-    moved('MOVER', *series, '+P', port, '-od', tmp_path / 'moved')
+    move('MOVER', *series, '+P', port, '-od', tmp_path / 'moved')
     same(scans / 'Joan', tmp_path / 'moved')
-    moved('STRANGER', '-k', 'QueryRetrieveLevel=STUDY', ok=False)
+    move('STRANGER', '-k', 'QueryRetrieveLevel=STUDY', ok=False)
 
 
 @needs_dcmtk
@@ -244,22 +212,20 @@ AETable END
     finally:
         server.terminate()
         server.wait(10)
+
+
+@needs_dcmtk
+def test_our_client_keeps_a_ledger_of_what_a_peer_took(scans, tmp_path):
     plain = free_port()
     (tmp_path / 'scp').mkdir()
-    server = subprocess.Popen(
-        [DCMTK['storescp'], '-aet', 'SCP', '-od', tmp_path / 'scp', str(plain)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    command = [DCMTK['storescp'], '-aet', 'SCP', '-od', tmp_path / 'scp', str(plain)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(plain)
         peer = Peer('SCP', '127.0.0.1', plain)
         first, again = (send(peer, scans, ledger=tmp_path / 'ledger') for _ in range(2))
-        assert (first.moved, again.moved, again.there) == (
-            18,
-            0,
-            18,
-        ), 'a peer that answers no query is believed by the ledger'
+        counts = (first.moved, again.moved, again.there)
+        assert counts == (18, 0, 18), 'a peer that answers no query is believed by the ledger'
         same(scans, tmp_path / 'scp')  # it takes nothing packed, so it was unpacked
     finally:
         server.terminate()
@@ -414,60 +380,18 @@ def certificates(tmp_path_factory):
         pytest.skip('openssl is not installed')
     root = tmp_path_factory.mktemp('tls')
 
-    def new(name, *more):
-        return run(
-            'openssl',
-            'req',
-            '-x509',
-            '-newkey',
-            'rsa:2048',
-            '-nodes',
-            '-keyout',
-            root / f'{name}.key',
-            '-out',
-            root / f'{name}.pem',
-            '-days',
-            '2',
-            '-subj',
-            f'/CN={name}',
-            *more,
-        )
+    def request(name, *more):
+        key = ('-newkey', 'rsa:2048', '-nodes', '-keyout', root / f'{name}.key')
+        run('openssl', 'req', *key, '-subj', f'/CN={name}', *more)
 
-    new('ca')
-    new('stranger')
+    for name in ('ca', 'stranger'):
+        request(name, '-x509', '-days', '2', '-out', root / f'{name}.pem')
+    authority = ('-CA', root / 'ca.pem', '-CAkey', root / 'ca.key', '-CAcreateserial')
+    (root / 'names').write_text('subjectAltName=DNS:localhost,IP:127.0.0.1')
     for name in ('server', 'client'):
-        run(
-            'openssl',
-            'req',
-            '-newkey',
-            'rsa:2048',
-            '-nodes',
-            '-keyout',
-            root / f'{name}.key',
-            '-out',
-            root / f'{name}.csr',
-            '-subj',
-            f'/CN={name}',
-        )
-        (root / 'names').write_text('subjectAltName=DNS:localhost,IP:127.0.0.1')
-        run(
-            'openssl',
-            'x509',
-            '-req',
-            '-in',
-            root / f'{name}.csr',
-            '-CA',
-            root / 'ca.pem',
-            '-CAkey',
-            root / 'ca.key',
-            '-CAcreateserial',
-            '-out',
-            root / f'{name}.pem',
-            '-days',
-            '2',
-            '-extfile',
-            root / 'names',
-        )
+        request(name, '-out', root / f'{name}.csr')
+        signed = ('-in', root / f'{name}.csr', '-out', root / f'{name}.pem', '-days', '2', '-extfile', root / 'names')
+        run('openssl', 'x509', '-req', *authority, *signed)
     return root
 
 
@@ -584,6 +508,33 @@ def test_a_disk_that_is_really_full(scans, tmp_path):
         subprocess.run(['umount', '-l', disk])
 
 
+def mutated(raw, head, rng):
+    """Change, cut or repeat bytes of an object's header."""
+    mutant = bytearray(raw)
+    for _ in range(rng.randint(1, 12)):
+        at, how = rng.randrange(min(len(mutant), head)), rng.random()
+        if how < 0.6:
+            mutant[at] = rng.randrange(256)
+        elif how < 0.8:
+            del mutant[at : at + rng.randint(1, 40)]
+        else:
+            mutant[at:at] = mutant[at : at + rng.randint(1, 40)]
+    return bytes(mutant)
+
+
+def answer_to(association, request):
+    """Send a request past pynetdicom's own checks, and wait for its answer."""
+    association._reactor_checkpoint.clear()
+    while association.is_established and not association._is_paused:
+        time.sleep(0.0001)  # else the reactor may take the answer
+    association.dimse.send_msg(request, association.accepted_contexts[0].context_id)
+    _, answer = association.dimse.get_msg(block=True)
+    association._reactor_checkpoint.set()
+    while association.is_established and association._is_paused:
+        time.sleep(0.0001)  # it may not have heard yet
+    return answer
+
+
 def test_mutated_objects_get_an_answer(node, scans):
     """Three hundred files with bytes changed, cut or repeated: an answer to each, nothing outside, nothing half."""
     rng, raw = random.Random(0), bytearray(one_slice(scans))
@@ -603,32 +554,11 @@ def test_mutated_objects_get_an_answer(node, scans):
         with open_association('MUTANT', peer, context, timeout=300.0) as a:
             while todo and a.is_established:
                 k = todo.pop()
-                mutant = bytearray(raw[start:])
-                for _ in range(rng.randint(1, 12)):
-                    at, how = rng.randrange(min(len(mutant), head)), rng.random()
-                    if how < 0.6:
-                        mutant[at] = rng.randrange(256)
-                    elif how < 0.8:
-                        del mutant[at : at + rng.randint(1, 40)]
-                    else:
-                        mutant[at:at] = mutant[at : at + rng.randint(1, 40)]
+                mutant = mutated(raw[start:], head, rng)
                 request = dimse_primitives.C_STORE()
-                request.MessageID, request.AffectedSOPClassUID, request.AffectedSOPInstanceUID, request.Priority = (
-                    k + 1,
-                    CT,
-                    f'1.2.8.{k}',
-                    2,
-                )
-                request.DataSet = BytesIO(bytes(mutant))
-                a._reactor_checkpoint.clear()
-                while a.is_established and not a._is_paused:
-                    time.sleep(0.0001)  # else the reactor may take the answer
-                a.dimse.send_msg(request, a.accepted_contexts[0].context_id)
-                _, answer = a.dimse.get_msg(block=True)
-                a._reactor_checkpoint.set()
-                while a.is_established and a._is_paused:
-                    time.sleep(0.0001)  # it may not have heard yet
-                answered += answer is not None
+                request.MessageID, request.Priority, request.DataSet = k + 1, 2, BytesIO(mutant)
+                request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = CT, f'1.2.8.{k}'
+                answered += answer_to(a, request) is not None
     assert answered == 300, 'every one got an answer'
     assert echo(peer) < 5
     totals = node.store.totals()
@@ -689,6 +619,20 @@ def test_sixteen_at_a_time_and_the_seventeenth_is_told(scans, tmp_path):
             pass
 
 
+def send_until_killed(association, server, slices, numbers, acknowledged):
+    """Send objects, each with a UID of its own, while the server lives; note which it acknowledged."""
+    while association.is_established and server.poll() is None:
+        n = next(numbers)
+        ds = slices[n % len(slices)]
+        ds.SOPInstanceUID = f'1.2.7.{n}'
+        try:
+            status = association.send_c_store(ds)
+        except Exception:
+            return
+        if status.get('Status') == 0:
+            acknowledged.add(ds.SOPInstanceUID)
+
+
 def test_killed_at_twenty_moments_it_has_what_it_acknowledged(scans, tmp_path):
     """The command is killed with -9 while objects come in; what it acknowledged is there, once and whole."""
     port, acknowledged, rng = free_port(), set(), random.Random(2)
@@ -700,23 +644,14 @@ s = Store({str(tmp_path / 'store')!r}, free=0); s.rebuild_index()
 Node(s, port={port}).start()
 import time
 time.sleep(600)"""
-    n = 0
+    numbers = itertools.count()
     for _ in range(20):
         server = subprocess.Popen([sys.executable, '-c', code])
         try:
             wait_for(port)
             threading.Timer(rng.uniform(0.02, 0.25), server.kill).start()
             with open_association('SENDER', peer, kinds, timeout=5) as a:
-                while a.is_established and server.poll() is None:
-                    ds = slices[n % 6]
-                    ds.SOPInstanceUID = f'1.2.7.{n}'
-                    n += 1
-                    try:
-                        status = a.send_c_store(ds)
-                    except Exception:
-                        break
-                    if status.get('Status') == 0:
-                        acknowledged.add(ds.SOPInstanceUID)
+                send_until_killed(a, server, slices, numbers, acknowledged)
         except OSError:
             pass
         finally:
@@ -744,15 +679,8 @@ def test_a_reading_that_is_killed_is_done_once(tmp_path):
             f'quiet = 0\nsend_to = "ARCHIVE@127.0.0.1:{archive.port}"\n[[rule]]\nname = "organs"\n'
         )
         port, rng = free_port(), random.Random(3)
-        command = [
-            str(Path(sys.executable).with_name('ctlab')),
-            'node',
-            str(tmp_path / 'store'),
-            '--port',
-            str(port),
-            '--rules',
-            str(tmp_path / 'rules.toml'),
-        ]
+        ours, store = str(Path(sys.executable).with_name('ctlab')), str(tmp_path / 'store')
+        command = [ours, 'node', store, '--port', str(port), '--rules', str(tmp_path / 'rules.toml')]
 
         def results():
             return [f['Modality'] for f in archive.store.find('IMAGE')]
@@ -781,20 +709,8 @@ def test_a_reading_that_is_killed_is_done_once(tmp_path):
 
 def test_the_commands(ctlab, scans, tmp_path):
     port, web = free_port(), free_port()
-    command = [
-        str(Path(sys.executable).with_name('ctlab')),
-        'node',
-        str(tmp_path / 'store'),
-        '--port',
-        str(port),
-        '--web',
-        str(web),
-        '--token',
-        'open',
-        '--anonymise',
-        '--key',
-        str(tmp_path / 'key'),
-    ]
+    ours, options = str(Path(sys.executable).with_name('ctlab')), f'--port {port} --web {web} --token open --anonymise'
+    command = [ours, 'node', str(tmp_path / 'store'), *options.split(), '--key', str(tmp_path / 'key')]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         wait_for(port)
@@ -810,14 +726,8 @@ def test_the_commands(ctlab, scans, tmp_path):
         assert not any(b'Jane' in p.read_bytes() for p in (tmp_path / 'new').rglob('*.dcm'))
         import requests
 
-        assert (
-            len(
-                requests.get(
-                    f'http://127.0.0.1:{web}/studies', headers={'Authorization': 'Bearer open'}, timeout=10
-                ).json()
-            )
-            == 3
-        )
+        url, bearer = f'http://127.0.0.1:{web}/studies', {'Authorization': 'Bearer open'}
+        assert len(requests.get(url, headers=bearer, timeout=10).json()) == 3
     finally:
         server.send_signal(signal.SIGTERM)
         out, _ = server.communicate(timeout=30)

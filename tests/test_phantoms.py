@@ -189,10 +189,8 @@ def test_shapes_of_a_labelled_scan(tmp_path, caplog):
     for name in ('liver', 'colon', 'kidney_left'):
         mask = (structures.array == STRUCTURE_CODES[name]).astype(np.uint8)
         nifti.write(Volume(mask, hu.affine), case / 'segmentations' / f'{name}.nii.gz')
-    nifti.write(
-        Volume((structures.array == STRUCTURE_CODES['bone_cortex']).astype(np.uint8), hu.affine),
-        case / 'segmentations' / 'vertebrae_L1.nii.gz',
-    )
+    bone = (structures.array == STRUCTURE_CODES['bone_cortex']).astype(np.uint8)
+    nifti.write(Volume(bone, hu.affine), case / 'segmentations' / 'vertebrae_L1.nii.gz')
     (bad := tmp_path / 'cases' / 's0002' / 'segmentations').mkdir(parents=True)
     (bad.parent / 'ct.nii.gz').write_bytes(b'nothing')
     pool = body_pool_from_masks(tmp_path / 'cases', tmp_path / 'work', 4.0, workers=1)

@@ -54,66 +54,77 @@ def test_no_script_style_font_or_picture_comes_from_outside(site):
             assert not re.search(r'(?:src|href)="(?:https?:)?//', tag) or 'rel="canonical"' in tag, (page.name, tag)
 
 
-def test_pages_in_a_browser(site, browser, shots):
-    server = http.server.ThreadingHTTPServer(
-        ('127.0.0.1', 0),
-        functools.partial(
-            type('Quiet', (http.server.SimpleHTTPRequestHandler,), {'log_message': lambda *_: None}),
-            directory=str(site),
-        ),
-    )
+@pytest.fixture(scope='module')
+def served_site(site):
+    """Serve the built site on this machine: its address."""
+    quiet = type('Quiet', (http.server.SimpleHTTPRequestHandler,), {'log_message': lambda *_: None})
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(quiet, directory=str(site)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    base, wrong = f'http://127.0.0.1:{server.server_port}/', []
-    page = browser.new_page(viewport={'width': 1280, 'height': 900})
+    yield f'http://127.0.0.1:{server.server_port}/'
+    server.shutdown()
+
+
+@pytest.fixture
+def site_page(browser):
+    """Open a page in a browser; in the end, nothing that it asked for may have failed."""
+    page, wrong = browser.new_page(viewport={'width': 1280, 'height': 900}), []
     page.on('console', lambda m: wrong.append(m.text) if m.type == 'error' else None)
     page.on(
         'requestfailed', lambda r: wrong.append(f'{r.failure} {r.url}') if 'ERR_ABORTED' not in str(r.failure) else None
     )  # leaving a page ends what the browser fetched ahead
     page.on('response', lambda r: wrong.append(f'{r.status} {r.url}') if r.status >= 400 else None)
-    for name in (
-        'index.html',
-        '03_approach1.html',
-        '00_eda.html',
-        'lib/phantoms/05_gallery.html',
-        'api/judge.metrics.html',
-    ):
-        page.goto(base + name)
-        page.wait_for_load_state('networkidle')
-        page.screenshot(path=str(shots / f'{name.replace("/", "-")[:-5]}.png'), full_page=False)
-        pictures = page.eval_on_selector_all(
-            'main img, article img', 'all => all.map(i => i.complete && i.naturalWidth > 50)'
-        )
-        assert all(pictures), name
-        if name.startswith(('0', 'lib/phantoms')):
-            assert pictures, f'{name} shows no figure'
-        sideways = page.eval_on_selector_all(
-            '.cell_output table', 'all => all.filter(t => t.scrollWidth > t.clientWidth + 1).length'
-        )
-        assert sideways == 0, f'{name}: a table at 1280 pixels hides columns'
-    page.goto(base + '15_results.html')
-    wide = page.eval_on_selector_all(
+    yield page
+    page.close()
+    assert not wrong, wrong[:5]
+
+
+@pytest.mark.parametrize('name', ['index', '03_approach1', '00_eda', 'lib/phantoms/05_gallery', 'api/judge.metrics'])
+def test_a_page_shows_its_figures_and_tables(served_site, site_page, shots, name):
+    site_page.goto(f'{served_site}{name}.html')
+    site_page.wait_for_load_state('networkidle')
+    site_page.screenshot(path=str(shots / f'{name.replace("/", "-")}.png'), full_page=False)
+    pictures = site_page.eval_on_selector_all(
+        'main img, article img', 'all => all.map(i => i.complete && i.naturalWidth > 50)'
+    )
+    assert all(pictures)
+    if name.startswith(('0', 'lib/phantoms')):
+        assert pictures, 'it shows no figure'
+    sideways = site_page.eval_on_selector_all(
+        '.cell_output table', 'all => all.filter(t => t.scrollWidth > t.clientWidth + 1).length'
+    )
+    assert sideways == 0, 'a table at 1280 pixels hides columns'
+
+
+def test_the_widest_tables_show_all_columns(served_site, site_page):
+    site_page.goto(served_site + '15_results.html')
+    wide = site_page.eval_on_selector_all(
         'table', 'all => all.map(t => [t.scrollWidth - t.clientWidth, t.getBoundingClientRect().right - innerWidth])'
     )
-    assert wide and max(max(w) for w in wide) <= 1, 'the widest tables show all columns at 1280 pixels'
-    page.goto(base + '03_approach1.html')
+    assert wide and max(max(w) for w in wide) <= 1, 'at 1280 pixels'
+
+
+def test_code_of_a_study_is_folded(served_site, site_page, shots):
+    page = site_page
+    page.goto(served_site + '03_approach1.html')
     cells = page.locator('details.hide')
-    assert cells.count() > 5 and not page.locator('details.hide[open]').count(), 'code of a study is folded'
+    assert cells.count() > 5 and not page.locator('details.hide[open]').count()
     cells.first.locator('summary').click()
     assert page.locator('details.hide[open]').count() == 1
     page.get_by_role('button', name='Show all code').click()
     assert page.locator('details.hide[open]').count() == cells.count()
     assert page.locator('table:has-text("n_folds")').count() == 1, 'parameters are a table'
     assert not page.get_by_text('from ctlab.core.settings import Settings', exact=True).count()
-    page.goto(base + 'lib/judge/00_metrics.html')
-    assert not page.locator('details.hide').count(), 'code of the library is open'
-    figure = page.goto(base + '03_approach1.html') and page.locator('.cell_output img').first
+    figure = page.locator('.cell_output img').first
     figure.scroll_into_view_if_needed()
     figure.screenshot(path=str(shots / 'figure.png'))
-    page.goto(base + 'search.html?q=hounsfield')
-    page.wait_for_selector('#search-results li', timeout=20_000)
-    page.set_viewport_size({'width': 390, 'height': 800})
-    page.goto(base + 'index.html')
-    assert page.evaluate('document.documentElement.scrollWidth') <= 400  # a phone need not scroll sideways
-    page.screenshot(path=str(shots / 'phone.png'))
-    server.shutdown()
-    assert not wrong, wrong[:5]
+    page.goto(served_site + 'lib/judge/00_metrics.html')
+    assert not page.locator('details.hide').count(), 'code of the library is open'
+
+
+def test_search_and_a_phone(served_site, site_page, shots):
+    site_page.goto(served_site + 'search.html?q=hounsfield')
+    site_page.wait_for_selector('#search-results li', timeout=20_000)
+    site_page.set_viewport_size({'width': 390, 'height': 800})
+    site_page.goto(served_site + 'index.html')
+    assert site_page.evaluate('document.documentElement.scrollWidth') <= 400, 'a phone need not scroll sideways'
+    site_page.screenshot(path=str(shots / 'phone.png'))

@@ -242,11 +242,16 @@ def test_numbers_go_on(store):
     assert store.add(item(uid='1.1.1.99')).path.name == '13.dcm'
 
 
-def test_queries_by_level(store):
+def filled(store):
+    """Two patients, three series, four objects."""
     store.add(item())
     store.add(item(uid='1.1.1.2'))
     store.add(item(series='1.1.2', uid='1.1.2.1', sop=SR, pixels=b''))
     store.add(item('Joan', '1.2', '1.2.1', '1.2.1.1', StudyDate='20260101'))
+
+
+def test_queries_by_level(store):
+    filled(store)
 
     def find(level, keys=None, **more):
         return list(store.find(level, keys, **more))
@@ -269,6 +274,14 @@ def test_queries_by_level(store):
     image = find('IMAGE', {'SOPInstanceUID': '1.1.1.2'})[0]
     assert image['path'] == str(store.folder / 'train_images' / '1' / '1' / '2.dcm') and image['syntax'] == PLAIN
     assert image['StudyDate'] == '20261128' and 'path' not in find('SERIES')[0]
+    assert len(find('STUDY', {'SeriesInstanceUID': '1.1.2'})) == 2, 'a key of a lower level asks nothing'
+    assert [f['SOPInstanceUID'] for f in find('IMAGE', limit=2, offset=1)] == ['1.1.1.2', '1.1.2.1']
+    assert len(find('IMAGE', offset=3)) == 1 and len(find('IMAGE', limit=1)) == 1 and find('IMAGE', offset=9) == []
+    assert [p.name for p in store.paths(StudyInstanceUID='1.1')] == ['1.dcm', '2.dcm', '1.dcm']
+
+
+def test_queries_by_key(store):
+    filled(store)
     for keys, uids in (
         ({'PatientID': 'Jane'}, 3),
         ({'PatientID': 'Ja*'}, 3),
@@ -285,11 +298,7 @@ def test_queries_by_level(store):
         ({'NoSuchThing': 'x'}, 4),
         (None, 4),
     ):
-        assert len(find('IMAGE', keys)) == uids, keys
-    assert len(find('STUDY', {'SeriesInstanceUID': '1.1.2'})) == 2, 'a key of a lower level asks nothing'
-    assert [f['SOPInstanceUID'] for f in find('IMAGE', limit=2, offset=1)] == ['1.1.1.2', '1.1.2.1']
-    assert len(find('IMAGE', offset=3)) == 1 and len(find('IMAGE', limit=1)) == 1 and find('IMAGE', offset=9) == []
-    assert [p.name for p in store.paths(StudyInstanceUID='1.1')] == ['1.dcm', '2.dcm', '1.dcm']
+        assert len(list(store.find('IMAGE', keys))) == uids, keys
 
 
 def test_studies_that_have_gone_quiet(store):

@@ -22,23 +22,9 @@ def test_papermill_runs_every_fold_and_the_report_gathers_them(ctlab, tiny, tmp_
     if study == 'approach1':
         shutil.copytree(request.getfixturevalue('finished_runs'), tmp_path / 'runs')
     else:
-        ended = ctlab(
-            'run',
-            study,
-            '--folds',
-            'all' if len(folds) == 2 else '1',
-            '--jobs',
-            len(folds),
-            '--out',
-            tmp_path / 'notebooks',
-            '-p',
-            'out_dir',
-            tmp_path / 'runs',
-            '-p',
-            'n_folds',
-            2,
-            env={'OMP_NUM_THREADS': '1'},
-        )
+        which = ('--folds', 'all' if len(folds) == 2 else '1', '--jobs', len(folds), '--out', tmp_path / 'notebooks')
+        parameters = ('-p', 'out_dir', tmp_path / 'runs', '-p', 'n_folds', 2)
+        ended = ctlab('run', study, *which, *parameters, env={'OMP_NUM_THREADS': '1'})
         assert ended.returncode == 0, ended.stdout + ended.stderr
     for fold in folds:
         folder = tmp_path / 'runs' / study / 'tiny' / f'fold{fold}'
@@ -49,12 +35,8 @@ def test_papermill_runs_every_fold_and_the_report_gathers_them(ctlab, tiny, tmp_
         weights = 'lesion network (19_wounds)' if study == 'approach7' else 'random'
         assert config['phantom'] and config['weights'] == weights
         assert {'predictions.parquet', 'environment.json', 'weights.safetensors'} <= {p.name for p in folder.iterdir()}
-    held = pd.concat(
-        [
-            pd.read_parquet(p).query("split == 'valid'")
-            for p in (tmp_path / 'runs' / study / 'tiny').glob('fold*/predictions.parquet')
-        ]
-    )
+    stored = (tmp_path / 'runs' / study / 'tiny').glob('fold*/predictions.parquet')
+    held = pd.concat([pd.read_parquet(p).query("split == 'valid'") for p in stored])
     assert held['series_id'].is_unique  # every scan is held out once
     ended = ctlab('report', study, '--out-dir', tmp_path / 'runs')
     assert ended.returncode == 0, ended.stderr

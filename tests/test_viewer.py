@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import free_port
 
 
 def pixels(page, plane):
@@ -35,10 +35,8 @@ def test_a_page_of_its_own(ctlab, tmp_path, browser, shots):
     mask = np.zeros(hu.shape, np.uint8)
     mask[8:12, 10:20, 10:20] = 1
     affine = np.diag([1.0, 1.0, 2.0, 1.0])
-    scan, label = (
-        nifti.write(Volume(hu, affine), tmp_path / 'scan.nii.gz'),
-        nifti.write(Volume(mask, affine), tmp_path / 'mask.nii.gz'),
-    )
+    scan = nifti.write(Volume(hu, affine), tmp_path / 'scan.nii.gz')
+    label = nifti.write(Volume(mask, affine), tmp_path / 'mask.nii.gz')
     done = ctlab('view', scan, tmp_path / 'scan.html', '--mask', label, '--structures', 'spleen', '--json')
     assert done.returncode == 0 and json.loads(done.stdout)['bytes'] > 1000, done.stderr
     page, wrong = browser.new_page(viewport={'width': 1200, 'height': 560}), []
@@ -85,51 +83,25 @@ def test_view_says_what_is_wrong(ctlab, tmp_path, arguments, words):
     )
 
 
+BROWSE = 'import ctlab\nfrom ctlab.core.settings import Settings\nctlab.browse(Settings())'
+
+
 @pytest.fixture
 def lab(root, tmp_path):
     """JupyterLab on a copy of the chapter on DICOM and a notebook that leafs through the tiny cohort."""
     shutil.copy(root / 'nbs' / '01_dicom.ipynb', tmp_path / '01_dicom.ipynb')
-    leaf = nbformat.v4.new_notebook(
-        cells=[
-            nbformat.v4.new_code_cell(
-                'import ctlab\nfrom ctlab.core.settings import Settings\nctlab.browse(Settings())'
-            )
-        ],
-        metadata={'kernelspec': {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}},
-    )
+    kernel = {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}
+    leaf = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(BROWSE)], metadata={'kernelspec': kernel})
     nbformat.write(leaf, tmp_path / 'browse.ipynb')
-    settings = (
-        tmp_path
-        / 'config'
-        / 'lab'
-        / 'user-settings'
-        / '@jupyterlab'
-        / 'notebook-extension'
-        / 'tracker.jupyterlab-settings'
-    )
+    settings = tmp_path / 'config/lab/user-settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings'
     settings.parent.mkdir(parents=True)
     settings.write_text('{"windowingMode": "none"}')
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
+    port = free_port()
+    options = f'--no-browser --ip=127.0.0.1 --port={port} --IdentityProvider.token=t --allow-root'
+    command = [sys.executable, '-m', 'jupyterlab', *options.split(), f'--ServerApp.root_dir={tmp_path}']
+    env = os.environ | {'JUPYTER_CONFIG_DIR': str(tmp_path / 'config'), 'JUPYTER_PREFER_ENV_PATH': '1'}
     with open(tmp_path / 'lab.log', 'w') as log:
-        server = subprocess.Popen(
-            [
-                sys.executable,
-                '-m',
-                'jupyterlab',
-                '--no-browser',
-                '--ip=127.0.0.1',
-                f'--port={port}',
-                '--IdentityProvider.token=t',
-                f'--ServerApp.root_dir={tmp_path}',
-                '--allow-root',
-            ],
-            env=os.environ | {'JUPYTER_CONFIG_DIR': str(tmp_path / 'config'), 'JUPYTER_PREFER_ENV_PATH': '1'},
-            stdout=log,
-            stderr=log,
-            cwd=root,
-        )
+        server = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=root)
     base = f'http://127.0.0.1:{port}'
     for _ in range(120):
         try:

@@ -2,10 +2,21 @@
 
 import json
 
+INTENSITIES = {
+    'mean': 0.0,
+    'std': 100.0,
+    'percentile_00_5': -1000.0,
+    'percentile_99_5': 1000.0,
+    'min': -1000.0,
+    'max': 1000.0,
+    'median': 0.0,
+}
 
-def plans(features):
+
+def architecture(features):
+    """Describe the network of a plan."""
     module, n = 'torch.nn.modules', len(features)
-    network = {
+    return {
         'network_class_name': 'dynamic_network_architectures.architectures.unet.PlainConvUNet',
         'arch_kwargs': {
             'n_stages': n,
@@ -25,12 +36,15 @@ def plans(features):
         },
         '_kw_requires_import': ['conv_op', 'norm_op', 'dropout_op', 'nonlin'],
     }
+
+
+def plans(features):
     resample = {'is_seg': False, 'order': 1, 'order_z': 0, 'force_separate_z': None}
     full = {
         'data_identifier': 'nnUNetPlans_3d_fullres',
         'preprocessor_name': 'DefaultPreprocessor',
         'batch_size': 2,
-        'patch_size': [max(32, 2**n)] * 3,
+        'patch_size': [max(32, 2 ** len(features))] * 3,
         'median_image_size_in_voxels': [48.0, 48.0, 48.0],
         'spacing': [3.0, 3.0, 3.0],
         'normalization_schemes': ['CTNormalization'],
@@ -41,7 +55,7 @@ def plans(features):
         'resampling_fn_seg_kwargs': resample | {'is_seg': True},
         'resampling_fn_probabilities': 'resample_data_or_seg_to_shape',
         'resampling_fn_probabilities_kwargs': resample,
-        'architecture': network,
+        'architecture': architecture(features),
         'batch_dice': True,
     }
     return {
@@ -55,17 +69,7 @@ def plans(features):
         'experiment_planner_used': 'ExperimentPlanner',
         'label_manager': 'LabelManager',
         'configurations': {'3d_fullres': full},
-        'foreground_intensity_properties_per_channel': {
-            '0': {
-                'mean': 0.0,
-                'std': 100.0,
-                'percentile_00_5': -1000.0,
-                'percentile_99_5': 1000.0,
-                'min': -1000.0,
-                'max': 1000.0,
-                'median': 0.0,
-            }
-        },
+        'foreground_intensity_properties_per_channel': {'0': INTENSITIES},
     }
 
 

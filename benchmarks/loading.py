@@ -9,17 +9,12 @@ import numpy as np
 from scans import HOME, best, series
 
 
-def main(n_series=40, reads=400):
+def write_stores(home, stack, n_series, stores):
+    """Write the same stacks in each form of storage."""
     import blosc2
     import zarr
     from PIL import Image
 
-    from ctlab.cohort.stacks import StackPreprocessing, make_stack, read_slices
-
-    stack, _ = make_stack(series(), StackPreprocessing())
-    home = HOME / 'loading'
-    shutil.rmtree(home, ignore_errors=True)
-    rng, stores = np.random.default_rng(0), {'npy': [], 'zarr': [], 'blosc2': [], 'jpeg': []}
     for k in range(n_series):
         mine = np.roll(stack, k, axis=0)
         for kind in stores:
@@ -35,8 +30,17 @@ def main(n_series=40, reads=400):
         (home / 'jpeg' / str(k)).mkdir()
         for i, picture in enumerate(mine):
             Image.fromarray(picture).save(home / 'jpeg' / str(k) / f'{i}.jpg')
-    picks = [(int(rng.integers(n_series)), np.sort(rng.choice(len(stack), 10, replace=False))) for _ in range(reads)]
-    readers = {
+
+
+def make_readers(home):
+    """Name the ways to read slices: the kind of storage, and a function of a series and its slices."""
+    import blosc2
+    import zarr
+    from PIL import Image
+
+    from ctlab.cohort.stacks import read_slices
+
+    return {
         'slices of one .npy (ctlab)': ('npy', lambda k, at: read_slices(home / 'npy' / f'{k}.npy', at)),
         'zarr v3, one chunk per slice': (
             'zarr',
@@ -51,6 +55,18 @@ def main(n_series=40, reads=400):
             lambda k, at: np.stack([np.asarray(Image.open(home / 'jpeg' / str(k) / f'{i}.jpg')) for i in at]),
         ),
     }
+
+
+def main(n_series=40, reads=400):
+    from ctlab.cohort.stacks import StackPreprocessing, make_stack
+
+    stack, _ = make_stack(series(), StackPreprocessing())
+    home = HOME / 'loading'
+    shutil.rmtree(home, ignore_errors=True)
+    rng, stores = np.random.default_rng(0), ('npy', 'zarr', 'blosc2', 'jpeg')
+    write_stores(home, stack, n_series, stores)
+    picks = [(int(rng.integers(n_series)), np.sort(rng.choice(len(stack), 10, replace=False))) for _ in range(reads)]
+    readers = make_readers(home)
 
     def size(kind):
         return sum(p.stat().st_size for p in (home / kind).rglob('*') if p.is_file()) / n_series / 1e6

@@ -34,17 +34,17 @@ class Line:
                 threading.Thread(target=self._carry, args=(source, target, counted), daemon=True).start()
 
     def _carry(self, source, target, counted):
-        try:
+        with suppress(OSError):
             while data := source.recv(1 << 16):
-                if counted:
-                    with self.lock:
-                        self.bytes += len(data)
+                self._count(len(data) if counted else 0)
                 target.sendall(data)
-        except OSError:
-            pass
         for end in (source, target):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+    def _count(self, length):
+        with self.lock:
+            self.bytes += length
 
 
 @contextmanager

@@ -115,6 +115,25 @@ def why_the_same(before, after):
     return next((reason for rule, reason in SAME if rule(before, after)), '')
 
 
+def run_mutants(where, jobs):
+    """Run mutmut in a folder."""
+    environment = os.environ | {
+        'PYTHONPATH': f'{where / "mutants"}:{where / "tests"}',
+        'OMP_NUM_THREADS': '1',
+        'MPLBACKEND': 'Agg',
+        'PYTHONWARNINGS': 'ignore',
+    }
+    mutmut = str(Path(sys.executable).with_name('mutmut'))
+    with open(where / 'log.txt', 'w') as log:
+        subprocess.run(
+            [mutmut, 'run', '--max-children', str(jobs)],
+            cwd=where,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
 def main():
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument('module', nargs='*', help=', '.join(TESTS))
@@ -124,21 +143,7 @@ def main():
     for module in asked.module or TESTS:
         where = ROOT / 'work' / 'mutants' / module
         laid_out(module, where)
-        environment = os.environ | {
-            'PYTHONPATH': f'{where / "mutants"}:{where / "tests"}',
-            'OMP_NUM_THREADS': '1',
-            'MPLBACKEND': 'Agg',
-            'PYTHONWARNINGS': 'ignore',
-        }
-        mutmut = str(Path(sys.executable).with_name('mutmut'))
-        with open(where / 'log.txt', 'w') as log:
-            subprocess.run(
-                [mutmut, 'run', '--max-children', str(asked.jobs)],
-                cwd=where,
-                env=environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        run_mutants(where, asked.jobs)
         found = verdicts(module, where)
         left = diffs(where, [n for n, v in found.items() if v not in NOTICED])
         reasons = {name: why_the_same(*lines) for name, lines in left.items()}
@@ -148,9 +153,9 @@ def main():
         row = (f'`{module}`', len(found), noticed, same, counted - noticed, share)
         print('|', ' | '.join(map(str, row)), '|', flush=True)
         if asked.show:
-            for name, (before, after) in left.items():
-                if not reasons[name]:
-                    print(f'    {name.rpartition(".")[2]}\n        - {before}\n        + {after}', flush=True)
+            told = {name: change for name, change in left.items() if not reasons[name]}
+            for name, (before, after) in told.items():
+                print(f'    {name.rpartition(".")[2]}\n        - {before}\n        + {after}', flush=True)
 
 
 if __name__ == '__main__':

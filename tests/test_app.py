@@ -218,9 +218,21 @@ def import_into_nothing(page, export, served, shots):
     assert [p.name for p in (served.folder / 'volumes').glob('*.nii.gz')] == ['legs.nii.gz']
 
 
-def test_a_study_is_found_at_a_peer_before_it_is_fetched(page, export, served, tmp_path, shots):
+def fetch_until_heard(page, words):
+    """Press Fetch until the page answers: on a busy machine the server may not know the choice yet."""
     from playwright.sync_api import TimeoutError as TooLate
 
+    for seconds in (10, 20, 60):
+        page.wait_for_timeout(3000)
+        press(page, 'Fetch')
+        try:
+            return hears(page, words, seconds)
+        except TooLate:
+            if seconds == 60:
+                raise
+
+
+def test_a_study_is_found_at_a_peer_before_it_is_fetched(page, export, served, tmp_path, shots):
     from ctlab.network.node import Node
     from ctlab.network.store import Store
 
@@ -237,15 +249,7 @@ def test_a_study_is_found_at_a_peer_before_it_is_fetched(page, export, served, t
         press(page, 'Find')
         hears(page, '1 studies there')
         page.locator('.tabulator-row', has_text='1.2.123.').last.click()
-        for seconds in (10, 20, 60):  # on a busy machine the server may not know the choice yet
-            page.wait_for_timeout(3000)
-            press(page, 'Fetch')
-            try:
-                hears(page, f'{len(list((export / "disk" / "A").iterdir()))} were there already', seconds)
-                break
-            except TooLate:
-                if seconds == 60:
-                    raise
+        fetch_until_heard(page, f'{len(list((export / "disk" / "A").iterdir()))} were there already')
         page.screenshot(path=shots / 'workbench-peer.png')
         page.get_by_label('Peer').fill('not a peer')
         press(page, 'Find')
@@ -480,15 +484,20 @@ def test_trauma(page, served, finished_runs, shots):
     assert Path(download.value.path()).read_bytes().startswith(b'%PDF-')
 
 
+def answer_of(url):
+    """(text, status) of an address, an error's as well."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.read().decode(), answer.status
+    except urllib.error.HTTPError as error:
+        return error.read().decode(), error.code
+
+
 def test_a_second_user_without_the_token(tmp_path, browser):
     made = Served(tmp_path / 'work', '--token', 'only-mine')
     try:
         for path in ('', 'ws', 'static/js/bokeh.min.js'):
-            try:
-                with urllib.request.urlopen(made.url + path, timeout=10) as answer:
-                    text, status = answer.read().decode(), answer.status
-            except urllib.error.HTTPError as error:
-                text, status = error.read().decode(), error.code
+            text, status = answer_of(made.url + path)
             if path != 'static/js/bokeh.min.js':
                 assert status in (400, 401, 403) and 'workbench</h1>' not in text, (path, status)
         context = browser.new_context()

@@ -32,9 +32,8 @@ def imports(path):
     package = path.parent.name
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name.startswith('ctlab.'):
-                    yield tuple((alias.name.split('.') + [''])[1:3])
+            ours = [alias.name for alias in node.names if alias.name.startswith('ctlab.')]
+            yield from (tuple((name.split('.') + [''])[1:3]) for name in ours)
         if not isinstance(node, ast.ImportFrom):
             continue
         parts = (node.module or '').split('.')
@@ -52,7 +51,7 @@ def imports(path):
                 yield ((parts[1], alias.name) if len(parts) == 2 else (alias.name, ''))
 
 
-def test_the_package_is_its_rooms():
+def test_the_packages_are_listed_and_described():
     found = {p.name for p in (ROOT / 'ctlab').iterdir() if p.is_dir() and p.name != '__pycache__'}
     assert found == set(PACKAGES) and len(MODULES) > 40
     for package in PACKAGES:
@@ -211,3 +210,26 @@ def test_no_picture_stands_twice_in_a_chapter():
                 continue
             name = getattr(last.value.func, 'id', getattr(last.value.func, 'attr', ''))
             assert name not in figures or code.rstrip().endswith(';'), f'{path.name}: {name}(…) needs a ; behind it'
+
+
+BLOCKS = (ast.If, ast.For, ast.While, ast.With, ast.Try)
+
+
+def depth(node, level=0):
+    """How many blocks stand in each other; an `elif` is on the level of its `if`, an inner function on its own."""
+    deepest = level
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.FunctionDef, ast.Lambda, ast.ClassDef)):
+            continue
+        alike = isinstance(node, ast.If) and node.orelse == [child] and isinstance(child, ast.If)
+        deepest = max(deepest, depth(child, level + (isinstance(child, BLOCKS) and not alike)))
+    return deepest
+
+
+@pytest.mark.parametrize('path', [*MODULES, *sorted((ROOT / 'tests').glob('*.py'))], ids=lambda p: p.stem)
+def test_functions_are_short(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
+            lines = body[-1].end_lineno - body[0].lineno + 1
+            assert lines <= 40 and depth(node) <= 3, f'{node.name}: {lines} lines, {depth(node)} levels; split it'

@@ -685,19 +685,20 @@ def test_a_reading_that_is_killed_is_done_once(tmp_path):
         def results():
             return [f['Modality'] for f in archive.store.find('IMAGE')]
 
+        def one_life(life):
+            wait_for(port)
+            if life == 0:
+                assert send(Peer('CTLAB', '127.0.0.1', port), tmp_path / 'in').moved == len(hu.array)
+            until = time.monotonic() + (rng.uniform(3, 9) if life < 3 else 180)
+            while time.monotonic() < until and (life < 3 or len(results()) < 2):
+                time.sleep(0.1)
+            time.sleep(1 if life == 3 else 0)
+
         for life in range(4):
-            server = subprocess.Popen(
-                command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-            )
+            quiet = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
+            server = subprocess.Popen(command, **quiet, start_new_session=True)
             try:
-                wait_for(port)
-                if life == 0:
-                    assert send(Peer('CTLAB', '127.0.0.1', port), tmp_path / 'in').moved == len(hu.array)
-                until = time.monotonic() + (rng.uniform(3, 9) if life < 3 else 180)
-                while time.monotonic() < until and (life < 3 or len(results()) < 2):
-                    time.sleep(0.1)
-                if life == 3:
-                    time.sleep(1)
+                one_life(life)
             finally:
                 os.killpg(server.pid, signal.SIGKILL)
                 server.wait()

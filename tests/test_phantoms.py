@@ -100,10 +100,11 @@ def test_pydicom_finds_no_invalid_value(tiny):
             except Exception:
                 assert path.parent.name in truncated(tiny)
                 continue
-            for element in [*ds.file_meta, *ds.iterall()]:
-                for value in element.value if element.VM > 1 else [element.value]:
-                    validate_value(element.VR, str(value) if element.VR in ('DS', 'IS') else value, config.RAISE)
-                seen.add(element.keyword)
+            elements = [*ds.file_meta, *ds.iterall()]
+            values = ((e.VR, v) for e in elements for v in (e.value if e.VM > 1 else [e.value]))
+            for vr, value in values:
+                validate_value(vr, str(value) if vr in ('DS', 'IS') else value, config.RAISE)
+            seen |= {e.keyword for e in elements}
     finally:
         config.settings.reading_validation_mode = before
     assert {'ImagePositionPatient', 'RescaleSlope', 'SOPInstanceUID', 'WindowCenter'} <= seen

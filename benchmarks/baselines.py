@@ -23,6 +23,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ctlab.core.anatomy import TARGETS
+from ctlab.core.settings import Settings
+from ctlab.judge.metrics import RSNA_WEIGHTS, bootstrap, rsna_score
+from ctlab.learn.inference import scores_by_target
+
 
 def global_statistics(row, stack, info, meta):
     """Compute statistics of a scan without looking at any organ."""
@@ -84,8 +89,6 @@ def guesses(y, fold, numbers):
 
 def judged(target, y, fold, numbers):
     """Evaluate two classifiers on global statistics."""
-    from ctlab.judge.metrics import bootstrap
-
     for name, p in guesses(y, fold, numbers):
         yield target, f'global statistics, {name}', *bootstrap('auc_roc', y.to_numpy(), p.to_numpy()), len(y)
 
@@ -93,8 +96,6 @@ def judged(target, y, fold, numbers):
 def dealt(numbers, patients, n=60):
     """Find the best of ten areas under permuted labels, once per permutation."""
     from sklearn.metrics import roc_auc_score
-
-    from ctlab.core.anatomy import TARGETS
 
     answers = (patients[list(TARGETS)] > 0).astype(int)
     for deal in range(n):
@@ -108,7 +109,6 @@ def dealt(numbers, patients, n=60):
 def alone(settings, to):
     """Trivial statistics of a cohort, and what is chance in them."""
     from ctlab.cohort.stacks import StackPreprocessing
-    from ctlab.core.anatomy import TARGETS
     from ctlab.trauma.study import load_samples
 
     data = load_samples(settings, StackPreprocessing(5.0, 192))
@@ -126,7 +126,6 @@ def alone(settings, to):
 
 def cohort(name):
     """Return the settings of a cohort that a chapter draws."""
-    from ctlab.core.settings import Settings
     from ctlab.phantoms.cohorts import PRESETS, make_cohort
     from ctlab.trauma.ensemble import external_cohort
     from ctlab.trauma.learning_curve import evaluation_cohort
@@ -140,88 +139,82 @@ def cohort(name):
     return replace(home, data_root=str(make_cohort(home.work / 'cohorts' / 'elsewhere400-demo', many, home.seed + 4)))
 
 
+def trained_predictions(settings, loaded):
+    """Predict held-out patients by approach 6 (trained where it is not yet) and, if there are runs, approach 5."""
+    from ctlab.judge.comparison import load_held_out
+    from ctlab.trauma import approach6
+
+    runs, other = settings.out / 'approach6' / 'demo', settings.out / 'approach5' / 'demo'
+    for fold in range(settings.n_folds):
+        if not (runs / f'fold{fold}' / 'config.json').exists():
+            approach6.run(Settings(preset='demo', fold=fold), loaded)
+    pretrained = load_held_out(other) if len(list(other.glob('fold*/config.json'))) == settings.n_folds else None
+    return load_held_out(runs), pretrained
+
+
+def hypodense_shares(rows, cubes):
+    """Share of dark voxels in each solid organ, the worst scan of a patient."""
+    from ctlab.trauma import approach6
+
+    found = []
+    for r in rows:
+        parts = cubes.load(r['patient_id'], r['series_id']).items()
+        shares = {n: approach6.hypodense_fraction(c) for n, c in parts if n != 'trunk'}
+        found.append({'patient_id': r['patient_id'], **shares})
+    shares = pd.DataFrame(found)
+    shares['kidney'] = shares[['kidney_left', 'kidney_right']].max(axis=1)
+    return shares.groupby('patient_id').max()
+
+
+def rows_of(target, patients, features, shares, learned, pretrained):
+    """Judge each method on a target: the area under its ROC curve with an interval."""
+    y, fold = (patients[target] > 0).astype(int), patients['fold']
+    rows = judged(target, y, fold, features)
+
+    def judge(method, scores):
+        auc = bootstrap('auc_roc', y[scores.index].to_numpy(), scores.to_numpy())
+        return (target, method, *auc, len(scores))
+
+    if target in shares:
+        rows.append(judge('Hounsfield-ratio baseline, untrained', shares[target].dropna()))
+    scores = scores_by_target(learned)[target]
+    injured = scores if scores.ndim == 1 else 1 - scores[:, 0]
+    rows.append(judge('approach 6', pd.Series(injured, learned.index)))
+    if pretrained is not None:
+        rows.append(judge('approach 5 (pretrained)', 1 - pretrained[f'{target}_healthy']))
+    return rows
+
+
+def constant_answer(labels):
+    """Compute the best constant prediction under the competition's weights."""
+    answer = {}
+    for target, grades in TARGETS.items():
+        counts = np.array([labels[f'{target}_{g}'].sum() for g in grades]) * np.array(RSNA_WEIGHTS[target])
+        answer |= {f'{target}_{g}': c / counts.sum() for g, c in zip(grades, counts)}
+    return pd.DataFrame([answer] * len(labels), index=labels.index)
+
+
 def main():
     to = next((Path(a) for a in sys.argv[1:] if not a.startswith('--')), None)
     for name in ('elsewhere', 'others', 'elsewhere400'):
         if f'--{name}' in sys.argv:
             return alone(cohort(name), to and to / f'baselines-{name}.csv')
-    from ctlab.core.anatomy import TARGETS
-    from ctlab.core.settings import Settings
-    from ctlab.judge.comparison import load_held_out
-    from ctlab.judge.metrics import bootstrap
-    from ctlab.learn.inference import scores_by_target
     from ctlab.trauma import approach6
 
     settings = Settings(preset='demo')
     data, cubes = approach6.load_data(settings)
-    runs = settings.out / 'approach6' / 'demo'
-    for fold in range(settings.n_folds):
-        if not (runs / f'fold{fold}' / 'config.json').exists():
-            approach6.run(Settings(preset='demo', fold=fold), (data, cubes))
-    learned, other = load_held_out(runs), settings.out / 'approach5' / 'demo'
-    lesion_run = load_held_out(other) if len(list(other.glob('fold*/config.json'))) == settings.n_folds else None
-    numbers, rows = statistics(settings, data)
-    shares = pd.DataFrame(
-        [
-            {
-                'patient_id': r['patient_id'],
-                **{
-                    n: approach6.hypodense_fraction(c)
-                    for n, c in cubes.load(r['patient_id'], r['series_id']).items()
-                    if n != 'trunk'
-                },
-            }
-            for r in rows
-        ]
-    )
-    shares['kidney'] = shares[['kidney_left', 'kidney_right']].max(axis=1)
-    shares = shares.groupby('patient_id').max()
+    learned, pretrained = trained_predictions(settings, (data, cubes))
+    features, rows = statistics(settings, data)
+    shares = hypodense_shares(rows, cubes)
     patients = data.table.drop_duplicates('patient_id').set_index('patient_id')
-    table = []
-    for target in TARGETS:
-        y, fold = (patients[target] > 0).astype(int), patients['fold']
-        table += judged(target, y, fold, numbers)
-        if target in shares:
-            have = shares[target].dropna()
-            table.append(
-                (
-                    target,
-                    'Hounsfield-ratio baseline, untrained',
-                    *bootstrap('auc_roc', y[have.index].to_numpy(), have.to_numpy()),
-                    len(have),
-                )
-            )
-        scores = scores_by_target(learned)[target]
-        p = scores if scores.ndim == 1 else 1 - scores[:, 0]
-        table.append((target, 'approach 6', *bootstrap('auc_roc', y[learned.index].to_numpy(), p), len(learned)))
-        if lesion_run is not None:
-            table.append(
-                (
-                    target,
-                    'approach 5 (pretrained)',
-                    *bootstrap(
-                        'auc_roc', y[lesion_run.index].to_numpy(), 1 - lesion_run[f'{target}_healthy'].to_numpy()
-                    ),
-                    len(lesion_run),
-                )
-            )
+    table = [row for t in TARGETS for row in rows_of(t, patients, features, shares, learned, pretrained)]
     table = pd.DataFrame(table, columns=['target', 'method', 'AUC', 'low', 'high', 'patients']).round(3)
     print('injured or not, held-out phantoms of preset demo, 95 % intervals over patients\n')
     print(table.to_string(index=False))
-    from ctlab.judge.metrics import RSNA_WEIGHTS, rsna_score
-
-    answer = {}
-    for target, grades in TARGETS.items():  # the best constant prediction
-        counts = np.array([data.labels[f'{target}_{g}'].loc[learned.index].sum() for g in grades]) * np.array(
-            RSNA_WEIGHTS[target]
-        )
-        answer |= {f'{target}_{g}': c / counts.sum() for g, c in zip(grades, counts)}
     labels = data.labels.loc[learned.index]
-    print(
-        f'\ncompetition metric (lower is better): '
-        f'{rsna_score(labels, pd.DataFrame([answer] * len(labels), index=labels.index)):.3f} for the best single '
-        f'answer to everybody, {rsna_score(labels, learned):.3f} for approach 6'
-    )
+    constant, ours = (rsna_score(labels, p) for p in (constant_answer(labels), learned))
+    print('\ncompetition metric (lower is better):')
+    print(f'{constant:.3f} for the best single answer to everybody, {ours:.3f} for approach 6')
     if to:
         table.to_csv(to / 'baselines.csv', index=False)
 

@@ -89,6 +89,60 @@ def servers(root):
     }
 
 
+QUIET = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
+
+
+def send_by_dcmtk(port, *paths):
+    """Send files, or a folder after `+sd`, by DCMTK's storescu."""
+    target = ('-pdu', '131072', '-aec', 'CTLAB', '127.0.0.1', str(port))
+    subprocess.run([tool('storescu'), *target, *map(str, paths)], check=True, **QUIET)
+
+
+def one_sender(root, n):
+    """Send all slices by one storescu to each server in turn, and print the ratios."""
+    seconds = {}
+    for name, command in servers(root).items():
+        port = free_port()
+        server = subprocess.Popen(command(port), **QUIET)
+        try:
+            wait_for(port)
+            before, start = memory(server), time.perf_counter()
+            send_by_dcmtk(port, '+sd', root / 'in')
+            took = seconds[name] = time.perf_counter() - start
+            grown = f'memory {before:.0f} -> {memory(server):.0f} MB'
+            print(f'{name:<36} {took:6.1f} s   {n / took:5.0f} a second   {grown}')
+        finally:
+            server.terminate()
+            server.wait(30)
+    ours = seconds['ctlab node (files flushed, index)']
+    for name, s in seconds.items():
+        print(f'    ctlab / {name}: {ours / s:.1f}')
+
+
+def many_senders(root, files, n, senders=16):
+    """Send a sixteenth of the slices by each of sixteen senders at a time, three rounds of new objects."""
+    port = free_port()
+    server = subprocess.Popen([sys.executable, '-c', OURS, str(root / 'many'), str(port)])
+    try:
+        wait_for(port)
+        print(f'\n{senders} senders at a time, a sixteenth each, {n} in all')
+        for k in range(3):
+            parts = [files[i::senders] for i in range(senders)]
+            if k:
+                parts = [fresh(part, root / f'{k}-{i}', f'1.2.{k + 4}') for i, part in enumerate(parts)]
+            start = time.perf_counter()
+            threads = [threading.Thread(target=send_by_dcmtk, args=(port, *part)) for part in parts]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            took = time.perf_counter() - start
+            print(f'    round {k + 1}: {took:5.1f} s, {n / took:.0f} a second, memory {memory(server):.0f} MB')
+    finally:
+        server.kill()
+        server.wait()
+
+
 def main(n=1000):
     from ctlab.scans.dicom import write_series
     from ctlab.scans.volume import make_volume
@@ -97,81 +151,12 @@ def main(n=1000):
         raise SystemExit("needs Debian's packages dcmtk and orthanc")
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as t:
         root, rng = Path(t), np.random.default_rng(0)
-        pixels = rng.integers(-500, 500, (n, 512, 512)).astype(np.int16)
-        files = write_series(
-            make_volume(pixels, (1.0, 0.7, 0.7)),
-            root / 'in',
-            'bench',
-            '1.2.3.1',
-            'plain',
-            {'StudyInstanceUID': '1.2.3'},
-        )
-        print(f'{n} slices of 512 x 512, {sum(f.stat().st_size for f in files) / 1e6:.0f} MB, sent by one storescu\n')
-        seconds = {}
-        for name, command in servers(root).items():
-            port = free_port()
-            server = subprocess.Popen(command(port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            try:
-                wait_for(port)
-                before, start = memory(server), time.perf_counter()
-                subprocess.run(
-                    [
-                        tool('storescu'),
-                        '-pdu',
-                        '131072',
-                        '-aec',
-                        'CTLAB',
-                        '127.0.0.1',
-                        str(port),
-                        '+sd',
-                        str(root / 'in'),
-                    ],
-                    check=True,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                )
-                seconds[name] = time.perf_counter() - start
-                print(
-                    f'{name:<36} {seconds[name]:6.1f} s   {n / seconds[name]:5.0f} a second   '
-                    f'memory {before:.0f} -> {memory(server):.0f} MB'
-                )
-            finally:
-                server.terminate()
-                server.wait(30)
-        ours = seconds['ctlab node (files flushed, index)']
-        for name, s in seconds.items():
-            print(f'    ctlab / {name}: {ours / s:.1f}')
-        port = free_port()
-        server = subprocess.Popen([sys.executable, '-c', OURS, str(root / 'many'), str(port)])
-        try:
-            wait_for(port)
-            print(f'\n16 senders at a time, a sixteenth each, {n} in all')
-            for round_ in range(3):
-                parts = (
-                    [files[k::16] for k in range(16)]
-                    if round_ == 0
-                    else [fresh(files[k::16], root / f'{round_}-{k}', f'1.2.{round_ + 4}') for k in range(16)]
-                )
-                start = time.perf_counter()
-                threads = [
-                    threading.Thread(
-                        target=lambda p=p: subprocess.run(
-                            [tool('storescu'), '-pdu', '131072', '-aec', 'CTLAB', '127.0.0.1', str(port), *map(str, p)],
-                            check=True,
-                            stderr=subprocess.DEVNULL,
-                        )
-                    )
-                    for p in parts
-                ]
-                for th in threads:
-                    th.start()
-                for th in threads:
-                    th.join()
-                took = time.perf_counter() - start
-                print(f'    round {round_ + 1}: {took:5.1f} s, {n / took:.0f} a second, memory {memory(server):.0f} MB')
-        finally:
-            server.kill()
-            server.wait()
+        scan = make_volume(rng.integers(-500, 500, (n, 512, 512)).astype(np.int16), (1.0, 0.7, 0.7))
+        files = write_series(scan, root / 'in', 'bench', '1.2.3.1', 'plain', {'StudyInstanceUID': '1.2.3'})
+        size = sum(f.stat().st_size for f in files) / 1e6
+        print(f'{n} slices of 512 x 512, {size:.0f} MB, sent by one storescu\n')
+        one_sender(root, n)
+        many_senders(root, files, n)
 
 
 def fresh(files, folder, root_uid):

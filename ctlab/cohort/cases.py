@@ -171,7 +171,9 @@ MIN_PARALLEL_BYTES = 60e6  # bytes to read from which on processes pay; starting
 
 def _files(case):
     files = [case.image] if case.image.is_file() else sorted(p for p in case.image.iterdir() if p.is_file())
-    return files + (list(case.label.values()) if isinstance(case.label, dict) else [case.label] if case.label else [])
+    if isinstance(case.label, dict):
+        return files + list(case.label.values())
+    return files + ([case.label] if case.label else [])
 
 
 def _size(case):

@@ -992,6 +992,13 @@ def _token_middleware(token):
     return Keeper()
 
 
+def _allowed_origins(host, port, near):
+    """List the origins whose pages may open the socket: this server's; any name of it where it is reached from afar."""
+    if port:
+        return [f'{host}:{port}', f'localhost:{port}']
+    return [f'{host}:*', 'localhost:*'] if near else '*'
+
+
 def serve(
     folder: str | Path,  # the work folder
     port: int = 5007,  # 0 for any that is free
@@ -1015,9 +1022,7 @@ def serve(
         start=False,
         title='ctlab workbench',
         threaded=False,
-        websocket_origin=(
-            [f'{host}:{port}', f'localhost:{port}'] if port else '*' if not near else [f'{host}:*', 'localhost:*']
-        ),
+        websocket_origin=_allowed_origins(host, port, near),
         websocket_max_message_size=MAX_UPLOAD_BYTES,
         **({'auth_provider': _token_middleware(token)} if token else {}),
     )

@@ -38,7 +38,9 @@ class Job:
         """How it stands."""
         ended = _read(self.folder / 'ended.json')
         if ended:
-            return 'stopped' if ended.get('stopped') else 'done' if ended['status'] == 0 else 'failed'
+            if ended.get('stopped'):
+                return 'stopped'
+            return 'done' if ended['status'] == 0 else 'failed'
         begun = _read(self.folder / 'begun.json')
         if not begun:
             return 'waiting'

@@ -547,7 +547,9 @@ def surface_dice(pred: np.ndarray, true: np.ndarray, spacing=1.0, tolerance: flo
         pred, true, spacing, lambda a, b: ((a <= tolerance).sum() + (b <= tolerance).sum()) / (len(a) + len(b))
     )
     pred, true = _masks(pred, true)
-    return 1.0 if not pred.any() and not true.any() else 0.0 if np.isnan(value) else value
+    if not pred.any() and not true.any():
+        return 1.0
+    return 0.0 if np.isnan(value) else value
 
 
 def volume_error(pred: np.ndarray, true: np.ndarray, spacing=1.0) -> float:

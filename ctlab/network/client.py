@@ -143,7 +143,9 @@ def send(
 ) -> TransferResult:
     """Send objects; what the peer has is left out."""
     result, start = TransferResult(), time.perf_counter()
-    files = source if isinstance(source, (list, tuple)) else [source] if Path(source).is_file() else list_files(source)
+    files = source
+    if not isinstance(source, (list, tuple)):
+        files = [source] if Path(source).is_file() else list_files(source)
     if not isinstance(source, (list, tuple)) and not Path(source).exists():
         raise FileNotFoundError(f'{source}: no such file or folder')
     waiting = list({o.uid: o for o in _objects(files, result)}.values())

@@ -54,7 +54,7 @@ async def multipart_parts(
     async for chunk in chunks:
         buffer += chunk
         while True:
-            at = buffer.find(line, 0 if first else 2) if first else buffer.find(b'\r\n' + line)
+            at = buffer.find(line) if first else buffer.find(b'\r\n' + line)
             if at < 0:
                 break
             part, rest = bytes(buffer[:at]), buffer[at + len(line) + (0 if first else 2) :]
@@ -398,7 +398,7 @@ class _Handlers:
         def uids(k):
             return dict(zip(_UIDS.values(), (k.study_uid, k.series_uid, k.uid)))
 
-        status = 200 if not bad else 202 if good else 507 if all(s == NO_ROOM for _, s, _ in bad) else 409
+        status = _stow_status(good, bad)
         made = _stow_response(good, bad, lambda k: _address(request, uids(k)), self.store)
         return JSONResponse(made, status, media_type=_DICOM_JSON)
 
@@ -445,6 +445,13 @@ def make_app(
         ]
     routes += [route(f'{one}/frames/{{frames}}', desk.frames), route(f'{one}/bulkdata/{{tag}}', desk.bulkdata)]
     return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))])
+
+
+def _stow_status(good, bad):
+    """Choose the HTTP status of a STOW-RS answer."""
+    if good or not bad:
+        return 202 if bad else 200
+    return 507 if all(s == NO_ROOM for _, s, _ in bad) else 409
 
 
 def _stow_response(good, bad, address, store):

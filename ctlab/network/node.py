@@ -400,9 +400,8 @@ class Node:
         for element in ds:
             if element.keyword and element.keyword != 'QueryRetrieveLevel' and element.VR != 'SQ':
                 value = element.value
-                keys[element.keyword] = (
-                    '' if value is None else '\\'.join(map(str, value)) if element.VM > 1 else str(value).strip()
-                )
+                values = value if element.VM > 1 else [str('' if value is None else value).strip()]
+                keys[element.keyword] = '\\'.join(map(str, values))
         return level, keys
 
     def _find(self, event):

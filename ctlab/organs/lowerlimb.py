@@ -78,7 +78,8 @@ def make_plan(
         3 if model == 'unet25' else 0,
         settings.epochs or epochs,
     )
-    learning_rate = 1e-4 if full else 1e-3 if resnet else 3e-3  # as published at full size; few steps need a higher one
+    few_steps = 1e-3 if resnet else 3e-3
+    learning_rate = 1e-4 if full else few_steps  # as published at full size; few steps need a higher one
     net = (
         (lambda: ResNetUNet(4, pretrained, model == 'resnet_frozen'))
         if resnet

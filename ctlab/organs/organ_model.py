@@ -172,8 +172,9 @@ class _OrganTraining:
             self.settings.preset == 'tiny',
             self.size.steps,
         )
+        workers = 2 if gpu else int(not tiny)
         loaders = [
-            torch.utils.data.DataLoader(data, 1, num_workers=2 if gpu else 0 if tiny else 1)
+            torch.utils.data.DataLoader(data, 1, num_workers=workers)
             for data in (
                 SyntheticDataset(self.makers[0], steps),
                 SyntheticDataset(self.makers[1], max(2, steps // 10), True),
@@ -224,7 +225,9 @@ def run(
     from ctlab.learn.runs import RunSpec, code_version, execute_run
 
     size = size or PRESET_CONFIGS[settings.preset]
-    begun = _weights_file() if start == 'shipped' else Path(start) if start else None
+    begun = Path(start) if start else None
+    if start == 'shipped':
+        begun = _weights_file()
     shapes = body_pool_from_masks(label_maps, settings.work, size.spacing, settings.workers) if label_maps else {}
     training = _OrganTraining(settings, how, name, size, begun, shapes)
     key = {

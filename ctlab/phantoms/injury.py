@@ -33,7 +33,8 @@ def sample_grades(
     latent = np.sqrt(together) * common + np.sqrt(1 - together) * rng.standard_normal((n, len(TARGETS)))
     columns = {}
     for k, (target, grades) in enumerate(TARGETS.items()):
-        odds = np.array(PREVALENCE[target] if not balanced else ((0.6, 0.4) if len(grades) == 2 else (0.6, 0.2, 0.2)))
+        even = (0.6, 0.4) if len(grades) == 2 else (0.6, 0.2, 0.2)
+        odds = np.array(even if balanced else PREVALENCE[target])
         share = norm.cdf(latent[:, k])
         if balanced:
             share = (np.argsort(np.argsort(share)) + 0.5) / n  # exact counts in a small set

@@ -101,7 +101,9 @@ def render_plane(
     index = volume.shape[axis] // 2 if index is None else index
     dz, dy, dx = volume.spacing
     picture = np.take(volume.array, index, axis)
-    return (picture, dy / dx) if plane == 'axial' else (picture[::-1], dz / (dx if plane == 'coronal' else dy))
+    if plane == 'axial':
+        return picture, dy / dx
+    return picture[::-1], dz / (dx if plane == 'coronal' else dy)
 
 
 def show_plane(

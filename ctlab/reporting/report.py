@@ -79,15 +79,10 @@ def source_table(
     """Arrange a table in the source's shape, each number with its interval."""
 
     def cell(r):
-        return (
-            '–'
-            if pd.isna(r['value'])
-            else (
-                f'{100 * r["value"]:.1f} [{100 * r["low"]:.0f}, {100 * r["high"]:.0f}]'
-                if pd.notna(r['low'])
-                else f'{100 * r["value"]:.1f}'
-            )
-        )
+        if pd.isna(r['value']):
+            return '–'
+        interval = f' [{100 * r["low"]:.0f}, {100 * r["high"]:.0f}]' if pd.notna(r['low']) else ''
+        return f'{100 * r["value"]:.1f}{interval}'
 
     long = table[table['metric'].isin(REPORTED_METRICS)].copy()
     long['text'] = long.apply(cell, axis=1)

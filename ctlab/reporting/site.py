@@ -280,20 +280,12 @@ def _parameters(obj):
         return [], None
     rows, result = [], None
     for name, d in documented.items():
-        kind = (
-            ''
-            if d.anno is inspect.Parameter.empty
-            else d.anno
-            if isinstance(d.anno, str)
-            else getattr(d.anno, '__name__', str(d.anno))
-        )
-        default = (
-            ''
-            if d.default is inspect.Parameter.empty
-            else f'`{d.default!r}`'.replace('|', '¦')
-            if len(repr(d.default)) < 60
-            else '…'
-        )
+        kind = '' if d.anno is inspect.Parameter.empty else d.anno
+        if not isinstance(kind, str):
+            kind = getattr(kind, '__name__', str(kind))
+        default = f'`{d.default!r}`'.replace('|', '¦') if len(repr(d.default)) < 60 else '…'
+        if d.default is inspect.Parameter.empty:
+            default = ''
         row = (name, kind.replace('|', 'or'), default, (d.docment or '').replace('\n', ' ').replace('|', '¦'))
         if name == 'return':
             result = row

@@ -92,7 +92,8 @@ class Scene:
         )
         ct = self.volume.array.min() < -200
         low, high = (float(v) for v in np.percentile(self.volume.array[::2, ::4, ::4], (1, 99.5)))
-        chosen = window if window is not None else 'soft_tissue' if ct else ((low + high) / 2, max(high - low, 1e-6))
+        usual = 'soft_tissue' if ct else ((low + high) / 2, max(high - low, 1e-6))
+        chosen = usual if window is None else window
         a, b = limits_of(chosen)
         self.window = [(a + b) / 2, b - a]
         ends = [float(self.volume.array.min()), float(self.volume.array.max())]
@@ -355,11 +356,8 @@ def filter_series(
     if fold is not None:
         table = table[table['fold'] == fold]
     if fault:
-        table = (
-            table[table['fault'] != '']
-            if fault == 'any'
-            else table[table['fault'] == ('' if fault == 'none' else fault)]
-        )
+        wanted = table['fault'] == ('' if fault == 'none' else fault)
+        table = table[table['fault'] != '' if fault == 'any' else wanted]
     return table
 
 

@@ -166,13 +166,16 @@ def burned_in_risk(ds) -> str:  # empty when nothing speaks against it
 
 
 def _as_list(value):
-    return (
-        list(value)
-        if isinstance(value, (list, tuple)) or hasattr(value, '__iter__') and not isinstance(value, str)
-        else [value]
-        if value
-        else []
-    )
+    if hasattr(value, '__iter__') and not isinstance(value, str):
+        return list(value)
+    return [value] if value else []
+
+
+def _one_or_many(values):
+    """Return what pydicom takes as the value of an element: nothing, one, or a list."""
+    if len(values) > 1:
+        return values
+    return values[0] if values else ''
 
 
 class _Cleaner:
@@ -261,7 +264,7 @@ class _Cleaner:
 
     def _move(self, element):
         values = [shift_date(v, self.days) for v in _as_list(element.value)]
-        element.value = values if len(values) > 1 else values[0] if values else ''
+        element.value = _one_or_many(values)
 
     def _empty(self, element):
         if element.VR == 'SQ':
@@ -306,7 +309,7 @@ class _Cleaner:
                 self.dataset(item)
         elif element.VR == 'UI':
             values = [self.names.uid(v) if v else '' for v in map(str, _as_list(element.value))]
-            element.value = values if len(values) > 1 else values[0] if values else ''
+            element.value = _one_or_many(values)
         else:
             self._empty(element)
 

@@ -92,10 +92,10 @@ def find_series(
         raise FileNotFoundError(f'{source}: no such folder')
     headers, bad = read_headers(source if listed else list_files(source))
     if not headers:
-        raise DicomError(
-            f'{source if not listed else source[0] if len(source) == 1 else "file list"}: no readable DICOM image'
-            + (f' ({bad[0][1]})' if bad else '')
-        )
+        name = source
+        if listed:
+            name = source[0] if len(source) == 1 else 'file list'
+        raise DicomError(f'{name}: no readable DICOM image' + (f' ({bad[0][1]})' if bad else ''))
     series, notes = choose_series(headers, series_uid)
     notes += [f'{os.path.basename(p)}: {why}' for p, why in bad]
     return series if acquisition == 1 else _acquisition(series, acquisition, notes), notes
@@ -214,7 +214,7 @@ def _resample_zones(series, found, notes):
         pixels = functools.lru_cache(maxsize=2)(lambda k: read_pixels(series[found.order[k]]))
     slices, sources = [], []
     for k, s in zip(high.tolist(), share.tolist()):
-        sources.append((k - 1,) if s == 0 else (k,) if s == 1 else (k - 1, k))
+        sources.append(tuple(j for j, weight in ((k - 1, 1 - s), (k, s)) if weight != 0))
         if len(sources[-1]) == 1:
             slices.append(pixels(sources[-1][0]))
             continue

@@ -69,9 +69,8 @@ def to_nibabel(
     import nibabel
 
     array = volume.array
-    array = (
-        array.astype(np.uint8) if array.dtype == bool else array.astype(np.int32) if array.dtype == np.int64 else array
-    )
+    narrower = {np.dtype(bool): np.uint8, np.dtype(np.int64): np.int32}  # types that NIfTI readers share
+    array = array.astype(narrower.get(array.dtype, array.dtype), copy=False)
     image = nibabel.Nifti1Image(np.ascontiguousarray(array.transpose(2, 1, 0)), _FLIP @ volume.affine)
     image.header.set_xyzt_units('mm')
     return image

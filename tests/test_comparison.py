@@ -72,11 +72,10 @@ def test_areas_and_the_competition_s_metric_beside_scikit_learn():
         for target, grades in TARGETS.items():
             columns = [f'{target}_{g}' for g in grades]
             parts.append((frame[columns].to_numpy(), p[columns].to_numpy(), RSNA_WEIGHTS[target]))
-        injured = 1 - p[[f'{t}_healthy' for t in TARGETS]].min(axis=1).to_numpy()
+        predicted = 1 - p[[f'{t}_healthy' for t in TARGETS]].min(axis=1).to_numpy()
         injured = frame['any_injury'].to_numpy()
-        parts.append(
-            (np.stack([1 - injured, injured], 1), np.stack([1 - injured, injured], 1), RSNA_WEIGHTS['any_injury'])
-        )
+        both = (np.stack([1 - v, v], 1) for v in (injured, predicted))
+        parts.append((*both, RSNA_WEIGHTS['any_injury']))
         wanted = [
             log_loss(t.argmax(1), q, labels=range(t.shape[1]), sample_weight=w * (t @ np.array(v, float)))
             for t, q, v in parts

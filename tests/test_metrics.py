@@ -384,9 +384,11 @@ def test_the_competition_s_metric():
         assert got[target] == pytest.approx(
             sk.log_loss(truth, p[columns], sample_weight=value[truth], labels=range(len(grades)))
         )
-    injured = 1 - p[[f'{t}_healthy' for t in TARGETS]].min(axis=1)
+    predicted = 1 - p[[f'{t}_healthy' for t in TARGETS]].min(axis=1)
     injured = frame['any_injury'].to_numpy()
-    assert got['any_injury'] == pytest.approx(sk.log_loss(injured, injured, sample_weight=np.where(injured, 6.0, 1.0)))
+    assert got['any_injury'] == pytest.approx(
+        sk.log_loss(injured, predicted, sample_weight=np.where(injured, 6.0, 1.0))
+    )
     assert list(got) == [*TARGETS, 'any_injury'] and m.rsna_score(frame, p) == pytest.approx(
         np.mean(list(got.values()))
     )

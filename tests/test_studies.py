@@ -136,7 +136,7 @@ def test_a_start_from_phantoms_is_asked_for_by_name(ctlab, tiny, tmp_path):
     assert ctlab('run', '03_approach1', '-p', 'start', 'phantoms', *where).returncode == 0
     runs = tmp_path / 'runs'
     config = json.loads((runs / 'approach1' / 'tiny' / 'fold0' / 'config.json').read_text())
-    assert config['start'] == 'phantoms' and 'phantom-taught' in config['weights']
+    assert config['start'] == 'phantoms' and 'pretrained on phantoms' in config['weights']
     ended = ctlab('report', 'approach1', '--out-dir', runs)
     assert '-p start phantoms' in (runs / 'approach1' / 'tiny' / 'approach1-tiny.md').read_text(), ended.stderr
     from ctlab.learn.networks import VolumeNet

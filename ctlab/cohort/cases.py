@@ -62,28 +62,26 @@ def _decathlon(root, part):
 
 def _lits(root, part):
     labels = {nifti.nifti_stem(p).removeprefix('segmentation-'): p for p in root.rglob('segmentation-*.nii*')}
-    return [
-        Case(f'volume-{n}', p, labels.get(n))
-        for p in root.rglob('volume-*.nii*')
-        if (n := nifti.nifti_stem(p).removeprefix('volume-'))
-    ]
+    images = {nifti.nifti_stem(p).removeprefix('volume-'): p for p in root.rglob('volume-*.nii*')}
+    return [Case(f'volume-{n}', p, labels.get(n)) for n, p in images.items() if n]
 
 
 def _ircad(root, part):
-    return [
-        Case(name, p, mask if (mask := p.with_name(p.name.replace('_orig', '_liver'))).exists() else None)
-        for p in root.rglob('ircad_e*_orig.nii*')
-        if (name := nifti.nifti_stem(p).removesuffix('_orig'))
-    ]
+    cases = []
+    for path in root.rglob('ircad_e*_orig.nii*'):
+        mask = path.with_name(path.name.replace('_orig', '_liver'))
+        name = nifti.nifti_stem(path).removesuffix('_orig')
+        cases.append(Case(name, path, mask if mask.exists() else None))
+    return cases
 
 
 def _folders(root, part):
-    return [
-        Case(p.name, image, {nifti.nifti_stem(m): m for m in sorted((p / 'masks').glob('*.nii*'))} or None)
-        for p in root.iterdir()
-        for image in (p / 'dicom', p / 'image.nii.gz')
-        if image.is_dir() or image.is_file()
-    ]
+    cases = []
+    for folder in root.iterdir():
+        masks = {nifti.nifti_stem(m): m for m in sorted((folder / 'masks').glob('*.nii*'))}
+        images = [p for p in (folder / 'dicom', folder / 'image.nii.gz') if p.exists()]
+        cases += [Case(folder.name, image, masks or None) for image in images]
+    return cases
 
 # %% ../../nbs/lib/cohort/04_cases.ipynb #c4a811f8
 MERGE_RULES = ('nearest', 'background', 'priority')

@@ -268,20 +268,13 @@ def undo_tilt(
         return stack, places
     origins, row, column = (np.asarray(info[n]) for n in ('origins', 'row', 'column'))
     size = np.array(stack.shape[1:])
-    corners = np.concatenate(
-        [
-            origins + a * size[0] * info['pixel'][0] * column + b * size[1] * info['pixel'][1] * row
-            for a in (0, 1)
-            for b in (0, 1)
-        ]
-    )
+    down, across = size[0] * info['pixel'][0] * column, size[1] * info['pixel'][1] * row
+    corners = np.concatenate([origins + a * down + b * across for a in (0, 1) for b in (0, 1)])
     normal = np.cross(row, column)
     along = origins @ normal
     step = float(np.median(np.diff(along))) if len(along) > 1 else 1.0
-    places = [
-        np.arange(low, high + mm, mm)
-        for low, high, mm in zip(corners.min(0)[::-1], corners.max(0)[::-1], (step, *info['pixel']))
-    ]
+    extent = zip(corners.min(0)[::-1], corners.max(0)[::-1], (step, *info['pixel']))
+    places = [np.arange(low, high + mm, mm) for low, high, mm in extent]
     out = np.zeros([len(p) for p in places], stack.dtype)
     for made, z in zip(out, places[0]):
         points = np.stack(np.broadcast_arrays(places[2], places[1][:, None], z), -1)
@@ -382,16 +375,10 @@ def make_mask_stacks(
     key = hashlib.sha1(repr(ready).encode()).hexdigest()[:6]
     folder = Path(work).resolve() / 'masks' / f'{stacks.folder.name}-{"-".join(p.name for p in ready)}-{key}'
     rows = stacks.usable.merge(list_series(root), on=['patient_id', 'series_id']).to_dict('records')
-    tasks = [
-        (
-            {'patient_id': r['patient_id'], 'series_id': r['series_id'], 'folder': r['folder']},
-            str(stacks.folder / r['stack']),
-            stacks.place(r['series_id']),
-            str(folder),
-            ready,
-        )
-        for r in rows
-    ]
+    tasks = []
+    for r in rows:
+        series = {k: r[k] for k in ('patient_id', 'series_id', 'folder')}
+        tasks.append((series, str(stacks.folder / r['stack']), stacks.place(r['series_id']), str(folder), ready))
 
     def there(task):
         return (folder / str(task[0]['patient_id']) / f'{task[0]["series_id"]}.json').exists()

@@ -461,29 +461,29 @@ def _catalogue_part(task):
     return series
 
 
+def _instance_row(header):
+    """Describe one file of a series."""
+    return {
+        'file': os.path.basename(header.path),
+        'instance': header.instance,
+        'position': header.position[2] if header.position else None,
+        'rows': header.rows,
+        'columns': header.columns,
+        'bytes': header.size,
+        'series_uid': header.series_uid,
+        'readable': True,
+        'reason': '; '.join(header.notes),
+    }
+
+
 def _catalogue_one(row):
     """Read the catalogue rows of one series: of its files, and its own."""
     with dicom.silence_decoders():
         headers, bad = dicom.read_headers(dicom.list_files(row['folder']))
     own = {'patient_id': row['patient_id'], 'series_id': row['series_id']}
-    instances = [
-        own
-        | {
-            'file': os.path.basename(h.path),
-            'instance': h.instance,
-            'position': h.position[2] if h.position else None,
-            'rows': h.rows,
-            'columns': h.columns,
-            'bytes': h.size,
-            'series_uid': h.series_uid,
-            'readable': True,
-            'reason': '; '.join(h.notes),
-        }
-        for h in headers
-    ]
-    instances += [
-        own | {'file': os.path.basename(path), 'bytes': 0, 'readable': False, 'reason': why} for path, why in bad
-    ]
+    instances = [own | _instance_row(h) for h in headers]
+    for path, why in bad:
+        instances.append(own | {'file': os.path.basename(path), 'bytes': 0, 'readable': False, 'reason': why})
     files = len({i['file'] for i in instances})
     return instances, own | {'files': files, 'unreadable': len(bad)} | _series_row(headers)
 

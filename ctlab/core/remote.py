@@ -71,15 +71,12 @@ def list_remote(
     store, root = _filesystem(folder)
     scheme = str(folder).partition('://')[0]
     found = store.find(root, detail=True)
-    return [
-        RemoteFile(
-            f'{scheme}://{name.lstrip("/")}',
-            int(f.get('size') or 0),
-            str(f.get('ETag') or f.get('etag') or f.get('LastModified') or f.get('created')),
-        )
-        for name, f in sorted(found.items())
-        if not name.rsplit('/', 1)[-1].startswith('.')
-    ]
+    files = []
+    for name, f in sorted(found.items()):
+        if not name.rsplit('/', 1)[-1].startswith('.'):
+            version = str(f.get('ETag') or f.get('etag') or f.get('LastModified') or f.get('created'))
+            files.append(RemoteFile(f'{scheme}://{name.lstrip("/")}', int(f.get('size') or 0), version))
+    return files
 
 
 def clear_listing(url: str | Path) -> None:

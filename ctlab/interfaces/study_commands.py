@@ -131,14 +131,11 @@ def run(
         stop(f'{notebook.stem} has no parameter {", ".join(wrong)}; it has: {", ".join(known)}', 2)
     out = out or project_root() / 'reports' / 'runs' / 'notebooks'
     chosen = _folds(folds, int(parameters.get('n_folds', Settings.n_folds)))
-    tasks = [
-        (
-            notebook,
-            out / (f'{notebook.stem}.ipynb' if k is None or len(chosen) == 1 else f'{notebook.stem}-fold{k}.ipynb'),
-            parameters | ({} if k is None else {'fold': k}),
-        )
-        for k in chosen
-    ]
+    tasks = []
+    for k in chosen:
+        suffix = '' if k is None or len(chosen) == 1 else f'-fold{k}'
+        fold = {} if k is None else {'fold': k}
+        tasks.append((notebook, out / f'{notebook.stem}{suffix}.ipynb', parameters | fold))
     if scheduler:
         tasks = [(n.resolve(), o.resolve(), p) for n, o, p in tasks]  # a worker stands in another folder
     results = parallel_map(
@@ -173,12 +170,8 @@ def _known_parameters(notebook):
 
     for cell in json.loads(Path(notebook).read_text())['cells']:
         if 'parameters' in cell['metadata'].get('tags', []):
-            return [
-                t.id
-                for node in ast.parse(''.join(cell['source'])).body
-                if isinstance(node, ast.Assign)
-                for t in node.targets
-            ]
+            statements = ast.parse(''.join(cell['source'])).body
+            return [t.id for s in statements if isinstance(s, ast.Assign) for t in s.targets]
     return []
 
 # %% ../../nbs/lib/interfaces/01_study_commands.ipynb #d2606e38
@@ -362,12 +355,11 @@ def compare(
     settings = Settings(data_root=data_root, out_dir=out_dir, preset=preset)
     try:
         labels, mine = read_labels(settings.data), load_held_out(settings.out / one / preset)
-        table = pd.concat(
-            [
-                paired(mine, load_held_out(settings.out / other / preset), labels).assign(study=one, against=other)
-                for other in others
-            ]
-        )
+        tables = []
+        for other in others:
+            theirs = load_held_out(settings.out / other / preset)
+            tables.append(paired(mine, theirs, labels).assign(study=one, against=other))
+        table = pd.concat(tables)
     except (FileNotFoundError, ValueError) as error:
         stop(str(error))
     table = table[['study', 'against', 'measure', 'one', 'other', 'difference', 'low', 'high', 'p', 'patients']].round(

@@ -191,13 +191,8 @@ def _frames(found, numbers, accept):
     if kind and (kind in accept or f'transfer-syntax={found["syntax"]}' in accept.replace('"', '')):
         packed = list(generate_frames(ds.PixelData, number_of_frames=total))
         return [(f'{kind}; transfer-syntax={found["syntax"]}', packed[n - 1]) for n in numbers]
-    return [
-        (
-            f'application/octet-stream; transfer-syntax={_UNCOMPRESSED}',
-            _little_endian(pixel_array(ds, index=n - 1, raw=True)),
-        )
-        for n in numbers
-    ]
+    kind = f'application/octet-stream; transfer-syntax={_UNCOMPRESSED}'
+    return [(kind, _little_endian(pixel_array(ds, index=n - 1, raw=True))) for n in numbers]
 
 
 def _little_endian(array):

@@ -425,11 +425,8 @@ class Store:
         """Answer a query."""
         keys = dict(keys or {})
         levels = list(_JOINS)[: list(_JOINS).index(level) + 1]
-        counted = [
-            c
-            for c in dict.fromkeys([*counts, *(k for k in keys if k in COUNT_ATTRIBUTES)])
-            if COUNT_ATTRIBUTES[c][0] in levels
-        ]
+        wanted = dict.fromkeys([*counts, *(k for k in keys if k in COUNT_ATTRIBUTES)])
+        counted = [c for c in wanted if COUNT_ATTRIBUTES[c][0] in levels]
         sql, values = _find_statement(level, levels, keys, counted)
         ours = {k for line in levels for k in LEVELS[line]} | set(counted)  # a key of a lower level asks nothing here
         asked, given = [(k, w, _vr(k)) for k, w in keys.items() if k in ours], 0
@@ -461,12 +458,9 @@ class Store:
 
     def quiet_studies(self, seconds: float) -> list[str]:  # StudyInstanceUIDs
         """List studies to which nothing was added for so long."""
-        return [
-            u
-            for (u,) in self.db.execute(
-                'SELECT uid FROM study WHERE changed < ? ORDER BY changed', (time.time() - seconds,)
-            )
-        ]
+        before = (time.time() - seconds,)
+        rows = self.db.execute('SELECT uid FROM study WHERE changed < ? ORDER BY changed', before)
+        return [uid for (uid,) in rows]
 
     def deidentification_counts(self) -> list[tuple]:  # (attribute, what was done, how often)
         """Count what de-identification has changed on arrival; no values are kept."""

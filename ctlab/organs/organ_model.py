@@ -173,13 +173,8 @@ class _OrganTraining:
             self.size.steps,
         )
         workers = 2 if gpu else int(not tiny)
-        loaders = [
-            torch.utils.data.DataLoader(data, 1, num_workers=workers)
-            for data in (
-                SyntheticDataset(self.makers[0], steps),
-                SyntheticDataset(self.makers[1], max(2, steps // 10), True),
-            )
-        ]
+        sides = SyntheticDataset(self.makers[0], steps), SyntheticDataset(self.makers[1], max(2, steps // 10), True)
+        loaders = [torch.utils.data.DataLoader(data, 1, num_workers=workers) for data in sides]
         options = {'resume': resume, 'monitor': '', 'precision': 'half', 'average': 0.998}
         return fit(learner, *loaders, folder, self.epochs, self.settings.device, **options)
 
@@ -557,13 +552,10 @@ def segment_organs(
         log.warning('no voxel is darker than -200 HU: is this a CT in Hounsfield units?')
     upright, net = reorient(scan), net or load_shipped_network()
     grid = resample_for_inference(upright, spacing)
-    parts = [
-        _organs_only(
-            class_probabilities(net, grid if zoom == 1 else resample_for_inference(upright, spacing * zoom), device),
-            grid.shape,
-        )
-        for zoom in (1.0, 1.08, 0.92)[:votes]
-    ]
+    parts = []
+    for zoom in (1.0, 1.08, 0.92)[:votes]:
+        zoomed = grid if zoom == 1 else resample_for_inference(upright, spacing * zoom)
+        parts.append(_organs_only(class_probabilities(net, zoomed, device), grid.shape))
     mean = sum(parts) / len(parts)
     mean[0] *= BACKGROUND_WEIGHT
     mean[1:, torch.from_numpy(~body_mask(grid.array))] = 0

@@ -444,17 +444,12 @@ def segmentation_table(
         'volume_error_ml': 'volume error, mL',
     }
 
-    def digits(m):
-        return 1 if m in ('hausdorff95_mm', 'volume_error_ml') else 3
+    def text(row):
+        digits = 1 if row.metric in ('hausdorff95_mm', 'volume_error_ml') else 3
+        interval = f' [{row.low:.{digits}f}, {row.high:.{digits}f}]' if np.isfinite(row.low) else ''
+        return f'{row.value:.{digits}f}{interval}'
 
-    wide['text'] = [
-        (
-            f'{r.value:.{digits(r.metric)}f} [{r.low:.{digits(r.metric)}f}, {r.high:.{digits(r.metric)}f}]'
-            if np.isfinite(r.low)
-            else f'{r.value:.{digits(r.metric)}f}'
-        )
-        for r in wide.itertuples()
-    ]
+    wide['text'] = [text(row) for row in wide.itertuples()]
     patients = wide[wide['metric'] == 'dice'].set_index('target')['n']
     wide['text'] += [
         f' ({r.n} of {patients[r.target]})' if r.n < patients[r.target] else '' for r in wide.itertuples()

@@ -314,13 +314,11 @@ def overlap_masks(
     from scipy.ndimage import binary_dilation
 
     grown = {n: binary_dilation(m.array > 0, iterations=by) for n, m in masks.items()}
-    return {
-        n: Volume(
-            ((m.array > 0) | grown[n] & np.logical_or.reduce([g for o, g in grown.items() if o != n])).astype(np.uint8),
-            m.affine,
-        )
-        for n, m in masks.items()
-    }
+    overlapping = {}
+    for name, mask in masks.items():
+        others = np.logical_or.reduce([g for n, g in grown.items() if n != name])
+        overlapping[name] = Volume(((mask.array > 0) | grown[name] & others).astype(np.uint8), mask.affine)
+    return overlapping
 
 
 def _limb(task):

@@ -160,18 +160,14 @@ def mark_as_run(
     given = notebook['metadata'].get('papermill', {}).get('parameters', {})
     values = ', '.join(f'{k} {v}' for k, v in given.items())
     note = f'The pictures and tables on this page are of a run on this machine{", " + values if values else ""}.'
-    cells = [
-        c
-        | {
-            'source': re.sub(
-                r'The pictures and tables on this page were made with[^\n]*', note, ''.join(c['source'])
-            ).splitlines(True)
-        }
-        if c['cell_type'] == 'markdown'
-        else c
-        for c in notebook['cells']
-    ]
-    return notebook | {'cells': cells}
+    stored = re.compile(r'The pictures and tables on this page were made with[^\n]*')
+
+    def marked(cell):
+        if cell['cell_type'] != 'markdown':
+            return cell
+        return cell | {'source': stored.sub(note, ''.join(cell['source'])).splitlines(True)}
+
+    return notebook | {'cells': [marked(c) for c in notebook['cells']]}
 
 
 def _executed_notebooks(root, chapter):
@@ -683,22 +679,17 @@ def _front(page, sections, root):
         f'```{{toctree}}\n:hidden:\n:caption: {caption}\n:maxdepth: 1\n\n' + '\n'.join(names) + '\n```'
         for caption, names in sections.items()
     ]
-    trees.append('```{toctree}\n:hidden:\n:caption: The house\n:maxdepth: 1\n\nruns/index\ncontributing\n```')
+    trees.append('```{toctree}\n:hidden:\n:caption: The project\n:maxdepth: 1\n\nruns/index\ncontributing\n```')
     trees.append(
         '```{toctree}\n:hidden:\n:caption: Reference\n:maxdepth: 1\n\n'
         + '\n'.join(f'api/{m}' for m in sorted(_origins(root), key=lambda m: (PACKAGES.index(m.partition('.')[0]), m)))
         + '\n```'
     )
-    cells = [
-        c
-        | {
-            'source': [
-                line.replace('](../reports/', '](reports/').replace('](../data/README.md)', '](#)')
-                for line in c['source']
-            ]
-        }
-        for c in page['cells']
-    ]
+
+    def relinked(line):
+        return line.replace('](../reports/', '](reports/').replace('](../data/README.md)', '](#)')
+
+    cells = [c | {'source': [relinked(line) for line in c['source']]} for c in page['cells']]
     live = (
         '## Look around\n\nThe viewer of the lab, with a phantom in it. The wheel or the arrow keys change the slice, '
         'a click moves the crosshair, and the HU under the pointer is displayed.\n\n'

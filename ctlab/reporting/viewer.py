@@ -60,13 +60,11 @@ def _structures(masks, structures):
     names = dict(enumerate(structures, 1)) if structures else {c: n for n, c in STRUCTURE_CODES.items()}
     spare = ('#0072b2', '#e69f00', '#cc79a7', '#009e73', '#56b4e9', '#d55e00', '#f0e442')
     found = sorted(set().union(*(np.unique(m).tolist() for m in masks if m is not None)) - {0})
-    return {
-        str(k): (
-            names.get(k, f'number {k}').replace('_', ' '),
-            STRUCTURE_COLOURS.get(names.get(k), spare[k % len(spare)]),
-        )
-        for k in found
-    }
+    shown = {}
+    for k in found:
+        name = names.get(k, f'number {k}')
+        shown[str(k)] = (name.replace('_', ' '), STRUCTURE_COLOURS.get(name, spare[k % len(spare)]))
+    return shown
 
 
 class Scene:

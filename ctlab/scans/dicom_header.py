@@ -349,16 +349,11 @@ class _HeaderCache:
         if not block.startswith(last, at) or at + len(last) + 8 > len(block):
             return None
         self.misses, take = 0, _Lenient(values)
-        own = {
-            field: take.get(name, convert, default)
-            for name, (field, convert, default) in _OWN.items()
-            if name in values
-        }
-        return (
-            None
-            if take.notes
-            else _copy_header(self.header, {'path': path, 'size': size, 'pixels_at': at + len(last) - 4} | own)
-        )
+        own = {'path': path, 'size': size, 'pixels_at': at + len(last) - 4}
+        for name, (field, convert, default) in _OWN.items():
+            if name in values:
+                own[field] = take.get(name, convert, default)
+        return None if take.notes else _copy_header(self.header, own)
 
 # %% ../../nbs/lib/scans/06_dicom_header.ipynb #30fd7daf
 def read_header(

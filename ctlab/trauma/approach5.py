@@ -89,22 +89,11 @@ class TripleDataset(torch.utils.data.Dataset):
         at = neighbour_slices(centres, 1, len(stack))
         box = self._box(codes[int(row['first']) : int(row['last']) : 3])
         pictures = torch.from_numpy(np.stack([stack[t][:, box[0], box[1]] for t in at])).float() / 255
-        organs = torch.from_numpy(
-            np.stack(
-                [
-                    np.isin(codes[centres][:, box[0], box[1]], [STRUCTURE_CODES[o] for o in TARGET_ORGANS[g]])
-                    for g in TARGET_ORGANS
-                ],
-                1,
-            )
-        ).float()
-        pictures, organs = (
-            F.interpolate(x, (size.view, size.view), mode=mode, **options)
-            for x, mode, options in (
-                (pictures, 'bilinear', {'antialias': True, 'align_corners': False}),
-                (organs, 'nearest', {}),
-            )
-        )
+        seen, groups = codes[centres][:, box[0], box[1]], TARGET_ORGANS.values()
+        organs = np.stack([np.isin(seen, [STRUCTURE_CODES[o] for o in group]) for group in groups], 1)
+        view = (size.view, size.view)
+        pictures = F.interpolate(pictures, view, mode='bilinear', antialias=True, align_corners=False)
+        organs = F.interpolate(torch.from_numpy(organs).float(), view, mode='nearest')
         if self.augment:
             pictures, organs = self._shake(pictures, organs)
         return {

@@ -169,16 +169,11 @@ def crop_cohort(
     key = hashlib.sha1(repr((1, data.stacks.folder.name, masks.folder.name, cubes)).encode()).hexdigest()[:10]
     folder = settings.work.resolve() / 'cubes' / key
     rows = data.table.merge(list_series(settings.data), on=['patient_id', 'series_id']).to_dict('records')
-    tasks = [
-        (
-            {k: r[k] for k in ('patient_id', 'series_id', 'folder')},
-            data.stacks.place(r['series_id']),
-            str(masks.folder / str(r['patient_id']) / f'{r["series_id"]}.npy'),
-            str(folder / str(r['patient_id']) / f'{r["series_id"]}.npy'),
-            cubes,
-        )
-        for r in rows
-    ]
+    tasks = []
+    for r in rows:
+        series, name = {k: r[k] for k in ('patient_id', 'series_id', 'folder')}, f'{r["series_id"]}.npy'
+        source, target = (str(f / str(r['patient_id']) / name) for f in (masks.folder, folder))
+        tasks.append((series, data.stacks.place(r['series_id']), source, target, cubes))
 
     def there(task):
         return Path(task[3]).with_suffix('.json').exists()

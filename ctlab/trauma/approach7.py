@@ -104,18 +104,15 @@ def make_fields(
     key = hashlib.sha1(repr(preprocessing).encode()).hexdigest()[:10]
     fields = FieldCache(settings.work.resolve() / 'fields' / key, size)
     rows = data.table.merge(list_series(settings.data), on=['patient_id', 'series_id']).to_dict('records')
+    tasks = []
     for r in rows:
-        fields.path(r['patient_id'], r['series_id']).parent.mkdir(parents=True, exist_ok=True)
-    tasks = [
-        (
+        series, target = (
             {k: r[k] for k in ('patient_id', 'series_id', 'folder')},
-            data.stacks.place(r['series_id']),
-            str(masks.folder / str(r['patient_id']) / f'{r["series_id"]}.npy'),
-            str(fields.path(r['patient_id'], r['series_id'])),
-            size,
+            fields.path(r['patient_id'], r['series_id']),
         )
-        for r in rows
-    ]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source = masks.folder / str(r['patient_id']) / f'{r["series_id"]}.npy'
+        tasks.append((series, data.stacks.place(r['series_id']), str(source), str(target), size))
 
     def there(task):
         return Path(task[3]).exists()

@@ -198,7 +198,7 @@ def retained_skill(
     n: int = 1000,  # resamples
     seed: int = 0,
 ) -> pd.DataFrame:  # measure, home, elsewhere, difference, low, high
-    """How much of a reader's skill is carried from one cohort to the next; the cohorts are resampled apart."""
+    """Compare a model's performance at home and elsewhere; each cohort is resampled by itself."""
     from ctlab.judge.comparison import resampled_auc, resampled_rsna_scores
     from ctlab.judge.metrics import bootstrap_weights
 
@@ -210,16 +210,6 @@ def retained_skill(
             resampled_auc(labels, p, weights) | {'competition metric': resampled_rsna_scores(labels, p, weights)}
         )
     rows = [(m, sides[0][m], sides[1][m]) for m in sides[0]]
-    return pd.DataFrame(
-        [
-            {
-                'measure': m,
-                'home': a[0],
-                'elsewhere': b[0],
-                'difference': b[0] - a[0],
-                'low': np.nanquantile((b - a)[1:], 0.025),
-                'high': np.nanquantile((b - a)[1:], 0.975),
-            }
-            for m, a, b in rows
-        ]
-    )
+    columns = ['measure', 'home', 'elsewhere', 'difference', 'low', 'high']
+    table = [(m, a[0], b[0], b[0] - a[0], *np.nanquantile((b - a)[1:], [0.025, 0.975])) for m, a, b in rows]
+    return pd.DataFrame(table, columns=columns)

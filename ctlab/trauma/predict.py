@@ -203,12 +203,10 @@ def prediction_page(
     for k, row in enumerate(context['data'].table.head(most).to_dict('records')):
         mine = table[table['series_id'] == row['series_id']]
         injured = mine[mine['grade'] != 'healthy'].groupby('target')['probability'].sum()
-        lines = ''.join(
-            f'<tr><td>{r.target}</td><td>{r.grade}</td><td>{r.probability:.2f}</td><td>{r.low:.2f} – '
-            f'{r.high:.2f}</td></tr>'
-            for r in mine.itertuples()
-            if r.grade != 'healthy'
-        )
+        lines = ''
+        for r in mine[mine['grade'] != 'healthy'].itertuples():
+            cells = (r.target, r.grade, f'{r.probability:.2f}', f'{r.low:.2f} – {r.high:.2f}')
+            lines += '<tr>' + ''.join(f'<td>{c}</td>' for c in cells) + '</tr>'
         parts.append(
             f'<h2>patient {row["patient_id"]}, series '
             f'{row["series_id"]}</h2><table><tr><th>target</th><th>grade</th><th>probability</th><th>over the '

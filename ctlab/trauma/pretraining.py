@@ -159,20 +159,15 @@ class PretrainingDataset(torch.utils.data.Dataset):
     def __init__(
         self,
         pretraining_data: PretrainingData,
-        slices: pd.DataFrame,  # of the school
+        slices: pd.DataFrame,  # of the pretraining data
         view: int,  # pixels a side, cut from the middle
         augment: bool = False,
     ):
         self.slices, self.view, self.augment = slices.reset_index(drop=True), view, augment
-        self.paths = {
-            s: (
-                pretraining_data.stacks.folder / p,
-                pretraining_data.organs._path(s),
-                pretraining_data.injuries._path(s),
-                n,
-            )
-            for s, p, n in pretraining_data.stacks.usable[['series_id', 'stack', 'slices']].itertuples(index=False)
-        }
+        stacks, masks = pretraining_data.stacks, (pretraining_data.organs, pretraining_data.injuries)
+        self.paths = {}
+        for series, path, n in stacks.usable[['series_id', 'stack', 'slices']].itertuples(index=False):
+            self.paths[series] = (stacks.folder / path, *(m._path(series) for m in masks), n)
 
     def __len__(self):
         return len(self.slices)

@@ -131,16 +131,9 @@ def worst_misses(
     held, truth, rows = predictions[predictions['split'] == 'valid'], class_labels(labels), []
     for target, grades in TARGETS.items():
         injured = held[held['patient_id'].map(truth[target]) > 0]
-        rows += [
-            (
-                r['patient_id'],
-                r['series_id'],
-                target,
-                grades[truth.loc[r['patient_id'], target]],
-                1 - r[f'{target}_healthy'],
-            )
-            for r in injured.to_dict('records')
-        ]
+        for r in injured.to_dict('records'):
+            grade = grades[truth.loc[r['patient_id'], target]]
+            rows.append((r['patient_id'], r['series_id'], target, grade, 1 - r[f'{target}_healthy']))
     found = pd.DataFrame(rows, columns=['patient_id', 'series_id', 'target', 'grade', 'probability'])
     return (
         found.sort_values('probability', ignore_index=True).drop_duplicates('patient_id').head(n).reset_index(drop=True)

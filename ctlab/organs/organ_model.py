@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ..core.anatomy import STRUCTURE_CODES
 from ..core.files import file_hash
 from ..core.settings import Settings
+from ..phantoms.patient_bodies import make_other_bodies, make_patient_bodies
 from ctlab.phantoms.synthesis import (
     CLASSES,
     ORGANS,
@@ -130,6 +131,7 @@ class _OrganTraining:
     size: PresetConfig
     begun: Path | None  # weights to go on from
     shapes: dict  # of patients
+    maps: tuple = ()  # label maps of patients
 
     @property
     def epochs(self):
@@ -137,17 +139,32 @@ class _OrganTraining:
         return self.settings.epochs or self.size.epochs
 
     @functools.cached_property
+    def split_maps(self):
+        """The label maps that bodies for training are made from, and those that are held out."""
+        held = max(1, len(self.maps) // 10)
+        return list(self.maps[:-held]), list(self.maps[-held:])
+
+    @functools.cached_property
     def makers(self):
-        """The generators of training and of held-out samples."""
+        """The generators of samples by use: training, held-out drawn bodies, held-out label maps."""
         size, settings = self.size, self.settings
-        bodies = make_body_pool(
-            size.bodies, settings.work, size.spacing, 1000 + 10_000 * settings.seed, settings.workers
-        )
+        common, first = (settings.work, size.spacing), 10_000 * settings.seed
+        n = size.bodies // 2 if self.maps else size.bodies
+        bodies = make_body_pool(n, *common, 1000 + first, settings.workers)
         held = max(1, len(bodies) // 10)
-        drawn, patients = bodies[held:], list(self.shapes.values())
+        others = make_other_bodies(max(1, size.bodies // 8), *common, 90_000 + first, settings.workers)
+        drawn, patients, kept = bodies[held:] + others, list(self.shapes.values()), []
         if patients:
             drawn = drawn + patients * max(1, round(len(drawn) / 2 / len(patients)))
-        return Synthesis(drawn, size.shape, size.spacing, self.how), Synthesis(bodies[:held], size.shape, size.spacing)
+        if self.maps:
+            learned, judged = self.split_maps
+            drawn += make_patient_bodies(learned, size.bodies - n, *common, True, 50_000 + first, settings.workers)
+            kept = make_patient_bodies(judged, 3 * len(judged), *common, False, 80_000 + first, settings.workers)
+        makers = {'train': Synthesis(drawn, size.shape, size.spacing, self.how)}
+        for split, judged in (('valid', bodies[:held]), ('label maps', kept)):
+            if judged:
+                makers[split] = Synthesis(judged, size.shape, size.spacing)
+        return makers
 
     def learner(self, finished):
         """Build the network with its loss and schedule."""
@@ -173,7 +190,8 @@ class _OrganTraining:
             self.size.steps,
         )
         workers = 2 if gpu else int(not tiny)
-        sides = SyntheticDataset(self.makers[0], steps), SyntheticDataset(self.makers[1], max(2, steps // 10), True)
+        train, valid = self.makers['train'], self.makers['label maps' if self.maps else 'valid']
+        sides = SyntheticDataset(train, steps), SyntheticDataset(valid, max(2, steps // 10), True)
         loaders = [torch.utils.data.DataLoader(data, 1, num_workers=workers) for data in sides]
         options = {'resume': resume, 'monitor': '', 'precision': 'half', 'average': 0.998}
         return fit(learner, *loaders, folder, self.epochs, self.settings.device, **options)
@@ -182,28 +200,25 @@ class _OrganTraining:
         """Score the network on held-out bodies; returns (metrics, scores)."""
         import pandas as pd
 
-        samples = SyntheticDataset(self.makers[1], 4 if self.settings.preset == 'tiny' else 24, True)
-        scores = pd.DataFrame(dice_per_class(learner.net, samples))
-        mean = scores.groupby('structure', sort=False)['dice'].agg(['mean', 'count'])
-        metrics = pd.DataFrame({'value': mean['mean'].to_numpy(), 'n': mean['count'].to_numpy()}).assign(
-            study=self.name,
-            fold=self.settings.fold,
-            target=mean.index,
-            split='valid',
-            metric='dice',
-            low=np.nan,
-            high=np.nan,
+        n, parts = 4 if self.settings.preset == 'tiny' else 24, []
+        for split in list(self.makers)[1:]:
+            part = pd.DataFrame(dice_per_class(learner.net, SyntheticDataset(self.makers[split], n, True)))
+            parts.append(part.assign(split=split))
+        scores = pd.concat(parts, ignore_index=True)
+        mean = scores.groupby(['split', 'structure'], sort=False)['dice'].agg(['mean', 'count']).reset_index()
+        metrics = mean.rename(columns={'structure': 'target', 'mean': 'value', 'count': 'n'}).assign(
+            study=self.name, fold=self.settings.fold, metric='dice', low=np.nan, high=np.nan
         )
         columns = ['study', 'fold', 'target', 'split', 'metric', 'value', 'low', 'high', 'n']
-        return metrics[columns], scores.assign(split='valid')
+        return metrics[columns], scores
 
     def facts(self, run, scores):
         """Describe the training for config.json."""
         return {
-            'phantom': not self.shapes,
+            'phantom': not self.shapes and not self.maps,
             'epochs': self.epochs,
             'size': asdict(self.size),
-            'label maps': len(self.shapes),
+            'label maps': len(self.shapes) + len(self.maps),
             'randomness': asdict(self.how),
         }
 
@@ -213,7 +228,7 @@ def run(
     how: Randomization = Randomization(),  # noqa: B008, frozen; what is random, for the ablation
     name: str = 'organ_model',  # of the run's folder
     start: str | Path = '',  # weights to go on from: empty for none, shipped for those that come along, or a file
-    label_maps: str | Path = '',  # cases of patients, whose shapes make a third of the samples; empty for none
+    label_maps: str | Path = '',  # of patients: a folder of cases, or of label maps (`patient_bodies`); empty for none
     size: PresetConfig | None = None,  # what to train; the preset's when left out
 ) -> dict:  # history, best, seconds, metrics, predictions, folder, learner, config
     """Train on synthetic bodies and evaluate on held-out ones; a killed run resumes."""
@@ -223,18 +238,25 @@ def run(
     begun = Path(start) if start else None
     if start == 'shipped':
         begun = _weights_file()
-    shapes = body_pool_from_masks(label_maps, settings.work, size.spacing, settings.workers) if label_maps else {}
-    training = _OrganTraining(settings, how, name, size, begun, shapes)
+    maps, shapes = tuple(sorted(Path(label_maps).glob('*.nii.gz'))) if label_maps else (), {}
+    if label_maps and not maps:
+        shapes = body_pool_from_masks(label_maps, settings.work, size.spacing, settings.workers)
+    training = _OrganTraining(settings, how, name, size, begun, shapes, maps)
     key = {
         'size': repr(size),
         'how': repr(how),
         'code': code_version(
-            'phantoms.body', 'phantoms.synthesis', 'learn.training', 'learn.runs', 'organs.organ_model'
+            'phantoms.body',
+            'phantoms.synthesis',
+            'phantoms.patient_bodies',
+            'learn.training',
+            'learn.runs',
+            'organs.organ_model',
         ),
         'start': file_hash(begun) if begun else 'random',
-        'label maps': _shapes_fingerprint(shapes),
+        'label maps': _shapes_fingerprint(shapes) | {p.name: file_hash(p) for p in maps},
     }
-    seen = f'shapes of {len(shapes)} patients' if shapes else 'no patient'
+    seen = f'shapes of {len(shapes) + len(maps)} patients' if shapes or maps else 'no patient'
     card = {'structures': list(CLASSES), 'trained on': f'{size.bodies} drawn bodies, {seen}', 'widths': size.widths}
     spec = RunSpec(name, key, training.learner, training.train, training.judge, card, training.facts)
     return execute_run(settings, spec)

@@ -194,7 +194,11 @@ def _fillings(hu, grain, mean, beyond, rng):
         put(kidney, 'medulla', own(kidney) + rng.choice([0, rng.normal(0, 25), -rng.uniform(0, 90)]))
         put(kidney, 'cyst', rng.uniform(-5, 25))
         put(kidney, 'calcification', rng.uniform(150, 900))
-    put('liver', 'cyst', rng.uniform(-5, 25))
+    for organ in ('liver', 'spleen'):
+        put(organ, 'cyst', rng.uniform(-5, 25))
+    for organ in ('liver', 'spleen', 'kidney_left', 'kidney_right'):
+        put(organ, 'tumour', own(organ) + rng.uniform(-60, 40))
+    put('spinal_canal', 'fluid', rng.uniform(-5, 15))  # water: ventricles, test objects
     put('vessel', 'vein', own('liver') + rng.choice([0.0, rng.normal(0, 10), rng.uniform(0, 60)]))
     put('heart', 'myocardium', mean['muscle'] + rng.uniform(-5, 70))
     put('kidney_pelvis', 'urine', rng.choice([rng.uniform(-5, 20), rng.uniform(100, 600)], p=[0.8, 0.2]))

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from .stacks import Stacks
-from ..core.anatomy import ROI_ORGANS, RSNA_MASK_CODES, STRUCTURE_CODES
+from ..core.anatomy import ROI_ORGANS, RSNA_MASK_CODES, STRUCTURE_CODES, STRUCTURE_COLOURS, STRUCTURE_NAMES
 from ..core.files import atomic_path, write_atomic
 from ..core.parallel import parallel_map
 from ..core.remote import local_copy, resolve_path
@@ -48,7 +48,8 @@ def from_rsna_codes(
     table = np.zeros(max(RSNA_MASK_CODES) + 1, np.uint8)
     for code, names in RSNA_MASK_CODES.items():
         table[code] = STRUCTURE_CODES['small_bowel' if 'small_bowel' in names else names[0]]
-    return replace(volume, array=table[np.round(volume.array).astype(np.uint8)])
+    named = {'names': STRUCTURE_NAMES, 'colours': STRUCTURE_COLOURS}
+    return replace(volume, array=table[np.round(volume.array).astype(np.uint8)], meta=volume.meta | named)
 
 # %% ../../nbs/lib/cohort/03_masks.ipynb #0c4cb8a8
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 # %% auto #0
 __all__ = ['TARGETS', 'LABEL_COLUMNS', 'INJURY_NAMES', 'TARGET_LETTERS', 'PREVALENCE', 'STRUCTURES', 'STRUCTURE_CODES',
-           'STRUCTURE_COLOURS', 'RSNA_MASK_CODES', 'TARGET_ORGANS', 'ROI_ORGANS', 'WINDOWS', 'Structure', 'rsna_code',
-           'window']
+           'STRUCTURE_NAMES', 'STRUCTURE_COLOURS', 'RSNA_MASK_CODES', 'TARGET_ORGANS', 'ROI_ORGANS', 'WINDOWS',
+           'Structure', 'rsna_code', 'window']
 
 # %% ../../nbs/lib/core/00_anatomy.ipynb #f9a1e48a
 TARGETS = {
@@ -84,6 +84,8 @@ STRUCTURES = {
     )
 }
 STRUCTURE_CODES = {name: s.code for name, s in STRUCTURES.items()}
+STRUCTURE_NAMES = {s.code: name for name, s in STRUCTURES.items()}
+STRUCTURE_NAMES = {code: name for name, code in STRUCTURE_CODES.items()}
 STRUCTURE_COLOURS = {name: s.colour for name, s in STRUCTURES.items()} | {
     'tibia': '#0072b2',
     'femur': '#e69f00',

@@ -83,10 +83,15 @@ def segment(
 def view(
     source: Annotated[Path, typer.Argument(help='A NIfTI file, or a folder with one DICOM series.')],
     page: Annotated[Path, typer.Argument(help='The page to write.')] = Path('scan.html'),
-    mask: Annotated[Path | None, typer.Option(help='A NIfTI file of numbers, shown filled.')] = None,
-    prediction: Annotated[Path | None, typer.Option(help='A NIfTI file of numbers, shown as an outline.')] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help='Masks to show filled: NIfTI, NRRD, or a folder of one file each.')
+    ] = None,
+    prediction: Annotated[Path | None, typer.Option(help='Masks to show as an outline.')] = None,
     structures: Annotated[
-        str, typer.Option(help="Names of the numbers 1, 2, …, separated by commas; the lab's own codes when left out.")
+        str,
+        typer.Option(
+            help='Names of the numbers 1, 2, …, separated by commas; those that the masks carry when left out.'
+        ),
     ] = '',
     window: Annotated[str, typer.Option(help='soft_tissue, abdomen, liver, bone, lung, wide, or centre,width.')] = '',
     limit: Annotated[int, typer.Option(help='Cells a side at most; more make a larger page.', min=16, max=512)] = 192,
@@ -107,8 +112,8 @@ def view(
 
     from ctlab.core.files import write_atomic
     from ctlab.reporting.viewer import scan_page
-    from ctlab.scans import nifti
     from ctlab.scans.io import read
+    from ctlab.scans.masks import read_label_map
 
     for path in (source, mask, prediction):
         if path is not None and not path.exists():
@@ -119,7 +124,7 @@ def view(
         chosen = tuple(float(v) for v in window.split(',')) if ',' in window else window or None
         text = scan_page(
             read(source, **dicom_options(series, acquisition, gaps)),
-            *(nifti.read(p) if p else None for p in (mask, prediction)),
+            *(read_label_map(p) if p else None for p in (mask, prediction)),
             tuple(s.strip() for s in structures.split(',')) if structures else None,
             chosen,
             source.name,

@@ -122,12 +122,14 @@ def segment(
     scan = source if isinstance(source, Volume) else read(source, **options)
     found, numbers = _segment_with(scan, str(model), fast, device, votes)
     if out is None:
-        return Volume(found.array, found.affine, found.meta | {'structures': tuple(numbers)})
+        named = {'structures': tuple(numbers), 'names': {k: n for n, k in numbers.items()}}
+        return Volume(found.array, found.affine, found.meta | named)
     source, out = Path('a scan in memory' if isinstance(source, Volume) else source), Path(out)
     for flag in found.meta.get('warnings', []):
         log.warning('%s: %s', source, flag)
     present = {n: k for n, k in numbers.items() if (found.array == k).any()}
-    nifti.write(found, out / 'segmentation.nii.gz')
+    named = {'names': {k: n for n, k in numbers.items()}, 'colours': STRUCTURE_COLOURS}
+    nifti.write(Volume(found.array, found.affine, named), out / 'segmentation.nii.gz')
     facts = {
         'source': str(source),
         'model': str(model) or 'organ model',

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.anatomy import STRUCTURE_CODES
+from ..core.anatomy import STRUCTURE_CODES, STRUCTURE_COLOURS, STRUCTURE_NAMES
 from .body import CORTEX_MM, DETAILS, Canvas, cortex_voxels, smooth_noise
 from ..scans.physics import ct_noise
 from ..scans.volume import Volume, make_volume
@@ -263,7 +263,7 @@ def acquire(
     place, nearest = (lambda array: Volume(array, grid.affine)), (lambda array: array.take(z, 0).take(y, 1).take(x, 2))
     return (
         place(np.clip(np.round(hu), -1024, 3071).astype(np.int16)),
-        place(nearest(canvas.labels)),
+        Volume(nearest(canvas.labels), grid.affine, {'names': STRUCTURE_NAMES, 'colours': STRUCTURE_COLOURS}),
         place(nearest(detail)),
     )
 

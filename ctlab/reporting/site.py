@@ -659,7 +659,7 @@ def _phantom():
     organs = [STRUCTURE_CODES[n] for n in ('liver', 'spleen', 'kidney_left', 'kidney_right', 'aorta')]
     return scan_page(
         hu,
-        Volume(np.where(np.isin(structures.array, organs), structures.array, 0), structures.affine),
+        Volume(np.where(np.isin(structures.array, organs), structures.array, 0), structures.affine, structures.meta),
         title='A phantom; no patient was scanned',
     )
 

@@ -18,7 +18,7 @@ import pandas as pd
 import traitlets
 
 import ctlab
-from ..core.anatomy import STRUCTURE_CODES, STRUCTURE_COLOURS, TARGETS, WINDOWS
+from ..core.anatomy import STRUCTURE_COLOURS, TARGETS, WINDOWS
 from ..core.anatomy import window as limits_of
 from ..scans.volume import Volume, reorient, resample
 
@@ -55,9 +55,19 @@ def _to_int16(volume):
     return np.round((np.nan_to_num(array, nan=low) - low) / slope - 32500).astype(np.int16), slope, low + 32500 * slope
 
 
+def _known_names(masks, structures):
+    """Return the names of the numbers: those that were given, else those that the masks carry."""
+    if structures:
+        return structures if isinstance(structures, dict) else dict(enumerate(structures, 1))
+    found = {}
+    for mask in masks:
+        found |= mask.meta.get('names', {}) if isinstance(mask, Volume) else {}
+    return found
+
+
 def _structures(masks, structures):
-    """Map number -> (name, colour) for what the masks hold."""
-    names = dict(enumerate(structures, 1)) if structures else {c: n for n, c in STRUCTURE_CODES.items()}
+    """Map number -> (name, colour) for what the masks hold; a number without a name stays a number."""
+    names = structures if isinstance(structures, dict) else dict(enumerate(structures or (), 1))
     spare = ('#0072b2', '#e69f00', '#cc79a7', '#009e73', '#56b4e9', '#d55e00', '#f0e442')
     found = sorted(set().union(*(np.unique(m).tolist() for m in masks if m is not None)) - {0})
     shown = {}
@@ -75,7 +85,7 @@ class Scene:
         volume: Volume,
         mask: Volume | np.ndarray | None = None,  # numbers, shown filled
         prediction: Volume | np.ndarray | None = None,  # numbers, shown as an outline
-        structures: tuple | None = None,  # names of the numbers 1, 2, …; the lab's own codes when left out
+        structures: tuple | dict | None = None,  # names of the numbers; those that the masks carry when left out
         window: (
             str | tuple | None
         ) = None,  # a name or (centre, width); soft tissue for CT, the spread of the values for anything else
@@ -102,7 +112,7 @@ class Scene:
             'slope': slope,
             'intercept': intercept,
             'title': title,
-            'structures': _structures((self.mask, self.prediction), structures),
+            'structures': _structures((self.mask, self.prediction), _known_names((mask, prediction), structures)),
             'windows': {n: list(w) for n, w in WINDOWS.items()} if ct else {'all': self.window},
             'range': ends if ends[1] > ends[0] else [ends[0], ends[0] + 1],
             'step': 1 if slope == 1 else (ends[1] - ends[0]) / 500,
@@ -203,7 +213,7 @@ def view(
     volume: Volume,  # CT or MR, in any orientation
     mask: Volume | np.ndarray | None = None,  # numbers, shown filled
     prediction: Volume | np.ndarray | None = None,  # numbers, shown as an outline
-    structures: tuple | None = None,  # names of the numbers 1, 2, …; the lab's own codes when left out
+    structures: tuple | dict | None = None,  # names of the numbers; those that the masks carry when left out
     window: str | tuple | None = None,  # a name or (centre, width)
     title: str = '',
     phantom: bool = False,  # mark the still picture as made of a phantom
@@ -255,7 +265,7 @@ class Surfaces:
 
 def view3d(
     mask: Volume,  # numbers
-    structures: tuple | None = None,  # names of the numbers 1, 2, …; the lab's own codes when left out
+    structures: tuple | dict | None = None,  # names of the numbers; those that the masks carry when left out
     smooth: float = 3.0,  # mm
     faces: int = 20_000,  # triangles per structure at most
     phantom: bool = False,
@@ -266,7 +276,7 @@ def view3d(
     if not mask.array.any():
         raise ValueError('the mask is empty: there is nothing to turn')
     meshes = {}
-    for k, (name, colour) in _structures((mask.array,), structures).items():
+    for k, (name, colour) in _structures((mask.array,), _known_names((mask,), structures)).items():
         mesh = extract_surface(Volume(mask.array == int(k), mask.affine), smooth)
         meshes[name.replace(' ', '_')] = (
             mesh.simplify_quadric_decimation(face_count=faces) if len(mesh.faces) > faces else mesh,
@@ -279,7 +289,7 @@ def scan_page(
     volume: Volume,
     mask: Volume | None = None,
     prediction: Volume | None = None,
-    structures: tuple | None = None,  # names of the numbers 1, 2, …; the lab's own codes when left out
+    structures: tuple | dict | None = None,  # names of the numbers; those that the masks carry when left out
     window: str | tuple | None = None,
     title: str = 'scan',
     limit: int = 192,  # cells a side

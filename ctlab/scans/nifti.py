@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from xml.sax.saxutils import unescape
 
 import numpy as np
 
@@ -15,16 +16,67 @@ from ..core.files import atomic_path
 from .volume import Volume
 
 # %% auto #0
-__all__ = ['MAX_BYTES', 'NiftiError', 'from_nibabel', 'is_nifti', 'nifti_stem', 'to_nibabel', 'read', 'write']
+__all__ = ['MAX_BYTES', 'MAX_NAMES', 'NiftiError', 'names_to_xml', 'from_nibabel', 'is_nifti', 'nifti_stem', 'to_nibabel', 'read',
+           'write']
 
 # %% ../../nbs/lib/scans/01_nifti.ipynb #43740354
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # LPS <-> RAS
 MAX_BYTES = 1 << 32  # of a volume in memory: 512 × 512 × 4096 voxels of 4 bytes
+MAX_NAMES = 10_000  # of a label table
+_LABEL = re.compile(r'<Label\b([^>]*)>\s*(?:<!\[CDATA\[(.*?)\]\]>|([^<]*))\s*</Label>', re.DOTALL)
+_ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
+_SPARE = ('#0072b2', '#e69f00', '#cc79a7', '#009e73', '#56b4e9', '#d55e00', '#f0e442')
 _GZIP = 1032  # gzip packs no tighter than this
 
 
 class NiftiError(ValueError):
     """A file that cannot be read as a volume."""
+
+
+def names_to_xml(
+    names: dict,  # number -> name
+    colours: dict | None = None,  # name -> #rrggbb
+) -> str:
+    """Write the label table of a NIfTI header extension, as TotalSegmentator and Connectome Workbench do."""
+    from xml.sax.saxutils import escape
+
+    lines = []
+    for number, name in sorted(names.items()):
+        colour = (colours or {}).get(name, _SPARE[number % len(_SPARE)]).lstrip('#')
+        red, green, blue = (int(colour[k : k + 2], 16) / 255 for k in (0, 2, 4))
+        shown = f'Red="{red:.4f}" Green="{green:.4f}" Blue="{blue:.4f}" Alpha="1"'
+        lines.append(f'<Label Key="{int(number)}" {shown}><![CDATA[{escape(str(name))}]]></Label>')
+    table = '<LabelTable>\n' + '\n'.join(lines) + '\n</LabelTable>'
+    inner = f'<VolumeInformation Index="0">{table}<VolumeType><![CDATA[Label]]></VolumeType></VolumeInformation>'
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n<CaretExtension>{inner}</CaretExtension>\n'
+
+
+def _label_table(header):
+    """Read the names and colours of a label map from its header extensions; empty where there are none."""
+    for extension in getattr(header, 'extensions', ()):
+        content = extension.get_content()
+        text = content.decode('utf-8', 'replace') if isinstance(content, bytes) else str(content)
+        found = _LABEL.findall(text) if 'LabelTable' in text else []
+        if not found:
+            continue
+        names, colours = {}, {}
+        for attributes, quoted, plain in found[:MAX_NAMES]:
+            values = dict(_ATTRIBUTE.findall(attributes))
+            name = unescape(quoted or plain).strip()
+            if values.get('Key', '').lstrip('-').isdigit() and name and int(values['Key']) > 0:
+                names[int(values['Key'])] = name
+                colours[name] = _hex(values)
+        return {'names': names, 'colours': colours} if names else {}
+    return {}
+
+
+def _hex(values):
+    """Convert red, green and blue of a label table to #rrggbb."""
+    try:
+        parts = [float(values[c]) for c in ('Red', 'Green', 'Blue')]
+    except (KeyError, ValueError):
+        parts = [0.5, 0.5, 0.5]
+    return '#' + ''.join(f'{round(255 * min(max(p, 0.0), 1.0)):02x}' for p in parts)
 
 
 def from_nibabel(
@@ -45,7 +97,7 @@ def from_nibabel(
             f'{lost} of {data.size} voxels are not numbers (NaN or infinite); write what they stand for, '
             f'for example -1024, in their place'
         )
-    return Volume(data.transpose(2, 1, 0), _FLIP @ image.affine)
+    return Volume(data.transpose(2, 1, 0), _FLIP @ image.affine, _label_table(image.header))
 
 
 def is_nifti(
@@ -73,6 +125,9 @@ def to_nibabel(
     array = array.astype(narrower.get(array.dtype, array.dtype), copy=False)
     image = nibabel.Nifti1Image(np.ascontiguousarray(array.transpose(2, 1, 0)), _FLIP @ volume.affine)
     image.header.set_xyzt_units('mm')
+    if volume.meta.get('names'):
+        table = names_to_xml(volume.meta['names'], volume.meta.get('colours'))
+        image.header.extensions.append(nibabel.nifti1.Nifti1Extension(0, table.encode()))
     return image
 
 
@@ -105,7 +160,8 @@ def read(
         raise NiftiError(
             f'{path}: not readable as NIfTI ({str(error) or type(error).__name__}); is the file complete?'
         ) from error
-    return Volume(volume.array.astype(dtype or volume.array.dtype, copy=False), volume.affine, {'file': str(path)})
+    meta = {'file': str(path)} | volume.meta
+    return Volume(volume.array.astype(dtype or volume.array.dtype, copy=False), volume.affine, meta)
 
 # %% ../../nbs/lib/scans/01_nifti.ipynb #c4d49a16
 def write(

@@ -9,10 +9,13 @@ __version__ = "0.3.0"
 
 _HOMES = {'Volume': 'scans.volume', 'read': 'scans.io', 'write': 'scans.io', 'view': 'reporting.viewer', 'view3d': 'reporting.viewer', 'browse': 'reporting.viewer',
           'segment': 'organs.segment', 'predict': 'trauma.predict', 'prepare': 'cohort.stacks', 'audit': 'judge.audit'}
-__all__ = list(_HOMES)
+__all__ = [*_HOMES, 'judge']
 
 
 def __getattr__(name):
+    if name == 'judge':  # a package that can be called
+        from importlib import import_module
+        return import_module('ctlab.judge')
     if name not in _HOMES: raise AttributeError(f'module ctlab has no attribute {name!r}')
     from importlib import import_module
     found = getattr(import_module(f'{__name__}.{_HOMES[name]}'), {'audit': 'audit_table', 'predict': 'predict_scans'}.get(name, name))

@@ -9,6 +9,7 @@ import sys
 
 from ctlab.interfaces import (  # noqa: F401, each registers its commands
     data_commands,
+    judge_commands,
     network_commands,
     scan_commands,
     setup_commands,

@@ -114,6 +114,8 @@ def _mismatches(path, masks):
         facts = json.loads(path.read_text())
     except ValueError as error:
         return [f'{path.name}: not readable ({error})']
+    if str(facts.get('kind')).startswith('judgement'):
+        return _judgement_faults(path)
     proof = path.with_suffix('.parquet')
     if hashlib.sha256(proof.read_bytes()).hexdigest() != facts.get('sha256'):
         return [f'{proof.name}: is not the file that the report was made from']
@@ -142,6 +144,16 @@ def _mismatches(path, masks):
         if len(seen) != len(wanted):
             wrong.append(f'{page.name}: {len(seen)} cells, the answers give {len(wanted)}')
     return wrong
+
+
+def _judgement_faults(path):
+    """List where the report of `ctlab judge` differs from what its answers give."""
+    from ctlab.reporting.judgement import judgement_faults
+
+    try:
+        return judgement_faults(path)
+    except Exception as error:
+        return [f'{path.name}: cannot be computed again ({type(error).__name__}: {error})']
 
 
 def _cells(shown, made):

@@ -31,7 +31,7 @@ from ctlab.scans.volume import make_volume
 
 CT = '1.2.840.10008.5.1.4.1.1.2'
 ELSEWHERE = os.pathsep.join(
-    d for d in os.environ['PATH'].split(os.pathsep) if Path(d) != Path(sys.executable).parent
+    d for d in os.environ['PATH'].split(os.pathsep) if not (Path(d).parent / 'pyvenv.cfg').exists()
 )  # pynetdicom has commands of these names
 DCMTK = {
     n: shutil.which(n, path=ELSEWHERE)

@@ -94,7 +94,13 @@ def test_what_listens_leaves_nothing_behind(checkout, line):
     port = free_port()
     more = ['--port', str(port)] + (['--no-browser'] if ' app' in line else [])
     command = [str(Path(sys.executable).with_name('ctlab')), *line.split()[1:], *more]
-    process = subprocess.Popen(command, cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        command,
+        cwd=checkout,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    )
     try:
         wait_for(port, 120)
     finally:

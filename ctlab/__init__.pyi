@@ -1,6 +1,7 @@
 """What editors see of the front door; `__init__.py` loads each name when it is first wanted."""
 from .cohort.stacks import prepare as prepare
 from .judge.audit import audit_table as audit
+from .judge.evaluate import judge as judge
 from .organs.segment import segment as segment
 from .scans.io import read as read, write as write
 from .scans.volume import Volume as Volume

@@ -112,16 +112,16 @@ def test_the_front_door():
     assert set(ctlab.__all__) <= set(dir(ctlab))
     for name in ctlab.__all__:
         found = getattr(ctlab, name)
-        assert (
-            callable(found)
-            and found.__doc__
-            and getattr(importlib.import_module(found.__module__), found.__name__) is found
+        assert callable(found) and found.__doc__
+        assert name == 'judge' or (  # a package that can be called
+            getattr(importlib.import_module(found.__module__), found.__name__) is found
         )
     stub = ast.parse((ROOT / 'ctlab' / '__init__.pyi').read_text())
     typed = {a.asname: (n.module, a.name) for n in stub.body if isinstance(n, ast.ImportFrom) for a in n.names}
     assert set(typed) == set(ctlab.__all__), 'editors see what there is'
     for name, (module, inner) in typed.items():
-        assert getattr(importlib.import_module(f'ctlab.{module}'), inner) is getattr(ctlab, name)
+        given = getattr(importlib.import_module(f'ctlab.{module}'), inner)
+        assert name == 'judge' or given is getattr(ctlab, name)
     with pytest.raises(AttributeError):
         _ = ctlab.nothing
 

@@ -17,7 +17,7 @@ from ctlab.judge.evaluate import EvaluationOptions, judge
 from ctlab.judge.predictions import Answers, ReadingOptions, Task, match_predictions, read_any_table
 from ctlab.judge.segmentation import MaskOptions, judge_mask
 from ctlab.scans import nifti
-from ctlab.scans.masks import read_label_map, read_masks
+from ctlab.scans.label_maps import read_label_map, read_masks
 from ctlab.scans.volume import make_volume
 
 QUICK = EvaluationOptions(

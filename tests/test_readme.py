@@ -62,15 +62,22 @@ def status(checkout):
 
 
 def test_every_command_leaves_nothing_behind(ctlab, checkout, tmp_path):
+    import pandas as pd
+
     import ctlab as lab
     from ctlab.cohort.layout import list_series
+    from ctlab.core.anatomy import LABEL_COLUMNS
 
     series = list_series(checkout / 'data' / 'phantom' / 'tiny')['folder'][0]
     lab.write(lab.read(series), checkout / 'scan.nii.gz')
     (checkout / '.git' / 'info' / 'exclude').write_text('/scan.nii.gz\n')  # what the reader brings along
     shutil.copytree(series, tmp_path / 'export' / 'disc')
+    labels = pd.read_csv(checkout / 'data' / 'phantom' / 'tiny' / 'train_2024.csv')
+    labels[['patient_id', *LABEL_COLUMNS]].to_csv(tmp_path / 'submission.csv', index=False)
     own = {
         '/path/to/series': series,
+        'submission.csv': tmp_path / 'submission.csv',
+        'train.csv': checkout / 'data' / 'phantom' / 'tiny' / 'train_2024.csv',
         '/path/to/export': tmp_path / 'export',
         '/data/ours': tmp_path / 'ours',
         '/data/rsna': checkout / 'data' / 'phantom' / 'tiny',

@@ -113,7 +113,7 @@ def view(
     from ctlab.core.files import write_atomic
     from ctlab.reporting.viewer import scan_page
     from ctlab.scans.io import read
-    from ctlab.scans.masks import read_label_map
+    from ctlab.scans.label_maps import read_label_map
 
     for path in (source, mask, prediction):
         if path is not None and not path.exists():

@@ -5,6 +5,7 @@
 # %% ../../nbs/lib/interfaces/02_data_commands.ipynb #770d9801
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -258,40 +259,79 @@ def arrange(
 # %% ../../nbs/lib/interfaces/02_data_commands.ipynb #c39c9017
 @app.command(rich_help_panel='Cohorts and tables')
 def audit(
-    table: Annotated[
-        Path, typer.Argument(help='CSV with columns such as target, split, accuracy, AUC, F1, precision, recall.')
-    ],
+    table: Annotated[Path, typer.Argument(help='Tables of results: CSV, Excel, Markdown, LaTeX, HTML or PDF.')],
+    n: Annotated[int, typer.Option(help='Patients, where no column tells.', min=0)] = 0,
+    positives: Annotated[int, typer.Option(help='How many of them are positive.')] = -1,
     json_: Annotated[bool, typer.Option('--json', help='Print the findings as JSON.')] = False,
 ):
-    """Check whether the columns of a metrics table can carry their names. Exit code 1 when they cannot.
+    """Check whether the numbers of published tables are possible together, and whether columns carry their names.
+
+    Exit code 1 when a header is wrong or a row is impossible, 2 when the file cannot be read.
 
     For example
 
         ctlab audit data/published/approach1.csv
+
+        ctlab audit paper.tex --n 120 --positives 31
     """
     import json
 
-    from ctlab.judge.audit import audit_table, read_metrics_table
-
     try:
-        found = audit_table(read_metrics_table(table))
+        header, rows = _audit_header(table), _audit_rows(table, n, positives)
     except (FileNotFoundError, ValueError) as error:
         stop(f'{table}: {error}' if str(table) not in str(error) else str(error), 2)
+    if header is None and not rows:
+        stop(f'{table}: no table with two columns that are known (accuracy, AUC, F1, Dice, Jaccard, n …)', 2)
+    wrong = header is not None and not header.consistent
+    findings = [(name, f) for name, _, found in rows for f in found]
+    if header is not None:  # averages over classes break what holds for two classes, and the header's check knows that
+        findings = [] if wrong else [(name, f) for name, f in findings if f.severity == 'impossible']
     if json_:
-        say(
-            json.dumps(
-                {
-                    'printed': found.printed,
-                    'columns': found.columns,
-                    'sound': found.consistent,
-                    'evidence': found.evidence,
-                    'margin': found.margin,
-                    'flags': found.flags,
-                    'ties': found.ties,
-                },
-                indent=1,
-            )
-        )
+        say(json.dumps(_audit_facts(header, findings), indent=1))
     else:
-        say(str(found))
-    raise typer.Exit(0 if found.consistent else 1)
+        _say_audit(header, rows, findings)
+    raise typer.Exit(1 if wrong or any(f.severity == 'impossible' for _, f in findings) else 0)
+
+
+def _audit_header(table):
+    """Check the header of a CSV with the five usual metrics; None for other tables."""
+    from ctlab.judge.audit import audit_table, read_metrics_table
+
+    if table.suffix.lower() != '.csv':
+        return None
+    read = read_metrics_table(table)
+    try:
+        return audit_table(read)
+    except ValueError:
+        return None
+
+
+def _audit_rows(table, n, positives):
+    """Check the rows of every table of a document."""
+    from ctlab.judge.consistency import check_document
+
+    try:
+        return check_document(table, n, positives)
+    except ValueError:
+        if table.suffix.lower() != '.csv':
+            raise
+        return []
+
+
+def _audit_facts(header, findings):
+    """Collect an audit for JSON."""
+    facts = {'findings': [{'table': name} | asdict(f) for name, f in findings]}
+    if header is None:
+        return facts
+    shown = {k: getattr(header, k) for k in ('printed', 'columns', 'evidence', 'margin', 'flags', 'ties')}
+    return shown | {'sound': header.consistent} | facts
+
+
+def _say_audit(header, rows, findings):
+    """Print an audit."""
+    if header is not None:
+        say(str(header))
+    elif not findings:
+        say(f'{sum(len(t) for _, t, _ in rows)} rows in {len(rows)} tables: nothing contradicts itself.')
+    for name, f in findings:
+        say(f'{name}, {f.row}: {f.severity}: {f.words}')

@@ -233,3 +233,43 @@ def test_functions_are_short(path):
             body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
             lines = body[-1].end_lineno - body[0].lineno + 1
             assert lines <= 40 and depth(node) <= 3, f'{node.name}: {lines} lines, {depth(node)} levels; split it'
+
+
+def requirements_of(names, seen):
+    """Collect a package's requirements and theirs, as installed here and without extras."""
+    from importlib import metadata
+
+    from packaging.requirements import Requirement
+
+    for name in names:
+        key = re.sub(r'[-_.]+', '-', name).lower()
+        if key in seen:
+            continue
+        try:
+            needed = [Requirement(r) for r in metadata.requires(key) or ()]
+        except metadata.PackageNotFoundError:
+            continue
+        seen.add(key)
+        requirements_of([r.name for r in needed if r.marker is None or r.marker.evaluate({'extra': ''})], seen)
+    return seen
+
+
+def test_nothing_needed_at_run_time_is_under_the_gpl():
+    """The lesser licence lets others link to a library; the GPL itself does not go with Apache-2.0."""
+    from configparser import ConfigParser
+    from importlib import metadata
+
+    from packaging.requirements import Requirement
+
+    config = ConfigParser(delimiters=['='], interpolation=None)
+    config.read(ROOT / 'settings.ini')
+    kinds = ('requirements', *(f'{n}_requirements' for n in ('train', 'far', 'node', 'app')))
+    wanted = [Requirement(w).name for kind in kinds for w in config['DEFAULT'][kind].split()]
+    found = requirements_of(wanted, set())
+    assert len(found) > 80 and 'pydicom' in found and 'pylibjpeg-libjpeg' not in found
+    for name in found:
+        facts = metadata.metadata(name)
+        terms = [c for c in facts.get_all('Classifier') or () if c.startswith('License ::')]
+        terms += [facts.get('License-Expression') or '', (facts.get('License') or '')[:60]]
+        strict = [t for t in terms if re.search(r'\b(A?GPL|General Public)', t) and not re.search('LGPL|Lesser', t)]
+        assert not strict, f'{name}: {strict}'

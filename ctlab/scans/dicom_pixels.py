@@ -102,10 +102,26 @@ def _decode(path, frame=None):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         dataset = _parsed_file(path) if frame is None else _open_file(path, _file_stamp(path))
-        raw = pydicom.pixels.get_decoder(dataset.file_meta.TransferSyntaxUID).as_array(
+        syntax = dataset.file_meta.TransferSyntaxUID
+        if syntax == _EXTENDED and dataset.BitsStored > 8:
+            return _decode_12_bits(path, frame or 0)
+        raw = pydicom.pixels.get_decoder(syntax).as_array(
             dataset, raw=True, index=frame or 0, correct_unused_bits=False
         )[0]
     return raw.astype(raw.dtype.newbyteorder('='), copy=False)  # big-endian files keep their order in numpy's type
+
+
+_EXTENDED = (
+    '1.2.840.10008.1.2.4.51'  # lossy JPEG of 12 bits, which no decoder that pydicom knows reads under free terms
+)
+
+
+def _decode_12_bits(path, frame):
+    """Decode lossy JPEG of 12 bits."""
+    import dicomsdl
+
+    opened = dicomsdl.open_memory(remote.read_bytes(path)) if remote.is_remote(path) else dicomsdl.open(str(path))
+    return np.asarray(opened.pixelData(index=frame, storedvalue=True))
 
 
 @functools.lru_cache(maxsize=1)

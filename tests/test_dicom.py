@@ -33,6 +33,8 @@ def test_as_pydicom_reads_it():
             continue
         if header.photometric == 'MONOCHROME1':
             continue  # turned around here, as the chapter on DICOM says
+        if header.syntax == '1.2.840.10008.1.2.4.51' and header.stored > 8:
+            continue  # pydicom has no decoder under free terms; DCMTK is the referee below
         try:
             wanted = apply_modality_lut((dataset := pydicom.dcmread(path, force=True)).pixel_array, dataset)
         except (ValueError, AttributeError):

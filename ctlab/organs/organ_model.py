@@ -32,9 +32,10 @@ from ..scans.volume import Volume, count_by_plane, orientation, reorient, to_ind
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'PRESET_CONFIGS', 'PLAUSIBLE_ML', 'BACKGROUND_WEIGHT', 'MULTI_COMPONENT', 'PresetConfig', 'make_organ_net',
-           'SyntheticDataset', 'DiceCrossEntropyLoss', 'weights_version', 'run', 'dice_per_class',
-           'load_shipped_network', 'pack_weights', 'resample_for_inference', 'class_probabilities', 'argmax_on_scan',
+__all__ = ['log', 'PRESET_CONFIGS', 'NO_ABDOMEN', 'HEAD_CM2', 'HEAD_TO_LIVER', 'PLAUSIBLE_ML', 'BACKGROUND_WEIGHT',
+           'MULTI_COMPONENT', 'PresetConfig', 'make_organ_net', 'SyntheticDataset', 'DiceCrossEntropyLoss',
+           'weights_version', 'run', 'dice_per_class', 'load_shipped_network', 'pack_weights', 'resample_for_inference',
+           'class_probabilities', 'argmax_on_scan', 'NotCtError', 'check_is_ct', 'head_slices', 'beyond_abdomen',
            'largest_component', 'remove_small_components', 'postprocess', 'body_mask', 'reassign_islands',
            'quality_flags', 'segment_organs', 'OrganModel', 'development_half', 'score_public_patient']
 
@@ -403,6 +404,63 @@ def _supported_voxels(weights, samples):
     at = weights[:, samples].any(1).nonzero()[:, 0]
     return slice(int(at[0]), int(at[-1]) + 1)
 
+# %% ../../nbs/17_patients.ipynb #6f7afddf
+NO_ABDOMEN = 'no organ of the abdomen was found: is the abdomen in this scan?'
+HEAD_CM2 = 50.0  # of soft tissue that bone encloses in a slice
+HEAD_TO_LIVER = 150.0  # mm; closer to a head nothing is labelled
+
+
+class NotCtError(ValueError):
+    """A scan that the organ model was not made for."""
+
+
+def check_is_ct(
+    scan: Volume,
+) -> None:  # raises NotCtError
+    """Refuse what is no CT volume: by modality, by number of slices, by grey values."""
+    modality = scan.meta.get('modality') or 'CT'
+    if modality != 'CT':
+        raise NotCtError(f'a series of modality {modality}; the organ model knows CT only')
+    if min(scan.shape) < 3:
+        raise NotCtError(f'{min(scan.shape)} slices; the organ model needs a volume')
+    low, high = (float(v) for v in np.percentile(scan.array[::2, ::2, ::2], (0.1, 99.9)))
+    if low > -200 or high < -100:
+        raise NotCtError(
+            f'grey values from {low:.0f} to {high:.0f}: a CT in Hounsfield units has air (-1000) and soft tissue; '
+            'MR and rescaled CT are not segmented'
+        )
+
+
+def head_slices(
+    grid: Volume,  # upright, voxels of about 3 mm, HU
+) -> np.ndarray:  # bool, one for each slice
+    """Find the slices of a head: bone encloses soft tissue."""
+    from scipy import ndimage
+
+    area = grid.spacing[1] * grid.spacing[2] / 100
+    found = np.zeros(len(grid.array), bool)
+    for k, hu in enumerate(grid.array):
+        bone = np.pad(hu > 200, 4)
+        if bone.sum() * area < 10:
+            continue
+        closed = ndimage.binary_closing(bone, iterations=2)
+        parts, n = ndimage.label(ndimage.binary_fill_holes(closed) & ~closed)
+        if n:
+            inner = (parts == np.bincount(parts.ravel())[1:].argmax() + 1)[4:-4, 4:-4]
+            found[k] = inner.sum() * area > HEAD_CM2 and -30 < hu[inner].mean() < 130
+    return found
+
+
+def beyond_abdomen(
+    grid: Volume,  # upright, voxels of about 3 mm, HU
+) -> np.ndarray:  # bool, one for each slice
+    """Find the slices in or near a head."""
+    head = np.flatnonzero(head_slices(grid))
+    slices = np.arange(len(grid.array))
+    if len(head) < 3:
+        return np.zeros(len(slices), bool)
+    return slices >= head[0] - HEAD_TO_LIVER / grid.spacing[0]
+
 # %% ../../nbs/17_patients.ipynb #bca5fd0f
 PLAUSIBLE_ML = {
     'liver': (600, 3200),
@@ -570,10 +628,13 @@ def segment_organs(
     """Segment liver, spleen, kidneys, aorta and bowel."""
     from ctlab.judge.metrics import dice
 
-    if scan.array.min() > -200:
-        log.warning('no voxel is darker than -200 HU: is this a CT in Hounsfield units?')
+    check_is_ct(scan)
     upright, net = reorient(scan), net or load_shipped_network()
     grid = resample_for_inference(upright, spacing)
+    outside = beyond_abdomen(grid)
+    if outside.all():
+        meta = {'structures': ORGANS, 'warnings': [NO_ABDOMEN], 'agreement': {}}
+        return Volume(np.zeros(scan.shape, np.uint8), scan.affine, meta)
     parts = []
     for zoom in (1.0, 1.08, 0.92)[:votes]:
         zoomed = grid if zoom == 1 else resample_for_inference(upright, spacing * zoom)
@@ -581,6 +642,7 @@ def segment_organs(
     mean = sum(parts) / len(parts)
     mean[0] *= BACKGROUND_WEIGHT
     mean[1:, torch.from_numpy(~body_mask(grid.array))] = 0
+    mean[1:, torch.from_numpy(outside)] = 0
     labels = postprocess(argmax_on_scan(reassign_islands(mean), grid, upright))
     found = Volume(labels, upright.affine)
     agreement = {}
@@ -589,7 +651,8 @@ def segment_organs(
         pairs = [(a, b) for i, a in enumerate(own) for b in own[i + 1 :]]
         agreement = {o: float(np.mean([dice(a == k, b == k) for a, b in pairs])) for k, o in enumerate(ORGANS, 1)}
     unsure = [f'{o}: three looks agree with Dice {v:.2f} only' for o, v in agreement.items() if v < 0.8]
-    meta = {'structures': ORGANS, 'warnings': quality_flags(found) + unsure, 'agreement': agreement}
+    flags = quality_flags(found) if found.array.any() else [NO_ABDOMEN]
+    meta = {'structures': ORGANS, 'warnings': flags + unsure, 'agreement': agreement}
     back = reorient(found, orientation(scan))
     return Volume(back.array, scan.affine, meta)
 

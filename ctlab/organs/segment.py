@@ -129,13 +129,14 @@ def segment(
         log.warning('%s: %s', source, flag)
     present = {n: k for n, k in numbers.items() if (found.array == k).any()}
     named = {'names': {k: n for n, k in numbers.items()}, 'colours': STRUCTURE_COLOURS}
-    nifti.write(Volume(found.array, found.affine, named), out / 'segmentation.nii.gz')
+    if present or model:  # where the organ model finds nothing, nothing is written that looks like masks
+        nifti.write(Volume(found.array, found.affine, named), out / 'segmentation.nii.gz')
     facts = {
         'source': str(source),
         'model': str(model) or 'organ model',
         'warnings': found.meta.get('warnings', []),
         'agreement': found.meta.get('agreement', {}),
-        'file': 'segmentation.nii.gz',
+        'file': 'segmentation.nii.gz' if present or model else '',
         'spacing_mm': [round(s, 4) for s in scan.spacing],
         'structures': {n: structure_statistics(scan, found, k) for n, k in numbers.items()},
     }

@@ -177,3 +177,21 @@ def test_a_cohort_without_masks_gets_those_of_the_organ_model(tiny, tmp_path):
     areas = masks.areas(data.table['series_id'].iloc[0])
     assert max(areas['liver']) > 1000, 'mm² of liver in some slice'
     assert (data.table['last'] > data.table['first']).all()
+
+
+def test_the_organ_model_knows_where_it_is(ctlab, tmp_path):
+    """A head has no organs and no masks; what is no CT, or no volume, is refused with a reason."""
+    from ctlab.phantoms.patient_bodies import draw_head
+    from ctlab.phantoms.synthesis import sample_tissue_hu
+    from ctlab.scans.volume import make_volume
+
+    tissue, hu = draw_head(1), sample_tissue_hu(np.random.default_rng(1))[0].numpy()
+    head = np.where(tissue > 0, hu[tissue], -1000).astype(np.int16)[30:]
+    nifti.write(make_volume(head, (3.0, 3.0, 3.0)), tmp_path / 'head.nii.gz')
+    ended = ctlab('segment', tmp_path / 'head.nii.gz', tmp_path / 'head')
+    assert ended.returncode == 0 and 'is the abdomen in this scan' in ended.stderr, ended.stderr
+    assert not (tmp_path / 'head' / 'segmentation.nii.gz').exists() and (tmp_path / 'head' / 'preview.png').exists()
+    for name, array, words in (('mr', np.abs(head), 'grey values'), ('slice', head[:1], 'needs a volume')):
+        nifti.write(make_volume(array, (3.0, 3.0, 3.0)), tmp_path / f'{name}.nii.gz')
+        ended = ctlab('segment', tmp_path / f'{name}.nii.gz', tmp_path / name)
+        assert ended.returncode == 1 and words in ended.stderr and not (tmp_path / name).exists(), ended.stderr

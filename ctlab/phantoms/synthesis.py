@@ -5,6 +5,7 @@
 # %% ../../nbs/lib/phantoms/06_synthesis.ipynb #04bc5139
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 from dataclasses import dataclass, replace
@@ -84,12 +85,23 @@ def _save_body(body, path):
         np.savez_compressed(file, tissues=body)
 
 
-def _draw_and_save(task):
-    """Draw a body and keep it; one that is there already stays."""
-    seed, spacing, path = task
+def _make_and_save(task):
+    """Make a body and keep it; one that is there already stays."""
+    make, path = task
     if not path.exists():
-        _save_body(varied_body(seed, spacing), path)
+        _save_body(make(), path)
     return path
+
+
+def _stored_pool(make, seeds, folder, workers, words):
+    """Make the body of every seed in parallel, keep it in a folder, and read them all."""
+    from ctlab.core.parallel import parallel_map
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tasks = [(functools.partial(make, seed), folder / f'{seed}.npz') for seed in seeds]
+    many = len(tasks) > 8
+    paths = parallel_map(_make_and_save, tasks, workers if many else 1, words if many else None)
+    return [np.load(p)['tissues'] for p in paths]
 
 
 def make_body_pool(
@@ -100,13 +112,9 @@ def make_body_pool(
     workers: int = 0,  # processes; 0 for one per core
 ) -> list[np.ndarray]:
     """Make many bodies."""
-    from ctlab.core.parallel import parallel_map
-
+    make = functools.partial(varied_body, spacing=spacing)
     folder = Path(work) / 'bodies' / f'{spacing:g}mm'
-    folder.mkdir(parents=True, exist_ok=True)
-    tasks = [(seed, spacing, folder / f'{seed}.npz') for seed in range(first, first + n)]
-    paths = parallel_map(_draw_and_save, tasks, workers if n > 8 else 1, 'drawing bodies' if n > 8 else None)
-    return [np.load(p)['tissues'] for p in paths]
+    return _stored_pool(make, range(first, first + n), folder, workers, 'drawing bodies')
 
 # %% ../../nbs/lib/phantoms/06_synthesis.ipynb #0e1f0744
 @dataclass(frozen=True)

@@ -65,9 +65,8 @@ def _known_names(masks, structures):
     return found
 
 
-def _structures(masks, structures):
+def _structures(masks, names):
     """Map number -> (name, colour) for what the masks hold; a number without a name stays a number."""
-    names = structures if isinstance(structures, dict) else dict(enumerate(structures or (), 1))
     spare = ('#0072b2', '#e69f00', '#cc79a7', '#009e73', '#56b4e9', '#d55e00', '#f0e442')
     found = sorted(set().union(*(np.unique(m).tolist() for m in masks if m is not None)) - {0})
     shown = {}

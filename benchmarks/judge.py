@@ -60,12 +60,20 @@ def peer_monai(pred, true):
     compute_surface_dice(*both, class_thresholds=[1.0] * 3, include_background=True, spacing=SPACING)
 
 
+def peak_gigabytes():
+    """Return the most memory that this process or one of its children held."""
+    kilobytes = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return kilobytes / 2**20
+
+
 def main():
     """Print a table of times."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--cases', type=int, default=6)
+    parser.add_argument('--peers', type=int, default=0, help='cases for the peers; 0 for all')
     parser.add_argument('--shape', type=int, nargs=3, default=(300, 512, 512))
     asked = parser.parse_args()
+    peer_cases = min(asked.peers or asked.cases, asked.cases)
     folder, rows = Path(tempfile.mkdtemp()), []
     for side, shift in (('ours', 1), ('truth', 0)):
         (folder / side).mkdir()
@@ -75,21 +83,19 @@ def main():
     for name, workers in (('ctlab, one process', 1), ('ctlab, a process a core', 0)):
         began = time.perf_counter()
         table = case_rows(folder / 'ours', folder / 'truth', MaskOptions(workers=workers))[0]
-        rows.append((name, time.perf_counter() - began))
+        rows.append((name, asked.cases, time.perf_counter() - began))
+        print(f'{name}: peak memory so far {peak_gigabytes():.2f} GB')
     assert len(table) == 3 * asked.cases
     for name, peer in (('surface-distance', peer_surface_distance), ('MONAI', peer_monai)):
         began = time.perf_counter()
-        for k in range(asked.cases):
+        for k in range(peer_cases):
             peer(*(nifti.read(folder / side / f'{k}.nii.gz').array for side in ('ours', 'truth')))
-        rows.append((name, time.perf_counter() - began))
-    found = pd.DataFrame(rows, columns=['what', 'seconds'])
-    found['seconds a case'] = found['seconds'] / asked.cases
-    found['times as long as ctlab'] = found['seconds'] / found['seconds'].iloc[0]
+        rows.append((name, peer_cases, time.perf_counter() - began))
+    found = pd.DataFrame(rows, columns=['what', 'cases', 'seconds'])
+    found['seconds a case'] = found['seconds'] / found['cases']
+    found['times as long as ctlab'] = found['seconds a case'] / found['seconds a case'].iloc[0]
     print(found.round(2).to_string(index=False))
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(
-        f'{asked.cases} cases of {tuple(asked.shape)}, reading included; peak {kilobytes / 2**20:.1f} GB with the peers'
-    )
+    print(f'cases of {tuple(asked.shape)}, reading included; peak memory with the peers {peak_gigabytes():.1f} GB')
 
 
 if __name__ == '__main__':

@@ -234,7 +234,7 @@ def test_a_report_is_recomputed_by_verify(tmp_path, ctlab):
     assert {'.html', '.md', '.tex', '.json', '.xlsx', '.parquet', '.png'} <= endings
     assert ctlab('verify', str(tmp_path / 'report')).returncode == 0
     page = tmp_path / 'report' / 'report.html'
-    page.write_text(page.read_text().replace('<td>0.', '<td>9.', 1))
+    page.write_text(page.read_text().replace('">0.', '">9.', 1))
     wrong = ctlab('verify', str(tmp_path / 'report'))
     assert wrong.returncode == 1 and 'report.html' in wrong.stderr
     facts = json.loads((tmp_path / 'report' / 'report.json').read_text())
@@ -465,3 +465,110 @@ def test_names_of_files_are_no_paths(tmp_path, ctlab):
     assert done.returncode == 0, done.stderr
     assert '<script>x' not in (out / 'o.html').read_text() and {p.parent for p in out.rglob('*')} == {out}
     assert sorted(Path(tmp_path).iterdir()) == sorted([tmp_path / n for n in ('o', 'p.csv', 'y.csv')])
+
+
+# ---------------------------------------------------------------- referees beyond Python
+REFEREES = Path(__file__).parent / 'referees'
+
+
+def referee_scores():
+    """Read the scores that the referees were given."""
+    table = pd.read_csv(REFEREES / 'scores.csv')
+    return table, table['truth'].to_numpy()
+
+
+def test_areas_and_delong_are_those_of_proc():
+    from ctlab.judge.metrics import delong, roc_auc
+
+    table, truth = referee_scores()
+    proc = pd.read_csv(REFEREES / 'proc.csv', index_col='what')['value']
+    assert np.isclose(roc_auc(truth, table['one']), proc['AUC of one'], atol=1e-12)
+    assert np.isclose(roc_auc(truth, table['reversed']), proc['AUC of reversed with direction given'], atol=1e-12)
+    pair = delong(truth, table['one'], table['two'])
+    assert np.isclose(pair['p'], proc['p'], atol=1e-9)
+    difference = proc['AUC of one'] - proc['AUC of two']
+    half = 1.959963984540054 * abs(difference / proc['Z'])
+    assert np.allclose([pair['low'], pair['high']], [difference - half, difference + half], atol=1e-9)
+    threshold = select_threshold(truth, table['one'].to_numpy())
+    called = table['one'] >= threshold
+    youden = called[truth == 1].mean() - called[truth == 0].mean()
+    assert np.isclose(youden, proc['Youden sensitivity'] + proc['Youden specificity'] - 1)
+
+
+def test_stored_numbers_of_proc_are_what_proc_says_today():
+    import shutil
+    import subprocess
+
+    if not shutil.which('Rscript'):
+        pytest.skip('R is not installed')
+    done = subprocess.run(['Rscript', 'proc.R'], cwd=REFEREES, capture_output=True, text=True)
+    if 'there is no package' in done.stderr:
+        pytest.skip('pROC is not installed')
+    assert done.stdout == (REFEREES / 'proc.csv').read_text()
+
+
+def test_intervals_beside_confidenceinterval():
+    from ctlab.judge.classification import metric_rows
+    from ctlab.judge.consistency import wilson
+
+    table, truth = referee_scores()
+    theirs = pd.read_csv(REFEREES / 'confidenceinterval.csv').set_index(['what', 'method'])
+    for what in ('accuracy', 'recall'):
+        n = len(truth) if what == 'accuracy' else int(truth.sum())
+        row = theirs.loc[(what, 'wilson')]
+        assert np.allclose(wilson(row['value'], n), (row['low'], row['high']), atol=1e-6)
+    answers = match_predictions(table[['patient_id', 'one']], table[['patient_id', 'truth']])
+    ours = metric_rows(answers, JudgeOptions(resamples=5000)).set_index('metric')
+    for (what, _), row in theirs.iterrows():
+        assert np.isclose(ours.loc[what, 'value'], row['value'], atol=1e-6), what
+        assert np.allclose(ours.loc[what, ['low', 'high']].astype(float), (row['low'], row['high']), atol=0.02), what
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.data())
+@settings(max_examples=60, deadline=None)
+def test_possible_tables_are_those_of_mlscorecheck(positive, negative, data):
+    import logging
+
+    from mlscorecheck.check.binary import check_1_testset_no_kfold
+
+    from ctlab.judge.consistency import confusion_exists, parse_cell
+
+    logging.disable(logging.INFO)
+    tp, tn = data.draw(st.integers(0, positive)), data.draw(st.integers(0, negative))
+    values = {
+        'accuracy': (tp + tn) / (positive + negative),
+        'recall': tp / positive,
+        'specificity': tn / negative,
+    }
+    shift = data.draw(st.sampled_from([0, 0, 0.01, 0.03, -0.02]))
+    values['accuracy'] = min(1.0, max(0.0, values['accuracy'] + shift))
+    cells = {k: parse_cell(f'{v:.3f}') for k, v in values.items()}
+    short = {'accuracy': 'acc', 'recall': 'sens', 'specificity': 'spec'}
+    scores = {short[k]: float(f'{v:.3f}') for k, v in values.items()}
+    theirs = check_1_testset_no_kfold(
+        testset={'p': positive, 'n': negative}, scores=scores, eps=0.0005 + 1e-9, numerical_tolerance=1e-9
+    )
+    logging.disable(logging.NOTSET)
+    assert confusion_exists(cells, positive + negative, positive) == (not theirs['inconsistency'])
+
+
+def test_a_long_table_is_judged_as_the_wide_one(tmp_path):
+    labels, answers = rsna(40)
+    wide = judge(write(answers, tmp_path / 'wide.csv'), write(labels, tmp_path / 'labels.csv'), QUICK)
+    long = answers.melt('patient_id', var_name='target', value_name='probability').sample(frac=1, random_state=0)
+    found = judge(write(long, tmp_path / 'long.csv'), tmp_path / 'labels.csv', QUICK)
+    assert np.allclose(found['metrics']['value'], wide['metrics']['value'], equal_nan=True)
+    assert any('rows with a target each' in n for n in found.notes)
+    bleeding = pd.DataFrame({'ID': [f'ID_{k:03d}_{t}' for k in range(40) for t in ('any', 'epidural')]})
+    truth = bleeding.assign(Label=np.arange(80) // 3 % 2)
+    p = bleeding.assign(Label=np.linspace(0.1, 0.9, 80))
+    ich = judge(write(p, tmp_path / 'p.csv'), write(truth, tmp_path / 'y.csv'), QUICK)
+    assert set(ich['metrics']['target']) == {'any', 'epidural'}
+    with pytest.raises(ValueError, match='has none for'):
+        judge(write(long[1:], tmp_path / 'lacks.csv'), tmp_path / 'labels.csv', QUICK)
+
+
+def write(table, path):
+    """Write a table as CSV; returns its path."""
+    table.to_csv(path, index=False)
+    return path

@@ -560,6 +560,7 @@ class Judgement:
     tables: dict  # name -> table
     notes: list[str]
     answers: list = field(default_factory=list)  # what it was computed from
+    options: object = None  # how it was judged
 
     def __getitem__(self, name):
         return self.tables[name]
@@ -600,7 +601,7 @@ def judge_classification(
         tables['pairs'], tables['ranks'] = pair_rows(same, options), rank_rows(same)
         tables['ensembles'] = ensemble_rows(same, options)
     notes += _warnings(every, tables)
-    return Judgement('classification', {k: t for k, t in tables.items() if len(t)}, notes, every)
+    return Judgement('classification', {k: t for k, t in tables.items() if len(t)}, notes, every, options)
 
 
 def _warnings(every, tables):

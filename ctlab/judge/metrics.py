@@ -285,8 +285,8 @@ def delong(
         'first': auc[0],
         'second': auc[1],
         'difference': difference,
-        'low': difference - 1.96 * error,
-        'high': difference + 1.96 * error,
+        'low': difference - norm.ppf(0.975) * error,
+        'high': difference + norm.ppf(0.975) * error,
         'p': p,
     }
 

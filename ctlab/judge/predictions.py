@@ -14,9 +14,9 @@ import pandas as pd
 from ..core.anatomy import LABEL_COLUMNS, TARGETS
 
 # %% auto #0
-__all__ = ['PATIENT_NAMES', 'SCAN_NAMES', 'FOLD_NAMES', 'SPLIT_NAMES', 'LENGTH_NAMES', 'MAX_CLASSES', 'SCALES', 'JOINS',
-           'read_any_table', 'clean_ids', 'Task', 'Answers', 'find_tasks', 'match_columns', 'to_probability',
-           'ReadingOptions', 'match_predictions']
+__all__ = ['PATIENT_NAMES', 'SCAN_NAMES', 'FOLD_NAMES', 'SPLIT_NAMES', 'LENGTH_NAMES', 'MAX_CLASSES', 'TARGET_NAMES', 'SCALES',
+           'JOINS', 'read_any_table', 'clean_ids', 'Task', 'Answers', 'find_tasks', 'match_columns', 'wide_table',
+           'to_probability', 'ReadingOptions', 'match_predictions']
 
 # %% ../../nbs/lib/judge/03_predictions.ipynb #eb6c1d80
 PATIENT_NAMES = ('patient_id', 'patientid', 'patient', 'subject_id', 'subjectid', 'subject', 'participant_id')
@@ -222,6 +222,62 @@ def match_columns(
         return scores
     numbers = [c for c in usable if table[c].dtype.kind in 'fiu' and c.lower() not in LENGTH_NAMES]
     return numbers if alone and len(numbers) == 1 else None
+
+# %% ../../nbs/lib/judge/03_predictions.ipynb #a11ab1e1
+TARGET_NAMES = (
+    *('target', 'finding', 'findings', 'pathology', 'label_name', 'condition', 'structure', 'organ', 'task'),
+    *('question', 'class_name', 'class', 'variable', 'category'),
+)
+
+
+def _value_column(table, taken):
+    """Find the one column of a long table that holds its values."""
+    free = [c for c in table.columns if c not in taken]
+    named = [c for c in free if c.lower() in (*_SCORE_NAMES, *_TRUTH_NAMES, 'value')]
+    numbers = [c for c in free if pd.api.types.is_numeric_dtype(table[c]) and c.lower() not in FOLD_NAMES]
+    return named[0] if len(named) == 1 else numbers[0] if len(numbers) == 1 else None
+
+
+def _long_parts(table):
+    """Find (identifier, targets, value column) of a long table; None where a table is not long."""
+    key = _first(table, (*SCAN_NAMES, *PATIENT_NAMES))
+    if key is None:
+        return None
+    ids, name = clean_ids(table[key]), _first(table, TARGET_NAMES)
+    if name and not pd.api.types.is_numeric_dtype(table[name]) and ids.duplicated().any():
+        value = _value_column(table, (key, name))
+        targets = table[name].astype(str).str.strip()
+        return (ids, targets, value) if value and 2 <= targets.nunique() <= MAX_CLASSES else None
+    halves = ids.str.rpartition('_')
+    value = _value_column(table, (key,))
+    sound = (halves[0] != '').all() and 2 <= halves[2].nunique() <= MAX_CLASSES and not halves[2].str.isdigit().any()
+    if value is None or not sound or halves[0].nunique() * halves[2].nunique() != ids.nunique():
+        return None
+    return halves[0], halves[2], value
+
+
+def wide_table(
+    table: pd.DataFrame,  # from `read_any_table`
+    what: str = 'the table',  # for messages
+) -> tuple[pd.DataFrame, str]:  # the table with one column for each target, and what was done in words
+    """Turn a long table, with a row for each target, into a wide one; others stay as they are."""
+    parts = _long_parts(table)
+    if parts is None:
+        return table, ''
+    ids, targets, value = parts
+    key, name = _first(table, (*SCAN_NAMES, *PATIENT_NAMES)), _first(table, TARGET_NAMES)
+    number = table.groupby([ids.to_numpy(), targets.to_numpy()]).cumcount()
+    counts = pd.crosstab([ids.rename('_id'), number.rename('_row')], targets.rename('_target'))
+    lacking = counts.index[(counts == 0).any(axis=1)]
+    if len(lacking):
+        absent = counts.columns[(counts.loc[lacking[0]] == 0)][0]
+        raise ValueError(f'{what}: a row for each target, and {lacking[0][0]} has none for {absent}')
+    marked = table.assign(_id=ids, _row=number, _target=targets)
+    kept = [c for c in table.columns if c not in (key, name, value)]
+    first = marked.drop_duplicates(['_id', '_row']).set_index(['_id', '_row'])[kept]
+    values = marked.pivot(index=['_id', '_row'], columns='_target', values=value)
+    wide = first.join(values).reset_index('_id').rename(columns={'_id': key}).reset_index(drop=True)
+    return wide, f'{what}: {len(table)} rows with a target each became {len(wide)} with {values.shape[1]} columns'
 
 # %% ../../nbs/lib/judge/03_predictions.ipynb #9f2e2f03
 SCALES = ('auto', 'probability', 'logit', 'percent', 'score')
@@ -438,11 +494,15 @@ def match_predictions(
     options: ReadingOptions = ReadingOptions(),  # noqa: B008, frozen
 ) -> Answers:
     """Match predictions with labels."""
+    same = predictions is truth
+    truth, said_of_labels = wide_table(truth, 'labels')
+    predictions, said = (truth, '') if same else wide_table(predictions, 'predictions')
     notes, found = [], _answered_tasks(predictions, truth, options)
     mine, theirs = _identifier(predictions, truth, options.identifier)
     table = _held_out_rows(predictions, notes).drop_duplicates()
     if len(table) < len(predictions) and not notes:
         notes.append(f'{len(predictions) - len(table)} rows that repeat another were left out')
+    notes += [words for words in (said, said_of_labels) if words]
     if options.drop_missing:
         table = _without_holes(table, [c for columns in found.values() for c in columns], notes)
     labels = _joined_labels(truth, theirs, notes)

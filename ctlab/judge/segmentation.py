@@ -486,4 +486,4 @@ def judge_case_rows(
         'the diagonal of the image'
     )
     notes = [*notes, rule, *(f'{n}: {k} cases; no interval over so few is to be trusted' for n, k in few.items())]
-    return Judgement('segmentation', tables, notes)
+    return Judgement('segmentation', tables, notes, options=options)

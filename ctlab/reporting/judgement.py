@@ -21,13 +21,16 @@ from ..judge.evaluate import EvaluationOptions, answers_from_table, answers_tabl
 from ..judge.segmentation import MaskOptions, judge_case_rows
 from .figures import figure_style, save_figure
 from .report import html_page
+from .verification import claim_table
 
 # %% auto #0
-__all__ = ['EXPLAINED', 'shown_table', 'roc_band', 'classification_figures', 'segmentation_figures', 'worst_case_figure',
-           'markdown_report', 'latex_report', 'html_report', 'write_judgement', 'rebuild_judgement', 'judgement_faults']
+__all__ = ['EXPLAINED', 'shown_table', 'overview_table', 'roc_band', 'classification_figures', 'segmentation_figures',
+           'worst_case_figure', 'reporting_checklist', 'markdown_report', 'latex_report', 'html_report',
+           'write_judgement', 'rebuild_judgement', 'judgement_faults']
 
 # %% ../../nbs/lib/reporting/05_judgement.ipynb #3fcccc5d
 EXPLAINED = {
+    'overview': 'The usual metrics with their 95 % intervals over patients; all of them are under Metrics.',
     'metrics': 'Every metric with its 95 % interval over patients. A task with more than two classes has averages '
     'weighted by prevalence, and macro averages.',
     'challenge': 'The metric of the RSNA 2023 challenge with its parts, lower is better. The official code scores the '
@@ -54,6 +57,17 @@ EXPLAINED = {
     'recommendations': 'Which metric answers the question, from properties of the data (after Metrics Reloaded, 2024).',
     'worst cases': 'The five worst cases by Dice.',
     'cases': 'Every case and structure.',
+    'checklist': 'What a reader must be told. Items without an answer are for a person to write.',
+}
+_OVERVIEW = {
+    'auc_roc': 'AUC',
+    'average_precision': 'average precision',
+    'log_loss': 'log loss',
+    'brier': 'Brier',
+    'recall': 'sensitivity',
+    'specificity': 'specificity',
+    'f1': 'F1',
+    'accuracy': 'accuracy',
 }
 _FORMATS = {'p': '{:.3g}', 'p corrected': '{:.3g}', 'p of Wilcoxon': '{:.3g}', 'prevalence': '{:g}'}
 
@@ -70,6 +84,23 @@ def shown_table(
         else:
             shown[name] = [str(v) for v in column]
     return pd.DataFrame(shown)
+
+
+def overview_table(
+    metrics: pd.DataFrame,  # prediction, target, metric, value, low, high, …
+) -> pd.DataFrame:  # of text, one row for each prediction and target
+    """Arrange the usual metrics side by side."""
+    numbers = metrics[metrics['metric'].isin(list(_OVERVIEW))]
+    words = [
+        '–' if pd.isna(r.value) else f'{r.value:.3f} [{r.low:.3f}, {r.high:.3f}]'
+        for r in numbers[['value', 'low', 'high']].itertuples()
+    ]
+    keys = numbers[['prediction', 'target']].apply(tuple, axis=1)
+    wide = numbers.assign(_text=words).pivot_table(
+        index=['prediction', 'target'], columns='metric', values='_text', aggfunc='first'
+    )
+    columns = [c for c in _OVERVIEW if c in wide]
+    return wide.loc[list(dict.fromkeys(keys)), columns].rename(columns=_OVERVIEW).fillna('–').reset_index()
 
 # %% ../../nbs/lib/reporting/05_judgement.ipynb #c1a46976
 _COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#999999')
@@ -272,12 +303,110 @@ def _difference_picture(found, real, structure, names):
         picture[mask] = colour
     return picture[tuple(map(slice, *bounding_box(either, 8)))] if either.any() else picture
 
+# %% ../../nbs/lib/reporting/05_judgement.ipynb #c4ec0002
+_MASK_ITEMS = """Which question is asked, and which metric answers it|question
+Where the cases are from, and how they were chosen|
+Who drew the reference, and how much two readers differ|
+Whether a case was seen in training or in tuning|
+Definition of each metric, with its tolerance|definition
+What counts where a structure or a prediction is absent|absent
+On which grid masks were compared|grid
+How cases become one number|aggregation
+The distribution, not the mean alone|distribution
+Uncertainty|uncertainty
+Detection of structures|detection
+Lesions counted one by one, and the rule of a match|lesions
+Volumes|volumes
+Comparison of methods, corrected for many|pairs
+Stability of a ranking|ranks
+Failures, shown|failures
+How the numbers can be computed again|protocol"""
+
+
+def _mask_answers(judgement):
+    """Answer what a validation of masks must tell."""
+    cases, o = judgement['cases'], judgement.options
+    count = cases['case'].nunique()
+    moved = [n for n in judgement.notes if 'another grid' in n]
+    return {
+        'question': 'under Recommendations, from the sizes and shapes in the data',
+        'definition': 'Dice, Jaccard; normalised surface distance at '
+        + ' and '.join(f'{t:g} mm' for t in o.tolerances)
+        + '; HD95 as the greater of both directions, mean surface distance, in mm; over surface voxels',
+        'absent': 'absent in both: left out of the means; absent in one: the worst value of each metric',
+        'grid': '; '.join(moved) or "the reference's own; no prediction was on another",
+    } | {
+        'aggregation': f'a value for each of {count} cases and structure; means over cases',
+        'distribution': 'medians and the worst tenth under Summary; each case in the first picture',
+        'uncertainty': f'95 % intervals by bootstrap over cases, {o.resamples} resamples, seed {o.seed}',
+        'detection': 'under Detection',
+        'failures': 'the five worst cases, listed and drawn',
+        'protocol': 'options, versions and every value by case are stored; `ctlab verify` computes the tables again',
+    }
+
+
+def _present_answers(judgement, sentences):
+    """Keep the answers whose tables are in the judgement."""
+    return {key: words for key, (table, words) in sentences.items() if table in judgement.tables}
+
+
+def _claim_answers(judgement):
+    """Answer the items of CLAIM that follow from predictions and labels."""
+    first, o = judgement.answers[0], judgement.options
+    patients, folds = first.rows['patient'].nunique(), first.rows['fold'].nunique() if 'fold' in first.rows else 0
+    lost = [n for n in judgement.notes if 'left out' in n]
+    leaks = [n for n in judgement.notes if 'LEAK' in n]
+    answers = {
+        'missing': '; '.join(lost) or 'no patient and no value is missing',
+        'metrics': ', '.join(dict.fromkeys(judgement['metrics']['metric'])),
+        'uncertainty': f'95 % intervals by bootstrap over patients, up to {o.resamples} resamples, seed {o.seed}',
+        'numbers': f'{patients} patients, {len(first.rows)} rows judged',
+        'performance': 'under Metrics, with intervals',
+        'protocol': 'options and answers are stored; `ctlab verify` computes the tables again',
+    }
+    if folds:
+        answers |= {'internal': f'held-out answers of {folds} folds', 'level': '; '.join(leaks) or 'patient'}
+    return answers | _present_answers(
+        judgement,
+        {
+            'power': ('power', 'the smallest difference that would have been seen is under Power'),
+            'robustness': ('subgroups', 'by group of patients under Subgroups'),
+            'ensemble': ('ensembles', 'means and weighted means under Ensembles'),
+            'characteristics': ('prevalence', 'prevalence under Prevalence; further columns under Subgroups'),
+        },
+    )
+
+
+def reporting_checklist(
+    judgement: Judgement,
+) -> pd.DataFrame:  # item, what is asked, answer; empty where a person must write
+    """Answer the fitting checklist from a judgement."""
+    if judgement.kind == 'classification':
+        return claim_table(_claim_answers(judgement))
+    answers = _mask_answers(judgement) | _present_answers(
+        judgement,
+        {
+            'volumes': ('volumes', 'bias and limits of agreement under Volumes'),
+            'pairs': ('pairs', 'paired tests, corrected by Holm, under Pairs'),
+            'ranks': ('ranks', 'how often each place is taken on resampled cases, under Ranks'),
+        },
+    )
+    if 'lesions' in judgement['cases']:
+        answers['lesions'] = f'a lesion is found at an overlap (IoU) above {judgement.options.overlap:g}'
+    rows = [line.split('|') for line in _MASK_ITEMS.splitlines()]
+    return pd.DataFrame(
+        [{'item': n, 'asked': asked, 'answer': answers.get(key, '')} for n, (asked, key) in enumerate(rows, 1)]
+    )
+
 # %% ../../nbs/lib/reporting/05_judgement.ipynb #a4f0887d
 def _sections(judgement):
     """List (name, sentence, table as text) of what is shown; long lists of cases are not."""
+    if 'metrics' in judgement.tables:
+        yield 'overview', EXPLAINED['overview'], overview_table(judgement['metrics'])
     for name, table in judgement.tables.items():
         if name != 'cases' and len(table):
             yield name, EXPLAINED.get(name, ''), shown_table(table)
+    yield 'checklist', EXPLAINED['checklist'], shown_table(reporting_checklist(judgement))
 
 
 def markdown_report(judgement: Judgement, title: str) -> str:
@@ -317,15 +446,33 @@ def html_report(
         for what, p in (figures or {}).items()
     ]
     for k, (name, words, table) in enumerate(_sections(judgement)):
-        head = ''.join(f'<th>{html.escape(c)}</th>' for c in table.columns)
-        body = ''.join(
-            '<tr>' + ''.join(f'<td>{html.escape(v, quote=False)}</td>' for v in row) + '</tr>'
-            for row in table.to_numpy()
-        )
         parts.append(f'<h2>{html.escape(name.capitalize())}</h2><p>{html.escape(words)}</p><div class="wide">')
-        parts.append(f'<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
+        parts.append(_html_table(table, f'from {title}.parquet; checked by ctlab verify {title}.json') + '</div>')
         parts += pictures if k == 0 else []
     return html_page(title, parts)
+
+
+def _html_table(table, source):
+    """Write a table whose every number says what it is and where it is from."""
+    columns = list(table.columns)
+    keys = [k for k, c in enumerate(columns) if not _is_number(table[c].iloc[0])]
+
+    def cell(row, k):
+        shown = html.escape(row[k], quote=False)
+        if k in keys:
+            return f'<td>{shown}</td>'
+        place = ', '.join(row[n] for n in keys if row[n])
+        return f'<td title="{html.escape(f"{place}, {columns[k]}: {source}")}">{shown}</td>'
+
+    head = ''.join(f'<th>{html.escape(c)}</th>' for c in columns)
+    body = ''.join(f'<tr>{"".join(cell(row, k) for k in range(len(columns)))}</tr>' for row in table.to_numpy())
+    return f'<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _is_number(text):
+    """Report whether a cell shows a number."""
+    text = text.partition(' [')[0]
+    return text in ('–', 'inf') or text.lstrip('-').replace('.', '', 1).replace('e-', '', 1).isdigit()
 
 
 def _json_table(table):
@@ -380,6 +527,7 @@ def _write_excel(judgement, path):
     """Write every table on a sheet of its own, with full precision."""
     with atomic_path(path) as half, pd.ExcelWriter(half, engine='openpyxl') as book:
         sheets = {'notes': pd.DataFrame({'note': judgement.notes})} | judgement.tables
+        sheets['checklist'] = reporting_checklist(judgement)
         for name, table in sheets.items():
             safe = table.map(lambda v: f"'{v}" if isinstance(v, str) and v[:1] in '=+@' else v)  # no cell is a formula
             safe.to_excel(book, sheet_name=name[:31], index=False)
@@ -434,7 +582,7 @@ def _page_cells(text):
     """List the cells of all tables of a page."""
     import re
 
-    return re.findall(r'<td>(.*?)</td>', text)
+    return re.findall(r'<td(?: title="[^"]*")?>(.*?)</td>', text)
 
 
 def _same_records(one, other):

@@ -22,7 +22,7 @@ from ..core.settings import project_root
 
 # %% auto #0
 __all__ = ['git_commit', 'save_provenance', 'rebuild_table', 'verify_reports', 'scan_metadata', 'subgroup_table',
-           'detectable_difference', 'claim_checklist']
+           'detectable_difference', 'claim_table', 'claim_checklist']
 
 # %% ../../nbs/lib/reporting/04_verification.ipynb #85947b77
 def git_commit() -> str:  # short, with + where files were changed; empty outside a checkout
@@ -363,6 +363,14 @@ def _claim_evaluation(c, held, people, commit_):
     }
 
 
+def claim_table(
+    answers: dict,  # key of an item -> answer
+) -> pd.DataFrame:  # item, what is asked, answer; empty where a person must write
+    """Arrange answers as the CLAIM checklist (2024)."""
+    rows = [line.split('|') for line in _CLAIM.splitlines()]
+    return pd.DataFrame([{'item': int(n), 'asked': asked, 'answer': answers.get(key, '')} for n, asked, key in rows])
+
+
 def claim_checklist(
     configs: list[dict],  # of all folds
     predictions: pd.DataFrame,
@@ -373,5 +381,4 @@ def claim_checklist(
     c, held = configs[0], predictions[predictions['split'] == 'valid']
     people = 'phantoms (drawn, not patients)' if c.get('phantom') else 'patients'
     answers = _claim_data(c, people) | _claim_model(configs, environment) | _claim_evaluation(c, held, people, commit_)
-    rows = [line.split('|') for line in _CLAIM.splitlines()]
-    return pd.DataFrame([{'item': int(n), 'asked': asked, 'answer': answers.get(key, '')} for n, asked, key in rows])
+    return claim_table(answers)

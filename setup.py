@@ -23,7 +23,7 @@ setup(
     include_package_data=True,
     package_data={
         'ctlab': ['*.pyi', 'py.typed'],
-        'ctlab.reporting': ['*.js'],
+        'ctlab.reporting': ['*.js', 'niivue/*'],
         'ctlab.interfaces': ['*.js'],
         'ctlab.organs': ['*.safetensors', '*.md'],
     },

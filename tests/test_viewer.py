@@ -27,47 +27,98 @@ def drawn(page, plane, at):
     )
 
 
-def test_a_page_of_its_own(ctlab, tmp_path, browser, shots):
+def made_page(ctlab, folder, *more):
+    """Write the page of a small scan with a box in it; returns (page, values, mask)."""
     from ctlab.scans import nifti
     from ctlab.scans.volume import Volume
 
     hu = np.random.default_rng(0).integers(-900, 900, (20, 30, 40)).astype(np.int16)
     mask = np.zeros(hu.shape, np.uint8)
     mask[8:12, 10:20, 10:20] = 1
+    mask[14:18, 10:20, 22:32] = 2
     affine = np.diag([1.0, 1.0, 2.0, 1.0])
-    scan = nifti.write(Volume(hu, affine), tmp_path / 'scan.nii.gz')
-    label = nifti.write(Volume(mask, affine), tmp_path / 'mask.nii.gz')
-    done = ctlab('view', scan, tmp_path / 'scan.html', '--mask', label, '--structures', 'spleen', '--json')
+    affine[:3, 3] = 100, -50, 30
+    scan = nifti.write(Volume(hu, affine), folder / 'scan.nii.gz')
+    label = nifti.write(Volume(mask, affine), folder / 'mask.nii.gz')
+    done = ctlab(
+        *('view', scan, folder / 'scan.html', '--mask', label, '--structures', 'spleen,liver', '--json', *more)
+    )
     assert done.returncode == 0 and json.loads(done.stdout)['bytes'] > 1000, done.stderr
-    page, wrong = browser.new_page(viewport={'width': 1200, 'height': 560}), []
+    return folder / 'scan.html', hu, mask
+
+
+def opened(browser, path):
+    """Open a page from a file; errors and requests to anywhere are collected."""
+    page, wrong = browser.new_page(viewport={'width': 1200, 'height': 700}), []
     page.on('pageerror', lambda error: wrong.append(str(error)))
     page.on('request', lambda r: wrong.append(r.url) if not r.url.startswith(('file:', 'blob:', 'data:')) else None)
-    page.goto(f'file://{tmp_path}/scan.html')
-    page.wait_for_selector('canvas[data-plane=sagittal][data-drawn]')
-    drawn(page, 'axial', 8)  # it opens where the mask is
-    before = pixels(page, 'axial')
-    page.locator('[data-slice=axial]').fill('3')
-    drawn(page, 'axial', 3)
-    assert pixels(page, 'axial') != before
-    page.locator('[data-pane=axial]').focus()
-    page.keyboard.press('ArrowUp')
-    drawn(page, 'axial', 4)
-    canvas = page.locator('canvas[data-plane=axial]')
+    page.goto(f'file://{path}')
+    return page, wrong
+
+
+def test_a_page_of_its_own(ctlab, tmp_path, browser, shots):
+    path, hu, _ = made_page(ctlab, tmp_path)
+    page, wrong = opened(browser, path)
+    page.wait_for_selector('body[data-ready]', timeout=120_000)
+    canvas, where = page.locator('#canvas'), page.locator('#where')
+
+    def shown():
+        page.evaluate('viewer.drawScene()')
+        return canvas.screenshot()
+
+    z, y, x = 8, 14, 14  # it opens where the mask is
+    first = f'{hu[z, y, x]} HU spleen L {100 + x:.1f} A {50 - y:.1f} S {30 + 2 * z:.1f} mm'
+    assert re.sub(r'\s+', ' ', where.inner_text()) == first, 'value, name and place in the patient'
+    spot = (100 + 25, -50 + 12, 30 + 2 * 15)  # in the liver
+    page.evaluate(
+        '([x, y, z]) => {viewer.scene.crosshairPos = viewer.mm2frac([-x, -y, z]); viewer.createOnLocationChange()}',
+        spot,
+    )
+    assert where.inner_text().startswith(f'{hu[15, 12, 25]} HU') and 'liver' in where.inner_text()
+    assert page.evaluate('[viewer.volumes[0].dimsRAS[1], viewer.volumes[0].dimsRAS[3]]') == [40, 20], 'full resolution'
+    before = shown()
+    page.locator('[data-structure="2"]').uncheck()
+    hidden = shown()
+    page.locator('#show-mask').uncheck()
+    assert len({before, hidden, shown()}) == 3
+    page.locator('#show-mask').check()
+    page.locator('#window').select_option('bone')
+    assert page.evaluate('[viewer.volumes[0].cal_min, viewer.volumes[0].cal_max]') == [-450, 1350]
+    page.locator('#surfaces').check()
+    assert page.evaluate('viewer.meshes.map((m) => m.visible)') == [True, False], 'of what is not hidden'
+    spans = page.evaluate(
+        'viewer.meshes[0].extentsMax && [...viewer.meshes[0].extentsMin, ...viewer.meshes[0].extentsMax]'
+    )
+    assert np.allclose(spans, [-120, 30, 45, -109, 41, 54], atol=2.5), 'the surface lies where the mask is'
+    page.locator('#layout').select_option('volume')
+    rendered = shown()
+    page.locator('#layout').select_option('axial')
+    assert shown() != rendered
+    page.locator('#measure').click()
     box = canvas.bounding_box()
-    page.mouse.move(box['x'] + box['width'] * 12.5 / 40, box['y'] + box['height'] * 7.5 / 30)
-    assert page.locator('.ctv-read').inner_text().startswith(f'{hu[4, 7, 12]} HU')  # the true number under the pointer
-    page.mouse.wheel(0, -100)
-    drawn(page, 'axial', 5)
-    page.mouse.click(box['x'] + box['width'] * 12.5 / 40, box['y'] + box['height'] * 7.5 / 30)
-    drawn(page, 'coronal', 7), drawn(page, 'sagittal', 12)
-    page.locator('[data-slice=axial]').fill('10')
-    drawn(page, 'axial', 10)
-    filled = pixels(page, 'axial')
-    page.locator('[data-show=mask]').uncheck()
-    assert pixels(page, 'axial') != filled
-    page.locator('select').select_option('bone')
+    page.mouse.move(box['x'] + 450, box['y'] + 250)
+    page.mouse.down()
+    page.mouse.move(box['x'] + 650, box['y'] + 250, steps=5)
+    page.mouse.up()
     page.screenshot(path=str(shots / 'viewer-page.png'))
+    assert page.evaluate('viewer.document.completedMeasurements.length') == 1
     assert not wrong, wrong[:3]
+
+
+def test_a_small_page_and_one_without_webgl(ctlab, tmp_path, browser, shots):
+    from conftest import CHROMIUM
+
+    path, *_ = made_page(ctlab, tmp_path, '--limit', '16')
+    plain = browser.browser_type.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-3d-apis'])
+    try:
+        page, wrong = opened(plain, path)
+        page.wait_for_selector('#stills:not([hidden])')
+        assert 'this browser has no WebGL 2' in page.locator('#stills').inner_text()
+        assert page.locator('#stills img').evaluate('i => i.naturalWidth') > 300
+        page.screenshot(path=str(shots / 'viewer-stills.png'))
+        assert not wrong, wrong[:3]
+    finally:
+        plain.close()
 
 
 @pytest.mark.parametrize(

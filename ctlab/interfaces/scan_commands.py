@@ -94,13 +94,15 @@ def view(
         ),
     ] = '',
     window: Annotated[str, typer.Option(help='soft_tissue, abdomen, liver, bone, lung, wide, or centre,width.')] = '',
-    limit: Annotated[int, typer.Option(help='Cells a side at most; more make a larger page.', min=16, max=512)] = 192,
+    limit: Annotated[
+        int, typer.Option(help='Cells a side at most, for a smaller page; 0 for full resolution.', min=0, max=4096)
+    ] = 0,
     series: Annotated[str, SERIES] = '',
     acquisition: Annotated[int, ACQUISITION] = 1,
     gaps: Annotated[str, GAPS] = 'refuse',
     json_: Annotated[bool, typer.Option('--json', help='Print what was written as JSON.')] = False,
 ):
-    """Write a scan with its masks as a page that needs no server: three planes, window, HU under the pointer.
+    """Write a scan with its masks as a page that needs no server: three planes and a volume rendering (NiiVue).
 
     For example
 

@@ -1,4 +1,4 @@
-// Three planes of a scan. `model` is a Jupyter widget, or `pageModel` below on a page of its own.
+// Three planes of a scan in a notebook; `model` is a Jupyter widget.
 const AXES = ["axial", "coronal", "sagittal"];
 const WALL = { axial: [1, 2], coronal: [0, 2], sagittal: [0, 1] }; // which index runs down, which across
 const STYLE = `
@@ -173,30 +173,4 @@ function render({ model, el }) {
 }
 
 // A page of its own: the whole volume is in the page and answers for itself.
-async function pageModel(data) {
-  const unpack = async (text, kind) => {
-    if (!text) return null;
-    const packed = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
-    return new kind(await new Response(stream).arrayBuffer());
-  };
-  const [hu, mask, prediction] = [await unpack(data.hu, Int16Array), await unpack(data.mask, Uint8Array), await unpack(data.prediction, Uint8Array)];
-  const [nz, ny, nx] = data.facts.shape, state = { facts: data.facts, index: data.index, window: data.window, shown: data.shown }, hear = {};
-  const cut = (array, axis, at) => {
-    if (!array) return null;
-    if (axis === "axial") return array.slice(at * ny * nx, (at + 1) * ny * nx);
-    const out = new array.constructor(nz * (axis === "coronal" ? nx : ny));
-    for (let z = 0, k = 0; z < nz; z++) for (let i = 0; i < (axis === "coronal" ? nx : ny); i++) out[k++] = array[(nz - 1 - z) * ny * nx + (axis === "coronal" ? at * nx + i : i * nx + at)];
-    return out;
-  };
-  const fire = (name, ...words) => (hear[name] || []).forEach((f) => f(...words));
-  return {
-    get: (k) => state[k],
-    set: (k, v) => { state[k] = v; queueMicrotask(() => fire(`change:${k}`)); },
-    save_changes: () => {},
-    on: (k, f) => (hear[k] = hear[k] || []).push(f),
-    send: (m) => queueMicrotask(() => fire("msg:custom", m, [hu, mask, prediction].map((a) => cut(a, m.plane, m.at)))),
-  };
-}
 export default { render };
-export { pageModel };

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import html
 import io
 import json
-import zlib
+import re
 from pathlib import Path
 
 import anywidget
@@ -20,10 +21,10 @@ import traitlets
 import ctlab
 from ..core.anatomy import STRUCTURE_COLOURS, TARGETS, WINDOWS
 from ..core.anatomy import window as limits_of
-from ..scans.volume import Volume, reorient, resample
+from ..scans.volume import Volume, reorient, resample, to_patient
 
 # %% auto #0
-__all__ = ['AXES', 'extract_plane', 'Scene', 'Viewer', 'view', 'Surfaces', 'view3d', 'scan_page', 'cohort_series',
+__all__ = ['AXES', 'extract_plane', 'Scene', 'Viewer', 'view', 'Surfaces', 'view3d', 'encode_mz3', 'scan_page', 'cohort_series',
            'filter_series', 'browse']
 
 # %% ../../nbs/lib/reporting/01_viewer.ipynb #16f56348
@@ -284,6 +285,93 @@ def view3d(
     return Surfaces(meshes, phantom=phantom)
 
 # %% ../../nbs/lib/reporting/01_viewer.ipynb #27d917cc
+_NIIVUE = Path(ctlab.__file__).parent / 'reporting' / 'niivue'
+
+
+def _as_base64(volume, name):
+    """Return a volume as a compressed NIfTI file in base64."""
+    import tempfile
+
+    from ctlab.scans import nifti
+
+    with tempfile.TemporaryDirectory() as folder:
+        return base64.b64encode(nifti.write(volume, Path(folder) / f'{name}.nii.gz').read_bytes()).decode()
+
+
+def _outline(mask):
+    """Keep the rim of each structure in its axial plane."""
+    inner = mask[:, 1:-1, 1:-1]
+    same = np.zeros(mask.shape, bool)
+    same[:, 1:-1, 1:-1] = np.logical_and.reduce(
+        [inner == mask[:, a : a + inner.shape[1], b : b + inner.shape[2]] for a, b in ((0, 1), (2, 1), (1, 0), (1, 2))]
+    )
+    return np.where(same, 0, mask).astype(np.uint8)
+
+
+def encode_mz3(
+    vertices: np.ndarray,  # (n, 3), mm, patient coordinates (LPS)
+    faces: np.ndarray,  # (m, 3)
+) -> bytes:
+    """Encode a surface as MZ3, turned to the axes of NIfTI (RAS)."""
+    import struct
+
+    head = struct.pack('<HHIII', 23117, 3, len(faces), len(vertices), 0)
+    turned = np.asarray(vertices, '<f4') * np.array([-1, -1, 1], '<f4')
+    return gzip.compress(head + np.asarray(faces, '<i4').tobytes() + turned.tobytes(), 6)
+
+
+def _page_surfaces(scene, faces=8000):
+    """Extract the surfaces of the filled masks, or of the outlined ones."""
+    from ctlab.scans.meshes import extract_surface
+
+    mask, found = scene.mask if scene.mask is not None else scene.prediction, []
+    for number, (name, colour) in scene.facts['structures'].items() if mask is not None else ():
+        part = mask == int(number)
+        if part.sum() < 20:
+            continue
+        mesh = extract_surface(Volume(part, scene.volume.affine), 3.0)
+        mesh = mesh.simplify_quadric_decimation(face_count=faces) if len(mesh.faces) > faces else mesh
+        mz3 = base64.b64encode(encode_mz3(mesh.vertices, mesh.faces)).decode()
+        found.append({'number': int(number), 'name': name, 'colour': colour, 'mz3': mz3})
+    return found
+
+
+def _mask_bar(scene):
+    """Write the controls of the masks: which are shown, how much, which structures."""
+    if not scene.facts['structures']:
+        return ''
+    parts = [
+        f'<label><input id="show-{kind}" type="checkbox" checked> {words}</label>'
+        for kind, words in (('mask', 'masks'), ('prediction', 'outlines'))
+        if scene.facts['has'][kind]
+    ]
+    if scene.facts['has']['mask']:
+        parts.append(
+            f'<label>opacity <input id="opacity" type="range" min="0" max="1" step="0.05" value="{_OPACITY}"></label>'
+        )
+    parts.append('<label><input id="surfaces" type="checkbox"> surfaces</label>')
+    parts += [
+        f'<label><input type="checkbox" data-structure="{number}" checked>'
+        f'<span class="swatch" style="background:{colour}"></span>{html.escape(name)}</label>'
+        for number, (name, colour) in scene.facts['structures'].items()
+    ]
+    return f'<div class="bar" role="group" aria-label="masks">{"".join(parts)}</div>'
+
+
+_OPACITY = 0.45
+
+
+def _limited(volume, limit):
+    """Resample a volume so that no side has more cells than the limit."""
+    spacing = [max(s, s * n / limit) for s, n in zip(volume.spacing, volume.shape)]
+    if not any(a > b * 1.001 for a, b in zip(spacing, volume.spacing)):
+        return volume
+    small = resample(volume, tuple(spacing))
+    return Volume(
+        np.round(small.array).astype(np.int16) if np.abs(small.array).max() > 50 else small.array, small.affine
+    )
+
+
 def scan_page(
     volume: Volume,
     mask: Volume | None = None,
@@ -291,42 +379,47 @@ def scan_page(
     structures: tuple | dict | None = None,  # names of the numbers; those that the masks carry when left out
     window: str | tuple | None = None,
     title: str = 'scan',
-    limit: int = 192,  # cells a side
+    limit: int = 0,  # cells a side at most; 0 for full resolution
 ) -> str:  # HTML
-    """Write a scan as a self-contained page."""
-    volume = reorient(volume, 'LPS')
-    spacing = [max(s, s * n / limit) for s, n in zip(volume.spacing, volume.shape)]
-    if any(a > b * 1.001 for a, b in zip(spacing, volume.spacing)):
-        volume = resample(volume, tuple(spacing))
-        volume = Volume(
-            np.round(volume.array).astype(np.int16) if np.abs(volume.array).max() > 50 else volume.array, volume.affine
-        )
-    scene = Scene(volume, mask, prediction, structures, window, title)
-
-    def pack(a):
-        return base64.b64encode(zlib.compress(a.tobytes(), 6)).decode() if a is not None else ''
-
-    data = {
-        'facts': scene.facts,
-        'index': scene.start,
-        'window': scene.window,
-        'shown': _SHOWN,
-        'hu': pack(scene.array),
-        'mask': pack(scene.mask),
-        'prediction': pack(scene.prediction),
-    }
-    script = _SCRIPT.read_text().replace('export default { render };', '').replace('export { pageModel };', '')
-    return (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' "
-        f"content='width=device-width'><title>{html.escape(title)}</title>"
-        '<style>body{margin:1em auto;max-width:1200px;padding:0 1em}'
-        """@media (prefers-color-scheme:
-        dark){body{background:#111;--jp-ui-font-color1:#ddd;--jp-ui-font-color2:#999}}</style>"""
-        f"<body><div id='viewer'></div><script type='application/json' "
-        f"id='data'>{json.dumps(data).replace('</', '<' + chr(92) + '/')}</script>"
-        f"<script type='module'>{script}\nconst data = JSON.parse(document.getElementById('data').textContent);\n"
-        "render({ model: await pageModel(data), el: document.getElementById('viewer') });</script></body></html>"
+    """Write a scan as a self-contained page with NiiVue."""
+    scene = Scene(
+        _limited(reorient(volume, 'LPS'), limit) if limit else volume, mask, prediction, structures, window, title
     )
+    x, y, z = to_patient(scene.volume, np.array(scene.start))
+    facts = scene.facts
+    data = {
+        'structures': [{'number': int(k), 'name': n, 'colour': c} for k, (n, c) in facts['structures'].items()],
+        'surfaces': _page_surfaces(scene),
+        'windows': facts['windows'],
+        'window': scene.window,
+        'unit': facts['unit'],
+        'opacity': _OPACITY,
+    } | {'start': [-x, -y, z]}
+    stored = {'scan': scene.volume}
+    for name, array in (('mask', scene.mask), ('prediction', scene.prediction)):
+        if array is not None:
+            stored[name] = Volume(_outline(array) if name == 'prediction' else array, scene.volume.affine)
+    named = {n: list(w) for n, w in facts['windows'].items()}
+    options = [f'<option{" selected" if w == scene.window else ""}>{html.escape(n)}' for n, w in named.items()] + (
+        [] if scene.window in named.values() else ['<option selected disabled>own']
+    )
+    texts = [f'<script type="text/plain" id="{n}">{_as_base64(v, n)}</script>' for n, v in stored.items()]
+    parts = {
+        'title': html.escape(title),
+        'windows': ''.join(options),
+        'centre': f'{scene.window[0]:g}',
+        'width': f'{scene.window[1]:g}',
+        'masks': _mask_bar(scene),
+    } | {
+        'still': base64.b64encode(scene.picture(scene.start, scene.window)).decode(),
+        'payload': ''.join(texts),
+        'data': json.dumps(data).replace('</', '<' + chr(92) + '/'),
+        'niivue': gzip.decompress(next(_NIIVUE.glob('niivue-*.js.gz')).read_bytes())
+        .decode()
+        .replace('</script', '<' + chr(92) + '/script'),
+        'script': (_NIIVUE / 'page.js').read_text(),
+    }
+    return re.sub(r'\$(\w+)', lambda found: parts.get(found[1], found[0]), (_NIIVUE / 'page.html').read_text())
 
 # %% ../../nbs/lib/reporting/01_viewer.ipynb #f6380aa3
 def cohort_series(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -425,7 +425,8 @@ def write_nnunet(
         part = 'Ts' if label is None else 'Tr'
         nifti.write(scan, root / f'images{part}' / f'{case.name}_0000.nii.gz')
         if label is not None:
-            nifti.write(label, root / 'labelsTr' / f'{case.name}.nii.gz')
+            names = dict(enumerate(structures, 1))
+            nifti.write(replace(label, meta={'names': names}), root / 'labelsTr' / f'{case.name}.nii.gz')
         written += label is not None
     facts = {
         'channel_names': {'0': channel},

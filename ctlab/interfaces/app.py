@@ -414,7 +414,10 @@ class _Masks(_Tab):
         self.away = FileDownload(
             callback=self.packed, filename='mask.zip', button_type='default', label='Download (NIfTI, SEG, surfaces)'
         )
-        self.file = TextInput(name='A mask from elsewhere (NIfTI)', sizing_mode='stretch_width')
+        self.file = TextInput(
+            name='A mask from elsewhere (NIfTI, NRRD, DICOM SEG, RTSTRUCT)', sizing_mode='stretch_width'
+        )
+        self.names = TextInput(name='Names of its numbers 1, 2, … (if it carries none)', sizing_mode='stretch_width')
         self.import_mask = Button(name='Add as a version')
         self.numbers, self.place = _rows(), pn.Column(sizing_mode='stretch_width')
         self.on(self.segment, self.drawn)
@@ -432,7 +435,7 @@ class _Masks(_Tab):
             pn.FlexBox(self.version, self.measure, self.correct, self.solid),
             pn.FlexBox(self.other, self.compare),
             pn.FlexBox(self.kind, self.away),
-            pn.FlexBox(self.file, self.import_mask),
+            pn.FlexBox(self.file, self.names, self.import_mask),
             self.said,
             self.numbers,
             self.place,
@@ -465,9 +468,12 @@ class _Masks(_Tab):
         return f'version {mask.label}' + ''.join(f'\nquality flag: {d}' for d in flags)
 
     async def adopted(self):
-        mask = await asyncio.to_thread(self.work.import_mask, self.page.scan, self.file.value)
+        names = tuple(n.strip() for n in self.names.value.split(',') if n.strip())
+        mask = await asyncio.to_thread(self.work.import_mask, self.page.scan, self.file.value, names)
         self.page.masks_changed()
-        return f'version {mask.label}'
+        bare = [n.removeprefix('number ') for n in mask.structures if n.startswith('number ')]
+        ask = f'\nThe file names no structure {", ".join(bare)}: write the names and add it again.' if bare else ''
+        return f'version {mask.label}{ask}'
 
     async def measure(self):
         self.table(await asyncio.to_thread(self.work.measure, self.page.scan, self.chosen()))

@@ -21,6 +21,7 @@ from ..core.files import exclusive_lock, write_atomic
 from ..network.store import InvalidUidError, ObjectRefusedError, Store
 from ..scans import nifti
 from ..scans.dicom import complete_class
+from ..scans.label_maps import read_label_map
 from ..scans.volume import Volume
 
 log = logging.getLogger(__name__)
@@ -321,7 +322,8 @@ class Workspace:
         with exclusive_lock(folder):
             folder.mkdir(parents=True, exist_ok=True)
             number = 1 + max((int(p.stem) for p in folder.glob('*.json')), default=0)
-            nifti.write(Volume(numbers.array.astype(np.uint8), numbers.affine), folder / f'{number}.nii.gz')
+            meta = {'names': {k: n for n, k in structures.items()}}
+            nifti.write(Volume(numbers.array.astype(np.uint8), numbers.affine, meta), folder / f'{number}.nii.gz')
             write_atomic(
                 folder / f'{number}.json',
                 json.dumps({'made_by': made_by, 'structures': structures} | (facts or {}), indent=1),
@@ -331,16 +333,17 @@ class Workspace:
     def import_mask(
         self,
         scan: Scan,
-        path: str | Path,  # NIfTI on the scan's voxels, such as somebody's truth
-        names: tuple = (),  # of its numbers 1, 2, …; those of the latest version when left out
+        path: str | Path,  # NIfTI, NRRD, DICOM SEG or RTSTRUCT on the scan's voxels, such as somebody's truth
+        names: tuple = (),  # of its numbers 1, 2, …; those that the file carries when left out
     ) -> Mask:
         """Import a mask from elsewhere as a new version, to correct or to compare with."""
-        there, volume = self.masks(scan), self.read(scan)
-        found = align_mask(volume, nifti.read(self.resolve_allowed(path)), Path(path).name)
+        volume = self.read(scan)
+        read = read_label_map(self.resolve_allowed(path), like=volume)
+        found = align_mask(volume, read, Path(path).name)
         numbers = sorted(int(n) for n in np.unique(found.array) if n)
         if not numbers or numbers[-1] > 255:
             raise ValueError(f'{Path(path).name}: holds no numbers from 1 to 255')
-        known = {k: n for n, k in there[-1].structures.items()} if there and not names else dict(enumerate(names, 1))
+        known = dict(enumerate(names, 1)) or read.meta['names']
         return self.save_mask(
             scan, found, {known.get(k, f'number {k}'): k for k in numbers}, f'from {safe_filename(Path(path).name)}'
         )
@@ -501,7 +504,7 @@ class Workspace:
         nifti.write(volume, folder / 'image.nii.gz')
         for structure, k in known.items():
             nifti.write(
-                Volume((numbers.array == k).astype(np.uint8), numbers.affine),
+                Volume((numbers.array == k).astype(np.uint8), numbers.affine, {'names': {1: structure}}),
                 folder / 'masks' / f'{safe_filename(structure)}.nii.gz',
             )
         return folder, pd.DataFrame(rows).assign(**{'claimed twice (voxels)': int(both.sum())})

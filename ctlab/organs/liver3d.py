@@ -91,6 +91,7 @@ def segment_file(
     """Segment a scan; write the mask and the scan within it."""
     scan = read(path)
     found = segment_scan(run['learner'].net, scan, plan)
+    found.meta['names'] = {1: 'liver'}
     name = nifti.nifti_stem(path)
     inside = Volume(np.where(found.array > 0, scan.array, -1000).astype(scan.array.dtype), scan.affine)
     return nifti.write(found, Path(folder) / f'{name}_mask.nii.gz'), nifti.write(

@@ -107,6 +107,7 @@ def segment_files(
     written = []
     for path in map(Path, scans):
         mask = segment_scan(run['learner'].net, read(path), plan)
+        mask.meta['names'] = {1: 'spleen'}
         written.append(nifti.write(mask, Path(folder) / f'{nifti.nifti_stem(path)}_pred.nii.gz'))
     return written
 

@@ -359,6 +359,7 @@ def _mask_bar(scene):
 
 
 _OPACITY = 0.45
+_RENDERED = 16_000_000  # voxels; larger volumes are rendered when asked for
 
 
 def _limited(volume, limit):
@@ -394,7 +395,7 @@ def scan_page(
         'window': scene.window,
         'unit': facts['unit'],
         'opacity': _OPACITY,
-    } | {'start': [-x, -y, z]}
+    } | {'start': [-x, -y, z], 'rendered': scene.array.size < _RENDERED}
     stored = {'scan': scene.volume}
     for name, array in (('mask', scene.mask), ('prediction', scene.prediction)):
         if array is not None:

@@ -41,7 +41,7 @@ function where(mm) {
 async function start() {
   const { Niivue, NVImage, NVMesh, SLICE_TYPE, DRAG_MODE, SHOW_RENDER } = window.niivue;
   const nv = new Niivue({
-    isRadiologicalConvention: true, sagittalNoseLeft: true, multiplanarShowRender: SHOW_RENDER.ALWAYS,
+    isRadiologicalConvention: true, sagittalNoseLeft: true, multiplanarShowRender: SHOW_RENDER.NEVER,
     crosshairColor: [1, 0.85, 0.2, 0.8], backColor: [0, 0, 0, 1], dragAndDropEnabled: true, isColorbar: false,
   });
   const text = (id) => byId(id).textContent.trim();
@@ -88,9 +88,13 @@ async function start() {
     byId('where').textContent = `${shown}${data.unit}  ${[...new Set(names)].join(', ')}  ${where(found.mm)}`;
   };
 
-  const layouts = { planes: SLICE_TYPE.MULTIPLANAR, axial: SLICE_TYPE.AXIAL, coronal: SLICE_TYPE.CORONAL,
+  const layouts = { all: SLICE_TYPE.MULTIPLANAR, planes: SLICE_TYPE.MULTIPLANAR, axial: SLICE_TYPE.AXIAL, coronal: SLICE_TYPE.CORONAL,
     sagittal: SLICE_TYPE.SAGITTAL, volume: SLICE_TYPE.RENDER };
-  byId('layout').onchange = (event) => nv.setSliceType(layouts[event.target.value]);
+  const setLayout = (name) => {
+    nv.opts.multiplanarShowRender = name === 'all' ? SHOW_RENDER.ALWAYS : SHOW_RENDER.NEVER;
+    nv.setSliceType(layouts[name]);
+  };
+  byId('layout').onchange = (event) => setLayout(event.target.value);
   const setWindow = ([c, w]) => {
     const scan = nv.volumes[0];
     [scan.cal_min, scan.cal_max] = [c - w / 2, c + w / 2];
@@ -149,6 +153,8 @@ async function start() {
   byId('frame').oninput = (event) => nv.setFrame4D(nv.volumes[0].id, Number(event.target.value));
   nv.scene.crosshairPos = nv.mm2frac(data.start);
   nv.updateGLVolume();
+  byId('layout').value = data.rendered ? 'all' : 'planes'; // a large volume is rendered when it is asked for
+  setLayout(byId('layout').value);
   nv.createOnLocationChange();
   window.viewer = nv;
   document.body.dataset.ready = 'true';

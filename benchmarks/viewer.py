@@ -1,42 +1,22 @@
-"""The time of a slice change in the lab's page and in NiiVue, three planes at once, in one Chromium without a GPU.
+"""The page of a scan in one Chromium: its size, the time to the first picture, and that of a slice, by resolution."""
 
-npm pack @niivue/niivue && tar xzf niivue-niivue-*.tgz
-python benchmarks/viewer.py package/dist/niivue.umd.js
-"""
-
-import base64
-import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 
 from ctlab.reporting.viewer import scan_page
-from ctlab.scans import nifti
 from ctlab.scans.volume import make_volume
 
 SHAPE, SPACING, CHANGES = (300, 512, 512), (1.5, 0.8, 0.8), 60
 
-OURS = """async (n) => {
-  const slider = document.querySelector('input[aria-label="axial slice"]'), last = Number(slider.max), times = [];
-  const canvas = document.querySelector('canvas[data-plane=axial]');
+SLICES = """async (n) => {
+  const { gl } = viewer, times = [], pixel = new Uint8Array(4);
   for (let k = 0; k < n; k++) {
     const start = performance.now();
-    slider.value = String(Math.round(last * (k + 1) / (n + 1)));
-    slider.dispatchEvent(new Event('input', { bubbles: true }));
-    await new Promise(requestAnimationFrame);
-    canvas.getContext('2d').getImageData(0, 0, 1, 1);
-    times.push(performance.now() - start);
-  }
-  return times;
-}"""
-
-NIIVUE = """async (n) => {
-  const { gl } = nv, times = [], pixel = new Uint8Array(4);
-  for (let k = 0; k < n; k++) {
-    const start = performance.now();
-    nv.scene.crosshairPos[2] = (k + 1) / (n + 1);
-    nv.drawScene();
+    viewer.scene.crosshairPos[2] = (k + 1) / (n + 1);
+    viewer.drawScene();
     await new Promise(requestAnimationFrame);
     gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, pixel);
     times.push(performance.now() - start);
@@ -58,58 +38,33 @@ def scan():
     )
 
 
-def niivue_page(script, file):
-    """NiiVue with the scan inside the page, as ours is."""
-    script = script.replace('</script', '<' + chr(92) + '/script')
-    return (
-        "<!doctype html><meta charset='utf-8'><body><canvas id='gl' width='1200' height='800'></canvas>"
-        f'<script>{script}</script>'
-        f"<script>const bytes = Uint8Array.from(atob('{base64.b64encode(file).decode()}'), (c) => c.charCodeAt(0));"
-        'window.ready = (async () => { window.nv = new niivue.Niivue({ isResizeCanvas: false });'
-        "await nv.attachTo('gl');"
-        "const image = await niivue.NVImage.new(bytes.buffer, 'scan.nii.gz', 'gray', 1, null, -160, 240);"
-        'nv.addVolume(image);'
-        'nv.setSliceType(nv.sliceTypeMultiplanar); nv.drawScene(); return nv.volumes.length; })();</script>'
-    )
+def main():
+    """Print a line for each resolution."""
+    import shutil
 
-
-def main(script):
     from playwright.sync_api import sync_playwright
 
+    chromium = next(p for p in map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome')) if p)
     volume = scan()
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
-        nifti.write(volume, Path(folder) / 'scan.nii.gz')
-        pages = {f'ctlab page, {n} cells a side': (scan_page(volume, limit=n), OURS, None) for n in (192, 256)}
-        if script:
-            whole = niivue_page(Path(script).read_text(), (Path(folder) / 'scan.nii.gz').read_bytes())
-            pages['NiiVue, whole scan'] = (whole, NIIVUE, 'ready')
-        else:
-            print('NiiVue is not measured: give the path of its niivue.umd.js (see the first lines of this file)')
-        browser = play.chromium.launch(
-            executable_path='/usr/bin/chromium',
-            args=['--no-sandbox', '--use-gl=angle', '--use-angle=swiftshader', '--enable-unsafe-swiftshader'],
-        )
-        print(
-            f'{SHAPE[1]} x {SHAPE[2]} x {SHAPE[0]} voxels, {CHANGES} slice changes, three planes, '
-            f'Chromium {browser.version}, no GPU\n'
-        )
-        print(f'{"":<34}{"median ms":>10}{"95 %":>8}{"page MB":>9}{"ready s":>9}')
-        for name, (text, work, wait) in pages.items():
-            path = Path(folder) / 'page.html'
-            path.write_text(text)
+    print(f'{"":<24}{"made s":>8}{"page MB":>9}{"ready s":>9}{"median ms":>11}{"95 %":>8}')
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as p:
+        for words, limit in (('192 cells a side', 192), ('full resolution', 0)):
+            start, path = time.perf_counter(), Path(folder) / 'page.html'
+            path.write_text(scan_page(volume, limit=limit))
+            made = time.perf_counter() - start
+            browser = p.chromium.launch(executable_path=chromium, args=['--no-sandbox'])
             page = browser.new_page(viewport={'width': 1280, 'height': 900})
-            page.set_default_timeout(300_000)
+            page.set_default_timeout(600_000)
+            start = time.perf_counter()
             page.goto(path.as_uri())
-            page.wait_for_function(f'window.{wait}' if wait else "document.querySelector('canvas[data-plane=axial]')")
-            if wait:
-                page.evaluate(f'window.{wait}')
-            ready = page.evaluate('performance.now()') / 1000
-            times = page.evaluate(work, CHANGES)
-            median, late = np.quantile(times, (0.5, 0.95))
-            print(f'{name:<34}{median:>10.1f}{late:>8.1f}{len(text) / 1e6:>9.1f}{ready:>9.1f}')
-            page.close()
-        browser.close()
+            page.wait_for_selector('body[data-ready]')
+            ready = time.perf_counter() - start
+            page.locator('#layout').select_option('planes')
+            times = page.evaluate(SLICES, CHANGES)
+            row = made, path.stat().st_size / 2**20, ready, np.median(times), np.percentile(times, 95)
+            print(f'{words:<24}{row[0]:>8.1f}{row[1]:>9.1f}{row[2]:>9.1f}{row[3]:>11.1f}{row[4]:>8.1f}', flush=True)
+            browser.close()
 
 
 if __name__ == '__main__':
-    main(sys.argv[1] if len(sys.argv) > 1 else '')
+    main()

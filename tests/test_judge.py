@@ -1,6 +1,7 @@
 """Anyone's predictions and masks: forms that people have, referees for the numbers, reports that can be recomputed."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -310,6 +311,12 @@ def written(kind, folder, labels=None):
     return folder / 'case.seg.nrrd'
 
 
+def shown_names(page):
+    """Read which structures a page names."""
+    data = re.search('<script type="application/json" id="data">(.*?)</script>', page.read_text())[1]
+    return [s['name'] for s in json.loads(data)['structures']]
+
+
 WRITERS = ('lab', 'TotalSegmentator', 'nnU-Net', 'a file each', '3D Slicer')
 
 
@@ -331,14 +338,7 @@ def test_every_reader_shows_the_names_of_every_writer(tmp_path, kind, ctlab):
     hu = make_volume(np.where(labelled() > 0, 60, -900).astype(np.int16), (3.0, 1.5, 1.5))
     nifti.write(hu, tmp_path / 'scan.nii.gz')
     done = ctlab('view', str(tmp_path / 'scan.nii.gz'), str(tmp_path / 'p.html'), '--mask', str(path))
-    page = (tmp_path / 'p.html').read_text()
-    assert (
-        done.returncode == 0
-        and '"liver"' in page
-        and '"spleen"' in page
-        and '"skin"' not in page
-        and '"fat"' not in page
-    )
+    assert done.returncode == 0 and shown_names(tmp_path / 'p.html') == ['liver', 'spleen']
     truth = tmp_path / 'truth'
     truth.mkdir()
     written('lab', truth)
@@ -358,8 +358,7 @@ def test_segment_then_view_calls_the_liver_liver(tmp_path, ctlab):
     assert ctlab('segment', str(tmp_path / 'scan.nii.gz'), str(tmp_path / 'out'), '--mesh', 'none').returncode == 0
     mask = tmp_path / 'out' / 'segmentation.nii.gz'
     assert ctlab('view', str(tmp_path / 'scan.nii.gz'), str(tmp_path / 'p.html'), '--mask', str(mask)).returncode == 0
-    page = (tmp_path / 'p.html').read_text()
-    assert '"liver"' in page and '"skin"' not in page
+    assert 'liver' in shown_names(tmp_path / 'p.html') and 'skin' not in shown_names(tmp_path / 'p.html')
     assert lab.read(tmp_path / 'out').meta['names'][1] == 'liver'
     nifti.write(structures, tmp_path / 'truth.nii.gz')
     assert nifti.read(tmp_path / 'truth.nii.gz').meta['names'][STRUCTURE_CODES['liver']] == 'liver'
@@ -376,10 +375,9 @@ def test_a_mask_without_names_keeps_its_numbers(tmp_path, ctlab):
         make_volume(np.where(labelled() > 0, 50, -900).astype(np.int16), (3.0, 1.5, 1.5)), tmp_path / 's.nii.gz'
     )
     words = ('view', str(tmp_path / 's.nii.gz'), str(tmp_path / 'p.html'), '--mask', str(tmp_path / 'case.nii.gz'))
-    assert ctlab(*words).returncode == 0 and '"number 1"' in (tmp_path / 'p.html').read_text()
-    assert (
-        ctlab(*words, '--structures', 'liver,spleen').returncode == 0 and '"liver"' in (tmp_path / 'p.html').read_text()
-    )
+    assert ctlab(*words).returncode == 0 and shown_names(tmp_path / 'p.html') == ['number 1', 'number 2']
+    assert ctlab(*words, '--structures', 'liver,spleen').returncode == 0
+    assert shown_names(tmp_path / 'p.html') == ['liver', 'spleen']
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,25 @@ def opened(browser, path):
     return page, wrong
 
 
+def surfaces_lie_where_the_masks_are(page):
+    """Switch the surfaces on: what is hidden stays hidden, and the other is in its place."""
+    page.locator('#surfaces').check()
+    assert page.evaluate('viewer.meshes.map((m) => m.visible)') == [True, False], 'of what is not hidden'
+    spans = page.evaluate(
+        'viewer.meshes[0].extentsMax && [...viewer.meshes[0].extentsMin, ...viewer.meshes[0].extentsMax]'
+    )
+    assert np.allclose(spans, [-120, 30, 45, -109, 41, 54], atol=2.5), 'the surface lies where the mask is'
+
+
+def measure(page, box):
+    """Draw a measuring line."""
+    page.locator('#measure').click()
+    page.mouse.move(box['x'] + 450, box['y'] + 250)
+    page.mouse.down()
+    page.mouse.move(box['x'] + 650, box['y'] + 250, steps=5)
+    page.mouse.up()
+
+
 def test_a_page_of_its_own(ctlab, tmp_path, browser, shots):
     path, hu, _ = made_page(ctlab, tmp_path)
     page, wrong = opened(browser, path)
@@ -84,22 +103,12 @@ def test_a_page_of_its_own(ctlab, tmp_path, browser, shots):
     page.locator('#show-mask').check()
     page.locator('#window').select_option('bone')
     assert page.evaluate('[viewer.volumes[0].cal_min, viewer.volumes[0].cal_max]') == [-450, 1350]
-    page.locator('#surfaces').check()
-    assert page.evaluate('viewer.meshes.map((m) => m.visible)') == [True, False], 'of what is not hidden'
-    spans = page.evaluate(
-        'viewer.meshes[0].extentsMax && [...viewer.meshes[0].extentsMin, ...viewer.meshes[0].extentsMax]'
-    )
-    assert np.allclose(spans, [-120, 30, 45, -109, 41, 54], atol=2.5), 'the surface lies where the mask is'
+    surfaces_lie_where_the_masks_are(page)
     page.locator('#layout').select_option('volume')
     rendered = shown()
     page.locator('#layout').select_option('axial')
     assert shown() != rendered
-    page.locator('#measure').click()
-    box = canvas.bounding_box()
-    page.mouse.move(box['x'] + 450, box['y'] + 250)
-    page.mouse.down()
-    page.mouse.move(box['x'] + 650, box['y'] + 250, steps=5)
-    page.mouse.up()
+    measure(page, canvas.bounding_box())
     page.screenshot(path=str(shots / 'viewer-page.png'))
     assert page.evaluate('viewer.document.completedMeasurements.length') == 1
     assert not wrong, wrong[:3]

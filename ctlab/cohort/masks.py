@@ -461,7 +461,7 @@ def write_dicom_seg(
             )
         pixels = pixels[np.argsort(frames)]
     own_series, own = uids or (hd.UID(), hd.UID())
-    described = _segment_descriptions(names, algorithm, version)
+    described = _segment_descriptions(names, algorithm, version, mask.meta.get('expected', {}))
     sources, device = source_datasets(headers, order), ('ctlab', 'ctlab', version, '1')
     made = hd.seg.Segmentation(sources, pixels, 'BINARY', described, own_series, 1, own, 1, *device)
     with atomic_path(path) as half:
@@ -469,8 +469,8 @@ def write_dicom_seg(
     return names
 
 
-def _segment_descriptions(names, algorithm, version):
-    """Describe each segment in SNOMED's codes, and what drew it."""
+def _segment_descriptions(names, algorithm, version, expected):
+    """Describe each segment in SNOMED's codes, what drew it, and how well it is expected to agree with the truth."""
     import highdicom as hd
     from pydicom.sr.coding import Code
 
@@ -478,10 +478,13 @@ def _segment_descriptions(names, algorithm, version):
     family = manual if algorithm == 'manual' else Code('123110', 'DCM', 'Artificial Intelligence')
     identity = hd.AlgorithmIdentificationSequence(name=algorithm, version=version, family=family)
     anatomical = Code('123037004', 'SCT', 'Anatomical structure')
-    return [
-        hd.seg.SegmentDescription(k, n, anatomical, Code(_SNOMED[n], 'SCT', n.replace('_', ' ')), 'AUTOMATIC', identity)
-        for k, n in enumerate(names, 1)
-    ]
+    found = []
+    for k, n in enumerate(names, 1):
+        kind = Code(_SNOMED[n], 'SCT', n.replace('_', ' '))
+        found.append(hd.seg.SegmentDescription(k, n, anatomical, kind, 'AUTOMATIC', identity))
+        if n in expected:
+            found[-1].SegmentDescription = f'{expected[n]}{"; unfit without a look" if expected[n].unfit else ""}'
+    return found
 
 
 def to_stored_slices(

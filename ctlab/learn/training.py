@@ -457,6 +457,8 @@ def load_weights(
         found = load_file(path)
     except SafetensorError as error:
         raise ValueError(f'{path}: not a safetensors file ({error})') from error
+    scales = {n.removesuffix('.scale'): found.pop(n) for n in list(found) if n.endswith('.scale')}
+    found |= {n: found[n].float() * scale for n, scale in scales.items() if n in found}  # stored in eight bits
     own = unique_state_dict(net)
     differ = [n for n in sorted({*own, *found}) if n not in own or n not in found or own[n].shape != found[n].shape]
     if differ:

@@ -176,14 +176,16 @@ def _segment_series(place, rule, out, uids, version):
     from ctlab.organs.segment import segment
 
     found = segment(place, model=rule.model)
-    names = {n: k for k, n in enumerate(found.meta['structures'], 1)}
+    unfit = {o for o, e in found.meta.get('expected', {}).items() if e.unfit}  # said among the flags, not sent
+    names = {n: k for k, n in enumerate(found.meta['structures'], 1) if n not in unfit}
     voxel = float(np.prod(found.spacing)) / 1000
     volumes = [
         Finding(n, float((found.array == k).sum() * voxel), 'mL') for n, k in names.items() if (found.array == k).any()
     ]
     flags = list(found.meta.get('warnings', []))
     if not volumes:
-        return [Finding('no organ was found', 0.0, 'mL')], flags
+        words = 'no mask that is fit to be sent' if unfit else 'no organ was found'
+        return [Finding(words, 0.0, 'mL')], flags
     try:
         write_dicom_seg(found, place, out / 'seg.dcm', *version.rsplit(' ', 1), numbers=names, uids=uids)
     except MaskUnavailableError as error:

@@ -9,7 +9,7 @@ import functools
 import importlib
 import json
 import logging
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +136,7 @@ def segment(
         'model': str(model) or 'organ model',
         'warnings': found.meta.get('warnings', []),
         'agreement': found.meta.get('agreement', {}),
+        'expected_dice': {o: _rounded(e) for o, e in found.meta.get('expected', {}).items()},
         'file': 'segmentation.nii.gz' if present or model else '',
         'spacing_mm': [round(s, 4) for s in scan.spacing],
         'structures': {n: structure_statistics(scan, found, k) for n, k in numbers.items()},
@@ -143,20 +144,20 @@ def segment(
     if mesh != 'none':
         _surfaces(found, present, out, mesh, smooth, facts)
     if source.is_dir() and present:
-        from ctlab.cohort.masks import write_dicom_seg
-
-        write_dicom_seg(
-            found,
-            source,
-            out / 'segmentation.dcm',
-            'TotalSegmentator' if str(model) == 'totalsegmentator' else 'ctlab',
-            numbers=present,
-            **{name: options[name] for name in ('series_uid', 'acquisition') if name in options},
-        )
-        facts['dicom'] = 'segmentation.dcm'
+        facts['dicom'] = _dicom_object(found, source, out, str(model), present, options)
     _preview(scan, found, present, out, phantom)
     write_atomic(out / 'statistics.json', json.dumps(facts, indent=1))
     return facts
+
+
+def _dicom_object(found, source, out, model, present, options):
+    """Write the masks as DICOM SEG beside their series; returns the file's name."""
+    from ctlab.cohort.masks import write_dicom_seg
+
+    name, chosen = 'segmentation.dcm', {k: options[k] for k in ('series_uid', 'acquisition') if k in options}
+    drawn_by = 'TotalSegmentator' if model == 'totalsegmentator' else 'ctlab'
+    write_dicom_seg(found, source, out / name, drawn_by, numbers=present, **chosen)
+    return name
 
 
 def _segment_with(scan, model, fast, device, votes):
@@ -196,6 +197,11 @@ def structure_statistics(
     }
 
 
+def _rounded(expected):
+    """Write an expected Dice with its interval for a file."""
+    return {k: round(v, 3) for k, v in asdict(expected).items()} | {'unfit': expected.unfit}
+
+
 def _surfaces(found, present, out, kind, smooth, facts):
     """Write one surface per structure."""
     from ctlab.scans.meshes import extract_surface, surface_measures, write_mesh
@@ -222,7 +228,8 @@ def _preview(scan, found, present, out, phantom):
     low, high = (
         np.percentile(upright.array, (1, 99.5)) if upright.array.min() > -500 else (-150, 250)
     )  # MR has no negative values
-    words = ', '.join(present) if present else 'nothing was found'
+    unfit = {o for o, e in found.meta.get('expected', {}).items() if e.unfit}
+    words = ', '.join(f'{n} (unfit)' if n in unfit else n for n in present) if present else 'nothing was found'
     figure = show_three_planes(
         upright,
         at,

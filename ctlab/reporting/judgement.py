@@ -20,8 +20,7 @@ from ..judge.classification import Judgement, JudgeOptions, judge_classification
 from ..judge.evaluate import EvaluationOptions, answers_from_table, answers_table
 from ..judge.segmentation import MaskOptions, judge_case_rows
 from .figures import figure_style, save_figure
-from .report import html_page
-from .verification import claim_table
+from .report import claim_table, html_page
 
 # %% auto #0
 __all__ = ['EXPLAINED', 'shown_table', 'overview_table', 'roc_band', 'classification_figures', 'segmentation_figures',

@@ -19,10 +19,11 @@ from ..core.anatomy import LABEL_COLUMNS, TARGETS
 from ..core.files import atomic_path, write_atomic
 from ..core.remote import read_csv, resolve_path
 from ..core.settings import project_root
+from .report import claim_table
 
 # %% auto #0
 __all__ = ['git_commit', 'save_provenance', 'rebuild_table', 'verify_reports', 'scan_metadata', 'subgroup_table',
-           'detectable_difference', 'claim_table', 'claim_checklist']
+           'detectable_difference', 'claim_checklist']
 
 # %% ../../nbs/lib/reporting/04_verification.ipynb #85947b77
 def git_commit() -> str:  # short, with + where files were changed; empty outside a checkout
@@ -261,52 +262,6 @@ def detectable_difference(
     return pd.DataFrame(rows)
 
 # %% ../../nbs/lib/reporting/04_verification.ipynb #e615a3af
-_CLAIM = """1|Identification as a study of AI, with the category of technology|study
-2|Structured summary of design, methods, results, conclusions|
-3|Background; intended use and role of the AI|
-4|Aims, objectives, hypotheses|
-5|Prospective or retrospective|
-6|Goal of the study|
-7|Data sources|data
-8|Inclusion and exclusion criteria|excluded
-9|Data preprocessing|preprocessing
-10|Selection of data subsets|
-11|De-identification|
-12|Missing data|missing
-13|Acquisition protocol|acquisition
-14|Definition of the reference standard|
-15|Rationale for the reference standard|
-16|Source of the annotations|annotations
-17|Annotation of the test set|
-18|Variability of the annotators|
-19|Assignment to partitions|partitions
-20|Level at which partitions are disjoint|level
-21|Intended sample size|power
-22|Description of the model|model
-23|Software|software
-24|Initial parameters|initial
-25|Training|training
-26|Selection of the final model|selection
-27|Ensembling|ensemble
-28|Metrics|metrics
-29|Uncertainty and significance|uncertainty
-30|Robustness|robustness
-31|Explainability|explain
-32|Evaluation on internal data|internal
-33|Testing on external data|external
-34|Registration of a clinical trial|
-35|Numbers included and excluded|numbers
-36|Demographic and clinical characteristics by partition|characteristics
-37|Performance with uncertainty|performance
-38|Diagnostic performance and its precision|performance
-39|Failure analysis|failures
-40|Limitations|
-41|Implications for practice|
-42|Full protocol or technical details|protocol
-43|Availability of software, model, data|availability
-44|Funding|"""
-
-
 def _claim_data(c, people):
     """Answer what the checklist asks about data, from the record of a fold."""
     aside = c.get('scans', {}).get('set_aside', 0)
@@ -361,14 +316,6 @@ def _claim_evaluation(c, held, people, commit_):
         'protocol': f'commit {commit_ or "unknown"}; config.json and environment.json of every fold',
         'availability': 'all of the code, and the weights of every fold, as safetensors',
     }
-
-
-def claim_table(
-    answers: dict,  # key of an item -> answer
-) -> pd.DataFrame:  # item, what is asked, answer; empty where a person must write
-    """Arrange answers as the CLAIM checklist (2024)."""
-    rows = [line.split('|') for line in _CLAIM.splitlines()]
-    return pd.DataFrame([{'item': int(n), 'asked': asked, 'answer': answers.get(key, '')} for n, asked, key in rows])
 
 
 def claim_checklist(

@@ -347,6 +347,22 @@ def test_every_reader_shows_the_names_of_every_writer(tmp_path, kind, ctlab):
     assert set(rows['structure']) == {'liver', 'spleen'} and rows['Dice'].eq(1).all()
 
 
+@pytest.mark.parametrize('kind', WRITERS)
+def test_the_workbench_takes_masks_with_their_names(tmp_path, kind):
+    """What a version of the workbench is called, it is called when somebody reads its file."""
+    from ctlab.interfaces.workbench import Workspace
+
+    (tmp_path / 'masks').mkdir()
+    hu = make_volume(np.where(labelled() > 0, 60, -900).astype(np.int16), (3.0, 1.5, 1.5))
+    work = Workspace(tmp_path / 'work')
+    scan = work.scan(work.import_files(nifti.write(hu, tmp_path / 'scan.nii.gz')).series[0])
+    mask = work.import_mask(scan, written(kind, tmp_path / 'masks'))
+    assert mask.structures == {'liver': 1, 'spleen': 2}
+    assert read_label_map(mask.path).meta['names'] == NAMES and nifti.read(mask.path).meta['names'] == NAMES
+    bare = work.import_mask(scan, nifti.write(make_volume(labelled(), (3.0, 1.5, 1.5)), tmp_path / 'bare.nii.gz'))
+    assert bare.structures == {'number 1': 1, 'number 2': 2}, 'no name by guess, though a version has names'
+
+
 def test_segment_then_view_calls_the_liver_liver(tmp_path, ctlab):
     """Two lines of the README."""
     from ctlab.phantoms.acquisition import ScanProtocol, acquire

@@ -217,6 +217,10 @@ def node(
     token: Annotated[
         str, typer.Option(envvar='CTLAB_TOKEN', help='Of DICOMweb; one is made and shown when left out.')
     ] = '',
+    viewer: Annotated[bool, typer.Option('--viewer', help='Serve OHIF beside DICOMweb, behind a login.')] = False,
+    fetch_viewer: Annotated[
+        str, typer.Option(help='Fetch OHIF first: npm, or a file from "npm pack @ohif/app@3.13.2".')
+    ] = '',
     rules: Annotated[Path | None, typer.Option(help='Rules for reading what arrives (TOML).')] = None,
     anonymise: Annotated[bool, typer.Option('--anonymise', help='De-identify on arrival.')] = False,
     key: Annotated[
@@ -235,6 +239,8 @@ def node(
 
         ctlab node data/ours
 
+        ctlab node data/ours --viewer --fetch-viewer npm
+
         ctlab node data/ours --host 0.0.0.0 --allow SCANNER1 --network 10.1.0.0/16 --rules rules.toml --anonymise
     """
     from ctlab.network.node import Node, NodeLimits
@@ -249,8 +255,10 @@ def node(
         kept = Store(store, pseudonyms(anonymise, key), int(free * (1 << 30)))
         rebuilt = kept.rebuild_index()
         at_work.append(Node(kept, title, host, port, *lists, tls, limits).start())
+        pages = _viewer_folder(store, fetch_viewer) if viewer or fetch_viewer else None
+        web = 8042 if viewer and web < 0 else web
         if web >= 0:
-            at_work.append(_start_dicomweb(kept, host, web, tls, limits, token))
+            at_work.append(_start_dicomweb(kept, host, web, tls, limits, token, pages))
         if rules:
             at_work.append(_start_inference(kept, rules, title, tls))
     except (OSError, ValueError) as error:
@@ -264,7 +272,8 @@ def node(
         + (', de-identified' if anonymise else '')
     )
     if web >= 0:
-        say(f'DICOMweb at {at_work[1].url}, token {at_work[1].token}')
+        what = 'OHIF and DICOMweb' if pages else 'DICOMweb'
+        say(f'{what} at {at_work[1].url}, token {at_work[1].token}')
     if rules:
         say(f'automatic inference by {rules}')
     _watch(kept, done)
@@ -307,11 +316,19 @@ def _write_deidentified(store):
     (store.folder / 'deidentified.csv').write_text('\n'.join(lines) + '\n')
 
 
-def _start_dicomweb(store, host, port, tls, limits, token):
+def _viewer_folder(store, source):
+    """Find OHIF beside the store, fetching it where that is asked for."""
+    from ctlab.network.ohif import fetch_ohif, find_ohif
+
+    return fetch_ohif(store / '.viewer', source) if source else find_ohif(store / '.viewer')
+
+
+def _start_dicomweb(store, host, port, tls, limits, token, viewer):
     """Start the DICOMweb server of a node."""
     from ctlab.network.dicomweb import DicomWebServer
 
-    return DicomWebServer(store, host, port, tls=tls, limits=limits, **({'token': token} if token else {})).start()
+    given = {'token': token} if token else {}
+    return DicomWebServer(store, host, port, tls=tls, limits=limits, viewer=viewer, **given).start()
 
 
 def _start_inference(store, rules, title, tls):

@@ -274,6 +274,7 @@ class _Handlers:
     store: Store
     token: str
     limits: NodeLimits
+    viewer: object = None  # an `OhifViewer`, whose sessions count as well
 
     def unauthorised(self, request):
         """Return an error response for requests without the token; None with it."""
@@ -281,6 +282,8 @@ class _Handlers:
 
         given = request.headers.get('authorization', '')
         if not self.token or hmac.compare_digest(given.encode(), f'Bearer {self.token}'.encode()):
+            return None
+        if self.viewer and self.viewer.allows(request):
             return None
         words = 'who are you? send Authorization: Bearer and the token'
         return JSONResponse({'error': words}, 401, {'WWW-Authenticate': 'Bearer'})
@@ -410,6 +413,7 @@ def make_app(
     token: str,  # that a client must show; empty for none
     hosts: tuple = ('127.0.0.1', 'localhost'),  # names by which this server may be called
     limits: NodeLimits = NodeLimits(),  # noqa: B008, frozen
+    viewer=None,  # an `OhifViewer`, served beside DICOMweb
 ):  # an ASGI application
     """Build the DICOMweb application over a store."""
     from starlette.applications import Starlette
@@ -417,7 +421,7 @@ def make_app(
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.routing import Route
 
-    desk = _Handlers(store, token, limits)
+    desk = _Handlers(store, token, limits, viewer)
 
     def route(place, work):
         return Route(place, desk.guarded(work))
@@ -439,6 +443,7 @@ def make_app(
             route(f'{place}/rendered', desk.rendered),
         ]
     routes += [route(f'{one}/frames/{{frames}}', desk.frames), route(f'{one}/bulkdata/{{tag}}', desk.bulkdata)]
+    routes += viewer.routes() if viewer else []
     return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))])
 
 
@@ -488,6 +493,7 @@ class DicomWebServer:
     )  # empty: nobody is asked, on this machine only
     tls: TlsConfig | None = None
     limits: NodeLimits = NodeLimits()
+    viewer: Path | None = None  # the folder of OHIF, from `ohif.fetch_ohif`
     _server: object = field(default=None, repr=False)
 
     def start(self) -> DicomWebServer:
@@ -503,7 +509,7 @@ class DicomWebServer:
         self.port = listening.getsockname()[1]
         hosts = ('127.0.0.1', 'localhost', '[::1]') if near else ('*',)
         config = uvicorn.Config(
-            make_app(self.store, self.token, hosts, self.limits),
+            make_app(self.store, self.token, hosts, self.limits, self._viewer()),
             log_level='error',
             lifespan='off',
             timeout_keep_alive=int(self.limits.idle),
@@ -516,6 +522,12 @@ class DicomWebServer:
         while not self._server.started and time.monotonic() < until:
             time.sleep(0.01)
         return self
+
+    def _viewer(self):
+        """Build the viewer's pages, where there is one."""
+        from ctlab.network.ohif import OhifViewer
+
+        return OhifViewer(self.viewer, self.token) if self.viewer else None
 
     def stop(self) -> None:
         """Stop listening."""

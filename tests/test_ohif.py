@@ -1,0 +1,130 @@
+"""The real OHIF beside the node, in a real browser: login, list, images, and what comes back."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from ctlab.network.ohif import OHIF_VERSION, fetch_ohif
+from ctlab.network.store import Store
+
+
+@pytest.fixture(scope='module')
+def pages(tmp_path_factory):
+    """OHIF's files, fetched by npm."""
+    folder = tmp_path_factory.mktemp('ohif')
+    if not shutil.which('npm'):
+        pytest.skip('npm is not installed: the real OHIF is not tried')
+    try:
+        subprocess.run(['npm', 'pack', f'@ohif/app@{OHIF_VERSION}', '--silent'], cwd=folder, check=True, timeout=300)
+    except subprocess.SubprocessError:
+        pytest.skip('npm reaches no registry: the real OHIF is not tried')
+    found = fetch_ohif(folder / 'kept', next(folder.glob('*.tgz')))
+    assert fetch_ohif(folder / 'kept', 'nowhere') == found, 'fetched once'
+    return found
+
+
+@pytest.fixture
+def store(tiny, tmp_path):
+    """Make a store with a series and its masks as DICOM SEG."""
+    from ctlab.cohort.masks import write_dicom_seg
+    from ctlab.core.anatomy import STRUCTURE_CODES
+    from ctlab.scans.io import read
+    from ctlab.scans.volume import Volume
+
+    made, series = Store(tmp_path / 'store'), sorted((tiny / 'train_images').glob('*/*'))[0]
+    for path in sorted(series.iterdir()):
+        made.add(path.read_bytes(), 'test')
+    scan = read(series)
+    mask = np.zeros(scan.shape, np.uint8)
+    mask[2:-2, 20:40, 20:40] = STRUCTURE_CODES['liver']
+    for name in ('seg', 'corrected'):
+        write_dicom_seg(Volume(mask, scan.affine), series, tmp_path / f'{name}.dcm', 'manual')
+    made.add((tmp_path / 'seg.dcm').read_bytes(), 'test')
+    return made
+
+
+STOW = """async ([address, bytes]) => {
+  const body = new Blob(['--x\\r\\nContent-Type: application/dicom\\r\\n\\r\\n', new Uint8Array(bytes), '\\r\\n--x--']);
+  const type = 'multipart/related; type="application/dicom"; boundary=x';
+  try {
+    return (await fetch(address + '/studies', { method: 'POST', body, headers: { 'Content-Type': type } })).status;
+  } catch (error) {
+    return 'refused by the browser';
+  }
+}"""
+
+
+def watched(browser, origin):
+    """Open a page; whatever goes wrong or leaves the machine is collected."""
+    page, wrong = browser.new_context(viewport={'width': 1400, 'height': 900}).new_page(), []
+    page.on('pageerror', lambda error: wrong.append(str(error)))
+    page.on('response', lambda r: wrong.append(f'{r.status} {r.url}') if r.status >= 400 else None)
+    page.on('request', lambda r: wrong.append(r.url) if not r.url.startswith((origin, 'blob:', 'data:')) else None)
+    return page, wrong
+
+
+def log_in(page, address):
+    """Show the token once."""
+    page.goto(address)
+    page.fill('input[name=token]', 'open sesame')
+    page.click('button')
+
+
+def test_the_real_ohif_from_the_node_s_own_origin(pages, store, browser, shots, tmp_path):
+    from ctlab.network.dicomweb import DicomWebServer
+
+    with DicomWebServer(store, port=0, token='open sesame', viewer=pages) as web:
+        page, wrong = watched(browser, web.url)
+        log_in(page, web.url)
+        page.get_by_text('1-1 of 1').wait_for(timeout=90_000)
+        page.screenshot(path=str(shots / 'ohif-list.png'))
+        study = next(iter(store.find('STUDY', {})))['StudyInstanceUID']
+        page.goto(f'{web.url}/viewer?StudyInstanceUIDs={study}')
+        page.locator('canvas').first.wait_for(timeout=120_000)
+        page.get_by_text('SEG', exact=True).first.wait_for(timeout=60_000)
+        page.wait_for_function(
+            """() => [...document.querySelectorAll('canvas')].some((c) => {
+              const image = c.getContext('2d')?.getImageData(0, 0, c.width, c.height).data ?? [];
+              return image.some((v, k) => k % 4 < 3 && v > 40);
+            })""",
+            timeout=120_000,
+        )
+        page.screenshot(path=str(shots / 'ohif-viewer.png'))
+        assert 'ctlab_session' not in page.evaluate('document.cookie'), 'scripts cannot read the session'
+        assert not wrong, wrong[:3]
+        before = store.totals()['instance']
+        corrected = list((tmp_path / 'corrected.dcm').read_bytes())
+        assert page.evaluate(STOW, ['', corrected]) == 200 and store.totals()['instance'] == before + 1, 'stored'
+        page.context.close()
+
+
+def test_a_page_of_another_origin_stores_nothing(store, browser, tmp_path):
+    from ctlab.network.dicomweb import DicomWebServer
+
+    (tmp_path / 'dist').mkdir()
+    (tmp_path / 'dist' / 'index.html').write_text('<title>stand-in</title><p>here</p>')
+    before, corrected = store.totals()['instance'], list((tmp_path / 'corrected.dcm').read_bytes())
+    with (
+        DicomWebServer(store, port=0, token='open sesame', viewer=tmp_path / 'dist') as web,
+        DicomWebServer(Store(tmp_path / 'other'), port=0, token='open sesame', viewer=tmp_path / 'dist') as elsewhere,
+    ):
+        page = browser.new_context().new_page()
+        log_in(page, web.url)
+        page.get_by_text('here').wait_for()
+        address = elsewhere.url.replace('127.0.0.1', 'localhost')
+        log_in(page, address)
+        page.get_by_text('here').wait_for()
+        assert page.url.startswith(address)
+        assert page.evaluate(STOW, [web.url, corrected]) in (401, 'refused by the browser')
+        assert store.totals()['instance'] == before
+        page.context.close()
+
+
+def test_a_viewer_that_was_not_fetched_is_said(ctlab, tmp_path):
+    done = ctlab('node', tmp_path / 'store', '--viewer', '--port', '0')
+    assert done.returncode == 1 and '--fetch-viewer' in done.stderr and 'Traceback' not in done.stderr
+    (tmp_path / 'x.tgz').write_bytes(b'no package')
+    done = ctlab('node', tmp_path / 'store', '--fetch-viewer', tmp_path / 'x.tgz', '--port', '0')
+    assert done.returncode == 1 and 'checksum' in done.stderr, done.stderr

@@ -422,6 +422,10 @@ def test_legs(page, export, served, shots):
     tab(page, 'Masks')
     for bone in ('tibia', 'femur'):
         page.get_by_label('A mask from elsewhere').fill(str(export / f'{bone}.nii.gz'))
+        page.get_by_label('Names of its numbers').fill('')
+        press(page, 'Add as a version')
+        hears(page, 'names no structure 1: write the names')
+        page.get_by_label('Names of its numbers').fill(bone)
         press(page, 'Add as a version')
         hears(page, f': from {bone}')
     tab(page, 'Legs')

@@ -285,7 +285,8 @@ def test_delong_by_its_definition():
         sk.roc_auc_score(truth, b)
     )
     assert got['difference'] == pytest.approx(gap)
-    assert (got['low'], got['high']) == pytest.approx((gap - 1.96 * variance**0.5, gap + 1.96 * variance**0.5))
+    half = stats.norm.ppf(0.975) * variance**0.5
+    assert (got['low'], got['high']) == pytest.approx((gap - half, gap + half))
     assert got['p'] == pytest.approx(2 * stats.norm.sf(abs(gap) / variance**0.5))
     assert m.delong(truth, a, a)['p'] == 1 and m.delong(truth, a, a)['difference'] == 0
     for one in (0, 1):

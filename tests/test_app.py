@@ -391,6 +391,18 @@ def test_masks(page, served, shots):
     page.frame_locator('iframe[title=scan]').get_by_text('liver').first.wait_for(state='attached', timeout=60_000)
 
 
+def add_masks_by_name(page, export):
+    """Add masks that carry no names: they are asked for, and given."""
+    for bone in ('tibia', 'femur'):
+        page.get_by_label('A mask from elsewhere').fill(str(export / f'{bone}.nii.gz'))
+        page.get_by_label('Names of its numbers').fill('')
+        press(page, 'Add as a version')
+        hears(page, 'names no structure 1: write the names')
+        page.get_by_label('Names of its numbers').fill(bone)
+        press(page, 'Add as a version')
+        hears(page, f': from {bone}')
+
+
 def test_legs(page, export, served, shots):
     choose(page, 'Scan', 'legs')
     tab(page, 'Legs')
@@ -420,14 +432,7 @@ def test_legs(page, export, served, shots):
     page.get_by_label('Scan', exact=True).locator('visible=true').first.select_option(label='legs')
     page.wait_for_timeout(500)
     tab(page, 'Masks')
-    for bone in ('tibia', 'femur'):
-        page.get_by_label('A mask from elsewhere').fill(str(export / f'{bone}.nii.gz'))
-        page.get_by_label('Names of its numbers').fill('')
-        press(page, 'Add as a version')
-        hears(page, 'names no structure 1: write the names')
-        page.get_by_label('Names of its numbers').fill(bone)
-        press(page, 'Add as a version')
-        hears(page, f': from {bone}')
+    add_masks_by_name(page, export)
     tab(page, 'Legs')
     choose(page, 'Truth (another version), if there is one', '1:')
     press(page, 'Bones')

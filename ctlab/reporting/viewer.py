@@ -263,6 +263,14 @@ class Surfaces:
         return buffer.getvalue()
 
 
+def _surface(mask, smooth, faces):
+    """Extract a surface of no more than so many triangles."""
+    from ctlab.scans.meshes import extract_surface
+
+    mesh = extract_surface(mask, smooth)
+    return mesh.simplify_quadric_decimation(face_count=faces) if len(mesh.faces) > faces else mesh
+
+
 def view3d(
     mask: Volume,  # numbers
     structures: tuple | dict | None = None,  # names of the numbers; those that the masks carry when left out
@@ -271,17 +279,12 @@ def view3d(
     phantom: bool = False,
 ) -> Surfaces:
     """Turn the structures of a mask."""
-    from ctlab.scans.meshes import extract_surface
-
     if not mask.array.any():
         raise ValueError('the mask is empty: there is nothing to turn')
     meshes = {}
     for k, (name, colour) in _structures((mask.array,), _known_names((mask,), structures)).items():
-        mesh = extract_surface(Volume(mask.array == int(k), mask.affine), smooth)
-        meshes[name.replace(' ', '_')] = (
-            mesh.simplify_quadric_decimation(face_count=faces) if len(mesh.faces) > faces else mesh,
-            colour,
-        )
+        mesh = _surface(Volume(mask.array == int(k), mask.affine), smooth, faces)
+        meshes[name.replace(' ', '_')] = (mesh, colour)
     return Surfaces(meshes, phantom=phantom)
 
 # %% ../../nbs/lib/reporting/01_viewer.ipynb #27d917cc
@@ -322,15 +325,12 @@ def encode_mz3(
 
 def _page_surfaces(scene, faces=8000):
     """Extract the surfaces of the filled masks, or of the outlined ones."""
-    from ctlab.scans.meshes import extract_surface
-
     mask, found = scene.mask if scene.mask is not None else scene.prediction, []
     for number, (name, colour) in scene.facts['structures'].items() if mask is not None else ():
         part = mask == int(number)
         if part.sum() < 20:
             continue
-        mesh = extract_surface(Volume(part, scene.volume.affine), 3.0)
-        mesh = mesh.simplify_quadric_decimation(face_count=faces) if len(mesh.faces) > faces else mesh
+        mesh = _surface(Volume(part, scene.volume.affine), 3.0, faces)
         mz3 = base64.b64encode(encode_mz3(mesh.vertices, mesh.faces)).decode()
         found.append({'number': int(number), 'name': name, 'colour': colour, 'mz3': mz3})
     return found
@@ -400,10 +400,9 @@ def scan_page(
     for name, array in (('mask', scene.mask), ('prediction', scene.prediction)):
         if array is not None:
             stored[name] = Volume(_outline(array) if name == 'prediction' else array, scene.volume.affine)
-    named = {n: list(w) for n, w in facts['windows'].items()}
-    options = [f'<option{" selected" if w == scene.window else ""}>{html.escape(n)}' for n, w in named.items()] + (
-        [] if scene.window in named.values() else ['<option selected disabled>own']
-    )
+    options = [
+        f'<option{" selected" if w == scene.window else ""}>{html.escape(n)}' for n, w in facts['windows'].items()
+    ] + ([] if scene.window in facts['windows'].values() else ['<option selected disabled>own'])
     texts = [f'<script type="text/plain" id="{n}">{_as_base64(v, n)}</script>' for n, v in stored.items()]
     parts = {
         'title': html.escape(title),

@@ -173,10 +173,11 @@ def _segment_series(place, rule, out, uids, version):
     import numpy as np
 
     from ctlab.cohort.masks import MaskUnavailableError, write_dicom_seg
+    from ctlab.organs.expected_dice import unfit_organs
     from ctlab.organs.segment import segment
 
     found = segment(place, model=rule.model)
-    unfit = {o for o, e in found.meta.get('expected', {}).items() if e.unfit}  # said among the flags, not sent
+    unfit = unfit_organs(found)  # said among the flags, not sent
     names = {n: k for k, n in enumerate(found.meta['structures'], 1) if n not in unfit}
     voxel = float(np.prod(found.spacing)) / 1000
     volumes = [

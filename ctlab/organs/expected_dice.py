@@ -17,8 +17,8 @@ from ..phantoms.synthesis import ORGANS
 from ..scans.volume import Volume
 
 # %% auto #0
-__all__ = ['FEATURES', 'UNFIT', 'organ_features', 'ExpectedDice', 'design_matrix', 'run_trees', 'fit_expected_dice',
-           'predict_expected_dice', 'load_expected_dice']
+__all__ = ['FEATURES', 'UNFIT', 'organ_features', 'ExpectedDice', 'unfit_organs', 'design_matrix', 'run_trees',
+           'fit_expected_dice', 'predict_expected_dice', 'load_expected_dice']
 
 # %% ../../nbs/lib/organs/02_expected_dice.ipynb #e5d10005
 FEATURES = (
@@ -133,6 +133,13 @@ class ExpectedDice:
 
     def __str__(self):
         return f'expected Dice {self.dice:.2f} ({self.low:.2f} to {self.high:.2f})'
+
+
+def unfit_organs(
+    found: Volume,  # from `segment_organs`, or any other mask
+) -> set[str]:
+    """List the organs whose masks should not be used without a person's look."""
+    return {organ for organ, e in found.meta.get('expected', {}).items() if e.unfit}
 
 
 def design_matrix(

@@ -220,6 +220,7 @@ def _preview(scan, found, present, out, phantom):
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # works without a screen
 
+    from ctlab.organs.expected_dice import unfit_organs
     from ctlab.reporting.figures import save_figure, show_three_planes
 
     upright, masks = reorient(scan), reorient(found).array
@@ -228,7 +229,7 @@ def _preview(scan, found, present, out, phantom):
     low, high = (
         np.percentile(upright.array, (1, 99.5)) if upright.array.min() > -500 else (-150, 250)
     )  # MR has no negative values
-    unfit = {o for o, e in found.meta.get('expected', {}).items() if e.unfit}
+    unfit = unfit_organs(found)
     words = ', '.join(f'{n} (unfit)' if n in unfit else n for n in present) if present else 'nothing was found'
     figure = show_three_planes(
         upright,

@@ -13,7 +13,7 @@ import typer
 from .console import app, pseudonyms, say, stop
 
 # %% auto #0
-__all__ = ['echo', 'send', 'fetch', 'node']
+__all__ = ['echo', 'send', 'fetch', 'node', 'label']
 
 # %% ../../nbs/lib/interfaces/04_network_commands.ipynb #7e6a2e91
 def _peer(text):
@@ -365,3 +365,56 @@ def _list_studies(peer, keys, title, tls):
     for r in rows:
         say('  '.join(r.get(k, '') for k in (*shown, 'StudyDescription')))
     say(f'{len(rows)} studies')
+
+# %% ../../nbs/lib/interfaces/04_network_commands.ipynb #01f29160
+@app.command(rich_help_panel='Network')
+def label(
+    store: Annotated[Path, typer.Argument(help='The folder of a node, or of a workbench; made if needed.')],
+    port: Annotated[int, typer.Option(help="MONAI Label's own is 8000.", min=0, max=65535)] = 8000,
+    host: Annotated[
+        str, typer.Option(help='Address to listen on; beyond this machine a token is asked for.')
+    ] = '127.0.0.1',
+    token: Annotated[
+        str, typer.Option(envvar='CTLAB_TOKEN', help='Asked of clients, as the password of their login.')
+    ] = '',
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(help='A page that may use it, such as http://localhost:3000; may be repeated.'),
+    ] = None,
+    ohif: Annotated[
+        Path | None, typer.Option(help="Folder of an OHIF with MONAI Label's plug-in, to serve beside it.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help='Of a training: tiny, demo or full.')] = 'demo',
+):
+    """Serve the annotation plug-ins of 3D Slicer and OHIF (MONAI Label), and learn from corrections.
+
+    For example
+
+        ctlab label workbench
+
+        ctlab label data/ours --host 0.0.0.0 --preset full
+    """
+    from ctlab.interfaces.jobs import Jobs
+    from ctlab.interfaces.label_server import LabelServer, LabelService
+    from ctlab.interfaces.workbench import open_workspace
+
+    _log_to_terminal()
+    if preset not in ('tiny', 'demo', 'full'):
+        stop(f'--preset {preset}: expected tiny, demo or full', 2)
+    if ohif and not (ohif / 'index.html').is_file():
+        stop(f'{ohif}: no index.html; give the folder endpoints/static/ohif of the package monailabel')
+    try:
+        work = open_workspace(store)
+        service = LabelService(work, Jobs(work.folder / 'jobs', 1), preset)
+        server = LabelServer(service, host, port, token, tuple(origin or ()), ohif or '').start()
+    except (OSError, ValueError) as error:
+        stop(str(error))
+    done = _stop_event()
+    say(f'{server.url} answers MONAI Label clients: {len(work.scans())} scans of {work.store_folder}')
+    if ohif:
+        say(f'OHIF at {server.url}/ohif/')
+    if server.token:
+        say(f'token {server.token}')
+    done.wait()
+    server.stop()
+    say('stopped')

@@ -5,6 +5,7 @@
 # %% ../../nbs/lib/interfaces/08_workbench.ipynb #b2433392
 from __future__ import annotations
 
+import getpass
 import hashlib
 import json
 import logging
@@ -12,12 +13,14 @@ import re
 import shutil
 import tempfile
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ..core.files import exclusive_lock, write_atomic
+from ..core.settings import Settings
 from ..network.store import InvalidUidError, ObjectRefusedError, Store
 from ..scans import nifti
 from ..scans.dicom import complete_class
@@ -36,6 +39,7 @@ FOLDERS = {
     'runs': 'trained networks with their numbers',
     'reports': 'predictions and pages',
     'jobs': 'what was asked for, and what it said',
+    'networks': 'networks that went on learning here, and which of them is in use',
 }
 
 
@@ -47,6 +51,8 @@ class Scan:
     label: str  # what a person reads
     path: Path  # a folder of DICOM, or a NIfTI file
     slices: int = 0
+    uid: str = ''  # SeriesInstanceUID
+    patient: str = ''  # PatientID; scans of one patient stay on one side of a split
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,23 @@ class Mask:
     made_by: str
     structures: dict  # name -> number
     path: Path
+    facts: dict = field(default_factory=dict, repr=False)  # what else is known of it
 
     @property
     def label(self) -> str:
         """How the mask is listed."""
         return f'{self.number}: {self.made_by}'
+
+    @property
+    def person(self) -> str:
+        """Who drew or corrected it; empty for a network's."""
+        return self.facts.get('person', '')
+
+    @property
+    def doubt(self) -> float:
+        """How wrong the network expects to be: one less the mean expected Dice; nan where that is unknown."""
+        values = [e['dice'] for e in self.facts.get('expected_dice', {}).values()]
+        return 1 - float(np.mean(values)) if values else float('nan')
 
 
 @dataclass
@@ -131,7 +149,7 @@ def safe_filename(
 
 def align_mask(
     volume: Volume,  # a scan
-    mask: Volume,  # on the same voxels, perhaps with axes that run the other way
+    mask: Volume,  # on the same voxels or on some of them, perhaps with axes that run the other way
     name: str,  # for messages
 ) -> Volume:  # on the very voxels of the scan
     """Align a mask from elsewhere to the scan's voxels; refuse it where its position differs."""
@@ -140,9 +158,30 @@ def align_mask(
 
     if same_grid(mask, volume):
         return mask
-    if not same_grid(reorient(mask), reorient(volume)):
+    if not _is_part_of(reorient(mask), reorient(volume)):
         raise ValueError(f'{name}: {mask.shape} voxels elsewhere than the scan with its {volume.shape}')
     return resample(mask, like=volume, labels=True)
+
+
+def _is_part_of(mask, volume):
+    """Check whether a mask's voxels are voxels of a scan, such as those of the slices that hold anything."""
+    from ctlab.scans.volume import to_index
+
+    if not np.allclose(mask.affine[:3, :3], volume.affine[:3, :3], atol=0.01):
+        return False
+    first = np.asarray(to_index(volume, mask.affine[:3, 3]))
+    ends = np.round(first) >= 0, np.round(first) + mask.shape <= volume.shape
+    return bool(np.allclose(first, np.round(first), atol=0.05) and all(e.all() for e in ends))
+
+
+def _origin_of_segmentation(ds):
+    """Describe who or what made a DICOM SEG: a person unless its segments name an algorithm."""
+    automatic = all(s.get('SegmentAlgorithmType') == 'AUTOMATIC' for s in ds.get('SegmentSequence', []))
+    when = f'{ds.get("ContentDate", "")} {ds.get("ContentTime", "")}'.strip()
+    program = ' '.join(str(ds.get(k, '')) for k in ('Manufacturer', 'ManufacturerModelName')).strip()
+    name = str(ds.get('ContentCreatorName', '') or '').replace('^', ' ').strip()
+    by = {'program': program, 'drawn': when, 'description': str(ds.get('SeriesDescription', ''))}
+    return by if automatic and not name else by | {'person': name or 'somebody in a viewer'}
 
 
 class Workspace:
@@ -152,8 +191,10 @@ class Workspace:
         self,
         folder: str | Path,  # made if needed
         roots: tuple = (),  # folders from which may be imported; anything the user may read when empty
+        store: str | Path = '',  # the folder of a node whose scans these are; `scans` of this folder when left out
     ):
         self.folder, self.roots = Path(folder).resolve(), tuple(Path(r).resolve() for r in roots)
+        self.store_folder = Path(store).resolve() if store else self.folder / 'scans'
         if self.folder.exists() and not self.folder.is_dir():
             raise NotADirectoryError(f'{folder}: is a file; choose a folder')
         for name, purpose in FOLDERS.items():
@@ -185,7 +226,9 @@ class Workspace:
         found = Path(path).expanduser().resolve()
         if not str(path).strip():
             raise ValueError('which file or folder? The field is empty')
-        if self.roots and not any(found == r or r in found.parents for r in (*self.roots, self.folder)):
+        if self.roots and not any(
+            found == r or r in found.parents for r in (*self.roots, self.folder, self.store_folder)
+        ):
             raise PermissionError(
                 f'{path}: lies outside {", ".join(map(str, self.roots))}; start the workbench with --root to allow it'
             )
@@ -217,7 +260,7 @@ class Workspace:
 
     def _import_dicom(self, files, names, result, progress):
         """Import DICOM objects into the store and NIfTI beside it, and note the rest."""
-        store = Store(self.folder / 'scans', names)
+        store = Store(self.store_folder, names)
         series = set()
         for k, path in enumerate(files, 1):
             if nifti.is_nifti(path):
@@ -260,7 +303,7 @@ class Workspace:
     def scans(self) -> list[Scan]:
         """List the scans."""
         found = []
-        store = Store(self.folder / 'scans')
+        store = Store(self.store_folder)
         for row in store.find('SERIES', counts=('NumberOfSeriesRelatedInstances',)):
             place = store.folder_of(row['SeriesInstanceUID'])
             if place.parts[-3] != 'train_images':
@@ -272,17 +315,19 @@ class Workspace:
                 row.get('Modality', ''),
                 row.get('SeriesDescription', ''),
             ]
-            found.append(Scan(f's{place.name}', ' · '.join(w for w in words if w) + f' · {n} slices', place, n))
+            label = ' · '.join(w for w in words if w) + f' · {n} slices'
+            uid = row['SeriesInstanceUID']
+            found.append(Scan(f's{place.name}', label, place, n, uid, row.get('PatientID', uid)))
         store.close()
         found += [
-            Scan(f'v-{nifti.nifti_stem(p)}', nifti.nifti_stem(p), p)
+            Scan(f'v-{nifti.nifti_stem(p)}', nifti.nifti_stem(p), p, patient=nifti.nifti_stem(p))
             for p in sorted((self.folder / 'volumes').glob('*.nii.gz'))
         ]
         return found
 
     def scan(self, id: str) -> Scan:
-        """Find a scan by its id."""
-        found = next((s for s in self.scans() if s.id == id), None)
+        """Find a scan by its id or its SeriesInstanceUID."""
+        found = next((s for s in self.scans() if id and id in (s.id, s.uid)), None)
         if found is None:
             raise KeyError(f'no scan {id!r} in {self.folder}')
         return found
@@ -305,6 +350,7 @@ class Workspace:
                     facts['made_by'],
                     facts['structures'],
                     note.with_name(f'{note.stem}.nii.gz'),
+                    facts,
                 )
             )
         return found
@@ -326,7 +372,11 @@ class Workspace:
             nifti.write(Volume(numbers.array.astype(np.uint8), numbers.affine, meta), folder / f'{number}.nii.gz')
             write_atomic(
                 folder / f'{number}.json',
-                json.dumps({'made_by': made_by, 'structures': structures} | (facts or {}), indent=1),
+                json.dumps(
+                    {'made_by': made_by, 'structures': structures, 'when': datetime.now().isoformat(timespec='seconds')}
+                    | (facts or {}),
+                    indent=1,
+                ),
             )
         return self.masks(scan)[-1]
 
@@ -335,6 +385,7 @@ class Workspace:
         scan: Scan,
         path: str | Path,  # NIfTI, NRRD, DICOM SEG or RTSTRUCT on the scan's voxels, such as somebody's truth
         names: tuple = (),  # of its numbers 1, 2, …; those that the file carries when left out
+        facts: dict | None = None,  # more to remember, such as the person
     ) -> Mask:
         """Import a mask from elsewhere as a new version, to correct or to compare with."""
         volume = self.read(scan)
@@ -344,27 +395,89 @@ class Workspace:
         if not numbers or numbers[-1] > 255:
             raise ValueError(f'{Path(path).name}: holds no numbers from 1 to 255')
         known = dict(enumerate(names, 1)) or read.meta['names']
-        return self.save_mask(
-            scan, found, {known.get(k, f'number {k}'): k for k in numbers}, f'from {safe_filename(Path(path).name)}'
-        )
+        named = {known.get(k, f'number {k}'): k for k in numbers}
+        return self.save_mask(scan, found, named, f'from {safe_filename(Path(path).name)}', facts)
 
     def segment(
         self,
         scan: Scan,
         model: str = '',  # the organ model when empty; a run's folder; totalsegmentator
+        volume: Volume | None = None,  # the scan, where it was read already
     ) -> Mask:
         """Segment a scan by a model, as a new version."""
         from ctlab.organs.segment import segment
 
-        found = segment(self.read(scan), model=model)
+        own = self.network() if not model else None
+        found = segment(volume or self.read(scan), model=model, weights=own['file'] if own else '')
         structures = {n: k for k, n in enumerate(found.meta['structures'], 1)}
-        return self.save_mask(
-            scan,
-            found,
-            structures,
-            ' '.join(Path(model).parts[-3:]) if model else 'organ model',
-            {'warnings': found.meta.get('warnings', [])},
-        )
+        name = ' '.join(Path(model).parts[-3:]) if model else 'organ model' + (f' {own["name"]}' if own else '')
+        expected = {o: {'dice': round(e.dice, 3), 'unfit': e.unfit} for o, e in found.meta.get('expected', {}).items()}
+        facts = {'warnings': found.meta.get('warnings', []), 'network': self.network_version(model)}
+        return self.save_mask(scan, found, structures, name, facts | {'expected_dice': expected})
+
+    def network(self) -> dict | None:  # name, file, verdict; None while the shipped one is in use
+        """Return the network that went on learning here and took over."""
+        path = self.folder / 'networks' / 'current.json'
+        if not path.is_file():
+            return None
+        own = self.folder / 'networks' / Path(json.loads(path.read_text())['name']).name
+        return json.loads((own / 'verdict.json').read_text()) | {'file': str(own / 'weights.safetensors')}
+
+    def network_version(self, model: str = '') -> str:
+        """Return the version of a model's weights."""
+        from ctlab.core.files import file_hash
+        from ctlab.organs.organ_model import weights_version
+
+        if model == 'totalsegmentator':
+            return model
+        if model:
+            return file_hash(Path(model) / 'weights.safetensors')[:8]
+        own = self.network()
+        return f'{weights_version()}+{own["name"]}' if own else weights_version()
+
+    def latest(self, scan: Scan, person: bool | None = None) -> Mask | None:
+        """Return the latest mask of a scan: any, only a person's, or only a network's."""
+        found = [m for m in self.masks(scan) if person is None or bool(m.person) == person]
+        return found[-1] if found else None
+
+    def state(self, scan: Scan) -> str:  # new, outlined, doubtful, corrected or used in training
+        """Say how far the work on a scan is."""
+        if mine := self.latest(scan, person=True):
+            used = self.network() or {}
+            return 'used in training' if [scan.id, mine.number] in used.get('learned from', []) else 'corrected'
+        found = self.latest(scan)
+        if found is None:
+            return 'new'
+        unfit = any(e['unfit'] for e in found.facts.get('expected_dice', {}).values())
+        return 'doubtful' if unfit or found.facts.get('warnings') else 'outlined'
+
+    def corrected(self) -> list[tuple[Scan, Mask]]:
+        """List the scans that a person has outlined or corrected, each with the latest version."""
+        pairs = [(scan, self.latest(scan, person=True)) for scan in self.scans()]
+        return [(scan, mask) for scan, mask in pairs if mask]
+
+    def import_stored_masks(self, scan: Scan) -> list[Mask]:  # new versions
+        """Make a version of every segmentation that a viewer has stored for a scan; each comes once."""
+        import pydicom
+
+        if not scan.uid:
+            return []
+        known = {m.facts.get('object') for m in self.masks(scan)}
+        store, made = Store(self.store_folder), []
+        study = next(store.find('SERIES', {'SeriesInstanceUID': scan.uid}), {}).get('StudyInstanceUID', '')
+        for row in list(store.find('IMAGE', {'StudyInstanceUID': study})):
+            if row.get('Modality') != 'SEG' or row['SOPInstanceUID'] in known:
+                continue
+            ds = pydicom.dcmread(row['path'], stop_before_pixels=True)
+            if scan.uid not in {str(r.get('SeriesInstanceUID')) for r in ds.get('ReferencedSeriesSequence', [])}:
+                continue
+            facts = {'object': row['SOPInstanceUID']} | _origin_of_segmentation(ds)
+            try:
+                made.append(self.import_mask(scan, row['path'], facts=facts))
+            except (ValueError, OSError, PermissionError) as error:
+                log.warning('%s: not taken as a mask of %s: %s', row['SOPInstanceUID'], scan.label, error)
+        store.close()
+        return made
 
     def thumbnail(self, scan: Scan, pixels: int = 128) -> bytes:  # PNG
         """Render the middle slice as a thumbnail."""
@@ -536,8 +649,6 @@ class Workspace:
 
     def runs(self) -> dict:  # words -> folder
         """List finished runs of this folder and of the lab."""
-        from ctlab.core.settings import Settings
-
         found = {}
         for root in (self.folder / 'runs', Settings().out):
             for path in sorted(root.glob('*/*/fold*/config.json')):
@@ -558,9 +669,53 @@ class Workspace:
         write_atomic(path.with_suffix('.pdf'), prediction_pdf(table, context))
         return table, path
 
+
+def open_workspace(
+    folder: str | Path,  # of a workbench, or the store of a node
+) -> Workspace:
+    """Open a workspace; that of a node's store lies in the folder `labels` within it."""
+    folder = Path(folder)
+    if (folder / 'index.sqlite').is_file():
+        return Workspace(folder / 'labels', store=folder)
+    return Workspace(folder)
+
+
+def find_site_cases(
+    folder: str | Path,  # a workspace, the store of a node, or cases in a layout of `cohort.cases`
+) -> list:  # of `site_cases.SiteCase`
+    """List what a person has corrected in a workspace, or the cases of a folder; a case is its own patient there."""
+    from ctlab.cohort.cases import find_cases
+    from ctlab.organs.site_cases import SiteCase
+
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f'{folder}: no such folder')
+    work = open_workspace(folder) if any((Path(folder) / n).exists() for n in ('masks', 'index.sqlite')) else None
+    if work:
+        return [SiteCase(s.id, s.patient, s.path, m.path, m.number) for s, m in work.corrected()]
+    return [SiteCase(c.name, c.name, c.image, c.label) for c in find_cases(folder) if c.label]
+
+
+def learn_from_corrections(
+    folder: str | Path,  # as `find_site_cases`
+    settings: Settings,
+    start: str = 'shipped',  # weights to go on from; in a workspace the network in use
+) -> dict:  # as `run_site_cases`
+    """Go on learning from corrected scans; in a workspace the network takes over where it is better."""
+    from ctlab.organs.site_cases import keep_network, run_site_cases
+
+    found = find_site_cases(folder)
+    if not any((Path(folder) / n).exists() for n in ('masks', 'index.sqlite')):
+        return run_site_cases(settings, found, start)
+    work = open_workspace(folder)
+    own = work.network()
+    result = run_site_cases(settings, found, own['file'] if own and start in ('', 'shipped') else start)
+    keep_network(result, work.folder / 'networks')
+    return result
+
 # %% auto #0
 __all__ = ['log', 'PELVIS_MM', 'FOLDERS', 'Scan', 'Mask', 'ImportResult', 'add_missing_uids', 'safe_filename', 'align_mask',
-           'Workspace', 'display_window', 'to_grey', 'MaskEditor']
+           'Workspace', 'open_workspace', 'find_site_cases', 'learn_from_corrections', 'display_window', 'to_grey',
+           'MaskEditor']
 
 # %% ../../nbs/lib/interfaces/08_workbench.ipynb #0c045a46
 def display_window(
@@ -649,15 +804,19 @@ class MaskEditor:
         """Redo the last undone stroke."""
         return self._swap(self.undone, self.done)
 
-    def save(self) -> Mask:
-        """Save a new version of the mask."""
+    def save(self, person: str = '') -> Mask:
+        """Save a new version of the mask, with who drew it."""
         base = f'{self.mask.label}, corrected' if self.mask else 'drawn by hand'
         return self.work.save_mask(
             self.scan,
             Volume(self.numbers, self.volume.affine),
             self.structures,
             base.partition(': ')[2] or base,
-            {'strokes': len(self.done)},
+            {
+                'strokes': len(self.done),
+                'person': person or getpass.getuser(),
+                'corrects': self.mask.number if self.mask else 0,
+            },
         )
 
 

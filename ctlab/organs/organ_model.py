@@ -34,12 +34,12 @@ log = logging.getLogger(__name__)
 # %% auto #0
 __all__ = ['log', 'PRESET_CONFIGS', 'TRUNK_CONFIGS', 'TRUNK_SLABS', 'TRUNK_SPACING', 'TRUNK_WEIGHT', 'NO_ABDOMEN', 'ABSENT',
            'HEAD_CM2', 'HEAD_TO_LIVER', 'PLAUSIBLE_ML', 'BACKGROUND_WEIGHT', 'MULTI_COMPONENT', 'PresetConfig',
-           'make_organ_net', 'SyntheticDataset', 'DiceCrossEntropyLoss', 'weights_version', 'run', 'dice_per_class',
-           'load_shipped_network', 'load_trunk_network', 'pack_weights', 'resample_for_inference',
-           'class_probabilities', 'argmax_on_scan', 'NotCtError', 'check_is_ct', 'head_slices', 'beyond_abdomen',
-           'largest_component', 'remove_small_components', 'postprocess', 'body_mask', 'reassign_islands',
-           'quality_flags', 'trunk_probabilities', 'join_networks', 'segment_organs', 'reduce_to_organs', 'OrganModel',
-           'development_half', 'score_public_patient']
+           'make_organ_net', 'SyntheticDataset', 'DiceCrossEntropyLoss', 'shipped_weights_file', 'weights_version',
+           'run', 'dice_per_class', 'load_shipped_network', 'load_organ_network', 'load_trunk_network', 'pack_weights',
+           'resample_for_inference', 'class_probabilities', 'argmax_on_scan', 'NotCtError', 'check_is_ct',
+           'head_slices', 'beyond_abdomen', 'largest_component', 'remove_small_components', 'postprocess', 'body_mask',
+           'reassign_islands', 'quality_flags', 'trunk_probabilities', 'join_networks', 'segment_organs',
+           'reduce_to_organs', 'OrganModel', 'development_half', 'score_public_patient']
 
 # %% ../../nbs/17_patients.ipynb #6bb094ec
 @dataclass(frozen=True)
@@ -119,7 +119,8 @@ class DiceCrossEntropyLoss(torch.nn.Module):
         return {'total': entropy + dice, 'entropy': entropy, 'dice': dice}
 
 # %% ../../nbs/17_patients.ipynb #0a5348e4
-def _weights_file():
+def shipped_weights_file() -> Path:
+    """Return the file of the weights that are shipped."""
     import ctlab
 
     return Path(ctlab.__file__).parent / 'organs' / 'organ_model.safetensors'
@@ -130,7 +131,7 @@ def weights_version() -> str:  # a short hash
     """Return the version of everything that is shipped for the organ model."""
     import hashlib
 
-    files = (_weights_file(), *(_weights_file().with_name(f'{n}.safetensors') for n in _BESIDE))
+    files = (shipped_weights_file(), *(shipped_weights_file().with_name(f'{n}.safetensors') for n in _BESIDE))
     return hashlib.sha1(' '.join(map(file_hash, files)).encode()).hexdigest()[:8]
 
 
@@ -253,7 +254,7 @@ def run(
     size = size or PRESET_CONFIGS[settings.preset]
     begun = Path(start) if start else None
     if start == 'shipped':
-        begun = _weights_file()
+        begun = shipped_weights_file()
     maps, shapes = tuple(sorted(Path(label_maps).glob('*.nii.gz'))) if label_maps else (), {}
     if label_maps and not maps:
         shapes = body_pool_from_masks(label_maps, settings.work, size.spacing, settings.workers)
@@ -315,13 +316,21 @@ TRUNK_WEIGHT = 0.5  # of the trunk network in the geometric mean of both; the ao
 @functools.cache
 def load_shipped_network() -> torch.nn.Module:
     """Load the network that is shipped with the package."""
-    return _load_packed(_weights_file())
+    return _load_packed(shipped_weights_file())
+
+
+@functools.lru_cache(maxsize=2)
+def load_organ_network(
+    path: str | Path,  # .safetensors
+) -> torch.nn.Module:
+    """Load weights of the organ model that went on learning elsewhere."""
+    return _load_packed(Path(path))
 
 
 @functools.cache
 def load_trunk_network() -> torch.nn.Module:
     """Load the network that sees the whole trunk on voxels of 6 mm."""
-    return _load_packed(_weights_file().with_name('organ_model_trunk.safetensors'))
+    return _load_packed(shipped_weights_file().with_name('organ_model_trunk.safetensors'))
 
 
 def _load_packed(path):
@@ -329,7 +338,10 @@ def _load_packed(path):
     from ctlab.learn.training import load_weights
 
     if not path.is_file():
-        raise FileNotFoundError(f'{path}: the organ model is missing; reinstall ctlab')
+        own = path.parent == shipped_weights_file().parent
+        raise FileNotFoundError(
+            f'{path}: {"the organ model is missing; reinstall ctlab" if own else "no such weights"}'
+        )
     return load_weights(make_organ_net(), path).eval()
 
 
@@ -697,6 +709,7 @@ def segment_organs(
     device: str = 'cpu',  # cpu or cuda
     spacing: float = 3.0,  # mm of the voxels that the network knows
     votes: int = 1,  # 3: copies 8 % smaller and larger vote too, and their agreement is measured
+    trunk: bool | None = None,  # join the trunk network; when left out, only where `net` is left out
 ) -> Volume:  # numbers of ORGANS on the scan's voxels; `meta` holds structures, warnings, agreement, expected Dice
     """Segment liver, spleen, kidneys, aorta and bowel."""
     check_is_ct(scan)
@@ -710,7 +723,8 @@ def segment_organs(
     for zoom in (1.0, 1.08, 0.92)[:votes]:
         zoomed = grid if zoom == 1 else resample_for_inference(upright, spacing * zoom)
         parts.append(reduce_to_organs(class_probabilities(net or load_shipped_network(), zoomed, device), grid.shape))
-    second = trunk_probabilities(grid, device) if net is None else None
+    trunk = net is None if trunk is None else trunk
+    second = trunk_probabilities(grid, device) if trunk else None
     p = join_networks(grid, sum(parts) / len(parts), second, outside)
     chosen = reassign_islands(p)
     found = Volume(postprocess(argmax_on_scan(chosen, grid, upright)), upright.affine)

@@ -114,13 +114,14 @@ def segment(
     smooth: float = 1.5,  # mm, of the surfaces
     phantom: bool = False,  # say on the picture that this is a phantom
     votes: int = 1,  # of the organ model: 3 looks in different sizes, and their agreement
+    weights: str | Path = '',  # of the organ model: a file of a network that went on learning; the shipped when empty
     **options,  # for DICOM: series_uid, acquisition, gaps, as `read` takes them
 ) -> dict | Volume:  # what was written and measured; the masks where no folder is given
     """Segment a scan and write everything that is to be known."""
     if mesh not in ('stl', 'ply', 'glb', 'none'):
         raise ValueError(f'surfaces are written as stl, ply, glb or none, not {mesh!r}')
     scan = source if isinstance(source, Volume) else read(source, **options)
-    found, numbers = _segment_with(scan, str(model), fast, device, votes)
+    found, numbers = _segment_with(scan, str(model), fast, device, votes, str(weights))
     if out is None:
         named = {'structures': tuple(numbers), 'names': {k: n for n, k in numbers.items()}}
         return Volume(found.array, found.affine, found.meta | named)
@@ -160,15 +161,17 @@ def _dicom_object(found, source, out, model, present, options):
     return name
 
 
-def _segment_with(scan, model, fast, device, votes):
+def _segment_with(scan, model, fast, device, votes, weights=''):
     """Segment with the requested model; returns (label map on the scan's voxels, structure -> number)."""
     if model == 'totalsegmentator':
         return _by_totalsegmentator(scan, fast, device)
     if model:
         return TrainedNetwork(model, device).segment(scan)
-    from ctlab.organs.organ_model import ORGANS, segment_organs
+    from ctlab.organs.organ_model import ORGANS, load_organ_network, segment_organs
 
-    return segment_organs(scan, device=device, votes=votes), {o: k for k, o in enumerate(ORGANS, 1)}
+    net = load_organ_network(weights) if weights else None
+    found = segment_organs(scan, net, device, votes=votes, trunk=True)
+    return found, {o: k for k, o in enumerate(ORGANS, 1)}
 
 
 def _by_totalsegmentator(scan, fast, device):

@@ -93,7 +93,7 @@ _HEADERS = {
     'Cross-Origin-Opener-Policy': 'same-origin',
     'Cross-Origin-Embedder-Policy': 'require-corp',
     'X-Content-Type-Options': 'nosniff',
-    'Content-Security-Policy': "frame-ancestors 'self'",
+    'Content-Security-Policy': "default-src 'self' blob: data: 'unsafe-inline' 'unsafe-eval'; frame-ancestors 'self'",
     'Referrer-Policy': 'same-origin',
 }
 _LOGIN = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">

@@ -1,0 +1,291 @@
+"""MONAI Label's own client, and OHIF with its plug-in, against `ctlab label`."""
+
+import importlib
+import json
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from conftest import free_port, wait_for
+
+from ctlab.interfaces.jobs import Jobs
+from ctlab.interfaces.label_server import LabelServer, LabelService
+from ctlab.interfaces.workbench import open_workspace
+from ctlab.network.store import Store
+from ctlab.scans import nifti
+from ctlab.scans.volume import Volume
+
+VERSION = '0.8.5'
+
+
+@pytest.fixture(scope='session')
+def monailabel(tmp_path_factory):
+    """Fetch the package of MONAI Label, without what it depends on: its client, and OHIF with its plug-in."""
+    folder = tmp_path_factory.mktemp('monailabel')
+    command = [sys.executable, '-m', 'pip', 'download', '-q', '--no-deps', '-d', str(folder), f'monailabel=={VERSION}']
+    try:
+        subprocess.run(command, check=True, timeout=300, capture_output=True)
+    except subprocess.SubprocessError:
+        pytest.skip("the package index cannot be reached: MONAI Label's own client is not tried")
+    with zipfile.ZipFile(next(folder.glob('*.whl'))) as wheel:
+        wheel.extractall(folder / 'package')
+    return folder / 'package'
+
+
+@pytest.fixture(scope='session')
+def client_class(monailabel):
+    """Import MONAI Label's own client."""
+    sys.path.insert(0, str(monailabel))
+    try:
+        return importlib.import_module('monailabel.client.client').MONAILabelClient
+    except ImportError as error:
+        pytest.skip(f"MONAI Label's client cannot be imported: {error}")
+    finally:
+        sys.path.remove(str(monailabel))
+
+
+@pytest.fixture
+def store(tiny, tmp_path):
+    """Make the store of a node with two series."""
+    made = Store(tmp_path / 'store')
+    for series in sorted((tiny / 'train_images').glob('*/*'))[:2]:
+        for path in sorted(series.iterdir()):
+            made.add(path.read_bytes(), 'test')
+    made.close()
+    return tmp_path / 'store'
+
+
+@pytest.fixture
+def server(store):
+    """Serve that store."""
+    work = open_workspace(store)
+    with LabelServer(LabelService(work, Jobs(work.folder / 'jobs', 1), 'tiny'), port=0) as running:
+        yield running
+
+
+def test_the_client_of_monai_label_works_unchanged(client_class, server, tmp_path):
+    client, work = client_class(server.url, str(tmp_path), client_id='Ann'), server.service.work
+    info = client.info()
+    assert info['models']['organ_model']['labels']['liver'] == 1 and not client.auth_enabled()
+    assert info['datastore']['total'] == 2 and 'organ_model' in info['trainers']
+    first = client.next_sample('first', {})
+    series = {s.uid for s in work.scans()}
+    assert first['id'] in series and Path(first['path']).is_file()
+    with pytest.raises(Exception, match='404'):
+        client.infer('nothing', first['id'], {})
+
+    label, params = client.infer('organ_model', first['id'], {})
+    scan, found = work.read(work.scan(first['id'])), nifti.read(label)
+    assert found.shape == scan.shape and np.allclose(found.affine, scan.affine, atol=1e-3)
+    assert params['label_names']['liver'] == 1 and work.latest(work.scan(first['id'])).facts['network']
+    again, _ = client.infer('organ_model', first['id'], {'result_extension': '.nrrd', 'result_compress': False})
+    assert again.endswith('.nrrd') and len(work.masks(work.scan(first['id']))) == 1, 'answered from what is there'
+
+    corrected = found.array.astype(np.uint8)
+    corrected[: len(corrected) // 2, :8, :8] = 1
+    nifti.write(Volume(corrected, found.affine), tmp_path / 'mine.nii.gz')
+    saved = client.save_label(first['id'], str(tmp_path / 'mine.nii.gz'), 'final', {'label_info': []})
+    assert saved['label'] == first['id']
+    mine = work.latest(work.scan(first['id']), person=True)
+    assert mine.person == 'Ann' and mine.facts['corrects'] == 1 and set(mine.structures) <= set(info['labels'])
+    got = nifti.read(client.download_label(first['id'], 'final'))
+    assert np.array_equal(got.array, corrected) and client.info()['datastore']['completed'] == 1
+    objects = client.datastore()['objects']
+    assert set(objects) == series and set(objects[first['id']]['labels']) == {'final', 'original'}
+    assert client.next_sample('doubt', {})['id'] != first['id'], 'what is finished does not come again'
+
+
+def test_images_and_sessions_of_the_client(client_class, server, tmp_path):
+    client, work = client_class(server.url, str(tmp_path)), server.service.work
+    source = nifti.write(work.read(work.scans()[0]), tmp_path / 'mine.nii.gz')
+    image = client.upload_image(str(source), '../../Jane Doe')['image']
+    assert image == 'v-Jane-Doe' and client.upload_image(str(source), 'Jane Doe')['image'] == image
+    other = nifti.write(Volume(work.read(work.scans()[0]).array + 1, np.eye(4)), tmp_path / 'other.nii.gz')
+    with pytest.raises(Exception, match='another image of this name'):
+        client.upload_image(str(other), 'Jane Doe')
+    session = client.create_session(str(source))['session_id']
+    assert client.get_session(session)['name'] == session
+    before = [len(work.masks(s)) for s in work.scans()]
+    label, params = client.infer('organ_model', '', {}, session_id=session)
+    assert nifti.read(label).shape == work.read(work.scans()[0]).shape and params['label_names']['liver'] == 1
+    assert [len(work.masks(s)) for s in work.scans()] == before, 'nothing of a session is kept'
+    client.remove_session(session)
+    with pytest.raises(Exception, match='404'):
+        client.get_session(session)
+
+
+def test_a_token_is_the_password_of_the_client(client_class, store, tmp_path):
+    work = open_workspace(store)
+    with LabelServer(LabelService(work, Jobs(work.folder / 'jobs')), port=0, token='open sesame') as running:
+        client = client_class(running.url, str(tmp_path))
+        assert client.auth_enabled()
+        with pytest.raises(Exception, match='401'):
+            client.info()
+        with pytest.raises(Exception, match='401'):
+            client.auth_token('ann', 'wrong')
+        client.update_auth(client.auth_token('ann', 'open sesame'))
+        assert client.auth_valid_token() and client.info()['name'] == 'ctlab'
+
+
+def test_training_by_the_client_goes_on_from_corrected_scans(client_class, server, tmp_path):
+    client, work = client_class(server.url, str(tmp_path)), server.service.work
+    with pytest.raises(Exception, match='nothing to learn from'):
+        client.train_start('organ_model', {})
+    assert not client.train_status(check_if_running=True)
+    for scan in work.scans():
+        mask = np.zeros(work.read(scan).shape, np.uint8)
+        mask[2:-2, 10:30, 10:30] = 1
+        work.save_mask(scan, Volume(mask, work.read(scan).affine), {'liver': 1}, 'Ann', {'person': 'Ann'})
+    begun = client.train_start('organ_model', {'max_epochs': 1, 'preset': 'tiny'})
+    assert begun['status'] in ('RUNNING', 'SCHEDULED') and client.train_status(check_if_running=True)
+    with pytest.raises(Exception, match='429'):
+        client.train_start('organ_model', {})
+    stopped = client.train_stop()
+    assert stopped['status'] == 'CANCELED' and client.train_status()['status'] == 'CANCELED'
+    with pytest.raises(Exception, match='preset'):
+        client.train_start('organ_model', {'preset': 'huge'})
+
+
+def test_hostile_requests_are_refused_and_change_nothing(server, tmp_path):
+    work, url = server.service.work, server.url
+    image = work.scans()[0].uid
+    shape = work.read(work.scans()[0]).shape
+    good = {'label': ('label.bin', np.ones(shape, np.uint8).tobytes())}
+    info = json.dumps({'label_info': [{'name': 'liver', 'idx': 1}]})
+
+    def put(files=good, params=info, image=image, **options):
+        return httpx.put(f'{url}/datastore/label?image={image}', files=files, data={'params': params}, **options)
+
+    for answer, status in (
+        (put(image='../../../etc'), 404),
+        (put({'label': ('label.bin', b'123')}), 400),
+        (put({'label': ('../../x.nii.gz', b'\x1f\x8b junk')}), 400),
+        (put(params='[1]'), 400),
+        (put(params='{not json'), 400),
+        (put(params=json.dumps({'label_info': [{'name': '../../etc', 'idx': 1}]})), 400),
+        (put(params=json.dumps({'label_info': [{'name': 'liver', 'idx': 99999}]})), 400),
+        (put({'other': ('label.bin', b'1')}), 400),
+        (put(headers={'Origin': 'http://evil.example'}), 403),
+        (put(headers={'Host': 'evil.example'}), 400),
+        (httpx.post(f'{url}/infer/organ_model?image=../x'), 404),
+        (httpx.post(f'{url}/infer/..%2f..%2fetc?image={image}'), 404),
+        (httpx.post(f'{url}/infer/organ_model?image={image}', data={'params': '{"result_extension": "/../x"}'}), 400),
+        (httpx.get(f'{url}/session/..%2f..%2fetc'), 404),
+        (httpx.delete(f'{url}/datastore/image?id={image}'), 403),
+        (httpx.post(f'{url}/activelearning/best', json={}), 404),
+        (httpx.put(f'{url}/session/', files={'files': ('x.nii.gz', b'junk')}), 400),
+    ):
+        assert answer.status_code == status, (answer.request.url, answer.status_code, answer.text)
+    chunks = httpx.put(f'{url}/datastore/label?image={image}', content=iter([b'x'] * 10))
+    assert chunks.status_code == 411, 'an upload says its size'
+    assert all(not m.person for s in work.scans() for m in work.masks(s))
+    assert put().status_code == 200 and not list(work.folder.glob('.upload-*')), 'and afterwards all is well'
+
+
+def test_two_people_at_once_lose_nothing(server):
+    work, url = server.service.work, server.url
+    scan = work.scans()[0]
+    shape = work.read(scan).shape
+
+    def send(k):
+        label = np.full(shape, k, np.uint8)
+        params = {'client_id': f'person {k}', 'label_info': [{'name': 'liver', 'idx': k}]}
+        answer = httpx.put(
+            f'{url}/datastore/label?image={scan.uid}',
+            files={'label': ('label.bin', label.tobytes())},
+            data={'params': json.dumps(params)},
+            timeout=60,
+        )
+        assert answer.status_code == 200, answer.text
+
+    threads = [threading.Thread(target=send, args=(k,)) for k in range(1, 9)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    kept = {m.person: nifti.read(m.path).array.max() for m in work.masks(scan)}
+    assert kept == {f'person {k}': k for k in range(1, 9)}
+
+
+def test_a_too_large_upload_is_refused_before_it_is_read(store):
+    from starlette.testclient import TestClient
+
+    from ctlab.interfaces.label_server import make_label_app
+
+    work = open_workspace(store)
+    app = make_label_app(LabelService(work, Jobs(work.folder / 'jobs')), hosts=('testserver',), most=1000)
+    answer = TestClient(app).put('/datastore/image?image=x', files={'file': ('x.nii.gz', b'0' * 2000)})
+    assert answer.status_code == 413 and 'MiB' in answer.text
+
+
+def test_the_command_serves_until_it_is_told_to_stop(tmp_path):
+    port = free_port()
+    command = [str(Path(sys.executable).with_name('ctlab')), 'label', str(tmp_path / 'bench'), '--port', str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        wait_for(port)
+        assert httpx.get(f'http://127.0.0.1:{port}/info/').json()['datastore']['total'] == 0
+        assert httpx.post(f'http://127.0.0.1:{port}/activelearning/doubt', json={}).json() == {}
+    finally:
+        server.terminate()
+        said, _ = server.communicate(timeout=60)
+    assert server.returncode == 0 and 'answers MONAI Label clients: 0 scans' in said and 'stopped' in said
+
+
+def test_the_command_says_what_is_wrong(ctlab, tmp_path):
+    (tmp_path / 'file').write_text('x')
+    for arguments, words in (
+        ([tmp_path / 'file'], 'is a file'),
+        ([tmp_path / 'new', '--preset', 'huge'], 'tiny, demo or full'),
+        ([tmp_path / 'new', '--ohif', tmp_path], 'no index.html'),
+    ):
+        ended = ctlab('label', *arguments)
+        assert ended.returncode in (1, 2) and words in ended.stderr, ended.stderr
+
+
+def _coloured(page, box):
+    """Share of the pixels of a part of the page that are not grey."""
+    import io
+
+    from PIL import Image
+
+    picture = np.asarray(Image.open(io.BytesIO(page.screenshot(clip=box))).convert('RGB')).astype(int)
+    return float((np.ptp(picture, axis=2) > 25).mean())
+
+
+def test_ohif_with_the_plugin_outlines_a_scan(monailabel, store, browser, shots):
+    """Drive OHIF with MONAI Label's plug-in, unchanged: open, connect, outline, next sample."""
+    work = open_workspace(store)
+    pages = monailabel / 'monailabel' / 'endpoints' / 'static' / 'ohif'
+    with LabelServer(LabelService(work, Jobs(work.folder / 'jobs')), port=0, viewer=pages) as running:
+        context, wrong = browser.new_context(viewport={'width': 1500, 'height': 950}), []
+        context.add_cookies([{'name': 'MONAILABEL_SERVER_URL', 'value': f'{running.url}/', 'url': running.url}])
+        page = context.new_page()
+        page.on('response', lambda r: wrong.append(f'{r.status} {r.url}') if r.status >= 400 else None)
+        page.on(
+            'requestfinished', lambda r: wrong.append(r.url) if not r.url.startswith((running.url, 'blob:')) else None
+        )
+        page.goto(f'{running.url}/ohif/')
+        page.get_by_text('Confirm and Hide').click()
+        patient = work.scans()[0].patient
+        page.get_by_text(patient).first.click()
+        page.get_by_text('MONAI Label').first.click()
+        page.wait_for_selector('#monailabelServerURL', timeout=60_000)
+        page.wait_for_timeout(3000)
+        axial = {'x': 300, 'y': 400, 'width': 280, 'height': 180}
+        before = _coloured(page, axial)
+        page.locator('.actionButton').first.click()
+        with page.expect_response(lambda r: '/infer/organ_model' in r.url, timeout=300_000) as answer:
+            page.get_by_role('button', name='Run').first.click(timeout=60_000)
+        assert answer.value.status == 200
+        page.wait_for_timeout(3000)
+        page.screenshot(path=shots / 'label-ohif.png')
+        assert before < 0.01 and _coloured(page, axial) > 0.05, 'the masks are seen on the slice'
+        assert len([m for s in work.scans() for m in work.masks(s)]) == 1
+        assert not [w for w in wrong if '/train/?check_if_running' not in w], wrong
+        context.close()

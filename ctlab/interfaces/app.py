@@ -39,7 +39,15 @@ import ctlab
 from ..core.anatomy import STRUCTURE_COLOURS
 from ..core.settings import PRESET_NAMES, Settings, project_root
 from .jobs import Jobs
-from .workbench import ImportResult, MaskEditor, Scan, Workspace, display_window, to_grey
+from ctlab.interfaces.workbench import (
+    ImportResult,
+    MaskEditor,
+    Scan,
+    Workspace,
+    display_window,
+    open_workspace,
+    to_grey,
+)
 from ..network.node import is_loopback
 
 log = logging.getLogger(__name__)
@@ -1017,7 +1025,8 @@ def serve(
     """Serve the workbench; the server runs until stopped."""
     near = is_loopback(host)
     token = token or ('' if near else secrets.token_urlsafe(24))
-    work, jobs = Workspace(folder, roots), Jobs(Path(folder) / 'jobs', at_once)
+    work = open_workspace(folder, roots)
+    jobs = Jobs(work.folder / 'jobs', at_once)
     pn.extension('tabulator', notifications=False)
     _flush_pending_updates()
     server = pn.serve(

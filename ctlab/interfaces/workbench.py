@@ -174,12 +174,19 @@ def _is_part_of(mask, volume):
     return bool(np.allclose(first, np.round(first), atol=0.05) and all(e.all() for e in ends))
 
 
-def _origin_of_segmentation(ds):
+def _segmentations_beside(store, series):
+    """List the DICOM SEG objects of a series' study."""
+    study = next(store.find('SERIES', {'SeriesInstanceUID': series}), {}).get('StudyInstanceUID', '')
+    found = [row for row in store.find('SERIES', {'StudyInstanceUID': study}) if row.get('Modality') == 'SEG']
+    return [image for row in found for image in store.find('IMAGE', {'SeriesInstanceUID': row['SeriesInstanceUID']})]
+
+
+def _origin_of_segmentation(ds, author=''):
     """Describe who or what made a DICOM SEG: a person unless its segments name an algorithm."""
     automatic = all(s.get('SegmentAlgorithmType') == 'AUTOMATIC' for s in ds.get('SegmentSequence', []))
     when = f'{ds.get("ContentDate", "")} {ds.get("ContentTime", "")}'.strip()
     program = ' '.join(str(ds.get(k, '')) for k in ('Manufacturer', 'ManufacturerModelName')).strip()
-    name = str(ds.get('ContentCreatorName', '') or '').replace('^', ' ').strip()
+    name = author or str(ds.get('ContentCreatorName', '') or '').replace('^', ' ').strip()
     by = {'program': program, 'drawn': when, 'description': str(ds.get('SeriesDescription', ''))}
     return by if automatic and not name else by | {'person': name or 'somebody in a viewer'}
 
@@ -195,6 +202,7 @@ class Workspace:
     ):
         self.folder, self.roots = Path(folder).resolve(), tuple(Path(r).resolve() for r in roots)
         self.store_folder = Path(store).resolve() if store else self.folder / 'scans'
+        self._refused = set()  # segmentations that are no mask of their scan
         if self.folder.exists() and not self.folder.is_dir():
             raise NotADirectoryError(f'{folder}: is a file; choose a folder')
         for name, purpose in FOLDERS.items():
@@ -453,7 +461,10 @@ class Workspace:
 
     def corrected(self) -> list[tuple[Scan, Mask]]:
         """List the scans that a person has outlined or corrected, each with the latest version."""
-        pairs = [(scan, self.latest(scan, person=True)) for scan in self.scans()]
+        scans = self.scans()
+        for scan in scans:
+            self.import_stored_masks(scan)
+        pairs = [(scan, self.latest(scan, person=True)) for scan in scans]
         return [(scan, mask) for scan, mask in pairs if mask]
 
     def import_stored_masks(self, scan: Scan) -> list[Mask]:  # new versions
@@ -464,18 +475,19 @@ class Workspace:
             return []
         known = {m.facts.get('object') for m in self.masks(scan)}
         store, made = Store(self.store_folder), []
-        study = next(store.find('SERIES', {'SeriesInstanceUID': scan.uid}), {}).get('StudyInstanceUID', '')
-        for row in list(store.find('IMAGE', {'StudyInstanceUID': study})):
-            if row.get('Modality') != 'SEG' or row['SOPInstanceUID'] in known:
+        for row in _segmentations_beside(store, scan.uid):
+            uid = row['SOPInstanceUID']
+            if uid in known or uid in self._refused:
                 continue
             ds = pydicom.dcmread(row['path'], stop_before_pixels=True)
             if scan.uid not in {str(r.get('SeriesInstanceUID')) for r in ds.get('ReferencedSeriesSequence', [])}:
                 continue
-            facts = {'object': row['SOPInstanceUID']} | _origin_of_segmentation(ds)
+            facts = {'object': uid} | _origin_of_segmentation(ds, store.author(uid))
             try:
                 made.append(self.import_mask(scan, row['path'], facts=facts))
-            except (ValueError, OSError, PermissionError) as error:
-                log.warning('%s: not taken as a mask of %s: %s', row['SOPInstanceUID'], scan.label, error)
+            except (ValueError, OSError) as error:
+                self._refused.add(uid)
+                log.warning('%s: not taken as a mask of %s: %s', uid, scan.label, error)
         store.close()
         return made
 
@@ -672,12 +684,13 @@ class Workspace:
 
 def open_workspace(
     folder: str | Path,  # of a workbench, or the store of a node
+    roots: tuple = (),  # folders from which may be imported
 ) -> Workspace:
     """Open a workspace; that of a node's store lies in the folder `labels` within it."""
     folder = Path(folder)
     if (folder / 'index.sqlite').is_file():
-        return Workspace(folder / 'labels', store=folder)
-    return Workspace(folder)
+        return Workspace(folder / 'labels', roots, folder)
+    return Workspace(folder, roots)
 
 
 def find_site_cases(

@@ -379,6 +379,7 @@ class _Handlers:
         if no := self.unauthorised(request):
             return no
         good, bad, peer = [], [], request.client.host if request.client else ''
+        person = self.viewer.person(request) if self.viewer else ''
         try:
             study = _keys_of(request).get('StudyInstanceUID', '')
             boundary = multipart_boundary(request.headers.get('content-type', ''))
@@ -387,7 +388,7 @@ class _Handlers:
                     bad.append((content, 0xC000, 'expected application/dicom'))
                     continue
                 try:
-                    good.append(await run_in_threadpool(self._keep, raw, study, peer))
+                    good.append(await run_in_threadpool(self._keep, raw, study, peer, person))
                 except ObjectRefusedError as error:
                     bad.append(('', error.status, str(error)))
         except BadRequestError as error:
@@ -400,12 +401,15 @@ class _Handlers:
         made = _stow_response(good, bad, lambda k: _address(request, uids(k)), self.store)
         return JSONResponse(made, status, media_type=_DICOM_JSON)
 
-    def _keep(self, raw, study, peer):
+    def _keep(self, raw, study, peer, person):
         from ctlab.network.store import NOT_OF_ITS_CLASS, describe_object
 
         if study and not self.store.names and describe_object(raw)[0]['StudyInstanceUID'] != study:
             raise ObjectRefusedError(f'not of study {study}', NOT_OF_ITS_CLASS)
-        return self.store.add(raw, peer)
+        kept = self.store.add(raw, peer)
+        if person and kept.new:
+            self.store.note_author(kept.uid, person)
+        return kept
 
 
 def make_app(

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import secrets
 import shutil
 import subprocess
@@ -100,7 +101,8 @@ _LOGIN = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="vie
 <title>ctlab</title><style>:root{color-scheme:light dark}body{font:16px system-ui;max-width:24em;margin:15vh auto;
 padding:0 1em}input,button{font:inherit;padding:.4em;width:100%;box-sizing:border-box;margin:.3em 0}</style>
 <h1>Viewer</h1><form method="post" action="/login"><label>Token<input name="token" type="password" autofocus
-autocomplete="current-password"></label><button>Open</button></form><p role="alert">WORDS</p></html>"""
+autocomplete="current-password"></label><label>Your name, for what you draw (may stay empty)<input name="name"
+maxlength="60" autocomplete="name"></label><button>Open</button></form><p role="alert">WORDS</p></html>"""
 
 
 @dataclass
@@ -109,13 +111,17 @@ class OhifViewer:
 
     folder: Path  # with index.html
     token: str  # empty: nobody is asked
-    sessions: dict = field(default_factory=dict, repr=False)  # session -> until when
+    sessions: dict = field(default_factory=dict, repr=False)  # session -> (until when, whose)
 
     def allows(self, request) -> bool:
         """Check the session of a request; what changes anything must come from a page of this origin."""
-        until = self.sessions.get(request.cookies.get(COOKIE, ''), 0)
+        until, _ = self.sessions.get(request.cookies.get(COOKIE, ''), (0, ''))
         own = f'{request.url.scheme}://{request.headers.get("host", "")}'
         return until > time.time() and (request.method in ('GET', 'HEAD') or request.headers.get('origin') == own)
+
+    def person(self, request) -> str:
+        """Return whose session a request belongs to, as they said; empty where nobody did."""
+        return self.sessions.get(request.cookies.get(COOKIE, ''), (0, ''))[1]
 
     def routes(self) -> list:
         """List the addresses of the viewer; they come after those of DICOMweb."""
@@ -140,13 +146,14 @@ class OhifViewer:
             body += chunk
             if len(body) > 4096:
                 break
-        given = parse_qs(body[:4096].decode('utf-8', 'replace')).get('token', [''])[0]
+        form = parse_qs(body[:4096].decode('utf-8', 'replace'))
+        given, name = (form.get(k, [''])[0] for k in ('token', 'name'))
         if not hmac.compare_digest(given.encode(), self.token.encode()):
             return HTMLResponse(_LOGIN.replace('WORDS', 'That is not the token.'), 401, headers=_HEADERS)
         now = time.time()
-        self.sessions = {k: until for k, until in self.sessions.items() if until > now}
+        self.sessions = {k: kept for k, kept in self.sessions.items() if kept[0] > now}
         session = secrets.token_urlsafe(32)
-        self.sessions[session] = now + 3600 * _HOURS
+        self.sessions[session] = now + 3600 * _HOURS, ' '.join(re.findall(r"[\w.'-]+", name))[:60]
         answer, secure = RedirectResponse('/', 303), request.url.scheme == 'https'
         answer.set_cookie(COOKIE, session, 3600 * _HOURS, httponly=True, samesite='strict', secure=secure)
         return answer

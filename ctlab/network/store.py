@@ -159,6 +159,7 @@ CREATE TABLE IF NOT EXISTS series (number INTEGER PRIMARY KEY, uid TEXT UNIQUE, 
 CREATE TABLE IF NOT EXISTS instance (uid TEXT PRIMARY KEY, series INTEGER, path TEXT, syntax TEXT, size INTEGER,
     sha TEXT, attributes TEXT);
 CREATE TABLE IF NOT EXISTS refused (at REAL, peer TEXT, uid TEXT, reason TEXT);
+CREATE TABLE IF NOT EXISTS author (uid TEXT PRIMARY KEY, name TEXT, at REAL);
 CREATE TABLE IF NOT EXISTS cleaned (attribute TEXT, done TEXT, times INTEGER, PRIMARY KEY (attribute, done));
 CREATE INDEX IF NOT EXISTS studies_of ON study (patient);
 CREATE INDEX IF NOT EXISTS series_of ON series (study);
@@ -280,6 +281,15 @@ class Store:
             raise words from error
         except sqlite3.OperationalError as error:
             raise ObjectRefusedError(f'the index cannot be written ({error})', NO_ROOM) from error
+
+    def note_author(self, uid: str, name: str) -> None:
+        """Remember who stored an object; the first to do so stays."""
+        self.db.execute('INSERT OR IGNORE INTO author VALUES (?, ?, ?)', (uid, name, time.time()))
+
+    def author(self, uid: str) -> str:
+        """Return who stored an object; empty where nobody said."""
+        row = self.db.execute('SELECT name FROM author WHERE uid = ?', (uid,)).fetchone()
+        return row[0] if row else ''
 
     def _without_owner(self, raw):
         import pydicom

@@ -289,3 +289,37 @@ def test_ohif_with_the_plugin_outlines_a_scan(monailabel, store, browser, shots)
         assert len([m for s in work.scans() for m in work.masks(s)]) == 1
         assert not [w for w in wrong if '/train/?check_if_running' not in w], wrong
         context.close()
+
+
+def test_a_segmentation_without_frame_content_is_read_by_positions(tiny, tmp_path):
+    """OHIF leaves out what highdicom asks for; both ways of reading find the same voxels at the same place."""
+    import pydicom
+
+    from ctlab.cohort.masks import write_dicom_seg
+    from ctlab.scans.io import read
+    from ctlab.scans.label_maps import MaskError, read_masks
+    from ctlab.scans.volume import reorient
+
+    series = sorted((tiny / 'train_images').glob('*/*'))[0]
+    scan = read(series)
+    mask = np.zeros(scan.shape, np.uint8)
+    mask[5:9, 30:50, 20:40], mask[14:20, 40:60, 50:70] = 1, 2
+    write_dicom_seg(Volume(mask, scan.affine), series, tmp_path / 'a.dcm', numbers={'liver': 1, 'spleen': 2})
+    ds = pydicom.dcmread(tmp_path / 'a.dcm')
+    for frame in ds.PerFrameFunctionalGroupsSequence:
+        del frame.FrameContentSequence
+    ds.save_as(tmp_path / 'b.dcm')
+    usual, bare = read_masks(tmp_path / 'a.dcm'), read_masks(tmp_path / 'b.dcm')
+    assert usual.names == bare.names == ['liver', 'spleen'] and usual.colours == bare.colours != {}
+    for name in usual.names:
+        one, other = reorient(usual.mask(name)), reorient(bare.mask(name))
+        assert np.array_equal(np.argwhere(one.array), np.argwhere(other.array))
+        assert np.allclose(one.affine, other.affine, atol=1e-3)
+
+    stored = read_masks(Path(__file__).parent / 'referees' / 'ohif-3.13-label-map.dcm').mask('liver')
+    assert stored.array.shape == (30, 128, 128) and stored.array.sum() == 27_301, 'as OHIF 3.13 stored it'
+    assert np.allclose(stored.affine.diagonal(), [3.698653, 3.698653, 4, 1], atol=1e-4)
+    del ds.PerFrameFunctionalGroupsSequence[1].PlanePositionSequence
+    ds.save_as(tmp_path / 'c.dcm')
+    with pytest.raises(MaskError, match='not readable as DICOM SEG'):
+        read_masks(tmp_path / 'c.dcm')

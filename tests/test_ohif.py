@@ -1,5 +1,6 @@
 """The real OHIF beside the node, in a real browser: login, list, images, and what comes back."""
 
+import re
 import shutil
 import subprocess
 
@@ -56,6 +57,12 @@ STOW = """async ([address, bytes]) => {
 }"""
 
 
+SLICE_SHOWN = """() => [...document.querySelectorAll('canvas')].some((c) => {
+  const image = c.getContext('2d')?.getImageData(0, 0, c.width, c.height).data ?? [];
+  return image.some((v, k) => k % 4 < 3 && v > 40);
+})"""
+
+
 def watched(browser, origin):
     """Open a page; whatever goes wrong or leaves the machine is collected."""
     page, wrong = browser.new_context(viewport={'width': 1400, 'height': 900}).new_page(), []
@@ -68,6 +75,11 @@ def watched(browser, origin):
 def log_in(page, address):
     """Show the token once."""
     page.goto(address)
+    log_in_here(page)
+
+
+def log_in_here(page):
+    """Show the token on the page of the login."""
     page.fill('input[name=token]', 'open sesame')
     page.click('button')
 
@@ -84,13 +96,7 @@ def test_the_real_ohif_from_the_node_s_own_origin(pages, store, browser, shots, 
         page.goto(f'{web.url}/viewer?StudyInstanceUIDs={study}')
         page.locator('canvas').first.wait_for(timeout=120_000)
         page.get_by_text('SEG', exact=True).first.wait_for(timeout=60_000)
-        page.wait_for_function(
-            """() => [...document.querySelectorAll('canvas')].some((c) => {
-              const image = c.getContext('2d')?.getImageData(0, 0, c.width, c.height).data ?? [];
-              return image.some((v, k) => k % 4 < 3 && v > 40);
-            })""",
-            timeout=120_000,
-        )
+        page.wait_for_function(SLICE_SHOWN, timeout=120_000)
         page.screenshot(path=str(shots / 'ohif-viewer.png'))
         assert 'ctlab_session' not in page.evaluate('document.cookie'), 'scripts cannot read the session'
         assert not wrong, wrong[:3]
@@ -98,6 +104,56 @@ def test_the_real_ohif_from_the_node_s_own_origin(pages, store, browser, shots, 
         corrected = list((tmp_path / 'corrected.dcm').read_bytes())
         assert page.evaluate(STOW, ['', corrected]) == 200 and store.totals()['instance'] == before + 1, 'stored'
         page.context.close()
+
+
+def test_what_is_drawn_and_stored_in_ohif_becomes_a_version(pages, store, browser, shots):
+    """Correct the lab's mask with OHIF's own brush, store it there, and find it in the workbench with its author."""
+    from ctlab.core.anatomy import STRUCTURE_COLOURS
+    from ctlab.interfaces.workbench import open_workspace
+    from ctlab.network.dicomweb import DicomWebServer
+    from ctlab.scans import nifti
+
+    work = open_workspace(store.folder)
+    scan = work.scans()[0]
+    first = work.import_stored_masks(scan)
+    assert len(first) == 1 and not first[0].person and work.state(scan) == 'outlined'
+    study = next(iter(store.find('STUDY', {})))['StudyInstanceUID']
+    with DicomWebServer(store, port=0, token='open sesame', viewer=pages) as web:
+        page, wrong = watched(browser, web.url)
+        page.goto(web.url)
+        page.fill('input[name=name]', 'Jo Doe')
+        log_in_here(page)
+        page.goto(f'{web.url}/segmentation?StudyInstanceUIDs={study}')
+        page.wait_for_function(SLICE_SHOWN, timeout=120_000)
+        page.wait_for_timeout(2000)
+        page.locator('[data-cy=study-browser-thumbnail-no-image]').first.dblclick(timeout=120_000)
+        page.get_by_role('button', name='Yes').click(timeout=120_000)
+        row = page.locator('[data-cy=data-row]').filter(has_text='liver')
+        row.wait_for(timeout=60_000)
+        shown = row.locator('[data-cy=data-row-colorhex]').evaluate('(e) => getComputedStyle(e).backgroundColor')
+        wanted = [int(STRUCTURE_COLOURS['liver'][k : k + 2], 16) for k in (1, 3, 5)]
+        found = [int(v) for v in re.findall(r'\d+', shown)[:3]]
+        assert np.abs(np.subtract(found, wanted)).max() <= 6, f'{shown} in place of {wanted}'
+        page.locator('[data-cy=Brush-btn]').click()
+        page.mouse.move(620, 560)
+        page.mouse.down()
+        for x in range(620, 760, 10):
+            page.mouse.move(x, 560)
+        page.mouse.up()
+        page.locator('[data-cy=segmentation-collapsed-more-btn-Labelmap]').click()
+        page.locator('[role=menuitem]', has_text='Export').first.hover()
+        page.locator('[role=menuitem]', has_text='DICOM SEG').first.click()
+        page.screenshot(path=str(shots / 'ohif-drawing.png'))
+        with page.expect_response(lambda r: r.request.method == 'POST' and '/studies' in r.url) as stored:
+            page.locator('[data-cy=input-dialog-save-button]').click()
+        assert stored.value.status == 200 and not wrong, wrong[:3]
+        page.context.close()
+    new = work.import_stored_masks(scan)
+    assert [m.person for m in new] == ['Jo Doe'] and work.state(scan) == 'corrected'
+    before, after = (nifti.read(m.path).array > 0 for m in (first[0], new[0]))
+    assert set(new[0].structures) == {'liver'} and (before <= after).all() and after.sum() > before.sum() + 50
+    changed = np.flatnonzero((before != after).any((1, 2)))
+    assert len(changed) == 1, 'the stroke lies on one slice'
 
 
 def test_a_page_of_another_origin_stores_nothing(store, browser, tmp_path):

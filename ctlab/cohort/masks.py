@@ -472,6 +472,8 @@ def write_dicom_seg(
 def _segment_descriptions(names, algorithm, version, expected):
     """Describe each segment in SNOMED's codes, what drew it, and how well it is expected to agree with the truth."""
     import highdicom as hd
+    from highdicom.color import CIELabColor
+    from PIL import ImageColor
     from pydicom.sr.coding import Code
 
     manual = Code('123109', 'DCM', 'Manual Processing')
@@ -481,7 +483,9 @@ def _segment_descriptions(names, algorithm, version, expected):
     found = []
     for k, n in enumerate(names, 1):
         kind = Code(_SNOMED[n], 'SCT', n.replace('_', ' '))
-        found.append(hd.seg.SegmentDescription(k, n, anatomical, kind, 'AUTOMATIC', identity))
+        rgb = ImageColor.getrgb(STRUCTURE_COLOURS.get(n, '#cccccc'))
+        colour = CIELabColor.from_rgb(*rgb)
+        found.append(hd.seg.SegmentDescription(k, n, anatomical, kind, 'AUTOMATIC', identity, display_color=colour))
         if n in expected:
             found[-1].SegmentDescription = f'{expected[n]}{"; unfit without a look" if expected[n].unfit else ""}'
     return found

@@ -247,27 +247,75 @@ def _dicom(path, like):
         return _contours(ds, like, path)
     if modality != 'SEG':
         raise MaskError(f'{path}: {modality or "no modality"}; masks are SEG or RTSTRUCT')
-    return _segments(path)
+    return _segments(path, ds)
 
 
-def _segments(path):
-    """Read the segments of a DICOM SEG."""
+def _segments(path, ds):
+    """Read the segments of a DICOM SEG: by highdicom, and by the positions of its frames what highdicom refuses."""
     import highdicom as hd
 
     try:
         seg = hd.seg.segread(str(path))
         volume = seg.get_volume(combine_segments=False, skip_overlap_checks=True)
-        array = np.moveaxis(volume.array, -1, 0)
-        affine = np.array(volume.affine)
+        masks = dict(zip(seg.segment_numbers, np.moveaxis(volume.array, -1, 0)))
+        affine = np.array(volume.affine)[
+            :, [2, 1, 0, 3]
+        ]  # highdicom counts slice, row, column; the lab column, row, slice
     except Exception as error:
-        raise MaskError(f'{path}: not readable as DICOM SEG ({type(error).__name__}: {error})') from error
-    affine = affine[:, [2, 1, 0, 3]]  # highdicom counts slice, row, column; the lab column, row, slice
-    places, layers = {}, []
-    for k, number in enumerate(seg.segment_numbers):
-        name = seg.get_segment_description(number).segment_label.replace(' ', '_').lower()
-        places[name] = (k, 1)
-        layers.append(Volume((array[k] > 0).astype(np.uint8), affine))
-    return MaskSet(places, layers)
+        try:
+            masks, affine = _segments_by_position(ds)
+        except Exception as other:
+            words = f'{type(error).__name__}: {error}; {other}'
+            raise MaskError(f'{path}: not readable as DICOM SEG ({words})') from error
+    places, layers, colours = {}, [], {}
+    for segment in ds.SegmentSequence:
+        name = str(segment.SegmentLabel).replace(' ', '_').lower()
+        places[name] = (len(layers), 1)
+        layers.append(Volume((masks[int(segment.SegmentNumber)] > 0).astype(np.uint8), affine))
+        if segment.get('RecommendedDisplayCIELabValue'):
+            rgb = hd.color.CIELabColor.from_dicom_value(segment.RecommendedDisplayCIELabValue).to_rgb()
+            colours[name] = '#' + ''.join(f'{v:02x}' for v in rgb)
+    return MaskSet(places, layers, colours)
+
+
+def _segments_by_position(ds):
+    """Place the frames of a SEG by their positions; OHIF writes no frame content, which highdicom asks for."""
+    shared, frames = ds.SharedFunctionalGroupsSequence[0], list(ds.PerFrameFunctionalGroupsSequence)
+    pixels = ds.pixel_array.reshape(len(frames), ds.Rows, ds.Columns)
+
+    def group(frame, name):
+        return (frame if name in frame else shared)[name][0]
+
+    turns = [group(f, 'PlaneOrientationSequence').ImageOrientationPatient for f in frames]
+    if not np.allclose(turns, turns[0], atol=1e-4):
+        raise MaskError('frames of different orientations')
+    row, column = np.array(turns[0], float).reshape(2, 3)
+    spacing = [float(v) for v in group(frames[0], 'PixelMeasuresSequence').PixelSpacing]
+    at = np.array([group(f, 'PlanePositionSequence').ImagePositionPatient for f in frames], float)
+    index, step = _slice_numbers(at @ np.cross(row, column), group(frames[0], 'PixelMeasuresSequence'))
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1], affine[:3, 2] = row * spacing[1], column * spacing[0], np.cross(row, column) * step
+    affine[:3, 3] = at[index.argmin()]
+    masks = {int(s.SegmentNumber): np.zeros((index.max() + 1, ds.Rows, ds.Columns), bool) for s in ds.SegmentSequence}
+    for number, mask in masks.items():
+        for k, frame, picture in zip(index, frames, pixels):
+            if ds.SegmentationType == 'LABELMAP':
+                mask[k] |= picture == number
+            elif int(group(frame, 'SegmentIdentificationSequence').ReferencedSegmentNumber) == number:
+                mask[k] |= picture > 0
+    return masks, affine
+
+
+def _slice_numbers(positions, measures):
+    """Count slices by their positions along the stack; returns (numbers, mm between two)."""
+    steps = np.diff(np.unique(np.round(positions, 3)))
+    step = float(steps.min()) if len(steps) else float(measures.get('SpacingBetweenSlices', measures.SliceThickness))
+    numbers = (positions - positions.min()) / step
+    if not np.allclose(numbers, np.round(numbers), atol=0.05):
+        raise MaskError('frames at irregular distances')
+    if numbers.max() > 10_000:
+        raise MaskError('frames spread over more than 10,000 slices')
+    return np.round(numbers).astype(int), step
 
 
 def _contours(ds, like, path):

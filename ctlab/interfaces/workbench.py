@@ -781,33 +781,107 @@ class MaskEditor:
         number: int,  # what is painted; 0 erases
         only: int | None = None,  # an eraser that takes one structure only
         axis: int = 0,  # slices along the stack; 1 and 2 are the planes across it
+        like: float = 0.0,  # paint only what differs less than this from where the stroke began (HU); 0 paints all
+        ball: bool = False,  # paint the neighbouring slices, too
     ) -> int:  # voxels changed
-        """Paint one stroke."""
-        slice_, (dy, dx) = self.slice(self.numbers, axis, at), self.spacing(axis)
+        """Paint one stroke: a disc, or a ball, moved along points."""
         if number not in (0, *self.structures.values()):
             raise ValueError(f'no structure has the number {number}')
-        rows, columns = np.ogrid[: slice_.shape[0], : slice_.shape[1]]
-        inside = np.zeros(slice_.shape, bool)
-        for y, x in _interpolate_stroke(points, min(dy, dx), radius, (dy, dx)):
-            inside |= ((rows - y) * dy) ** 2 + ((columns - x) * dx) ** 2 <= radius**2
-        if only is not None:
-            inside &= slice_ == only
-        inside &= slice_ != number
-        if not inside.any():
+        slice_, (dy, dx) = self.slice(self.numbers, axis, at), self.spacing(axis)
+        reach = int(radius / self.volume.spacing[axis]) if ball else 0
+        path = list(_interpolate_stroke(points, min(dy, dx), radius, (dy, dx)))
+        if not path:
             return 0
-        self.done.append((axis, at, slice_.copy()))
+        box = _stroke_box(path, radius, (dy, dx), slice_.shape)
+        distance, changes = _path_distance(path, (dy, dx), box), []
+        for k in range(max(0, at - reach), min(self.slices(axis), at + reach + 1)):
+            away = (k - at) * self.volume.spacing[axis]
+            inside = distance <= radius**2 - away**2
+            part = self.slice(self.numbers, axis, k)[box]
+            if like:
+                grey = self.slice(self.volume.array, axis, k)[box]
+                inside &= np.abs(grey.astype(np.float32) - self._level(axis, at, path[0])) <= like
+            inside &= (part == only) if only is not None else True
+            inside &= part != number
+            if inside.any():
+                changes.append((axis, k, box, part.copy()))
+                part[inside] = number
+        return self._note(changes)
+
+    def _level(self, axis, at, point):
+        """Return the grey value where a stroke began: the median of nine pixels."""
+        grey = self.slice(self.volume.array, axis, at)
+        y, x = (min(max(int(round(v)), 1), n - 2) for v, n in zip(point, grey.shape))
+        return float(np.median(grey[y - 1 : y + 2, x - 1 : x + 2]))
+
+    def _note(self, changes):
+        """Remember what was there before a change; returns the number of voxels that changed."""
+        if not changes:
+            return 0
+        self.done.append(changes)
+        del self.done[:-_UNDO_STEPS]
         self.undone.clear()
-        slice_[inside] = number
-        return int(inside.sum())
+        return sum(int((self.slice(self.numbers, axis, k)[box] != old).sum()) for axis, k, box, old in changes)
+
+    def _replace(self, mask, number):
+        """Let a structure be a mask; other structures keep their voxels."""
+        new = np.where(mask & ((self.numbers == 0) | (self.numbers == number)), number, self.numbers)
+        new[(self.numbers == number) & ~mask] = 0
+        changed = np.flatnonzero((new != self.numbers).any((1, 2)))
+        whole, changes = (slice(None), slice(None)), []
+        for k in changed:
+            changes.append((0, int(k), whole, self.numbers[k].copy()))
+            self.numbers[k] = new[k]
+        return self._note(changes)
+
+    def fill_between(self, number: int, axis: int = 0) -> int:  # voxels changed
+        """Fill the slices between outlined ones by interpolating distances to the outlines."""
+        from scipy.ndimage import distance_transform_edt
+
+        mask = np.moveaxis(self.numbers == number, axis, 0).copy()
+        drawn = np.flatnonzero(mask.any((1, 2)))
+        if len(drawn) < 2:
+            raise ValueError('outline two slices at least; what lies between them is filled')
+        spacing, distance = self.spacing(axis), None
+        for low, high in zip(drawn, drawn[1:]):
+            if high - low < 2:
+                distance = None
+                continue
+            ends = [
+                distance_transform_edt(mask[k], spacing) - distance_transform_edt(~mask[k], spacing)
+                for k in ((low, high) if distance is None else (high,))
+            ]
+            below, distance = (distance, ends[-1]) if distance is not None else (ends[0], ends[-1])
+            for k in range(low + 1, high):
+                share = (k - low) / (high - low)
+                mask[k] = (1 - share) * below + share * distance > 0
+        return self._replace(np.moveaxis(mask, 0, axis), number)
+
+    def smooth(self, number: int, mm: float = 2.0) -> int:  # voxels changed
+        """Smooth the surface of a structure, within the box that holds it."""
+        from scipy.ndimage import find_objects, gaussian_filter
+
+        found = find_objects((self.numbers == number).astype(np.uint8))
+        if not found:
+            raise ValueError('nothing to smooth: the structure has no voxel yet')
+        pad = [int(np.ceil(3 * mm / s)) for s in self.volume.spacing]
+        box = tuple(slice(max(0, b.start - p), b.stop + p) for b, p in zip(found[0], pad))
+        mask = self.numbers == number
+        part = gaussian_filter(mask[box].astype(np.float32), [mm / s for s in self.volume.spacing], truncate=3)
+        mask[box] = part > 0.5
+        return self._replace(mask, number)
 
     def _swap(self, source, target):
+        """Exchange a step with what was there before it."""
         if not source:
             return None
-        axis, at, before = source.pop()
-        slice_ = self.slice(self.numbers, axis, at)
-        target.append((axis, at, slice_.copy()))
-        slice_[:] = before
-        return axis, at
+        step, back = source.pop(), []
+        for axis, k, box, old in step:
+            part = self.slice(self.numbers, axis, k)[box]
+            back.append((axis, k, box, part.copy()))
+            part[:] = old
+        target.append(back)
+        return step[len(step) // 2][:2]
 
     def undo(self) -> tuple | None:  # (axis, slice) that changed; None where there is nothing to take back
         """Take the last stroke back."""
@@ -843,3 +917,25 @@ def _interpolate_stroke(points, step, radius, spacing):
         n = int(np.hypot((c - a) * spacing[0], (d - b) * spacing[1]) // max(step, radius / 2)) + 1
         for k in range(1, n + 1):
             yield a + (c - a) * k / n, b + (d - b) * k / n
+
+
+_UNDO_STEPS = 200  # that can be taken back
+
+
+def _stroke_box(path, radius, spacing, shape):
+    """Return the part of a slice that a stroke can reach."""
+    ends = []
+    for k, (s, n) in enumerate(zip(spacing, shape)):
+        at, reach = [p[k] for p in path], radius / s + 1
+        ends.append(slice(max(0, int(min(at) - reach)), min(n, int(max(at) + reach) + 2)))
+    return tuple(ends)
+
+
+def _path_distance(path, spacing, box):
+    """Compute the squared distance (mm) of the pixels of a box from a path."""
+    (top, bottom), (left, right) = ((b.start, b.stop) for b in box)
+    rows, columns = np.ogrid[top:bottom, left:right]
+    nearest = np.full((max(0, bottom - top), max(0, right - left)), np.inf)
+    for y, x in path:
+        np.minimum(nearest, ((rows - y) * spacing[0]) ** 2 + ((columns - x) * spacing[1]) ** 2, out=nearest)
+    return nearest

@@ -297,6 +297,53 @@ def choose(page, label, words):
     page.wait_for_timeout(500)
 
 
+def test_the_page_opens_on_the_picture(browser, tmp_path, shots):
+    """Greet, draw an example, outline by a job, correct, and find scans by state and words."""
+    from ctlab.interfaces.workbench import Workspace
+
+    work = Workspace(tmp_path / 'work')
+    made = Served(work.folder)
+    page = browser.new_page(viewport={'width': 1500, 'height': 900})
+    try:
+        open_masks(page, made)
+        hears(page, 'No scan yet')
+        press(page, 'Draw an example scan')
+        page.get_by_role('button', name=re.compile(r'phantom-1 .*\(new\)')).wait_for(timeout=60_000)
+        frame = page.frame_locator('iframe[title="the chosen scan"]')
+        frame.locator('body[data-ready]').wait_for(timeout=180_000)
+        page.screenshot(path=shots / 'workbench-scans.png')
+
+        hu = np.full((24, 40, 40), -1000, np.int16)
+        hu[:, 5:-5, 5:-5] = 40
+        nifti.write(make_volume(hu, (5.0, 6.0, 6.0)), tmp_path / 'small.nii.gz')
+        page.close()
+        work.import_files(tmp_path / 'small.nii.gz')
+        page = browser.new_page(viewport={'width': 1500, 'height': 900})
+        open_masks(page, made)
+        page.get_by_role('button', name=re.compile(r'small \(new\)')).click()
+        press(page, 'Outline')
+        hears(page, 'outlining small: done', 400)
+        page.get_by_role('button', name=re.compile(r'small \((outlined|doubtful)\)')).wait_for(timeout=60_000)
+        press(page, 'Correct')
+        canvas = page.get_by_role('img', name='slice under the brush')
+        canvas.wait_for(timeout=60_000)
+        stroke(page, canvas, (200, 200), (300, 260), 8)
+        hears(page, 'voxels changed')
+        press(page, 'Smooth')
+        hears(page, 'voxels smoothed')
+        press(page, 'Save as a new version')
+        page.get_by_role('button', name=re.compile(r'small \(corrected\)')).wait_for(timeout=60_000)
+        page.get_by_label('Search').fill('phantom')
+        page.get_by_label('Search').press('Enter')
+        page.get_by_role('button', name=re.compile(r'small \(')).wait_for(state='detached', timeout=30_000)
+        assert work.latest(work.scan('v-small')).person and [s.id for s, _ in work.corrected()] == ['v-small']
+        press(page, 'Next to correct')
+        hears(page, 'phantom-1')
+    finally:
+        page.close()
+        made.kill()
+
+
 def test_look(page, shots):
     choose(page, 'Scan', ' CT ')
     tab(page, 'Look')

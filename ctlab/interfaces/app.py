@@ -68,6 +68,9 @@ class BrushWidget(JSComponent):
     axis = param.Integer(0)  # along which slices are shown
     radius = param.Number(5.0)
     number = param.Integer(1)
+    ball = param.Boolean(False)  # paint neighbouring slices, too
+    like = param.Number(0.0)  # paint only grey values that differ less from the first; 0 for all
+    erase = param.Integer(0)  # how often the key of the eraser was pressed
     colours = param.Dict({})
     _esm = Path(ctlab.__file__).parent / 'interfaces' / 'painter.js'
 
@@ -130,14 +133,15 @@ class BrushWidget(JSComponent):
         try:
             if 'stroke' in message:
                 points = [(float(y), float(x)) for y, x in message['stroke'][:5000]]
-                n = self.painting.stroke(
-                    int(message['at']), points, float(self.radius), int(self.number), axis=self.axis
-                )
+                tool = {'axis': self.axis, 'like': float(self.like), 'ball': self.ball}
+                n = self.painting.stroke(int(message['at']), points, float(self.radius), int(self.number), **tool)
                 self.tell(f'{n} voxels changed')
             elif 'go' in message:
                 self.at = min(max(0, int(message['go'])), self.painting.slices(self.axis) - 1)
             elif 'undo' in message:
                 self.back(bool(message['undo']))
+            elif 'key' in message:
+                self.param.update(**({'ball': not self.ball} if message['key'] == 'b' else {'erase': self.erase + 1}))
             elif 'radius' in message:
                 self.radius = min(50.0, max(0.5, float(message['radius'])))
             self.refresh()
@@ -405,7 +409,8 @@ class _ViewTab(_Tab):
 
 
 def _names(mask):
-    return tuple(sorted(mask.structures, key=mask.structures.get))
+    """Return number -> name."""
+    return {k: n for n, k in mask.structures.items()}
 
 # %% ../../nbs/lib/interfaces/09_app.ipynb #62dd87d9
 class _Masks(_Tab):
@@ -516,6 +521,10 @@ def _is_segmentation_run(run):
     return json.loads((run / 'config.json').read_text()).get('study', '').partition('_')[0] in STUDIES
 
 
+_SHORTCUTS = """**Keys, with the picture in focus**: wheel or arrow up and down, a slice; page up and down, five;
+`[` and `]`, brush; `e`, eraser; `b`, ball; Ctrl-Z, undo; Ctrl-Shift-Z, redo."""
+
+
 class _BrushPanel(_Tab):
     """The brush with its tools."""
 
@@ -529,6 +538,8 @@ class _BrushPanel(_Tab):
         self.radius = FloatSlider(name='Brush, mm', start=0.5, end=50, value=5, step=0.5)
         self.at = IntSlider(name='Slice', start=0, end=len(painting.numbers) - 1, value=self.brush.at)
         self.plane = RadioButtonGroup(name='Plane', options={'axial': 0, 'coronal': 1, 'sagittal': 2}, value=0)
+        self.ball, self.like = Toggle(name='Ball'), FloatSlider(name='Only like, HU (0: all)', start=0, end=200, step=5)
+        self.fill, self.soften = Button(name='Fill between slices'), Button(name='Smooth')
         self.undo, self.redo = Button(name='Undo'), Button(name='Redo')
         self.save = Button(name='Save as a new version', button_type='primary')
         self.wire()
@@ -540,8 +551,14 @@ class _BrushPanel(_Tab):
         self.eraser.param.watch(self.number, 'value')
         self.number()
         self.radius.link(brush, value='radius', bidirectional=True)
+        self.ball.link(brush, value='ball')
+        self.like.link(brush, value='like')
+        self.on(self.fill, self.filled)
+        self.on(self.soften, self.softened)
         self.plane.param.watch(self.turned, 'value')
         brush.param.watch(self.followed, ['at', 'axis'])
+        brush.param.watch(lambda event: setattr(self.eraser, 'value', not self.eraser.value), 'erase')
+        brush.param.watch(lambda event: setattr(self.ball, 'value', event.new), 'ball')
         self.at.param.watch(lambda event: setattr(brush, 'at', event.new), 'value')
         self.undo.on_click(lambda _: brush.back())
         self.redo.on_click(lambda _: brush.back(False))
@@ -550,10 +567,11 @@ class _BrushPanel(_Tab):
     def show(self):
         return pn.Column(
             self.said,
-            pn.FlexBox(self.structure, self.eraser, self.undo, self.redo, self.save),
-            pn.FlexBox(self.plane, self.at, self.radius),
+            pn.FlexBox(self.structure, self.eraser, self.ball, self.fill, self.soften),
+            pn.FlexBox(self.plane, self.at, self.radius, self.like),
+            pn.FlexBox(self.undo, self.redo, self.save),
             self.brush,
-            pn.pane.Markdown('Wheel or arrows: slice. `[` `]`: brush. Ctrl-Z: undo.'),
+            pn.pane.Markdown(_SHORTCUTS),
         )
 
     def number(self, *_):
@@ -567,6 +585,18 @@ class _BrushPanel(_Tab):
         """Let slider and plane follow the brush, also after an undo elsewhere."""
         self.plane.value = self.brush.axis
         self.at.param.update(end=self.painting.slices(self.brush.axis) - 1, value=self.brush.at)
+
+    async def filled(self):
+        """Fill between the slices that were outlined in this plane."""
+        n = await asyncio.to_thread(self.painting.fill_between, self.structure.value, self.brush.axis)
+        self.brush.refresh()
+        return f'{n} voxels filled'
+
+    async def softened(self):
+        """Smooth the structure."""
+        n = await asyncio.to_thread(self.painting.smooth, self.structure.value)
+        self.brush.refresh()
+        return f'{n} voxels smoothed'
 
     async def saved(self):
         mask = await asyncio.to_thread(self.painting.save)
@@ -890,8 +920,212 @@ class _Comparison(_Tab):
             load_held_out(one), load_held_out(other), read_labels(Settings(preset=Path(one).name).data)
         )
 
+# %% ../../nbs/lib/interfaces/09_app.ipynb #bd75f588
+_STATE_COLOURS = {'new': '#767676', 'outlined': '#0072b2', 'doubtful': '#b34700', 'corrected': '#00795c'}
+_GROWS = {'flex': '1 1 480px', 'width': 'auto', 'min-width': '320px'}  # takes what the columns beside it leave
+_MOST_CARDS = 60  # scans listed at a time
+_CARD = [
+    ':host{--design-background-color:transparent}'
+    '.bk-btn{white-space:normal;text-align:left;height:auto;line-height:1.3;min-height:64px}'
+]
+
+
+class _Scans(_Tab):
+    """The scans, the chosen one, and what can be done with it."""
+
+    def __init__(self, page):
+        super().__init__(page)
+        self.jobs, self.waiting, self.shown_now, self.seen = page.jobs, {}, None, None
+        self.search = TextInput(name='Search', placeholder='patient, date', width=180)
+        states = ['all', 'new', 'outlined', 'doubtful', 'corrected', 'used in training']
+        self.state = Select(name='State', options=states, width=110)
+        self.cards = pn.Column(width=330, height=700, scroll='y')
+        self.viewer, self.facts = pn.Column(styles=_GROWS), pn.pane.Markdown('')
+        self.model = Select(name='Network', options={'organ model': ''}, width=230)
+        self.outline = Button(name='Outline', button_type='primary')
+        self.correct, self.following = Button(name='Correct'), Button(name='Next to correct')
+        self.learn = Button(name='Learn from corrections')
+        self.preset = Select(
+            width=230, name='Training', options={'minutes (demo)': 'demo', 'hours (full)': 'full', 'a try': 'tiny'}
+        )
+        self.example = Button(name='Draw an example scan', button_type='primary')
+        for button, work in (
+            (self.outline, self.outlined),
+            (self.correct, self.corrected),
+            (self.following, self.next_one),
+            (self.learn, self.learned),
+            (self.example, self.drawn),
+        ):
+            self.on(button, work)
+        self.search.param.watch(lambda _: self.listed(), 'value')
+        self.state.param.watch(lambda _: self.listed(), 'value')
+        page.lists_of_masks.append(self.renew)
+        page.lists_of_runs.append(self.models)
+
+    def show(self):
+        """Compose the three columns, or the three ways in."""
+        if pn.state.curdoc:
+            pn.state.add_periodic_callback(self.poll, 1500)
+            pn.state.onload(self.renew)
+        left = pn.Column(pn.Row(self.search, self.state), self.cards, width=330)
+        actions = (self.facts, self.model, self.outline, self.correct, self.following, self.preset, self.learn)
+        right = pn.Column(*actions, width=260)
+        self.columns = pn.FlexBox(left, self.viewer, right, flex_wrap='wrap', gap='8px', sizing_mode='stretch_width')
+        self.welcome = self.ways_in()
+        self.renew()
+        return pn.Column(self.said, self.welcome, self.columns, sizing_mode='stretch_width')
+
+    def ways_in(self):
+        """Greet in an empty folder."""
+        taking = self.taking = _Import(self.page)
+        taking.path.param.update(name='A folder or file of this computer', sizing_mode='fixed', width=300)
+        taking.take.name, taking.send.name = 'Import it', 'Import what was dropped'
+        heads = ('### Drop files', '### Choose a folder', '### Try an example')
+        words = (
+            'DICOM as zip or tar, one DICOM file, or NIfTI.',
+            'DICOM with anything below it; what is faulty is set aside with its reason.',
+            'A patient is drawn on the spot: a phantom.',
+        )
+        parts = ((taking.upload, taking.send), (taking.path, taking.take), (self.example,))
+        ways = [pn.Column(pn.pane.Markdown(h + '\n\n' + w), *p, width=340) for h, w, p in zip(heads, words, parts)]
+        return pn.Column(pn.pane.Markdown('## No scan yet'), pn.FlexBox(*ways), taking.said, taking.bar)
+
+    def models(self):
+        """List the networks that outline."""
+        own = {name: str(run) for name, run in self.work.runs().items() if _is_segmentation_run(run)}
+        self.model.options = {'organ model': '', 'TotalSegmentator': 'totalsegmentator'} | own
+
+    def renew(self):
+        """List the scans, and show the chosen one as it is now."""
+        if not hasattr(self, 'columns'):
+            return
+        some = bool(self.page.scans.options)
+        self.welcome.visible, self.columns.visible = not some, some
+        if some:
+            self.listed()
+            self.look()
+
+    def listed(self):
+        """List the scans that the search and the state leave."""
+        words, scans = self.search.value.lower().split(), self.work.scans()
+        states = {s.id: self.work.state(s) for s in scans}
+        wanted = [s for s in scans if all(w in s.label.lower() for w in words)]
+        wanted = [s for s in wanted if self.state.value in ('all', states[s.id])]
+        key = tuple((s.id, states[s.id], s.id == self.page.scans.value) for s in wanted)
+        if key == self.seen:
+            return
+        self.seen = key
+        more = [pn.pane.Str(f'and {len(wanted) - _MOST_CARDS} more: search')] if len(wanted) > _MOST_CARDS else []
+        self.cards.objects = [self.card(s, states[s.id]) for s in wanted[:_MOST_CARDS]] + more
+
+    def card(self, scan, state):
+        """Compose the entry of a scan."""
+        try:
+            picture = pn.pane.PNG(self.work.kept_thumbnail(scan), width=64, height=64, alt_text='')
+        except Exception as error:  # a scan without a picture is listed all the same
+            log.info('%s: no thumbnail: %s', scan.id, error)
+            picture = pn.pane.Str('', width=64)
+        chosen = scan.id == self.page.scans.value
+        kind = 'primary' if chosen else 'default'
+        button = Button(
+            name=f'{scan.label} ({state})', button_type=kind, button_style='outline', stylesheets=_CARD, width=220
+        )
+        button.on_click(lambda _: setattr(self.page.scans, 'value', scan.id))
+        return pn.Row(picture, button, styles={'border-left': f'6px solid {_STATE_COLOURS.get(state, "#8a3ffc")}'})
+
+    def look(self):
+        """Show the chosen scan with its latest mask, unless it is shown already."""
+        if not self.page.scans.value:
+            return
+        scan = self.page.scan
+        mask = self.work.latest(scan)
+        key = scan.id, mask.number if mask else 0
+        if key == self.shown_now or not pn.state.curdoc:
+            return
+        self.shown_now = key
+        self.facts.object = _scan_facts(self.work, scan, mask)
+        self.viewer.objects = [pn.indicators.LoadingSpinner(value=True, size=40, name='reading the scan')]
+        pn.state.execute(functools.partial(self.fill, scan, mask, key), schedule=True)
+
+    async def fill(self, scan, mask, key):
+        """Render the viewer of a scan in a thread."""
+        try:
+            made, _ = await asyncio.to_thread(_ViewTab.planes, self, scan, mask)
+            shown = _frame(made, 700, 'the chosen scan')
+        except Exception as error:  # whatever it is, it is said in the place of the picture
+            shown = pn.pane.Alert(html.escape(f'{scan.label}: {error}'), alert_type='danger')
+        if self.shown_now == key:
+            self.viewer.objects = [shown]
+
+    def poll(self):
+        """Notice jobs that have ended, and masks that came from elsewhere."""
+        self.jobs.tick()
+        for name, words in list(self.waiting.items()):
+            job = next((j for j in self.jobs.all() if j.name == name), None)
+            if job is None or job.state in ('running', 'waiting'):
+                continue
+            del self.waiting[name]
+            last = (job.log.strip().splitlines() or [''])[-1]
+            self.tell(f'{words}: {job.state}. {last}', 'success' if job.state == 'done' else 'danger')
+            self.page.masks_changed()
+        if self.waiting and not self.said.visible:
+            self.tell('at work: ' + ', '.join(self.waiting.values()), 'light')
+
+    async def outlined(self):
+        """Ask for masks of the chosen scan."""
+        scan = self.page.scan
+        job = self.jobs.add(self.work.outline_command(scan, self.model.value))
+        self.waiting[job.name] = f'outlining {scan.label}'
+        return f'outlining {scan.label}: job {job.name}; the mask appears here by itself'
+
+    async def corrected(self):
+        """Open the brush on the latest mask, in the place of the viewer."""
+        scan = self.page.scan
+        painting = await asyncio.to_thread(MaskEditor, self.work, scan, self.work.latest(scan))
+        self.shown_now = None
+        self.viewer.objects = [_BrushPanel(self.page, painting).show()]
+
+    async def next_one(self):
+        """Choose the scan about whose masks the network is least sure."""
+        from ctlab.interfaces.label_server import next_scan
+
+        scan = next_scan(self.work, 'doubt')
+        if scan is None:
+            return 'every scan has been corrected'
+        self.page.scans.value = scan.id
+        return f'{scan.label}: {self.work.state(scan)}'
+
+    async def learned(self):
+        """Go on learning from what was corrected."""
+        n = len(self.work.corrected())
+        if not n:
+            raise ValueError('nothing to learn from: correct a mask and save it first')
+        job = self.jobs.add(self.work.training_command(self.preset.value))
+        self.waiting[job.name] = f'learning from {n} corrected scans'
+        return f'job {job.name} learns from {n} corrected scans; its log is on the tab Runs'
+
+    async def drawn(self):
+        """Draw an example, and choose it."""
+        scan = await asyncio.to_thread(self.work.add_example)
+        self.page.renew()
+        self.page.scans.value = scan.id
+        self.renew()
+        return f'{scan.label}: a drawn patient'
+
+
+def _scan_facts(work, scan, mask):
+    """Say in a few lines how far a scan is."""
+    lines = [f'**{scan.label}**', f'State: {work.state(scan)}']
+    if mask:
+        who = mask.person or mask.made_by
+        lines.append(f'Mask {mask.number} of {len(work.masks(scan))}: {who}, {mask.facts.get("when", "")}')
+        for organ, e in mask.facts.get('expected_dice', {}).items():
+            lines.append(f'- {organ}: expected Dice {e["dice"]:.2f}' + (' (unfit)' if e['unfit'] else ''))
+    return '\n\n'.join(lines[:3]) + '\n\n' + '\n'.join(lines[3:])
+
 # %% ../../nbs/lib/interfaces/09_app.ipynb #98ea5156
 _TABS = {
+    'Scans': (_Scans,),
     'Work folder': (_Folder,),
     'Import': (_Import,),
     'Look': (_ViewTab,),
@@ -913,13 +1147,19 @@ class Page:
         self.tabs = {name: [part(self) for part in parts] for name, parts in _TABS.items()}
         self.masks_changed()
         self.runs_changed()
-        self.scans.param.watch(lambda _: self.masks_changed(), 'value')
+        self.scans.param.watch(lambda _: self.scan_chosen(), 'value')
 
     def renew(self):
         """List the scans anew."""
         found = {s.label: s.id for s in self.work.scans()}
         value = self.scans.value if self.scans.value in found.values() else next(iter(found.values()), None)
         self.scans.param.update(options=found, value=value)
+
+    def scan_chosen(self):
+        """Take what viewers have stored for the scan as versions, and announce its masks."""
+        if self.scans.value:
+            self.work.import_stored_masks(self.scan)
+        self.masks_changed()
 
     def masks_changed(self):
         """Announce that masks have changed."""
@@ -955,7 +1195,7 @@ class Page:
             '<a href="?theme=default" style="color:inherit">light</a> '
             '<a href="?theme=dark" style="color:inherit">dark</a></p>'
         )
-        return pn.Column(head, self.scans, tabs, sizing_mode='stretch_width', max_width=1240, margin=(0, 12))
+        return pn.Column(head, self.scans, tabs, sizing_mode='stretch_width', max_width=1900, margin=(0, 12))
 
 # %% ../../nbs/lib/interfaces/09_app.ipynb #38b8acc6
 def _flush_pending_updates():

@@ -347,12 +347,7 @@ class LabelService:
         preset, epochs = params.get('preset', self.preset), params.get('max_epochs', 0)
         if preset not in ('tiny', 'demo', 'full') or not isinstance(epochs, int) or not 0 <= epochs <= 1000:
             raise LabelRequestError('preset: tiny, demo or full; max_epochs: a number')
-        command = ['run', '17_patients', '-p', 'preset', preset, '-p', 'start', 'shipped', '-p', 'epochs', epochs]
-        store = self.work.store_folder
-        command += ['-p', 'cases', store if store != self.work.folder / 'scans' else self.work.folder]
-        command += ['-p', 'out_dir', self.work.folder / 'runs', '-p', 'work_dir', self.work.folder / 'runs' / 'work']
-        command += ['--out', self.work.folder / 'reports' / 'notebooks']
-        return self.describe(self.jobs.add([str(c) for c in command]))
+        return self.describe(self.jobs.add(self.work.training_command(preset, epochs)))
 
     def train_status(self) -> dict:
         """Say how the latest training stands."""

@@ -13,7 +13,7 @@ import typer
 from .console import app, pseudonyms, say, stop
 
 # %% auto #0
-__all__ = ['echo', 'send', 'fetch', 'node', 'label']
+__all__ = ['echo', 'send', 'fetch', 'node', 'label', 'outline']
 
 # %% ../../nbs/lib/interfaces/04_network_commands.ipynb #7e6a2e91
 def _peer(text):
@@ -418,3 +418,47 @@ def label(
     done.wait()
     server.stop()
     say('stopped')
+
+
+@app.command(rich_help_panel='Network')
+def outline(
+    store: Annotated[Path, typer.Argument(help='The folder of a node, or of a workbench.')],
+    scans: Annotated[
+        list[str] | None, typer.Argument(help='Ids or series UIDs; all without a mask when left out.')
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help='The organ model when left out; the folder of a run, or totalsegmentator.')
+    ] = '',
+):
+    """Outline the scans of a store or workbench; each result is a new version of the scan's mask.
+
+    For example
+
+        ctlab outline workbench
+
+        ctlab outline data/ours s3 --model reports/runs/spleen/demo/fold0
+    """
+    import time
+
+    from ctlab.interfaces.workbench import open_workspace
+
+    if not store.is_dir():
+        stop(f'{store}: no such folder')
+    work = open_workspace(store)
+    try:
+        chosen = [work.scan(s) for s in scans] if scans else [s for s in work.scans() if not work.masks(s)]
+    except KeyError as error:
+        stop(str(error).strip("'"))
+    failed = 0
+    for k, scan in enumerate(chosen, 1):
+        begun = time.monotonic()
+        try:
+            mask = work.segment(scan, model)
+            flags = ''.join(f'; {w}' for w in mask.facts.get('warnings', [])[:3])
+            say(f'{k}/{len(chosen)} {scan.label}: version {mask.label}, {time.monotonic() - begun:.0f} s{flags}')
+        except Exception as error:  # whatever one scan causes, the others are outlined
+            failed += 1
+            say(f'{k}/{len(chosen)} {scan.label}: not outlined: {error}')
+    say(f'{len(chosen) - failed} of {len(chosen)} scans outlined')
+    if chosen and failed == len(chosen):
+        raise typer.Exit(1)

@@ -49,6 +49,7 @@ export function render({ model }) {
     const step = { ArrowUp: 1, ArrowDown: -1, PageUp: 5, PageDown: -5 }[e.key];
     if (step) { e.preventDefault(); model.send_msg({ go: model.at + step }); }
     else if ((e.ctrlKey || e.metaKey) && e.key.toLowerCase() === "z") { e.preventDefault(); model.send_msg({ undo: !e.shiftKey }); }
+    else if (e.key === "e" || e.key === "b") model.send_msg({ key: e.key });
     else if (e.key === "[" || e.key === "]") model.send_msg({ radius: model.radius * (e.key === "[" ? 0.8 : 1.25) });
   });
   for (const name of ["image", "mask", "facts", "at"]) model.on(name, draw);

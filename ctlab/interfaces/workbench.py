@@ -39,6 +39,7 @@ FOLDERS = {
     'runs': 'trained networks with their numbers',
     'reports': 'predictions and pages',
     'jobs': 'what was asked for, and what it said',
+    'served': 'pictures and NIfTI files of scans for viewers; made again when missing',
     'networks': 'networks that went on learning here, and which of them is in use',
 }
 
@@ -172,6 +173,16 @@ def _is_part_of(mask, volume):
     first = np.asarray(to_index(volume, mask.affine[:3, 3]))
     ends = np.round(first) >= 0, np.round(first) + mask.shape <= volume.shape
     return bool(np.allclose(first, np.round(first), atol=0.05) and all(e.all() for e in ends))
+
+
+def _name_phantom(path, number):
+    """Call a drawn patient a phantom, in the object itself."""
+    import pydicom
+
+    ds = pydicom.dcmread(path)
+    ds.PatientID, ds.PatientName = f'phantom-{number}', f'Phantom^{number}'
+    ds.SeriesDescription = 'phantom'
+    ds.save_as(path)
 
 
 def _segmentations_beside(store, series):
@@ -459,6 +470,39 @@ class Workspace:
         unfit = any(e['unfit'] for e in found.facts.get('expected_dice', {}).values())
         return 'doubtful' if unfit or found.facts.get('warnings') else 'outlined'
 
+    def outline_command(self, scan: Scan, model: str = '') -> list[str]:  # arguments of ctlab
+        """Compose the job that outlines a scan."""
+        return ['outline', str(self.root), scan.id, *(['--model', model] if model else [])]
+
+    def training_command(self, preset: str = 'demo', epochs: int = 0) -> list[str]:  # arguments of ctlab
+        """Compose the job that goes on learning from the corrected scans."""
+        options = {'preset': preset, 'start': 'shipped', 'epochs': epochs, 'cases': self.root}
+        options |= {'out_dir': self.folder / 'runs', 'work_dir': self.folder / 'runs' / 'work'}
+        words = [str(w) for name, value in options.items() for w in ('-p', name, value)]
+        return ['run', '17_patients', *words, '--out', str(self.folder / 'reports' / 'notebooks')]
+
+    @property
+    def root(self) -> Path:
+        """What `open_workspace` opens to have this workspace: its folder, or the store of a node."""
+        return self.folder if self.store_folder == self.folder / 'scans' else self.store_folder
+
+    def add_example(self) -> Scan:
+        """Draw a patient on the spot and import the scan; a phantom, and called so."""
+        from dataclasses import replace
+
+        from ctlab.phantoms.cohorts import PRESETS, make_patient, plan_cohort
+
+        number = 1 + sum('phantom' in s.label for s in self.scans())
+        preset = replace(PRESETS['tiny'], patients=1)
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix='.drawing-') as t:
+            entry = plan_cohort(preset, seed=100 + number, rates={})[0]
+            entry['scans'] = entry['scans'][:1]
+            make_patient(entry, preset, Path(t))
+            for path in (Path(t) / 'train_images').rglob('*.dcm'):
+                _name_phantom(path, number)
+            result = self.import_files(Path(t) / 'train_images')
+        return self.scan(result.series[0])
+
     def corrected(self) -> list[tuple[Scan, Mask]]:
         """List the scans that a person has outlined or corrected, each with the latest version."""
         scans = self.scans()
@@ -490,6 +534,13 @@ class Workspace:
                 log.warning('%s: not taken as a mask of %s: %s', uid, scan.label, error)
         store.close()
         return made
+
+    def kept_thumbnail(self, scan: Scan) -> bytes:  # PNG
+        """Return the thumbnail of a scan, rendered once."""
+        path = self.folder / 'served' / f'{scan.id}.png'
+        if not path.is_file():
+            write_atomic(path, self.thumbnail(scan))
+        return path.read_bytes()
 
     def thumbnail(self, scan: Scan, pixels: int = 128) -> bytes:  # PNG
         """Render the middle slice as a thumbnail."""

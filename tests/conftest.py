@@ -59,6 +59,7 @@ LONGEST = (
     'test_app',
     'test_segmentation',
     'test_network',
+    'test_label',
     'test_viewer',
     'test_totalsegmentator',
     'test_readme',

@@ -297,6 +297,21 @@ def choose(page, label, words):
     page.wait_for_timeout(500)
 
 
+def outline_and_correct(page):
+    """Outline the chosen scan by a job, draw on its mask, smooth it, and save it."""
+    press(page, 'Outline')
+    hears(page, 'outlining small: done', 400)
+    page.get_by_role('button', name=re.compile(r'small \((outlined|doubtful)\)')).wait_for(timeout=60_000)
+    press(page, 'Correct')
+    canvas = page.get_by_role('img', name='slice under the brush')
+    canvas.wait_for(timeout=60_000)
+    stroke(page, canvas, (200, 200), (300, 260), 8)
+    hears(page, 'voxels changed')
+    press(page, 'Smooth')
+    hears(page, 'voxels smoothed')
+    press(page, 'Save as a new version')
+
+
 def test_the_page_opens_on_the_picture(browser, tmp_path, shots):
     """Greet, draw an example, outline by a job, correct, and find scans by state and words."""
     from ctlab.interfaces.workbench import Workspace
@@ -321,17 +336,7 @@ def test_the_page_opens_on_the_picture(browser, tmp_path, shots):
         page = browser.new_page(viewport={'width': 1500, 'height': 900})
         open_masks(page, made)
         page.get_by_role('button', name=re.compile(r'small \(new\)')).click()
-        press(page, 'Outline')
-        hears(page, 'outlining small: done', 400)
-        page.get_by_role('button', name=re.compile(r'small \((outlined|doubtful)\)')).wait_for(timeout=60_000)
-        press(page, 'Correct')
-        canvas = page.get_by_role('img', name='slice under the brush')
-        canvas.wait_for(timeout=60_000)
-        stroke(page, canvas, (200, 200), (300, 260), 8)
-        hears(page, 'voxels changed')
-        press(page, 'Smooth')
-        hears(page, 'voxels smoothed')
-        press(page, 'Save as a new version')
+        outline_and_correct(page)
         page.get_by_role('button', name=re.compile(r'small \(corrected\)')).wait_for(timeout=60_000)
         page.get_by_label('Search').fill('phantom')
         page.get_by_label('Search').press('Enter')

@@ -106,6 +106,20 @@ def test_the_real_ohif_from_the_node_s_own_origin(pages, store, browser, shots, 
         page.context.close()
 
 
+def draw_and_export(page, shots):
+    """Draw a stroke with OHIF's brush, and open its dialogue for storing."""
+    page.locator('[data-cy=Brush-btn]').click()
+    page.mouse.move(620, 560)
+    page.mouse.down()
+    for x in range(620, 760, 10):
+        page.mouse.move(x, 560)
+    page.mouse.up()
+    page.locator('[data-cy=segmentation-collapsed-more-btn-Labelmap]').click()
+    page.locator('[role=menuitem]', has_text='Export').first.hover()
+    page.locator('[role=menuitem]', has_text='DICOM SEG').first.click()
+    page.screenshot(path=str(shots / 'ohif-drawing.png'))
+
+
 def test_what_is_drawn_and_stored_in_ohif_becomes_a_version(pages, store, browser, shots):
     """Correct the lab's mask with OHIF's own brush, store it there, and find it in the workbench with its author."""
     from ctlab.core.anatomy import STRUCTURE_COLOURS
@@ -134,16 +148,7 @@ def test_what_is_drawn_and_stored_in_ohif_becomes_a_version(pages, store, browse
         wanted = [int(STRUCTURE_COLOURS['liver'][k : k + 2], 16) for k in (1, 3, 5)]
         found = [int(v) for v in re.findall(r'\d+', shown)[:3]]
         assert np.abs(np.subtract(found, wanted)).max() <= 6, f'{shown} in place of {wanted}'
-        page.locator('[data-cy=Brush-btn]').click()
-        page.mouse.move(620, 560)
-        page.mouse.down()
-        for x in range(620, 760, 10):
-            page.mouse.move(x, 560)
-        page.mouse.up()
-        page.locator('[data-cy=segmentation-collapsed-more-btn-Labelmap]').click()
-        page.locator('[role=menuitem]', has_text='Export').first.hover()
-        page.locator('[role=menuitem]', has_text='DICOM SEG').first.click()
-        page.screenshot(path=str(shots / 'ohif-drawing.png'))
+        draw_and_export(page, shots)
         with page.expect_response(lambda r: r.request.method == 'POST' and '/studies' in r.url) as stored:
             page.locator('[data-cy=input-dialog-save-button]').click()
         assert stored.value.status == 200 and not wrong, wrong[:3]

@@ -85,7 +85,7 @@ def test_every_command_leaves_nothing_behind(ctlab, checkout, tmp_path):
     done, fails = [], {'audit': 1, 'doctor': None}  # approach 1's table is wrong, as the audit says
     for line in commands():
         words = [str(own.get(w, w)) for w in line.split()]
-        if line in ELSEWHERE or words[1] in ('app', 'node') or words[0] == 'papermill':
+        if line in ELSEWHERE or words[1] in ('app', 'label', 'node') or words[0] == 'papermill':
             continue
         ended = ctlab(*words[1:], cwd=checkout)
         wanted = fails.get(words[1], 0)
@@ -96,7 +96,7 @@ def test_every_command_leaves_nothing_behind(ctlab, checkout, tmp_path):
     assert set(ELSEWHERE) <= set(commands()) and (checkout / 'predictions' / 'predictions.html').exists()
 
 
-@pytest.mark.parametrize('line', [c for c in commands() if c.split()[1] in ('app', 'node')])
+@pytest.mark.parametrize('line', [c for c in commands() if c.split()[1] in ('app', 'label', 'node')])
 def test_what_listens_leaves_nothing_behind(checkout, line):
     port = free_port()
     more = ['--port', str(port)] + (['--no-browser'] if ' app' in line else [])

@@ -813,11 +813,9 @@ def _collect_log(lines):
 
 def _remove_old_uploads(folder):
     """Remove what servers that were killed a day ago or earlier had not finished reading."""
-    for kind in ('.upload-*', '.label-*'):
-        for path in folder.glob(kind):
-            with contextlib.suppress(OSError):
-                if path.stat().st_mtime < time.time() - 86400:
-                    shutil.rmtree(path)
+    for path in (*folder.glob('.upload-*'), *folder.glob('.label-*')):
+        if path.stat().st_mtime < time.time() - 86400:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @dataclass

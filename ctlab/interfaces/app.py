@@ -940,7 +940,9 @@ class _Scans(_Tab):
         states = ['all', 'new', 'outlined', 'doubtful', 'corrected', 'used in training']
         self.state = Select(name='State', options=states, width=110)
         self.cards = pn.Column(width=330, height=700, scroll='y')
-        self.viewer, self.facts = pn.Column(styles=_GROWS), pn.pane.Markdown('')
+        self.picture, self.editor = pn.pane.HTML('', sizing_mode='stretch_width'), pn.Column()
+        self.viewer, self.facts = pn.Column(self.picture, self.editor, styles=_GROWS), pn.pane.Markdown('')
+        self.rows = {}  # scan id -> (row, button): updated in place, because replaced models can be asked for later
         self.model = Select(name='Network', options={'organ model': ''}, width=230)
         self.outline = Button(name='Outline', button_type='primary')
         self.correct, self.following = Button(name='Correct'), Button(name='Next to correct')
@@ -980,13 +982,14 @@ class _Scans(_Tab):
         taking = self.taking = _Import(self.page)
         taking.path.param.update(name='A folder or file of this computer', sizing_mode='fixed', width=300)
         taking.take.name, taking.send.name = 'Import it', 'Import what was dropped'
+        taking.upload.name, taking.clean.name = 'Files', 'Remove names (de-identify)'
         heads = ('### Drop files', '### Choose a folder', '### Try an example')
         words = (
             'DICOM as zip or tar, one DICOM file, or NIfTI.',
             'DICOM with anything below it; what is faulty is set aside with its reason.',
             'A patient is drawn on the spot: a phantom.',
         )
-        parts = ((taking.upload, taking.send), (taking.path, taking.take), (self.example,))
+        parts = ((taking.upload, taking.clean, taking.send), (taking.path, taking.take), (self.example,))
         ways = [pn.Column(pn.pane.Markdown(h + '\n\n' + w), *p, width=340) for h, w, p in zip(heads, words, parts)]
         return pn.Column(pn.pane.Markdown('## No scan yet'), pn.FlexBox(*ways), taking.said, taking.bar)
 
@@ -1011,27 +1014,33 @@ class _Scans(_Tab):
         states = {s.id: self.work.state(s) for s in scans}
         wanted = [s for s in scans if all(w in s.label.lower() for w in words)]
         wanted = [s for s in wanted if self.state.value in ('all', states[s.id])]
-        key = tuple((s.id, states[s.id], s.id == self.page.scans.value) for s in wanted)
-        if key == self.seen:
-            return
-        self.seen = key
-        more = [pn.pane.Str(f'and {len(wanted) - _MOST_CARDS} more: search')] if len(wanted) > _MOST_CARDS else []
-        self.cards.objects = [self.card(s, states[s.id]) for s in wanted[:_MOST_CARDS]] + more
+        for scan in wanted[:_MOST_CARDS]:
+            self.update_card(scan, states[scan.id])
+        listed = [s.id for s in wanted[:_MOST_CARDS]]
+        if listed != self.seen:
+            self.seen = listed
+            more = [pn.pane.Str(f'and {len(wanted) - _MOST_CARDS} more: search')] if len(wanted) > _MOST_CARDS else []
+            self.cards.objects = [self.rows[id][0] for id in listed] + more
 
-    def card(self, scan, state):
-        """Compose the entry of a scan."""
+    def update_card(self, scan, state):
+        """Make the entry of a scan, or bring it up to date."""
+        if scan.id not in self.rows:
+            self.rows[scan.id] = self.card(scan)
+        row, button = self.rows[scan.id]
+        kind = 'primary' if scan.id == self.page.scans.value else 'default'
+        button.param.update(name=f'{scan.label} ({state})', button_type=kind)
+        row.styles = {'border-left': f'6px solid {_STATE_COLOURS.get(state, "#8a3ffc")}'}
+
+    def card(self, scan):
+        """Compose the entry of a scan; returns (row, button)."""
         try:
             picture = pn.pane.PNG(self.work.kept_thumbnail(scan), width=64, height=64, alt_text='')
         except Exception as error:  # a scan without a picture is listed all the same
             log.info('%s: no thumbnail: %s', scan.id, error)
             picture = pn.pane.Str('', width=64)
-        chosen = scan.id == self.page.scans.value
-        kind = 'primary' if chosen else 'default'
-        button = Button(
-            name=f'{scan.label} ({state})', button_type=kind, button_style='outline', stylesheets=_CARD, width=220
-        )
+        button = Button(name=scan.label, button_style='outline', stylesheets=_CARD, width=220)
         button.on_click(lambda _: setattr(self.page.scans, 'value', scan.id))
-        return pn.Row(picture, button, styles={'border-left': f'6px solid {_STATE_COLOURS.get(state, "#8a3ffc")}'})
+        return pn.Row(picture, button), button
 
     def look(self):
         """Show the chosen scan with its latest mask, unless it is shown already."""
@@ -1044,18 +1053,24 @@ class _Scans(_Tab):
             return
         self.shown_now = key
         self.facts.object = _scan_facts(self.work, scan, mask)
-        self.viewer.objects = [pn.indicators.LoadingSpinner(value=True, size=40, name='reading the scan')]
+        self.close_editor()
+        self.picture.param.update(object='<p role="status">reading the scan …</p>', visible=True)
         pn.state.execute(functools.partial(self.fill, scan, mask, key), schedule=True)
 
     async def fill(self, scan, mask, key):
         """Render the viewer of a scan in a thread."""
         try:
             made, _ = await asyncio.to_thread(_ViewTab.planes, self, scan, mask)
-            shown = _frame(made, 700, 'the chosen scan')
+            shown = _frame(made, 700, 'the chosen scan').object
         except Exception as error:  # whatever it is, it is said in the place of the picture
-            shown = pn.pane.Alert(html.escape(f'{scan.label}: {error}'), alert_type='danger')
+            shown = f'<p role="alert">{html.escape(f"{scan.label}: {error}")}</p>'
         if self.shown_now == key:
-            self.viewer.objects = [shown]
+            self.picture.object = shown
+
+    def close_editor(self):
+        """Put the brush away, where it is open."""
+        if self.editor.objects:
+            self.editor.objects = []
 
     def poll(self):
         """Notice jobs that have ended, and masks that came from elsewhere."""
@@ -1082,8 +1097,8 @@ class _Scans(_Tab):
         """Open the brush on the latest mask, in the place of the viewer."""
         scan = self.page.scan
         painting = await asyncio.to_thread(MaskEditor, self.work, scan, self.work.latest(scan))
-        self.shown_now = None
-        self.viewer.objects = [_BrushPanel(self.page, painting).show()]
+        self.shown_now, self.picture.visible = None, False
+        self.editor.objects = [_BrushPanel(self.page, painting).show()]
 
     async def next_one(self):
         """Choose the scan about whose masks the network is least sure."""

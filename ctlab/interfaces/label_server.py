@@ -93,7 +93,8 @@ def next_scan(
     if strategy not in STRATEGIES:
         raise LabelRequestError(f'no strategy {strategy!r}; these are: {", ".join(STRATEGIES)}', 404)
     served = served or {}
-    scans = [s for s in work.scans() if not work.latest(s, person=True)]
+    finished = {s.id for s, _ in work.corrected()}
+    scans = [s for s in work.scans() if s.id not in finished]
     if strategy == 'random':
         scans = list(np.random.default_rng(seed).permutation(np.array(scans, object))) if scans else []
     if strategy == 'doubt':
@@ -219,6 +220,7 @@ class LabelService:
 
     def status(self) -> dict:
         """Count scans and labels."""
+        self.work.corrected()  # takes what viewers have stored
         tags, scans = collections.Counter(), self.work.scans()
         for scan in scans:
             tags.update(self._labels(scan).keys())
@@ -232,6 +234,7 @@ class LabelService:
     def datastore(self) -> dict:
         """Describe every scan and its labels."""
         objects = {}
+        self.work.corrected()
         for scan in self.work.scans():
             labels = {t: {'ext': '.nii.gz', 'info': self._about(m)} for t, m in self._labels(scan).items()}
             objects[self.image_id(scan)] = {'image': {'ext': '.nii.gz', 'info': self.about(scan)}, 'labels': labels}

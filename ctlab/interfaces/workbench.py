@@ -192,6 +192,11 @@ def _segmentations_beside(store, series):
     return [image for row in found for image in store.find('IMAGE', {'SeriesInstanceUID': row['SeriesInstanceUID']})]
 
 
+def _refers_to(ds, series):
+    """Check whether a DICOM SEG is of a series."""
+    return series in {str(r.get('SeriesInstanceUID')) for r in ds.get('ReferencedSeriesSequence', [])}
+
+
 def _origin_of_segmentation(ds, author=''):
     """Describe who or what made a DICOM SEG: a person unless its segments name an algorithm."""
     automatic = all(s.get('SegmentAlgorithmType') == 'AUTOMATIC' for s in ds.get('SegmentSequence', []))
@@ -405,6 +410,7 @@ class Workspace:
         path: str | Path,  # NIfTI, NRRD, DICOM SEG or RTSTRUCT on the scan's voxels, such as somebody's truth
         names: tuple = (),  # of its numbers 1, 2, …; those that the file carries when left out
         facts: dict | None = None,  # more to remember, such as the person
+        made_by: str = '',  # how the version is listed; by the file's name when left out
     ) -> Mask:
         """Import a mask from elsewhere as a new version, to correct or to compare with."""
         volume = self.read(scan)
@@ -415,7 +421,7 @@ class Workspace:
             raise ValueError(f'{Path(path).name}: holds no numbers from 1 to 255')
         known = dict(enumerate(names, 1)) or read.meta['names']
         named = {known.get(k, f'number {k}'): k for k in numbers}
-        return self.save_mask(scan, found, named, f'from {safe_filename(Path(path).name)}', facts)
+        return self.save_mask(scan, found, named, made_by or f'from {safe_filename(Path(path).name)}', facts)
 
     def segment(
         self,
@@ -517,21 +523,21 @@ class Workspace:
 
         if not scan.uid:
             return []
-        known = {m.facts.get('object') for m in self.masks(scan)}
         store, made = Store(self.store_folder), []
-        for row in _segmentations_beside(store, scan.uid):
-            uid = row['SOPInstanceUID']
-            if uid in known or uid in self._refused:
-                continue
-            ds = pydicom.dcmread(row['path'], stop_before_pixels=True)
-            if scan.uid not in {str(r.get('SeriesInstanceUID')) for r in ds.get('ReferencedSeriesSequence', [])}:
-                continue
-            facts = {'object': uid} | _origin_of_segmentation(ds, store.author(uid))
-            try:
-                made.append(self.import_mask(scan, row['path'], facts=facts))
-            except (ValueError, OSError) as error:
-                self._refused.add(uid)
-                log.warning('%s: not taken as a mask of %s: %s', uid, scan.label, error)
+        with exclusive_lock(self.folder / 'masks' / f'stored-{scan.id}'):  # two doors at once take an object once
+            known = {m.facts.get('object') for m in self.masks(scan)} | self._refused
+            for row in _segmentations_beside(store, scan.uid):
+                uid = row['SOPInstanceUID']
+                ds = None if uid in known else pydicom.dcmread(row['path'], stop_before_pixels=True)
+                if ds is None or not _refers_to(ds, scan.uid):
+                    continue
+                facts = {'object': uid} | _origin_of_segmentation(ds, store.author(uid))
+                by = f'{facts.get("person") or facts["program"] or "somebody"}, stored by a viewer'
+                try:
+                    made.append(self.import_mask(scan, row['path'], facts=facts, made_by=by))
+                except (ValueError, OSError) as error:
+                    self._refused.add(uid)
+                    log.warning('%s: not taken as a mask of %s: %s', uid, scan.label, error)
         store.close()
         return made
 
@@ -744,6 +750,11 @@ def open_workspace(
     return Workspace(folder, roots)
 
 
+def _is_workspace(folder):
+    """Check whether a folder is a workspace or the store of a node."""
+    return any((Path(folder) / name).exists() for name in ('masks', 'index.sqlite'))
+
+
 def find_site_cases(
     folder: str | Path,  # a workspace, the store of a node, or cases in a layout of `cohort.cases`
 ) -> list:  # of `site_cases.SiteCase`
@@ -753,9 +764,9 @@ def find_site_cases(
 
     if not Path(folder).is_dir():
         raise FileNotFoundError(f'{folder}: no such folder')
-    work = open_workspace(folder) if any((Path(folder) / n).exists() for n in ('masks', 'index.sqlite')) else None
-    if work:
-        return [SiteCase(s.id, s.patient, s.path, m.path, m.number) for s, m in work.corrected()]
+    if _is_workspace(folder):
+        corrected = open_workspace(folder).corrected()
+        return [SiteCase(s.id, s.patient, s.path, m.path, m.number) for s, m in corrected]
     return [SiteCase(c.name, c.name, c.image, c.label) for c in find_cases(folder) if c.label]
 
 
@@ -768,7 +779,7 @@ def learn_from_corrections(
     from ctlab.organs.site_cases import keep_network, run_site_cases
 
     found = find_site_cases(folder)
-    if not any((Path(folder) / n).exists() for n in ('masks', 'index.sqlite')):
+    if not _is_workspace(folder):
         return run_site_cases(settings, found, start)
     work = open_workspace(folder)
     own = work.network()

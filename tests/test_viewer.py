@@ -98,9 +98,11 @@ def test_a_page_of_its_own(ctlab, tmp_path, browser, shots):
     before = shown()
     page.locator('[data-structure="2"]').uncheck()
     hidden = shown()
+    page.locator('#opacity').fill('0.8')
     page.locator('#show-mask').uncheck()
     assert len({before, hidden, shown()}) == 3
     page.locator('#show-mask').check()
+    assert abs(page.evaluate('viewer.volumes[1].opacity') - 0.8) < 1e-6, 'as the slider says'
     page.locator('#window').select_option('bone')
     assert page.evaluate('[viewer.volumes[0].cal_min, viewer.volumes[0].cal_max]') == [-450, 1350]
     surfaces_lie_where_the_masks_are(page)

@@ -125,9 +125,13 @@ async function start() {
     if (!on) nv.clearMeasurements?.();
     nv.drawScene();
   };
+  const opacity = (id) => {
+    if (byId(`show-${id}`)?.checked === false) return 0;
+    return id === 'mask' && byId('opacity') ? Number(byId('opacity').value) : 1;
+  };
   if (byId('opacity')) {
-    byId('opacity').oninput = (event) => {
-      if (overlays.mask) nv.setOpacity(index(overlays.mask), Number(event.target.value));
+    byId('opacity').oninput = () => {
+      if (overlays.mask) nv.setOpacity(index(overlays.mask), opacity('mask'));
     };
   }
   if (byId('surfaces')) byId('surfaces').onchange = refreshMeshes;
@@ -141,9 +145,7 @@ async function start() {
     };
   }
   for (const id of Object.keys(overlays)) {
-    byId(`show-${id}`).onchange = (event) => {
-      nv.setOpacity(index(overlays[id]), event.target.checked ? (id === 'mask' ? data.opacity : 1) : 0);
-    };
+    byId(`show-${id}`).onchange = () => nv.setOpacity(index(overlays[id]), opacity(id));
   }
   nv.onImageLoaded = () => {
     const frames = nv.volumes[0].nFrame4D || 1;

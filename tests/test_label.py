@@ -248,6 +248,26 @@ def test_the_command_says_what_is_wrong(ctlab, tmp_path):
         assert ended.returncode in (1, 2) and words in ended.stderr, ended.stderr
 
 
+def test_outlining_and_learning_from_the_command_line(ctlab, store, tmp_path):
+    """One scan cannot be outlined, the other is; and nothing can be learned before something is corrected."""
+    work = open_workspace(store)
+    hu = np.full((24, 40, 40), -1000, np.int16)
+    hu[:, 5:-5, 5:-5] = 40
+    for name, array in (('small', hu), ('mr', hu + 1000)):
+        nifti.write(Volume(array, np.diag([-6.0, -6.0, 5.0, 1.0])), tmp_path / f'{name}.nii.gz')
+        work.import_files(tmp_path / f'{name}.nii.gz')
+    told = ctlab('outline', store, 'v-mr', 'v-small')
+    assert told.returncode == 0 and '1 of 2 scans outlined' in told.stdout, told.stdout + told.stderr
+    assert 'v-mr' not in told.stderr and 'mr: not outlined' in told.stdout
+    assert len(work.masks(work.scan('v-small'))) == 1 and not work.masks(work.scan('v-mr'))
+    assert ctlab('outline', store, 'v-mr').returncode == 1
+    assert 'no scan' in ctlab('outline', store, 'v-nobody').stderr
+    told = ctlab('learn', store, '--preset', 'tiny')
+    assert told.returncode == 1 and 'correct some scans' in told.stderr and 'Traceback' not in told.stderr
+    assert ctlab('learn', tmp_path / 'nothing').returncode == 1
+    assert ctlab('learn', store, '--preset', 'huge').returncode == 2
+
+
 def _coloured(page, box):
     """Share of the pixels of a part of the page that are not grey."""
     import io

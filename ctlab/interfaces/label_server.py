@@ -339,7 +339,7 @@ class LabelService:
 
     def trainings(self) -> list[Job]:
         """List the trainings, the oldest first."""
-        return [j for j in self.jobs.all() if j.command[:2] == ('run', '17_patients')]
+        return [j for j in self.jobs.all() if j.command[0] == 'learn']
 
     def train(self, params: dict) -> dict:
         """Go on learning from the corrected scans; one training at a time."""

@@ -13,7 +13,7 @@ import typer
 from .console import app, pseudonyms, say, stop
 
 # %% auto #0
-__all__ = ['echo', 'send', 'fetch', 'node', 'label', 'outline']
+__all__ = ['echo', 'send', 'fetch', 'node', 'label', 'outline', 'learn']
 
 # %% ../../nbs/lib/interfaces/04_network_commands.ipynb #7e6a2e91
 def _peer(text):
@@ -462,3 +462,42 @@ def outline(
     say(f'{len(chosen) - failed} of {len(chosen)} scans outlined')
     if chosen and failed == len(chosen):
         raise typer.Exit(1)
+
+
+@app.command(rich_help_panel='Network')
+def learn(
+    store: Annotated[Path, typer.Argument(help='A workbench, the store of a node, or a folder of cases.')],
+    preset: Annotated[str, typer.Option(help='tiny, demo (minutes) or full (hours).')] = 'demo',
+    start: Annotated[
+        str, typer.Option(help='Weights to go on from: a file; the network in use when left out.')
+    ] = 'shipped',
+    epochs: Annotated[int, typer.Option(help="0 for the preset's number.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help='Of the training and of the split.')] = 0,
+):
+    """Go on learning from corrected scans; the network takes over only where it is better on other patients.
+
+    For example
+
+        ctlab learn workbench
+
+        ctlab learn data/ours --preset full
+    """
+    from ctlab.core.settings import Settings
+    from ctlab.interfaces.workbench import is_workspace, learn_from_corrections, open_workspace
+
+    _log_to_terminal()
+    if preset not in ('tiny', 'demo', 'full'):
+        stop(f'--preset {preset}: expected tiny, demo or full', 2)
+    own = {}
+    try:
+        if is_workspace(store):
+            runs = open_workspace(store).folder / 'runs'
+            own = {'work_dir': str(runs / 'work'), 'out_dir': str(runs)}
+        settings = Settings(preset=preset, epochs=epochs, seed=seed, **own)
+        result = learn_from_corrections(store, settings, start)
+    except (OSError, ValueError) as error:
+        stop(str(error))
+    for name, why in result['aside']:
+        say(f'{name} is set aside: {why}')
+    say(f'{result["folder"]}: {result["seconds"]:.0f} s of training')
+    say(str(result['verdict']))

@@ -482,10 +482,7 @@ class Workspace:
 
     def training_command(self, preset: str = 'demo', epochs: int = 0) -> list[str]:  # arguments of ctlab
         """Compose the job that goes on learning from the corrected scans."""
-        options = {'preset': preset, 'start': 'shipped', 'epochs': epochs, 'cases': self.root}
-        options |= {'out_dir': self.folder / 'runs', 'work_dir': self.folder / 'runs' / 'work'}
-        words = [str(w) for name, value in options.items() for w in ('-p', name, value)]
-        return ['run', '17_patients', *words, '--out', str(self.folder / 'reports' / 'notebooks')]
+        return ['learn', str(self.root), '--preset', preset, *(['--epochs', str(epochs)] if epochs else [])]
 
     @property
     def root(self) -> Path:
@@ -750,7 +747,9 @@ def open_workspace(
     return Workspace(folder, roots)
 
 
-def _is_workspace(folder):
+def is_workspace(
+    folder: str | Path,
+) -> bool:
     """Check whether a folder is a workspace or the store of a node."""
     return any((Path(folder) / name).exists() for name in ('masks', 'index.sqlite'))
 
@@ -764,7 +763,7 @@ def find_site_cases(
 
     if not Path(folder).is_dir():
         raise FileNotFoundError(f'{folder}: no such folder')
-    if _is_workspace(folder):
+    if is_workspace(folder):
         corrected = open_workspace(folder).corrected()
         return [SiteCase(s.id, s.patient, s.path, m.path, m.number) for s, m in corrected]
     return [SiteCase(c.name, c.name, c.image, c.label) for c in find_cases(folder) if c.label]
@@ -779,7 +778,7 @@ def learn_from_corrections(
     from ctlab.organs.site_cases import keep_network, run_site_cases
 
     found = find_site_cases(folder)
-    if not _is_workspace(folder):
+    if not is_workspace(folder):
         return run_site_cases(settings, found, start)
     work = open_workspace(folder)
     own = work.network()
@@ -789,8 +788,8 @@ def learn_from_corrections(
 
 # %% auto #0
 __all__ = ['log', 'PELVIS_MM', 'FOLDERS', 'Scan', 'Mask', 'ImportResult', 'add_missing_uids', 'safe_filename', 'align_mask',
-           'Workspace', 'open_workspace', 'find_site_cases', 'learn_from_corrections', 'display_window', 'to_grey',
-           'MaskEditor']
+           'Workspace', 'open_workspace', 'is_workspace', 'find_site_cases', 'learn_from_corrections', 'display_window',
+           'to_grey', 'MaskEditor']
 
 # %% ../../nbs/lib/interfaces/08_workbench.ipynb #0c045a46
 def display_window(

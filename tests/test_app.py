@@ -119,8 +119,9 @@ def page(served, browser):
 
 
 def open_masks(page, served):
+    page.set_default_timeout(120_000)
     page.goto(served.url)
-    page.get_by_role('heading', name='ctlab workbench').wait_for(timeout=30_000)
+    page.get_by_role('heading', name='ctlab workbench').wait_for(timeout=90_000)
     page.wait_for_timeout(800)
 
 
@@ -171,7 +172,7 @@ def press(page, name):
     page.get_by_role('button', name=name, exact=True).locator('visible=true').click()
 
 
-def hears(page, text, seconds=60):
+def hears(page, text, seconds=180):
     page.get_by_text(text).locator('visible=true').first.wait_for(timeout=1000 * seconds)
 
 
@@ -196,7 +197,7 @@ def import_into_nothing(page, export, served, shots):
     imports(page, export / 'disk', f'{n} files of 1 scans; 0 were there already; 1 could not be used')
     hears(page, 'viewer.exe')
     glance = page.locator('img[src^="data:image/png"]').locator('visible=true').first
-    glance.wait_for(timeout=30_000)
+    glance.wait_for(timeout=90_000)
     assert glance.evaluate('i => Math.max(i.naturalWidth, i.naturalHeight)') == 128, 'a glance at what has come'
     imports(page, export / 'disk.zip', f'0 files of 1 scans; {n} were there already')
     page.get_by_label('Upload').set_input_files(str(export / 'legs.nii.gz'))
@@ -281,7 +282,7 @@ def test_a_series_of_a_scanner_whose_uids_were_lost(browser, source, request, tm
         imports(page, series, 'had lost their UIDs')
         tab(page, 'Look')
         press(page, 'Show')
-        page.frame_locator('iframe[title=scan]').locator('canvas').first.wait_for(timeout=60_000)
+        page.frame_locator('iframe[title=scan]').locator('canvas').first.wait_for(timeout=180_000)
         page.wait_for_timeout(800)
         page.screenshot(path=shots / 'workbench-real.png')
         assert page.evaluate('document.documentElement.scrollWidth') <= 1024
@@ -300,11 +301,11 @@ def choose(page, label, words):
 def outline_and_correct(page):
     """Outline the chosen scan by a job, draw on its mask, smooth it, and save it."""
     press(page, 'Outline')
-    hears(page, 'outlining small: done', 400)
-    page.get_by_role('button', name=re.compile(r'small \((outlined|doubtful)\)')).wait_for(timeout=60_000)
+    hears(page, 'outlining small: done', 900)
+    page.get_by_role('button', name=re.compile(r'small \((outlined|doubtful)\)')).wait_for(timeout=180_000)
     press(page, 'Correct')
     canvas = page.get_by_role('img', name='slice under the brush')
-    canvas.wait_for(timeout=60_000)
+    canvas.wait_for(timeout=180_000)
     stroke(page, canvas, (200, 200), (300, 260), 8)
     hears(page, 'voxels changed')
     press(page, 'Smooth')
@@ -323,9 +324,9 @@ def test_the_page_opens_on_the_picture(browser, tmp_path, shots):
         open_masks(page, made)
         hears(page, 'No scan yet')
         press(page, 'Draw an example scan')
-        page.get_by_role('button', name=re.compile(r'phantom-1 .*\(new\)')).wait_for(timeout=60_000)
+        page.get_by_role('button', name=re.compile(r'phantom-1 .*\(new\)')).wait_for(timeout=180_000)
         frame = page.frame_locator('iframe[title="the chosen scan"]')
-        frame.locator('body[data-ready]').wait_for(timeout=180_000)
+        frame.locator('body[data-ready]').wait_for(timeout=540_000)
         page.screenshot(path=shots / 'workbench-scans.png')
 
         hu = np.full((24, 40, 40), -1000, np.int16)
@@ -337,10 +338,10 @@ def test_the_page_opens_on_the_picture(browser, tmp_path, shots):
         open_masks(page, made)
         page.get_by_role('button', name=re.compile(r'small \(new\)')).click()
         outline_and_correct(page)
-        page.get_by_role('button', name=re.compile(r'small \(corrected\)')).wait_for(timeout=60_000)
+        page.get_by_role('button', name=re.compile(r'small \(corrected\)')).wait_for(timeout=180_000)
         page.get_by_label('Search').fill('phantom')
         page.get_by_label('Search').press('Enter')
-        page.get_by_role('button', name=re.compile(r'small \(')).wait_for(state='detached', timeout=30_000)
+        page.get_by_role('button', name=re.compile(r'small \(')).wait_for(state='detached', timeout=90_000)
         assert work.latest(work.scan('v-small')).person and [s.id for s, _ in work.corrected()] == ['v-small']
         press(page, 'Next to correct')
         hears(page, 'phantom-1')
@@ -354,7 +355,7 @@ def test_look(page, shots):
     tab(page, 'Look')
     press(page, 'Show')
     frame = page.frame_locator('iframe[title=scan]')
-    frame.locator('body[data-ready]').wait_for(timeout=120_000)
+    frame.locator('body[data-ready]').wait_for(timeout=360_000)
 
     def shown():
         return frame.locator('#canvas').screenshot()
@@ -410,11 +411,11 @@ def test_masks(page, served, shots):
     choose(page, 'Scan', ' CT ')
     tab(page, 'Masks')
     press(page, 'Draw')
-    hears(page, 'version 1: organ model', 180)
+    hears(page, 'version 1: organ model', 600)
     hears(page, 'liver')
     press(page, 'Correct by hand')
     canvas = page.get_by_role('img', name='slice under the brush')
-    canvas.wait_for(timeout=60_000)
+    canvas.wait_for(timeout=180_000)
     canvas.scroll_into_view_if_needed()
     paint_and_undo(page, canvas, shots)
     press(page, 'Save as a new version')
@@ -428,8 +429,8 @@ def test_masks(page, served, shots):
     press(page, 'Add as a version')
     hears(page, 'version 3: from 1')
     press(page, 'Turn the surfaces')
-    page.locator('iframe[title=surfaces]').wait_for(timeout=60_000)
-    with page.expect_download(timeout=60_000) as download:
+    page.locator('iframe[title=surfaces]').wait_for(timeout=180_000)
+    with page.expect_download(timeout=180_000) as download:
         page.get_by_text('Download (NIfTI, SEG, surfaces)').locator('visible=true').first.click()
     names = zipfile.ZipFile(download.value.path()).namelist()
     assert {'mask.nii.gz', 'mask.dcm'} <= set(names) and any(n.startswith('meshes/') for n in names)
@@ -440,7 +441,7 @@ def test_masks(page, served, shots):
     tab(page, 'Look')
     choose(page, 'Mask', '2:')
     press(page, 'Show')
-    page.frame_locator('iframe[title=scan]').get_by_text('liver').first.wait_for(state='attached', timeout=60_000)
+    page.frame_locator('iframe[title=scan]').get_by_text('liver').first.wait_for(state='attached', timeout=180_000)
 
 
 def add_masks_by_name(page, export):
@@ -473,7 +474,7 @@ def test_legs(page, export, served, shots):
     assert (served.folder / 'training' / 'msk-001' / 'masks' / 'femur.nii.gz').exists()
     assert page.get_by_label('Name of the case').input_value() == 'msk-002'
     press(page, 'Suggest')
-    page.get_by_role('img', name='from the front, with the cut').wait_for(timeout=30_000)
+    page.get_by_role('img', name='from the front, with the cut').wait_for(timeout=90_000)
     page.get_by_label('Upper end of the pelvis').fill('20')
     page.keyboard.press('Enter')
     page.wait_for_timeout(800)
@@ -518,7 +519,7 @@ def test_runs_outlive_page_and_server(page, served, shots):
     while jobs.all()[0].state == 'running' and time.monotonic() < until:
         time.sleep(0.5)
     assert jobs.all()[0].state == 'done', jobs.all()[0].log[-2000:]
-    hears(page, 'done', 20)
+    hears(page, 'done', 120)
     until = time.monotonic() + 30
     while jobs.all()[1].state == 'waiting' and time.monotonic() < until:
         time.sleep(0.5)
@@ -536,10 +537,10 @@ def test_trauma(page, served, finished_runs, shots):
     tab(page, 'Trauma')
     choose(page, 'Run (all its folds)', 'approach1 tiny')
     press(page, 'Judge')
-    hears(page, 'extravasation', 180)
-    page.frame_locator('iframe[title=report]').get_by_text('For research only').wait_for(timeout=30_000)
+    hears(page, 'extravasation', 600)
+    page.frame_locator('iframe[title=report]').get_by_text('For research only').wait_for(timeout=90_000)
     page.screenshot(path=shots / 'workbench-trauma.png')
-    with page.expect_download(timeout=60_000) as download:
+    with page.expect_download(timeout=180_000) as download:
         page.get_by_text('Download for printing (PDF)').locator('visible=true').first.click()
     assert Path(download.value.path()).read_bytes().startswith(b'%PDF-')
 
@@ -563,7 +564,7 @@ def test_a_second_user_without_the_token(tmp_path, browser):
         context = browser.new_context()
         page = context.new_page()
         page.goto(made.url + 'enter?token=only-mine')
-        page.get_by_role('heading', name='ctlab workbench').wait_for(timeout=30_000)
+        page.get_by_role('heading', name='ctlab workbench').wait_for(timeout=90_000)
         cookie = context.cookies()[0]
         assert cookie['httpOnly'] and cookie['sameSite'] == 'Strict'
         context.close()

@@ -295,13 +295,13 @@ def test_ohif_with_the_plugin_outlines_a_scan(monailabel, store, browser, shots)
         patient = work.scans()[0].patient
         page.get_by_text(patient).first.click()
         page.get_by_text('MONAI Label').first.click()
-        page.wait_for_selector('#monailabelServerURL', timeout=60_000)
+        page.wait_for_selector('#monailabelServerURL', timeout=180_000)
         page.wait_for_timeout(3000)
         axial = {'x': 300, 'y': 400, 'width': 280, 'height': 180}
         before = _coloured(page, axial)
         page.locator('.actionButton').first.click()
-        with page.expect_response(lambda r: '/infer/organ_model' in r.url, timeout=300_000) as answer:
-            page.get_by_role('button', name='Run').first.click(timeout=60_000)
+        with page.expect_response(lambda r: '/infer/organ_model' in r.url, timeout=900_000) as answer:
+            page.get_by_role('button', name='Run').first.click(timeout=180_000)
         assert answer.value.status == 200
         page.wait_for_timeout(3000)
         page.screenshot(path=shots / 'label-ohif.png')

@@ -66,6 +66,7 @@ SLICE_SHOWN = """() => [...document.querySelectorAll('canvas')].some((c) => {
 def watched(browser, origin):
     """Open a page; whatever goes wrong or leaves the machine is collected."""
     page, wrong = browser.new_context(viewport={'width': 1400, 'height': 900}).new_page(), []
+    page.set_default_timeout(120_000)
     page.on('pageerror', lambda error: wrong.append(str(error)))
     page.on('response', lambda r: wrong.append(f'{r.status} {r.url}') if r.status >= 400 else None)
     page.on('request', lambda r: wrong.append(r.url) if not r.url.startswith((origin, 'blob:', 'data:')) else None)
@@ -90,13 +91,13 @@ def test_the_real_ohif_from_the_node_s_own_origin(pages, store, browser, shots, 
     with DicomWebServer(store, port=0, token='open sesame', viewer=pages) as web:
         page, wrong = watched(browser, web.url)
         log_in(page, web.url)
-        page.get_by_text('1-1 of 1').wait_for(timeout=90_000)
+        page.get_by_text('1-1 of 1').wait_for(timeout=270_000)
         page.screenshot(path=str(shots / 'ohif-list.png'))
         study = next(iter(store.find('STUDY', {})))['StudyInstanceUID']
         page.goto(f'{web.url}/viewer?StudyInstanceUIDs={study}')
-        page.locator('canvas').first.wait_for(timeout=120_000)
-        page.get_by_text('SEG', exact=True).first.wait_for(timeout=60_000)
-        page.wait_for_function(SLICE_SHOWN, timeout=120_000)
+        page.locator('canvas').first.wait_for(timeout=360_000)
+        page.get_by_text('SEG', exact=True).first.wait_for(timeout=180_000)
+        page.wait_for_function(SLICE_SHOWN, timeout=360_000)
         page.screenshot(path=str(shots / 'ohif-viewer.png'))
         assert 'ctlab_session' not in page.evaluate('document.cookie'), 'scripts cannot read the session'
         assert not wrong, wrong[:3]
@@ -138,18 +139,20 @@ def test_what_is_drawn_and_stored_in_ohif_becomes_a_version(pages, store, browse
         page.fill('input[name=name]', 'Jo Doe')
         log_in_here(page)
         page.goto(f'{web.url}/segmentation?StudyInstanceUIDs={study}')
-        page.wait_for_function(SLICE_SHOWN, timeout=120_000)
+        page.wait_for_function(SLICE_SHOWN, timeout=360_000)
         page.wait_for_timeout(2000)
-        page.locator('[data-cy=study-browser-thumbnail-no-image]').first.dblclick(timeout=120_000)
-        page.get_by_role('button', name='Yes').click(timeout=120_000)
+        page.locator('[data-cy=study-browser-thumbnail-no-image]').first.dblclick(timeout=360_000)
+        page.get_by_role('button', name='Yes').click(timeout=360_000)
         row = page.locator('[data-cy=data-row]').filter(has_text='liver')
-        row.wait_for(timeout=60_000)
+        row.wait_for(timeout=180_000)
         shown = row.locator('[data-cy=data-row-colorhex]').evaluate('(e) => getComputedStyle(e).backgroundColor')
         wanted = [int(STRUCTURE_COLOURS['liver'][k : k + 2], 16) for k in (1, 3, 5)]
         found = [int(v) for v in re.findall(r'\d+', shown)[:3]]
         assert np.abs(np.subtract(found, wanted)).max() <= 6, f'{shown} in place of {wanted}'
         draw_and_export(page, shots)
-        with page.expect_response(lambda r: r.request.method == 'POST' and '/studies' in r.url) as stored:
+        with page.expect_response(
+            lambda r: r.request.method == 'POST' and '/studies' in r.url, timeout=120_000
+        ) as stored:
             page.locator('[data-cy=input-dialog-save-button]').click()
         assert stored.value.status == 200 and not wrong, wrong[:3]
         page.context.close()

@@ -397,14 +397,14 @@ class _ViewTab(_Tab):
         self.place.objects = [_frame(page, 620, 'scan')]
         return '; '.join(warnings)
 
-    def planes(self, scan, mask):
+    def planes(self, scan, mask, rendered=True):
         """Render (a page, the quality flags of the scan)."""
         from ctlab.reporting.viewer import scan_page
         from ctlab.scans import nifti
 
         volume, numbers = self.work.read(scan), nifti.read(mask.path) if mask else None
         names = _names(mask) if mask else None
-        page = scan_page(volume, numbers, structures=names, title=scan.label, limit=256)
+        page = scan_page(volume, numbers, structures=names, title=scan.label, limit=256, rendered=rendered)
         return page, volume.meta.get('warnings', [])
 
 
@@ -1060,7 +1060,7 @@ class _Scans(_Tab):
     async def fill(self, scan, mask, key):
         """Render the viewer of a scan in a thread."""
         try:
-            made, _ = await asyncio.to_thread(_ViewTab.planes, self, scan, mask)
+            made, _ = await asyncio.to_thread(_ViewTab.planes, self, scan, mask, False)
             shown = _frame(made, 700, 'the chosen scan').object
         except Exception as error:  # whatever it is, it is said in the place of the picture
             shown = f'<p role="alert">{html.escape(f"{scan.label}: {error}")}</p>'

@@ -381,6 +381,7 @@ def scan_page(
     window: str | tuple | None = None,
     title: str = 'scan',
     limit: int = 0,  # cells a side at most; 0 for full resolution
+    rendered: bool = True,  # begin with a volume rendering beside the planes, where the scan is not too large for it
 ) -> str:  # HTML
     """Write a scan as a self-contained page with NiiVue."""
     scene = Scene(
@@ -395,7 +396,7 @@ def scan_page(
         'window': scene.window,
         'unit': facts['unit'],
         'opacity': _OPACITY,
-    } | {'start': [-x, -y, z], 'rendered': scene.array.size < _RENDERED}
+    } | {'start': [-x, -y, z], 'rendered': rendered and scene.array.size < _RENDERED}
     stored = {'scan': scene.volume}
     for name, array in (('mask', scene.mask), ('prediction', scene.prediction)):
         if array is not None:

@@ -25,9 +25,9 @@ from ctlab.organs.organ_model import (
     TRUNK_SLABS,
     DiceCrossEntropyLoss,
     SyntheticDataset,
-    _weights_file,
     dice_per_class,
     make_organ_net,
+    shipped_weights_file,
 )
 from ctlab.phantoms.patient_bodies import make_other_bodies, make_patient_bodies
 from ctlab.phantoms.synthesis import ORGANS, Randomization, Synthesis, make_body_pool
@@ -61,7 +61,7 @@ def train(maps, seed, folder):
     def fade(epoch):
         return (1 - epoch / EPOCHS) ** 0.9
 
-    net = load_weights(make_organ_net(SIZE.widths), _weights_file())
+    net = load_weights(make_organ_net(SIZE.widths), shipped_weights_file())
     learner = Learner(net, DiceCrossEntropyLoss(), SIZE.learning_rate / 2, fade, 1e-5)
     maker = Synthesis(bodies_for(maps), SIZE.shape, SIZE.spacing, HOW)
     loaders = [

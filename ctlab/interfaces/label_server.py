@@ -25,6 +25,7 @@ import ctlab
 from ..core.files import exclusive_lock, file_hash
 from .jobs import Job, Jobs
 from .workbench import Mask, Scan, Workspace, align_mask, safe_filename
+from ..network.dicomweb import BackgroundServer
 from ..network.node import is_loopback
 from ..network.ohif import OhifViewer
 from ..scans import nifti
@@ -74,6 +75,11 @@ def list_models(
         codes = {n: STRUCTURE_CODES[n] for n in TotalSegmentator().organs}
         found['totalsegmentator'] = Model('totalsegmentator', 'TotalSegmentator', codes, 'totalsegmentator')
     return found
+
+
+def _labels_of(models):
+    """List the structures of all networks; a label without names follows this order."""
+    return list(dict.fromkeys(n for m in models.values() for n in m.structures))
 
 
 STRATEGIES = {
@@ -191,7 +197,7 @@ class LabelService:
     def info(self) -> dict:
         """Say who this is and what can be asked."""
         models = list_models(self.work)
-        labels = list(dict.fromkeys(n for m in models.values() for n in m.structures))
+        labels = _labels_of(models)
         described = {
             m.name: {
                 'type': 'segmentation',
@@ -301,7 +307,8 @@ class LabelService:
     def save_label(self, image: str, path: Path, tag: str, params: dict, person: str) -> Mask:
         """Keep a label from a viewer as a new version."""
         scan = self.scan(image)
-        names = _names_of(params.get('label_info'), {n: k for k, n in enumerate(self.info()['labels'], 1)})
+        listed = {n: k for k, n in enumerate(_labels_of(list_models(self.work)), 1)}
+        names = _names_of(params.get('label_info'), listed)
         found, structures = read_label(path, self.work.read(scan), names)
         before = self.work.latest(scan)
         facts = {'tag': tag[:40], 'corrects': before.number if before else 0}
@@ -475,11 +482,11 @@ def _json(raw):
     return found or {}
 
 
-def _file(path, name='', kind='application/octet-stream'):
+def _file(path):
     """Answer with a file."""
     from starlette.responses import FileResponse
 
-    return FileResponse(path, media_type=kind, filename=name or Path(path).name)
+    return FileResponse(path, media_type='application/octet-stream', filename=Path(path).name)
 
 # %% ../../nbs/lib/interfaces/11_label_server.ipynb #24dd4c2e
 def _with_ending(mask, structures, params, folder):
@@ -780,7 +787,7 @@ def _login_routes(token):
         given = parse_qs(raw.decode('utf-8', 'replace')).get('password', [''])[0]
         if token and not hmac.compare_digest(given.encode(), token.encode()):
             return JSONResponse({'detail': 'the password is the token that "ctlab label" has printed'}, 401)
-        return JSONResponse({'access_token': token, 'token_type': 'bearer'.capitalize()})
+        return JSONResponse({'access_token': token, 'token_type': 'Bearer'})
 
     async def valid(request):
         given = request.headers.get('authorization', '')
@@ -822,7 +829,7 @@ def _remove_old_uploads(folder):
 
 
 @dataclass
-class LabelServer:
+class LabelServer(BackgroundServer):
     """The server, listening."""
 
     service: LabelService
@@ -835,39 +842,8 @@ class LabelServer:
 
     def start(self) -> LabelServer:
         """Listen in a background thread."""
-        import socket
-
-        import uvicorn
-
         near = is_loopback(self.host)
         self.token = self.token or ('' if near else secrets.token_urlsafe(24))
         _remove_old_uploads(self.service.work.folder)
-        listening = socket.create_server((self.host, self.port))
-        self.port = listening.getsockname()[1]
-        hosts = ('127.0.0.1', 'localhost', '[::1]') if near else ('*',)
-        app = make_label_app(self.service, self.token, hosts, self.origins, viewer=self.viewer)
-        config = uvicorn.Config(app, log_level='error', lifespan='off', limit_concurrency=64)
-        self._server = uvicorn.Server(config)
-        threading.Thread(target=self._server.run, kwargs={'sockets': [listening]}, daemon=True, name='label').start()
-        until = time.monotonic() + 15
-        while not self._server.started and time.monotonic() < until:
-            time.sleep(0.01)
-        return self
-
-    def stop(self) -> None:
-        """Stop listening."""
-        if self._server:
-            self._server.should_exit = True
-            time.sleep(0.15)
-        self._server = None
-
-    @property
-    def url(self) -> str:
-        """The address of the server."""
-        return f'http://{self.host}:{self.port}'
-
-    def __enter__(self):
-        return self.start()
-
-    def __exit__(self, *_):
-        self.stop()
+        app = make_label_app(self.service, self.token, self.hosts, self.origins, viewer=self.viewer)
+        return self.listen(app, 'label', limit_concurrency=64)

@@ -427,13 +427,12 @@ class Workspace:
         self,
         scan: Scan,
         model: str = '',  # the organ model when empty; a run's folder; totalsegmentator
-        volume: Volume | None = None,  # the scan, where it was read already
     ) -> Mask:
         """Segment a scan by a model, as a new version."""
         from ctlab.organs.segment import segment
 
         own = self.network() if not model else None
-        found = segment(volume or self.read(scan), model=model, weights=own['file'] if own else '')
+        found = segment(self.read(scan), model=model, weights=own['file'] if own else '')
         structures = {n: k for k, n in enumerate(found.meta['structures'], 1)}
         name = ' '.join(Path(model).parts[-3:]) if model else 'organ model' + (f' {own["name"]}' if own else '')
         expected = {o: {'dice': round(e.dice, 3), 'unfit': e.unfit} for o, e in found.meta.get('expected', {}).items()}

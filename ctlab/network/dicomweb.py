@@ -37,7 +37,7 @@ _COMPRESSED_TYPES = {
 _LEVEL = {'studies': 'STUDY', 'series': 'SERIES', 'instances': 'IMAGE'}
 
 # %% auto #0
-__all__ = ['log', 'BadRequestError', 'multipart_parts', 'multipart_boundary', 'make_app', 'DicomWebServer']
+__all__ = ['log', 'BadRequestError', 'multipart_parts', 'multipart_boundary', 'make_app', 'BackgroundServer', 'DicomWebServer']
 
 # %% ../../nbs/lib/network/03_dicomweb.ipynb #e709bbab
 class BadRequestError(ValueError):
@@ -485,53 +485,35 @@ def _class_of(store, kept):
     return found.get('SOPClassUID', '')
 
 # %% ../../nbs/lib/network/03_dicomweb.ipynb #78249538
-@dataclass
-class DicomWebServer:
-    """DICOMweb, listening."""
+class BackgroundServer:
+    """What listens in a background thread: its class has host, port and perhaps tls, and `start` calls `listen`."""
 
-    store: Store
-    host: str = '127.0.0.1'
-    port: int = 8042  # 0 for any that is free
-    token: str = field(
-        default_factory=lambda: secrets.token_urlsafe(24)
-    )  # empty: nobody is asked, on this machine only
-    tls: TlsConfig | None = None
-    limits: NodeLimits = NodeLimits()
-    viewer: Path | None = None  # the folder of OHIF, from `ohif.fetch_ohif`
-    _server: object = field(default=None, repr=False)
+    tls = _server = None
 
-    def start(self) -> DicomWebServer:
-        """Listen in a background thread."""
+    @property
+    def hosts(self) -> tuple:
+        """The names by which the server may be called."""
+        return ('127.0.0.1', 'localhost', '[::1]') if is_loopback(self.host) else ('*',)
+
+    def listen(
+        self,
+        app,  # an ASGI application
+        name: str,  # of the thread
+        **options,  # of uvicorn
+    ):
+        """Serve an application until stopped; returns itself once it answers."""
         import socket
 
         import uvicorn
 
-        near = is_loopback(self.host)
-        if not near and not self.token:
-            raise ValueError(f'{self.host}: who listens beyond this machine asks for a token')
         listening = socket.create_server((self.host, self.port))
         self.port = listening.getsockname()[1]
-        hosts = ('127.0.0.1', 'localhost', '[::1]') if near else ('*',)
-        config = uvicorn.Config(
-            make_app(self.store, self.token, hosts, self.limits, self._viewer()),
-            log_level='error',
-            lifespan='off',
-            timeout_keep_alive=int(self.limits.idle),
-            limit_concurrency=4 * self.limits.associations,
-            **({'ssl_certfile': self.tls.certificate, 'ssl_keyfile': self.tls.key or None} if self.tls else {}),
-        )
-        self._server = uvicorn.Server(config)
-        threading.Thread(target=self._server.run, kwargs={'sockets': [listening]}, daemon=True, name='web').start()
+        self._server = uvicorn.Server(uvicorn.Config(app, log_level='error', lifespan='off', **options))
+        threading.Thread(target=self._server.run, kwargs={'sockets': [listening]}, daemon=True, name=name).start()
         until = time.monotonic() + 15
         while not self._server.started and time.monotonic() < until:
             time.sleep(0.01)
         return self
-
-    def _viewer(self):
-        """Build the viewer's pages, where there is one."""
-        from ctlab.network.ohif import OhifViewer
-
-        return OhifViewer(self.viewer, self.token) if self.viewer else None
 
     def stop(self) -> None:
         """Stop listening."""
@@ -550,3 +532,34 @@ class DicomWebServer:
 
     def __exit__(self, *_):
         self.stop()
+
+
+@dataclass
+class DicomWebServer(BackgroundServer):
+    """DICOMweb, listening."""
+
+    store: Store
+    host: str = '127.0.0.1'
+    port: int = 8042  # 0 for any that is free
+    token: str = field(
+        default_factory=lambda: secrets.token_urlsafe(24)
+    )  # empty: nobody is asked, on this machine only
+    tls: TlsConfig | None = None
+    limits: NodeLimits = NodeLimits()
+    viewer: Path | None = None  # the folder of OHIF, from `ohif.fetch_ohif`
+    _server: object = field(default=None, repr=False)
+
+    def start(self) -> DicomWebServer:
+        """Listen in a background thread."""
+        if not self.token and not is_loopback(self.host):
+            raise ValueError(f'{self.host}: who listens beyond this machine asks for a token')
+        tls = {'ssl_certfile': self.tls.certificate, 'ssl_keyfile': self.tls.key or None} if self.tls else {}
+        most = {'timeout_keep_alive': int(self.limits.idle), 'limit_concurrency': 4 * self.limits.associations}
+        app = make_app(self.store, self.token, self.hosts, self.limits, self._viewer())
+        return self.listen(app, 'web', **most, **tls)
+
+    def _viewer(self):
+        """Build the viewer's pages, where there is one."""
+        from ctlab.network.ohif import OhifViewer
+
+        return OhifViewer(self.viewer, self.token) if self.viewer else None

@@ -31,6 +31,7 @@ from ctlab.organs.organ_model import (
     segment_organs,
     shipped_weights_file,
 )
+from ..phantoms.body import rotation_matrix
 from ..phantoms.synthesis import CLASSES, ORGANS, Synthesis, make_body_pool, normalise_hu
 from ..scans.io import read
 from ..scans.label_maps import read_label_map
@@ -94,14 +95,11 @@ class KnownClassesLoss(torch.nn.Module):
         """Add up what is unknown with the background, and compute the loss of the rest."""
         unknown = ~batch['known'][0].bool()
         merged = logits.float().clone()
-        merged[:, 0] = logits[:, torch.cat([~unknown.new_ones(1), unknown[1:]]) | _background(unknown)].logsumexp(1)
+        background = unknown.clone()
+        background[0] = True
+        merged[:, 0] = merged[:, background].logsumexp(1)
         merged[:, unknown] = -1e4
         return self.loss(merged, batch)
-
-
-def _background(unknown):
-    """Mark the background class."""
-    return torch.arange(len(unknown), device=unknown.device) == 0
 
 # %% auto #0
 __all__ = ['log', 'LEAST_PATIENTS', 'SITE_CONFIGS', 'SiteCase', 'split_by_patient', 'KnownClassesLoss', 'PreparedSiteCase',
@@ -176,7 +174,7 @@ def _sample_case(case, shape, rng):
     marked = np.argwhere(np.asarray(mask) > 0)
     if len(marked) and rng.random() < 2 / 3:
         centre = marked[rng.integers(len(marked))].astype(float)
-    turn = _rotation(rng.uniform(-8, 8, 3)) * rng.uniform(0.9, 1.1)
+    turn = rotation_matrix(tuple(rng.uniform(-8, 8, 3))) * rng.uniform(0.9, 1.1)
     axes = [np.arange(n) - n / 2 for n in shape]
     points = np.stack(np.meshgrid(*axes, indexing='ij'), -1) @ turn.T + centre
     ends = np.array(hu.shape) - 1
@@ -189,17 +187,6 @@ def _sample_case(case, shape, rng):
     noise = torch.from_numpy(rng.normal(0, rng.uniform(0, 15), shape).astype(np.float32))
     found = found[0] * float(rng.uniform(0.95, 1.05)) + float(rng.uniform(-10, 10)) + noise
     return normalise_hu(found), numbers[0, 0].round().long()
-
-
-def _rotation(degrees):
-    """Return a rotation about the three axes, one after the other."""
-    made = np.eye(3)
-    for k, angle in enumerate(np.radians(degrees)):
-        i, j = [n for n in range(3) if n != k]
-        part = np.eye(3)
-        part[[i, i, j, j], [i, j, i, j]] = np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
-        made = made @ part
-    return made
 
 # %% ../../nbs/lib/organs/03_site_cases.ipynb #6695e79b
 LEAST_PATIENTS = 3  # that judge before a network may take over

@@ -22,6 +22,9 @@ if 'CTLAB_TEST_HOME' not in os.environ:  # tests see nobody's settings, and need
 REAL = Path(os.environ.get('CTLAB_REAL_DATA', ROOT.parent / 'shared' / 'real')) / 'totalsegmentator'
 
 
+PATIENCE = 300.0  # s that a test waits for what takes a second where nothing else runs
+
+
 def free_port():
     """Find a port that nobody listens on."""
     with socket.socket() as s:
@@ -29,7 +32,7 @@ def free_port():
         return s.getsockname()[1]
 
 
-def wait_for(port, seconds=30.0):
+def wait_for(port, seconds=PATIENCE):
     """Until somebody listens on a port."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:

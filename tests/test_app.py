@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import free_port, wait_for
+from conftest import PATIENCE, free_port, wait_for
 
 from ctlab.cohort.layout import list_series
 from ctlab.scans import nifti
@@ -44,7 +44,7 @@ class Served:
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         )
         try:
-            wait_for(self.port, 60)
+            wait_for(self.port)
         except TimeoutError as error:
             self.kill()
             raise TimeoutError(self.process.stdout.read()) from error
@@ -515,12 +515,12 @@ def test_runs_outlive_page_and_server(page, served, shots):
     served.start()
     open_masks(page, served)
     tab(page, 'Runs')
-    until = time.monotonic() + 240
+    until = time.monotonic() + PATIENCE
     while jobs.all()[0].state == 'running' and time.monotonic() < until:
         time.sleep(0.5)
     assert jobs.all()[0].state == 'done', jobs.all()[0].log[-2000:]
     hears(page, 'done', 120)
-    until = time.monotonic() + 30
+    until = time.monotonic() + PATIENCE
     while jobs.all()[1].state == 'waiting' and time.monotonic() < until:
         time.sleep(0.5)
     assert jobs.all()[1].state in ('running', 'done'), 'the next one has begun'
@@ -548,7 +548,7 @@ def test_trauma(page, served, finished_runs, shots):
 def answer_of(url):
     """(text, status) of an address, an error's as well."""
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
             return answer.read().decode(), answer.status
     except urllib.error.HTTPError as error:
         return error.read().decode(), error.code

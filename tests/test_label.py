@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from conftest import free_port, wait_for
+from conftest import PATIENCE, free_port, wait_for
 
 from ctlab.interfaces.jobs import Jobs
 from ctlab.interfaces.label_server import LabelServer, LabelService
@@ -19,6 +19,8 @@ from ctlab.interfaces.workbench import open_workspace
 from ctlab.network.store import Store
 from ctlab.scans import nifti
 from ctlab.scans.volume import Volume
+
+http = httpx.Client(timeout=PATIENCE)
 
 VERSION = '0.8.5'
 
@@ -160,7 +162,7 @@ def test_hostile_requests_are_refused_and_change_nothing(server, tmp_path):
     info = json.dumps({'label_info': [{'name': 'liver', 'idx': 1}]})
 
     def put(files=good, params=info, image=image, **options):
-        return httpx.put(f'{url}/datastore/label?image={image}', files=files, data={'params': params}, **options)
+        return http.put(f'{url}/datastore/label?image={image}', files=files, data={'params': params}, **options)
 
     for answer, status in (
         (put(image='../../../etc'), 404),
@@ -173,16 +175,16 @@ def test_hostile_requests_are_refused_and_change_nothing(server, tmp_path):
         (put({'other': ('label.bin', b'1')}), 400),
         (put(headers={'Origin': 'http://evil.example'}), 403),
         (put(headers={'Host': 'evil.example'}), 400),
-        (httpx.post(f'{url}/infer/organ_model?image=../x'), 404),
-        (httpx.post(f'{url}/infer/..%2f..%2fetc?image={image}'), 404),
-        (httpx.post(f'{url}/infer/organ_model?image={image}', data={'params': '{"result_extension": "/../x"}'}), 400),
-        (httpx.get(f'{url}/session/..%2f..%2fetc'), 404),
-        (httpx.delete(f'{url}/datastore/image?id={image}'), 403),
-        (httpx.post(f'{url}/activelearning/best', json={}), 404),
-        (httpx.put(f'{url}/session/', files={'files': ('x.nii.gz', b'junk')}), 400),
+        (http.post(f'{url}/infer/organ_model?image=../x'), 404),
+        (http.post(f'{url}/infer/..%2f..%2fetc?image={image}'), 404),
+        (http.post(f'{url}/infer/organ_model?image={image}', data={'params': '{"result_extension": "/../x"}'}), 400),
+        (http.get(f'{url}/session/..%2f..%2fetc'), 404),
+        (http.delete(f'{url}/datastore/image?id={image}'), 403),
+        (http.post(f'{url}/activelearning/best', json={}), 404),
+        (http.put(f'{url}/session/', files={'files': ('x.nii.gz', b'junk')}), 400),
     ):
         assert answer.status_code == status, (answer.request.url, answer.status_code, answer.text)
-    chunks = httpx.put(f'{url}/datastore/label?image={image}', content=iter([b'x'] * 10))
+    chunks = http.put(f'{url}/datastore/label?image={image}', content=iter([b'x'] * 10))
     assert chunks.status_code == 411, 'an upload says its size'
     assert all(not m.person for s in work.scans() for m in work.masks(s))
     assert put().status_code == 200 and not list(work.folder.glob('.upload-*')), 'and afterwards all is well'
@@ -196,11 +198,11 @@ def test_two_people_at_once_lose_nothing(server):
     def send(k):
         label = np.full(shape, k, np.uint8)
         params = {'client_id': f'person {k}', 'label_info': [{'name': 'liver', 'idx': k}]}
-        answer = httpx.put(
+        answer = http.put(
             f'{url}/datastore/label?image={scan.uid}',
             files={'label': ('label.bin', label.tobytes())},
             data={'params': json.dumps(params)},
-            timeout=60,
+            timeout=PATIENCE,
         )
         assert answer.status_code == 200, answer.text
 
@@ -230,11 +232,11 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path):
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         wait_for(port)
-        assert httpx.get(f'http://127.0.0.1:{port}/info/').json()['datastore']['total'] == 0
-        assert httpx.post(f'http://127.0.0.1:{port}/activelearning/doubt', json={}).json() == {}
+        assert http.get(f'http://127.0.0.1:{port}/info/').json()['datastore']['total'] == 0
+        assert http.post(f'http://127.0.0.1:{port}/activelearning/doubt', json={}).json() == {}
     finally:
         server.terminate()
-        said, _ = server.communicate(timeout=60)
+        said, _ = server.communicate(timeout=PATIENCE)
     assert server.returncode == 0 and 'answers MONAI Label clients: 0 scans' in said and 'stopped' in said
 
 

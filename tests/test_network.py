@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from conftest import free_port, wait_for
+from conftest import PATIENCE, free_port, wait_for
 
 from ctlab.network.client import echo, fetch, query, send
 from ctlab.network.dicomweb import DicomWebServer
@@ -237,7 +237,7 @@ def orthanc(running_orthanc):
     """Orthanc with nothing in it."""
     import requests
 
-    for patient in requests.get(f'{running_orthanc[1]}/patients', timeout=20).json():
+    for patient in requests.get(f'{running_orthanc[1]}/patients', timeout=PATIENCE).json():
         requests.delete(f'{running_orthanc[1]}/patients/{patient}', timeout=60).raise_for_status()
     return running_orthanc
 
@@ -300,7 +300,7 @@ def test_a_cohort_goes_to_orthanc_and_back(orthanc, scans, tmp_path):
     assert (back.moved, back.failed) == (18, [])
     same(scans, second.folder / 'train_images')
     with Node(Store(tmp_path / 'third', free=0), port=ours) as node:  # Orthanc sends, by its own will and by C-MOVE
-        for study in requests.get(f'{http}/studies', timeout=10).json():
+        for study in requests.get(f'{http}/studies', timeout=PATIENCE).json():
             requests.post(f'{http}/modalities/ctlab/store', data=study, timeout=60).raise_for_status()
         same(scans, node.store.folder / 'train_images')
     fourth = Store(tmp_path / 'fourth', free=0)
@@ -728,10 +728,10 @@ def test_the_commands(ctlab, scans, tmp_path):
         import requests
 
         url, bearer = f'http://127.0.0.1:{web}/studies', {'Authorization': 'Bearer open'}
-        assert len(requests.get(url, headers=bearer, timeout=10).json()) == 3
+        assert len(requests.get(url, headers=bearer, timeout=PATIENCE).json()) == 3
     finally:
         server.send_signal(signal.SIGTERM)
-        out, _ = server.communicate(timeout=30)
+        out, _ = server.communicate(timeout=PATIENCE)
     assert server.returncode == 0 and 'stopped' in out and 'Traceback' not in out
     assert 'PatientName,emptied,18' in (tmp_path / 'store' / 'deidentified.csv').read_text()
     for arguments, word in (

@@ -109,7 +109,7 @@ def test_what_listens_leaves_nothing_behind(checkout, line):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
     )
     try:
-        wait_for(port, 120)
+        wait_for(port)
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)

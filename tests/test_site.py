@@ -68,6 +68,7 @@ def served_site(site):
 def site_page(browser):
     """Open a page in a browser; in the end, nothing that it asked for may have failed."""
     page, wrong = browser.new_page(viewport={'width': 1280, 'height': 900}), []
+    page.set_default_timeout(120_000)
     page.on('console', lambda m: wrong.append(m.text) if m.type == 'error' else None)
     page.on(
         'requestfailed', lambda r: wrong.append(f'{r.failure} {r.url}') if 'ERR_ABORTED' not in str(r.failure) else None
@@ -123,7 +124,7 @@ def test_code_of_a_study_is_folded(served_site, site_page, shots):
 
 def test_search_and_a_phone(served_site, site_page, shots):
     site_page.goto(served_site + 'search.html?q=hounsfield')
-    site_page.wait_for_selector('#search-results li', timeout=20_000)
+    site_page.wait_for_selector('#search-results li', timeout=120_000)
     site_page.set_viewport_size({'width': 390, 'height': 800})
     site_page.goto(served_site + 'index.html')
     assert site_page.evaluate('document.documentElement.scrollWidth') <= 400, 'a phone need not scroll sideways'

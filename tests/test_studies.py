@@ -247,7 +247,7 @@ def test_two_processes_learn_what_one_learns(tmp_path):
             [sys.executable, str(script), str(tmp_path / str(devices)), str(devices)],
             check=True,
             capture_output=True,
-            timeout=300,
+            timeout=900,
         )
     one, two = (torch.load(tmp_path / str(n) / 'rank0.pt', weights_only=True) for n in (1, 2))
     for name in one:
@@ -282,7 +282,7 @@ def test_a_script_without_its_guard_says_so(tmp_path):
         'from ctlab.core.parallel import parallel_map\n'
         'with exclusive_lock(sys.argv[1]): print(parallel_map(abs, [1, 2, 3, 4], 2))\n'
     )
-    ended = subprocess.run([sys.executable, script, tmp_path / 'place'], capture_output=True, text=True, timeout=120)
+    ended = subprocess.run([sys.executable, script, tmp_path / 'place'], capture_output=True, text=True, timeout=600)
     assert ended.returncode and "under if __name__ == '__main__'" in ended.stderr
 
 

@@ -50,6 +50,7 @@ def made_page(ctlab, folder, *more):
 def opened(browser, path):
     """Open a page from a file; errors and requests to anywhere are collected."""
     page, wrong = browser.new_page(viewport={'width': 1200, 'height': 700}), []
+    page.set_default_timeout(120_000)
     page.on('pageerror', lambda error: wrong.append(str(error)))
     page.on('request', lambda r: wrong.append(r.url) if not r.url.startswith(('file:', 'blob:', 'data:')) else None)
     page.goto(f'file://{path}')
@@ -179,6 +180,7 @@ def lab(root, tmp_path):
 def run_all(browser, lab, notebook):
     """Open a page on which a notebook has been started."""
     page = browser.new_page(viewport={'width': 1400, 'height': 950})
+    page.set_default_timeout(120_000)
     page.goto(f'{lab}/lab/tree/{notebook}?token=t')
     page.wait_for_selector('.jp-Notebook .jp-CodeCell', timeout=90_000)
     page.wait_for_function(

@@ -22,7 +22,7 @@ import param
 from panel.custom import JSComponent
 from panel.widgets import (
     Button,
-    Checkbox,
+    CheckBoxGroup,
     FileDownload,
     FileInput,
     FloatSlider,
@@ -164,7 +164,17 @@ class BrushWidget(JSComponent):
 # %% ../../nbs/lib/interfaces/09_app.ipynb #ac9e0aef
 def _table(**options):
     theme = 'midnight' if pn.config.theme == 'dark' else 'simple'
-    return Tabulator(None, theme=theme, show_index=False, disabled=True, sizing_mode='stretch_width', **options)
+    options = {
+        'show_index': False,
+        'disabled': True,
+        'sizing_mode': 'stretch_width',
+        'stylesheets': _OUT_OF_REACH,
+    } | options
+    return Tabulator(None, theme=theme, **options)
+
+
+_OUT_OF_REACH = [':host-context([aria-hidden=true]) .tabulator *{visibility:hidden!important}']  # on another tab
+_NO_SPIN = ['.bk-spin-btn{display:none!important}']  # buttons without names; the arrow keys do the same
 
 
 def _rows():
@@ -234,7 +244,8 @@ class _Folder(_Tab):
 
     def show(self):
         words = f'`{self.work.folder}`: every folder has a README; nothing in *masks* is ever written over.'
-        return pn.Column(pn.pane.Markdown(words), self.table, self.again)
+        told = pn.pane.Markdown(words, stylesheets=['code{color:inherit}'])
+        return pn.Column(told, self.table, self.again)
 
 # %% ../../nbs/lib/interfaces/09_app.ipynb #ecb561dc
 class _Import(_Tab):
@@ -251,7 +262,7 @@ class _Import(_Tab):
             placeholder='/media/cd/DICOM, scan.nii.gz, export.zip',
         )
         self.upload = FileInput(name='Upload', accept='.zip,.tar,.gz,.nii,.dcm', multiple=False)
-        self.clean = Checkbox(name='De-identify')
+        self.clean = CheckBoxGroup(name='', options=['De-identify'])
         self.take, self.send = Button(name='Import', button_type='primary'), Button(name='Import the upload')
         self.bar = pn.indicators.Progress(value=0, max=100, visible=False, sizing_mode='stretch_width')
         self.peer = TextInput(name='Peer', placeholder='PACS@192.168.0.7:104')
@@ -619,7 +630,7 @@ class _Case(_Tab):
         self.bones = {b: TextInput(name=f'Mask of the {b} (NIfTI)', **wide) for b in self.BONES}
         self.rule = Select(name='Who gets what two masks claim', options=list(MERGE_RULES))
         self.pixels = Select(name='Pixels a side', options={'as scanned': 0, '256': 256, '512': 512})
-        self.region = Checkbox(name='Only the slices that hold a bone', value=True)
+        self.region = CheckBoxGroup(name='', options=(words := ['Only the slices that hold a bone']), value=words)
         self.make, self.volumes = Button(name='Make a training case', button_type='primary'), _rows()
         self.on(self.make, self.made)
 
@@ -651,7 +662,7 @@ class _Case(_Tab):
             self.page.scan,
             masks,
             self.rule.value,
-            self.region.value,
+            bool(self.region.value),
             self.pixels.value,
         )
         self.volumes.param.update(object=rows.round(1), visible=True)
@@ -667,7 +678,7 @@ class _CropLegs(_Tab):
 
     def __init__(self, page):
         super().__init__(page)
-        self.at = IntInput(name='Upper end of the pelvis (slice from the feet)', value=1, start=1)
+        self.at = IntInput(name='Upper end of the pelvis (slice from the feet)', value=1, start=1, stylesheets=_NO_SPIN)
         self.suggest, self.cut = Button(name='Suggest'), Button(name='Cut the unseen scan', button_type='primary')
         self.place = pn.Column(sizing_mode='stretch_width')
         self.on(self.suggest, self.suggested)
@@ -939,7 +950,7 @@ class _Scans(_Tab):
         self.search = TextInput(name='Search', placeholder='patient, date', width=180)
         states = ['all', 'new', 'outlined', 'doubtful', 'corrected', 'used in training']
         self.state = Select(name='State', options=states, width=110)
-        self.cards = pn.Column(width=330, height=700, scroll='y')
+        self.cards = pn.Column(width=330, styles={'max-height': '700px', 'overflow-y': 'auto'})
         self.picture, self.editor = pn.pane.HTML('', sizing_mode='stretch_width'), pn.Column()
         self.viewer, self.facts = pn.Column(self.picture, self.editor, styles=_GROWS), pn.pane.Markdown('')
         self.rows = {}  # scan id -> (row, button): updated in place, because replaced models can be asked for later
@@ -982,7 +993,7 @@ class _Scans(_Tab):
         taking = self.taking = _Import(self.page)
         taking.path.param.update(name='A folder or file of this computer', sizing_mode='fixed', width=300)
         taking.take.name, taking.send.name = 'Import it', 'Import what was dropped'
-        taking.upload.name, taking.clean.name = 'Files', 'Remove names (de-identify)'
+        taking.upload.name, taking.clean.options = 'Files', ['Remove names (de-identify)']
         heads = ('### Drop files', '### Choose a folder', '### Try an example')
         words = (
             'DICOM as zip or tar, one DICOM file, or NIfTI.',
@@ -1034,7 +1045,7 @@ class _Scans(_Tab):
     def card(self, scan):
         """Compose the entry of a scan; returns (row, button)."""
         try:
-            picture = pn.pane.PNG(self.work.kept_thumbnail(scan), width=64, height=64, alt_text='')
+            picture = pn.pane.PNG(self.work.kept_thumbnail(scan), width=64, height=64, alt_text=scan.label)
         except Exception as error:  # a scan without a picture is listed all the same
             log.info('%s: no thumbnail: %s', scan.id, error)
             picture = pn.pane.Str('', width=64)
@@ -1205,7 +1216,7 @@ class Page:
             stylesheets=['.bk-tab.bk-active{color:inherit!important}'],
         )
         head = pn.pane.HTML(
-            '<h1 style="font:600 22px system-ui;margin:.2em 0">ctlab workbench</h1><p style="margin:0;color:#777">'
+            '<h1 style="font:600 22px system-ui;margin:.2em 0">ctlab workbench</h1><p style="margin:0;font-size:.9em">'
             'Research use only, not for diagnosis. Nothing leaves this machine. '
             '<a href="?theme=default" style="color:inherit">light</a> '
             '<a href="?theme=dark" style="color:inherit">dark</a></p>'

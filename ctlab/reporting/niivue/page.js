@@ -42,7 +42,7 @@ async function start() {
   const { Niivue, NVImage, NVMesh, SLICE_TYPE, DRAG_MODE, SHOW_RENDER } = window.niivue;
   const nv = new Niivue({
     isRadiologicalConvention: true, sagittalNoseLeft: true, multiplanarShowRender: SHOW_RENDER.NEVER,
-    crosshairColor: [1, 0.85, 0.2, 0.8], backColor: [0, 0, 0, 1], dragAndDropEnabled: true, isColorbar: false,
+    crosshairColor: [1, 0.85, 0.2, 0.8], crosshairWidth: 0.25, crosshairWidthUnit: 'percent', backColor: [0, 0, 0, 1], dragAndDropEnabled: true, isColorbar: false,
   });
   const text = (id) => byId(id).textContent.trim();
   const image = async (id, more) => {

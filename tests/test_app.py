@@ -350,6 +350,50 @@ def test_the_page_opens_on_the_picture(browser, tmp_path, shots):
         made.kill()
 
 
+AXE = "axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']}).then((r) => r.violations)"
+OF_TABULATOR = 'aria-required-children'  # its grid owns rows by an identifier that lies in a shadow tree
+
+
+@pytest.mark.parametrize('theme', ['default', 'dark'])
+def test_every_tab_is_accessible(served, browser, theme):
+    """Run axe-core on every tab; choose a scan with the keyboard alone."""
+    import axe_playwright_python
+
+    script = (Path(axe_playwright_python.__file__).parent / 'axe.min.js').read_text()
+    page, found = browser.new_page(viewport={'width': 1280, 'height': 900}), []
+    try:
+        page.set_default_timeout(120_000)
+        page.goto(f'{served.url}?theme={theme}')
+        page.get_by_role('button', name=re.compile('legs')).wait_for()
+        for name in page.locator('.bk-tab').all_inner_texts():
+            tab(page, name)
+            page.wait_for_timeout(1500)
+            page.evaluate(f'{script};0')
+            wrong = [v for v in page.evaluate(AXE) if v['id'] != OF_TABULATOR]
+            found += [(name, v['id'], v['nodes'][0]['html'][:200]) for v in wrong]
+        assert not found, found
+        tab(page, 'Scans')
+        chosen = page.get_by_label('Scan', exact=True).first
+        assert 'legs' not in chosen.evaluate('(e) => e.selectedOptions[0].text')
+        page.get_by_label('State').focus()
+        for _ in range(9):
+            page.keyboard.press('Tab')
+            if 'legs' in page.evaluate(FOCUSED):
+                break
+        page.keyboard.press('Enter')
+        page.get_by_text('State: new').locator('visible=true').first.wait_for()
+        assert 'legs' in chosen.evaluate('(e) => e.selectedOptions[0].text')
+    finally:
+        page.close()
+
+
+FOCUSED = """() => {
+  let e = document.activeElement;
+  while (e?.shadowRoot?.activeElement) e = e.shadowRoot.activeElement;
+  return e?.innerText ?? '';
+}"""
+
+
 def test_look(page, shots):
     choose(page, 'Scan', ' CT ')
     tab(page, 'Look')

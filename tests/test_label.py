@@ -190,6 +190,22 @@ def test_hostile_requests_are_refused_and_change_nothing(server, tmp_path):
     assert put().status_code == 200 and not list(work.folder.glob('.upload-*')), 'and afterwards all is well'
 
 
+def test_an_image_of_a_session_is_outlined_by_the_network_in_use(server, tmp_path, monkeypatch):
+    own, seen = server.service.work.folder / 'networks' / 'abcd', []
+    own.mkdir(parents=True)
+    (own / 'verdict.json').write_text('{"name": "abcd"}')
+    (own.parent / 'current.json').write_text('{"name": "abcd"}')
+
+    def segment(volume, model, weights):
+        seen.append(weights)
+        return Volume(np.zeros(volume.shape, np.uint8), volume.affine, {'structures': ('liver',)})
+
+    monkeypatch.setattr('ctlab.organs.segment.segment', segment)
+    image = nifti.write(Volume(np.zeros((4, 5, 6), np.int16), np.eye(4)), tmp_path / 'image.nii.gz')
+    assert server.service.infer_file('organ_model', image)[1] == {'liver': 1}
+    assert seen == [str(own / 'weights.safetensors')]
+
+
 def test_two_people_at_once_lose_nothing(server):
     work, url = server.service.work, server.url
     scan = work.scans()[0]

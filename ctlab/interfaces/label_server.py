@@ -297,11 +297,9 @@ class LabelService:
 
     def infer_file(self, name: str, path: Path) -> tuple[Volume, dict]:
         """Outline an image that is not in the store; nothing is kept."""
-        from ctlab.organs.segment import segment
-
         model = self.model(name)
         with self.busy:
-            found = segment(nifti.read(path), model=model.model)
+            found = self.work.outline(nifti.read(path), model.model)
         return found, {n: k for k, n in enumerate(found.meta['structures'], 1)}
 
     def save_label(self, image: str, path: Path, tag: str, params: dict, person: str) -> Mask:

@@ -423,16 +423,25 @@ class Workspace:
         named = {known.get(k, f'number {k}'): k for k in numbers}
         return self.save_mask(scan, found, named, made_by or f'from {safe_filename(Path(path).name)}', facts)
 
+    def outline(
+        self,
+        volume: Volume,
+        model: str = '',  # as for `segment`
+    ) -> Volume:  # as `organs.segment.segment`
+        """Segment a volume by a model, with the weights that are in use here; nothing is kept."""
+        from ctlab.organs.segment import segment
+
+        own = self.network() if not model else None
+        return segment(volume, model=model, weights=own['file'] if own else '')
+
     def segment(
         self,
         scan: Scan,
         model: str = '',  # the organ model when empty; a run's folder; totalsegmentator
     ) -> Mask:
         """Segment a scan by a model, as a new version."""
-        from ctlab.organs.segment import segment
-
         own = self.network() if not model else None
-        found = segment(self.read(scan), model=model, weights=own['file'] if own else '')
+        found = self.outline(self.read(scan), model)
         structures = {n: k for k, n in enumerate(found.meta['structures'], 1)}
         name = ' '.join(Path(model).parts[-3:]) if model else 'organ model' + (f' {own["name"]}' if own else '')
         expected = {o: {'dice': round(e.dice, 3), 'unfit': e.unfit} for o, e in found.meta.get('expected', {}).items()}

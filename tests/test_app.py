@@ -459,6 +459,28 @@ def paint_and_undo(page, canvas, shots):
     page.wait_for_timeout(600)
 
 
+def draw_another_structure(page, canvas, shots):
+    """Name a structure, enclose it with the lasso in another window, and look closer."""
+    page.get_by_label('Another structure').fill('gallbladder')
+    press(page, 'Add structure')
+    page.get_by_role('button', name='gallbladder', exact=True).wait_for()
+    press(page, 'Lasso')
+    page.get_by_label('Window', exact=True).locator('visible=true').last.select_option('liver')
+    before, box = int(canvas.get_attribute('data-painted')), canvas.bounding_box()
+    page.mouse.move(box['x'] + 30, box['y'] + 30)
+    page.mouse.down()
+    for x, y in ((90, 30), (90, 100), (30, 100)):
+        page.mouse.move(box['x'] + x, box['y'] + y, steps=4)
+    page.mouse.up()
+    hears(page, 'voxels changed')
+    page.wait_for_timeout(800)
+    assert int(canvas.get_attribute('data-painted')) > before, 'what the outline encloses, not the line alone'
+    page.keyboard.press('+')
+    page.wait_for_timeout(800)
+    assert canvas.bounding_box()['width'] > 1.2 * box['width']
+    page.screenshot(path=shots / 'workbench-lasso.png')
+
+
 def test_masks(page, served, shots):
     choose(page, 'Scan', ' CT ')
     tab(page, 'Masks')
@@ -470,10 +492,13 @@ def test_masks(page, served, shots):
     canvas.wait_for(timeout=180_000)
     canvas.scroll_into_view_if_needed()
     paint_and_undo(page, canvas, shots)
+    draw_another_structure(page, canvas, shots)
     press(page, 'Save as a new version')
     hears(page, 'kept as version 2')
+    press(page, 'Measure')
+    page.get_by_role('columnheader', name='volume_ml').wait_for()
     press(page, 'Compare')
-    hears(page, 'Dice')
+    page.get_by_role('columnheader', name='mL, 1: organ model').wait_for()
     page.get_by_label('A mask from elsewhere').fill('/etc/passwd')
     press(page, 'Add as a version')
     hears(page, 'lies outside')

@@ -273,3 +273,17 @@ def test_nothing_needed_at_run_time_is_under_the_gpl():
         terms += [facts.get('License-Expression') or '', (facts.get('License') or '')[:60]]
         strict = [t for t in terms if re.search(r'\b(A?GPL|General Public)', t) and not re.search('LGPL|Lesser', t)]
         assert not strict, f'{name}: {strict}'
+
+
+def _shadowed(defined):
+    """List the methods of a class in whose name it keeps something else."""
+    methods = {f.name for f in defined.body if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef)}
+    stored = [n for n in ast.walk(defined) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)]
+    return {n.attr for n in stored if isinstance(n.value, ast.Name) and n.value.id == 'self'} & methods
+
+
+def test_no_attribute_hides_a_method():
+    """Find buttons that have the name of what they do: a press would call the button."""
+    classes = [(p, c) for p in MODULES for c in ast.walk(ast.parse(p.read_text())) if isinstance(c, ast.ClassDef)]
+    assert not [f'{p.stem}.{c.name}.{name}' for p, c in classes for name in _shadowed(c) if not name.startswith('_')]
+    assert _shadowed(ast.parse('class A:\n def f(self):\n  self.f = 1').body[0]) == {'f'}

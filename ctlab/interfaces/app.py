@@ -36,7 +36,7 @@ from panel.widgets import (
 )
 
 import ctlab
-from ..core.anatomy import STRUCTURE_COLOURS
+from ..core.anatomy import STRUCTURE_COLOURS, WINDOWS, window
 from ..core.settings import PRESET_NAMES, Settings, project_root
 from .jobs import Jobs
 from ctlab.interfaces.workbench import (
@@ -70,23 +70,29 @@ class BrushWidget(JSComponent):
     number = param.Integer(1)
     ball = param.Boolean(False)  # paint neighbouring slices, too
     like = param.Number(0.0)  # paint only grey values that differ less from the first; 0 for all
+    lasso = param.Boolean(False)  # a stroke is an outline, and what it encloses is painted
+    zoom = param.Number(1.0)
     erase = param.Integer(0)  # how often the key of the eraser was pressed
     colours = param.Dict({})
     _esm = Path(ctlab.__file__).parent / 'interfaces' / 'painter.js'
 
     def __init__(self, painting: MaskEditor, tell=lambda text: None, **options):
         self.painting, self.tell = painting, tell
-        self.window = display_window(painting.volume.array, painting.volume.array[::2, ::4, ::4])
+        self.window = self.own_window = display_window(painting.volume.array, painting.volume.array[::2, ::4, ::4])
         super().__init__(
             facts=self._facts(0),
             at=self._fullest(0),
-            colours={
-                str(k): STRUCTURE_COLOURS.get(n, _EXTRA_COLOURS[k % len(_EXTRA_COLOURS)])
-                for n, k in painting.structures.items()
-            },
             **options,
         )
+        self.colour()
         self.refresh()
+
+    def colour(self) -> None:
+        """Give the structures their colours."""
+        spare = _EXTRA_COLOURS
+        self.colours = {
+            str(k): STRUCTURE_COLOURS.get(n, spare[k % len(spare)]) for n, k in self.painting.structures.items()
+        }
 
     def _facts(self, axis):
         """Collect what the page must know of a plane."""
@@ -100,6 +106,11 @@ class BrushWidget(JSComponent):
         if not mask.any():
             return mask.shape[axis] // 2
         return int(np.count_nonzero(mask, axis=tuple(k for k in range(3) if k != axis)).argmax())
+
+    def show_window(self, name: str) -> None:
+        """Show the grey values by a window of this name; by the scan's own where there is none."""
+        self.window = window(name) if name in WINDOWS else self.own_window
+        self.refresh()
 
     def turn(self, axis: int, at: int | None = None) -> None:
         """Look along another axis: at a slice, or where most is painted."""
@@ -133,20 +144,29 @@ class BrushWidget(JSComponent):
         try:
             if 'stroke' in message:
                 points = [(float(y), float(x)) for y, x in message['stroke'][:5000]]
-                tool = {'axis': self.axis, 'like': float(self.like), 'ball': self.ball}
-                n = self.painting.stroke(int(message['at']), points, float(self.radius), int(self.number), **tool)
-                self.tell(f'{n} voxels changed')
+                self.tell(f'{self.painted(int(message["at"]), points)} voxels changed')
             elif 'go' in message:
                 self.at = min(max(0, int(message['go'])), self.painting.slices(self.axis) - 1)
             elif 'undo' in message:
                 self.back(bool(message['undo']))
             elif 'key' in message:
-                self.param.update(**({'ball': not self.ball} if message['key'] == 'b' else {'erase': self.erase + 1}))
+                changed = {'b': {'ball': not self.ball}, 'l': {'lasso': not self.lasso}}
+                self.param.update(**changed.get(message['key'], {'erase': self.erase + 1}))
             elif 'radius' in message:
                 self.radius = min(50.0, max(0.5, float(message['radius'])))
+            elif 'zoom' in message:
+                self.zoom = min(8.0, max(1.0, float(message['zoom'])))
+                return
             self.refresh()
         except (ValueError, IndexError, TypeError, KeyError) as error:
             self.tell(f'not painted: {error}')
+
+    def painted(self, at, points):
+        """Paint a stroke with the chosen tool; returns how many voxels changed."""
+        number, rest = int(self.number), {'axis': self.axis, 'like': float(self.like)}
+        if self.lasso:
+            return self.painting.lasso(at, points, number, **rest)
+        return self.painting.stroke(at, points, float(self.radius), number, ball=self.ball, **rest)
 
     def back(self, undo: bool = True) -> None:
         """Undo, or redo."""
@@ -445,8 +465,8 @@ class _Masks(_Tab):
         self.import_mask = Button(name='Add as a version')
         self.numbers, self.place = _rows(), pn.Column(sizing_mode='stretch_width')
         self.on(self.segment, self.drawn)
-        self.on(self.measure, self.measure)
-        self.on(self.compare, self.compare)
+        self.on(self.measure, self.measured)
+        self.on(self.compare, self.compared)
         self.on(self.correct, self.corrected)
         self.on(self.import_mask, self.adopted)
         self.on(self.solid, self.turned)
@@ -499,10 +519,10 @@ class _Masks(_Tab):
         ask = f'\nThe file names no structure {", ".join(bare)}: write the names and add it again.' if bare else ''
         return f'version {mask.label}{ask}'
 
-    async def measure(self):
+    async def measured(self):
         self.table(await asyncio.to_thread(self.work.measure, self.page.scan, self.chosen()))
 
-    async def compare(self):
+    async def compared(self):
         self.table(await asyncio.to_thread(self.work.compare, self.chosen(), self.chosen(self.other.value)))
 
     async def turned(self):
@@ -533,7 +553,8 @@ def _is_segmentation_run(run):
 
 
 _SHORTCUTS = """**Keys, with the picture in focus**: wheel or arrow up and down, a slice; page up and down, five;
-`[` and `]`, brush; `e`, eraser; `b`, ball; Ctrl-Z, undo; Ctrl-Shift-Z, redo."""
+`[` and `]`, brush; `e`, eraser; `b`, ball; `l`, lasso; `+` and `-` or Ctrl and wheel, zoom (scroll by the bars);
+Ctrl-Z, undo; Ctrl-Shift-Z, redo."""
 
 
 class _BrushPanel(_Tab):
@@ -543,13 +564,18 @@ class _BrushPanel(_Tab):
         super().__init__(page)
         self.painting = painting
         self.brush = BrushWidget(painting, lambda text: self.tell(text, 'light'), sizing_mode='stretch_width')
-        names = painting.structures
+        names = dict(painting.structures)
         self.structure = RadioButtonGroup(name='Structure', options=names, value=next(iter(names.values())))
-        self.eraser = Toggle(name='Eraser')
-        self.radius = FloatSlider(name='Brush, mm', start=0.5, end=50, value=5, step=0.5)
-        self.at = IntSlider(name='Slice', start=0, end=len(painting.numbers) - 1, value=self.brush.at)
+        self.eraser, self.lasso = Toggle(name='Eraser'), Toggle(name='Lasso')
+        self.window = Select(name='Window', options=['by this scan', *WINDOWS], width=130)
+        self.zoom = FloatSlider(name='Zoom', start=1, end=8, step=0.5, value=1, width=120)
+        self.name = TextInput(name='Another structure', placeholder='gallbladder', width=160)
+        self.add = Button(name='Add structure')
+        self.radius = FloatSlider(name='Brush, mm', start=0.5, end=50, value=5, step=0.5, width=150)
+        self.at = IntSlider(name='Slice', start=0, end=len(painting.numbers) - 1, value=self.brush.at, width=200)
         self.plane = RadioButtonGroup(name='Plane', options={'axial': 0, 'coronal': 1, 'sagittal': 2}, value=0)
-        self.ball, self.like = Toggle(name='Ball'), FloatSlider(name='Only like, HU (0: all)', start=0, end=200, step=5)
+        self.ball = Toggle(name='Ball')
+        self.like = FloatSlider(name='Only like, HU (0: all)', start=0, end=200, step=5, width=170)
         self.fill, self.soften = Button(name='Fill between slices'), Button(name='Smooth')
         self.undo, self.redo = Button(name='Undo'), Button(name='Redo')
         self.save = Button(name='Save as a new version', button_type='primary')
@@ -563,6 +589,10 @@ class _BrushPanel(_Tab):
         self.number()
         self.radius.link(brush, value='radius', bidirectional=True)
         self.ball.link(brush, value='ball')
+        self.lasso.link(brush, value='lasso', bidirectional=True)
+        self.zoom.link(brush, value='zoom', bidirectional=True)
+        self.window.param.watch(self.windowed, 'value')
+        self.on(self.add, self.added)
         self.like.link(brush, value='like')
         self.on(self.fill, self.filled)
         self.on(self.soften, self.softened)
@@ -578,9 +608,9 @@ class _BrushPanel(_Tab):
     def show(self):
         return pn.Column(
             self.said,
-            pn.FlexBox(self.structure, self.eraser, self.ball, self.fill, self.soften),
-            pn.FlexBox(self.plane, self.at, self.radius, self.like),
-            pn.FlexBox(self.undo, self.redo, self.save),
+            pn.FlexBox(self.structure, self.name, self.add),
+            pn.FlexBox(self.lasso, self.eraser, self.ball, self.fill, self.soften, self.undo, self.redo, self.save),
+            pn.FlexBox(self.plane, self.at, self.radius, self.like, self.window, self.zoom),
             self.brush,
             pn.pane.Markdown(_SHORTCUTS),
         )
@@ -596,6 +626,17 @@ class _BrushPanel(_Tab):
         """Let slider and plane follow the brush, also after an undo elsewhere."""
         self.plane.value = self.brush.axis
         self.at.param.update(end=self.painting.slices(self.brush.axis) - 1, value=self.brush.at)
+
+    def windowed(self, event):
+        """Show the grey values by another window."""
+        self.brush.show_window(event.new)
+
+    async def added(self):
+        """Add a structure by name, and choose it."""
+        number = self.painting.add_structure(self.name.value)
+        self.brush.colour()
+        self.structure.param.update(options=dict(self.painting.structures), value=number)
+        self.name.value = ''
 
     async def filled(self):
         """Fill between the slices that were outlined in this plane."""
@@ -722,7 +763,7 @@ class _Bones(_Tab):
         self.version = Select(name='Mask', options={})
         self.truth = Select(name='Truth (another version), if there is one', options={})
         self.go, self.numbers = Button(name='Bones'), _rows()
-        self.on(self.go, self.measure)
+        self.on(self.go, self.measured)
         page.lists_of_masks.append(self.renew)
 
     def renew(self):
@@ -739,7 +780,7 @@ class _Bones(_Tab):
             pn.pane.Markdown(words), pn.FlexBox(self.version, self.truth, self.go), self.said, self.numbers
         )
 
-    async def measure(self):
+    async def measured(self):
         mask, truth = self.mask(self.version.value), self.mask(self.truth.value)
         if mask is None:
             raise ValueError('no mask yet: draw one under Masks, with a trained run')
@@ -903,7 +944,7 @@ class _Comparison(_Tab):
         super().__init__(page)
         self.one, self.other = Select(name='One', options=[]), Select(name='Other', options=[])
         self.go, self.table = Button(name='Compare runs'), _rows()
-        self.on(self.go, self.compare)
+        self.on(self.go, self.compared)
         page.lists_of_runs.append(self.renew)
 
     def renew(self):
@@ -913,7 +954,7 @@ class _Comparison(_Tab):
     def show(self):
         return pn.Column(pn.FlexBox(self.one, self.other, self.go), self.said, self.table)
 
-    async def compare(self):
+    async def compared(self):
         self.renew()
         one, other = self.one.value, self.other.value
         if not (one and other) or one == other:
@@ -1105,7 +1146,7 @@ class _Scans(_Tab):
         return f'outlining {scan.label}: job {job.name}; the mask appears here by itself'
 
     async def corrected(self):
-        """Open the brush on the latest mask, in the place of the viewer."""
+        """Open the brush on the latest mask, or on an empty one, in the place of the viewer."""
         scan = self.page.scan
         painting = await asyncio.to_thread(MaskEditor, self.work, scan, self.work.latest(scan))
         self.shown_now, self.picture.visible = None, False

@@ -4,7 +4,7 @@ const rgb = (hex) => [1, 3, 5].map((k) => parseInt(hex.slice(k, k + 2), 16));
 
 export function render({ model }) {
   const box = document.createElement("div");
-  box.style.cssText = "position:relative;background:#000;outline:none;touch-action:none;width:100%;max-width:640px";
+  box.style.cssText = "position:relative;background:#000;touch-action:none;width:100%;max-width:900px;max-height:85vh;overflow:auto";
   box.tabIndex = 0;
   const canvas = document.createElement("canvas");
   canvas.style.cssText = "display:block;width:100%;cursor:crosshair;image-rendering:pixelated";
@@ -29,6 +29,12 @@ export function render({ model }) {
     canvas.dataset.painted = String(mask.reduce((n, v) => n + (v > 0), 0));
     canvas.dataset.slice = String(model.at);
   }
+  function magnify() {
+    const { scrollLeft: x, scrollTop: y, clientWidth: w, clientHeight: h } = box;
+    const before = canvas.clientWidth / Math.max(1, w), ratio = model.zoom / before;
+    canvas.style.width = `${100 * model.zoom}%`;
+    box.scrollLeft = (x + w / 2) * ratio - w / 2; box.scrollTop = (y + h / 2) * ratio - h / 2;
+  }
   const where = (event) => {
     const r = canvas.getBoundingClientRect();
     return [((event.clientY - r.top) / r.height) * model.facts.rows - 0.5, ((event.clientX - r.left) / r.width) * model.facts.columns - 0.5];
@@ -40,19 +46,33 @@ export function render({ model }) {
     context.ellipse(x + 0.5, y + 0.5, model.radius / dx, model.radius / dy, 0, 0, 7);
     context.fill();
   };
-  canvas.addEventListener("pointerdown", (e) => { canvas.setPointerCapture(e.pointerId); stroke = [where(e)]; dab(stroke[0]); box.focus(); });
-  canvas.addEventListener("pointermove", (e) => { if (stroke) { stroke.push(where(e)); dab(stroke[stroke.length - 1]); } });
+  const line = (from, to) => {
+    const context = canvas.getContext("2d");
+    context.strokeStyle = model.colours[String(model.number)] || "#ffffff";
+    context.lineWidth = Math.max(0.5, 1.5 * model.facts.columns / canvas.clientWidth);
+    context.beginPath();
+    context.moveTo(from[1] + 0.5, from[0] + 0.5); context.lineTo(to[1] + 0.5, to[0] + 0.5);
+    context.stroke();
+  };
+  const mark = () => { const n = stroke.length; if (model.lasso) line(stroke[Math.max(0, n - 2)], stroke[n - 1]); else dab(stroke[n - 1]); };
+  canvas.addEventListener("pointerdown", (e) => { if (e.button) return; canvas.setPointerCapture(e.pointerId); stroke = [where(e)]; mark(); box.focus(); });
+  canvas.addEventListener("pointermove", (e) => { if (stroke) { stroke.push(where(e)); mark(); } });
   canvas.addEventListener("pointerup", () => { if (stroke) model.send_msg({ stroke, at: model.at }); stroke = null; });
   canvas.addEventListener("pointercancel", () => { stroke = null; draw(); });
-  box.addEventListener("wheel", (e) => { e.preventDefault(); model.send_msg({ go: model.at + Math.sign(e.deltaY) }); }, { passive: false });
+  box.addEventListener("wheel", (e) => {
+    e.preventDefault();
+    model.send_msg(e.ctrlKey ? { zoom: model.zoom * (e.deltaY < 0 ? 1.25 : 0.8) } : { go: model.at + Math.sign(e.deltaY) });
+  }, { passive: false });
   box.addEventListener("keydown", (e) => {
     const step = { ArrowUp: 1, ArrowDown: -1, PageUp: 5, PageDown: -5 }[e.key];
     if (step) { e.preventDefault(); model.send_msg({ go: model.at + step }); }
     else if ((e.ctrlKey || e.metaKey) && e.key.toLowerCase() === "z") { e.preventDefault(); model.send_msg({ undo: !e.shiftKey }); }
-    else if (e.key === "e" || e.key === "b") model.send_msg({ key: e.key });
+    else if ("ebl".includes(e.key)) model.send_msg({ key: e.key });
+    else if ("+-=".includes(e.key)) model.send_msg({ zoom: model.zoom * (e.key === "-" ? 0.8 : 1.25) });
     else if (e.key === "[" || e.key === "]") model.send_msg({ radius: model.radius * (e.key === "[" ? 0.8 : 1.25) });
   });
   for (const name of ["image", "mask", "facts", "at"]) model.on(name, draw);
+  model.on("zoom", magnify);
   draw();
   return box;
 }

@@ -25,7 +25,7 @@ from ..network.store import InvalidUidError, ObjectRefusedError, Store
 from ..scans import nifti
 from ..scans.dicom import complete_class
 from ..scans.label_maps import read_label_map
-from ..scans.volume import Volume
+from ..scans.volume import Volume, orientation, reorient
 
 log = logging.getLogger(__name__)
 PELVIS_MM = 220.0  # from the crotch to the iliac crests, about
@@ -155,7 +155,7 @@ def align_mask(
 ) -> Volume:  # on the very voxels of the scan
     """Align a mask from elsewhere to the scan's voxels; refuse it where its position differs."""
     from ctlab.cohort.cases import same_grid
-    from ctlab.scans.volume import reorient, resample
+    from ctlab.scans.volume import resample
 
     if same_grid(mask, volume):
         return mask
@@ -559,8 +559,6 @@ class Workspace:
 
         from PIL import Image
 
-        from ctlab.scans.volume import reorient
-
         volume = reorient(self.read(scan), 'LPS')
         slice_ = volume.array[len(volume.array) // 2].astype(np.float32)
         grey = Image.fromarray(to_grey(slice_, display_window(slice_, slice_)))
@@ -662,7 +660,7 @@ class Workspace:
     ) -> tuple[Path, pd.DataFrame]:  # (the case's folder, what was found)
         """Make a training case: a scan and one mask per structure, overlaps resolved, in a study's layout."""
         from ctlab.cohort.cases import CasePreprocessing, crop_to_region, merge_masks, target_grid
-        from ctlab.scans.volume import reorient, resample
+        from ctlab.scans.volume import resample
 
         folder = self.folder / 'training' / safe_filename(name)
         if folder.exists():
@@ -700,8 +698,6 @@ class Workspace:
         """Estimate the upper end of the pelvis as a first guess: a hand's breadth above where two legs meet."""
         from scipy.ndimage import label
         from skimage.filters import threshold_otsu
-
-        from ctlab.scans.volume import reorient
 
         volume = reorient(self.read(scan))
         inside = volume.array > threshold_otsu(volume.array[::2, ::2, ::2]) / 3
@@ -795,9 +791,9 @@ def learn_from_corrections(
     return result
 
 # %% auto #0
-__all__ = ['log', 'PELVIS_MM', 'FOLDERS', 'Scan', 'Mask', 'ImportResult', 'add_missing_uids', 'safe_filename', 'align_mask',
-           'Workspace', 'open_workspace', 'is_workspace', 'find_site_cases', 'learn_from_corrections', 'display_window',
-           'to_grey', 'MaskEditor']
+__all__ = ['log', 'PELVIS_MM', 'FOLDERS', 'FIRST_STRUCTURES', 'Scan', 'Mask', 'ImportResult', 'add_missing_uids', 'safe_filename',
+           'align_mask', 'Workspace', 'open_workspace', 'is_workspace', 'find_site_cases', 'learn_from_corrections',
+           'display_window', 'to_grey', 'MaskEditor']
 
 # %% ../../nbs/lib/interfaces/08_workbench.ipynb #0c045a46
 def display_window(
@@ -815,16 +811,24 @@ def to_grey(values: np.ndarray, window: tuple[float, float]) -> np.ndarray:  # u
     return np.clip((values - low) / (high - low) * 255, 0, 255).astype(np.uint8)
 
 
+FIRST_STRUCTURES = {
+    name: k for k, name in enumerate(('liver', 'spleen', 'kidney_left', 'kidney_right', 'aorta', 'bowel'), 1)
+}  # to draw where there is no mask yet
+
+
 class MaskEditor:
     """A mask that is being edited, with undo."""
 
     def __init__(self, work: Workspace, scan: Scan, mask: Mask | None = None, structures: dict | None = None):
         self.work, self.scan, self.mask = work, scan, mask
-        self.volume = work.read(scan)
-        self.structures = dict(structures or (mask.structures if mask else {'structure': 1}))
-        self.numbers = (
-            nifti.read(mask.path).array.astype(np.uint8).copy() if mask else np.zeros(self.volume.shape, np.uint8)
-        )
+        stored = work.read(scan)
+        self.stored_as, upright = orientation(stored), orientation(stored) == 'LPS'
+        self.volume = stored if upright else reorient(stored)  # slices are shown from below, the front up
+        self.structures = dict(structures or (mask.structures if mask else FIRST_STRUCTURES))
+        if mask:
+            self.numbers = reorient(nifti.read(mask.path)).array.astype(np.uint8)
+        else:
+            self.numbers = np.zeros(self.volume.shape, np.uint8)
         self.done, self.undone = [], []
 
     def slices(self, axis: int = 0) -> int:
@@ -836,7 +840,7 @@ class MaskEditor:
         if not 0 <= at < self.slices(axis):
             raise IndexError(f'no slice {at}')
         view = np.moveaxis(array, axis, 0)[at]
-        return view[::-1] if axis and self.volume.affine[2, 2] > 0 else view
+        return view[::-1] if axis else view
 
     def spacing(self, axis: int = 0) -> tuple:  # mm between rows, between columns
         """How far apart the pixels of a slice are."""
@@ -862,20 +866,60 @@ class MaskEditor:
         if not path:
             return 0
         box = _stroke_box(path, radius, (dy, dx), slice_.shape)
-        distance, changes = _path_distance(path, (dy, dx), box), []
+        distance, inside = _path_distance(path, (dy, dx), box), {}
         for k in range(max(0, at - reach), min(self.slices(axis), at + reach + 1)):
             away = (k - at) * self.volume.spacing[axis]
-            inside = distance <= radius**2 - away**2
-            part = self.slice(self.numbers, axis, k)[box]
+            inside[k] = distance <= radius**2 - away**2
             if like:
-                grey = self.slice(self.volume.array, axis, k)[box]
-                inside &= np.abs(grey.astype(np.float32) - self._level(axis, at, path[0])) <= like
-            inside &= (part == only) if only is not None else True
-            inside &= part != number
-            if inside.any():
+                inside[k] &= self._is_like(axis, k, box, self._level(axis, at, path[0]), like)
+        return self._paint(axis, box, inside, number, only)
+
+    def lasso(
+        self,
+        at: int,  # slice
+        points: list,  # (row, column) of the outline, in pixels of the slice as it is shown; it is closed by itself
+        number: int,  # what is painted; 0 erases
+        axis: int = 0,
+        like: float = 0.0,  # paint only what differs less than this from the median within (HU); 0 paints all
+    ) -> int:  # voxels changed
+        """Paint what an outline encloses: the pixels whose centres lie within."""
+        from skimage.draw import polygon2mask
+
+        if number not in (0, *self.structures.values()):
+            raise ValueError(f'no structure has the number {number}')
+        slice_ = self.slice(self.numbers, axis, at)
+        if len(points) < 3:
+            return 0
+        inside, whole = polygon2mask(slice_.shape, np.asarray(points, float)), (slice(None), slice(None))
+        if like and inside.any():
+            level = float(np.median(self.slice(self.volume.array, axis, at)[inside]))
+            inside &= self._is_like(axis, at, whole, level, like)
+        return self._paint(axis, whole, {at: inside}, number)
+
+    def _is_like(self, axis, at, box, level, like):
+        """Find the pixels of a slice whose grey value is about a level."""
+        return np.abs(self.slice(self.volume.array, axis, at)[box].astype(np.float32) - level) <= like
+
+    def _paint(self, axis, box, inside, number, only=None):
+        """Paint pixels of slices (slice -> where, within a box); returns how many changed."""
+        changes = []
+        for k, where in inside.items():
+            part = self.slice(self.numbers, axis, k)[box]
+            where = where & (part != number if only is None else part == only)
+            if where.any():
                 changes.append((axis, k, box, part.copy()))
-                part[inside] = number
+                part[where] = number
         return self._note(changes)
+
+    def add_structure(self, name: str) -> int:  # its number
+        """Add a structure to paint; one that is there already is not added twice."""
+        name = ' '.join(name.split())
+        if not name or len(name) > 60:
+            raise ValueError('a structure needs a name, of 60 letters at most')
+        free = next(k for k in range(1, 257) if k not in self.structures.values())
+        if name not in self.structures and free > 255:
+            raise ValueError('a mask holds 255 structures at most')
+        return self.structures.setdefault(name, free)
 
     def _level(self, axis, at, point):
         """Return the grey value where a stroke began: the median of nine pixels."""
@@ -962,11 +1006,14 @@ class MaskEditor:
 
     def save(self, person: str = '') -> Mask:
         """Save a new version of the mask, with who drew it."""
-        base = f'{self.mask.label}, corrected' if self.mask else 'drawn by hand'
+        base, structures = f'{self.mask.label}, corrected' if self.mask else 'drawn by hand', self.structures
+        if not self.mask:  # what nobody drew is not said to be missing
+            drawn = np.unique(self.numbers)
+            structures = {name: k for name, k in structures.items() if k in drawn}
         return self.work.save_mask(
             self.scan,
-            Volume(self.numbers, self.volume.affine),
-            self.structures,
+            reorient(Volume(self.numbers, self.volume.affine), self.stored_as),
+            structures,
             base.partition(': ')[2] or base,
             {
                 'strokes': len(self.done),

@@ -149,6 +149,7 @@ class _OrganTraining:
     begun: Path | None  # weights to go on from
     shapes: dict  # of patients
     maps: tuple = ()  # label maps of patients
+    neighbours: bool = False  # among the drawn bodies, what organs are taken for
 
     @property
     def epochs(self):
@@ -167,7 +168,7 @@ class _OrganTraining:
         size, settings = self.size, self.settings
         common, first = (settings.work, size.spacing), 10_000 * settings.seed
         n = size.bodies // 2 if self.maps else size.bodies
-        bodies = make_body_pool(n, *common, 1000 + first, settings.workers)
+        bodies = make_body_pool(n, *common, 1000 + first, settings.workers, self.neighbours)
         held = max(1, len(bodies) // 10)
         others = make_other_bodies(max(1, size.bodies // 8), *common, 90_000 + first, settings.workers)
         drawn, patients, kept = bodies[held:] + others, list(self.shapes.values()), []
@@ -247,6 +248,7 @@ def run(
     start: str | Path = '',  # weights to go on from: empty for none, shipped for those that come along, or a file
     label_maps: str | Path = '',  # of patients: a folder of cases, or of label maps (`patient_bodies`); empty for none
     size: PresetConfig | None = None,  # what to train; the preset's when left out
+    neighbours: bool = False,  # drawn bodies with the structures that organs are taken for
 ) -> dict:  # history, best, seconds, metrics, predictions, folder, learner, config
     """Train on synthetic bodies and evaluate on held-out ones; a killed run resumes."""
     from ctlab.learn.runs import RunSpec, code_version, execute_run
@@ -258,7 +260,7 @@ def run(
     maps, shapes = tuple(sorted(Path(label_maps).glob('*.nii.gz'))) if label_maps else (), {}
     if label_maps and not maps:
         shapes = body_pool_from_masks(label_maps, settings.work, size.spacing, settings.workers)
-    training = _OrganTraining(settings, how, name, size, begun, shapes, maps)
+    training = _OrganTraining(settings, how, name, size, begun, shapes, maps, neighbours)
     key = {
         'size': repr(size),
         'how': repr(how),
@@ -272,6 +274,7 @@ def run(
         ),
         'start': file_hash(begun) if begun else 'random',
         'label maps': _shapes_fingerprint(shapes) | {p.name: file_hash(p) for p in maps},
+        'neighbours': neighbours,
     }
     seen = f'shapes of {len(shapes) + len(maps)} patients' if shapes or maps else 'no patient'
     card = {'structures': list(CLASSES), 'trained on': f'{size.bodies} drawn bodies, {seen}', 'widths': size.widths}

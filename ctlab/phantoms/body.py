@@ -54,6 +54,7 @@ class Habitus:
     visceral: float  # 0 (lean) to 1: how far the organs are apart
     warp: float  # mm by which outlines wander
     spread: float = 0.0  # 0 as in the cohorts; 1 lets sizes and places of organs vary as far as anatomy does
+    neighbours: bool = False  # with what organs are taken for: crura, caudate lobe, jejunum at the kidney
 
 
 def sample_habitus(
@@ -522,7 +523,8 @@ _FREE = ('peritoneum', 'muscle')
 
 def _heart(canvas):
     """Draw the heart with its chambers in the lower chest."""
-    box, f = ellipsoid(canvas, (18, -32, 425), (62, 46, 56), (20, -25, -35), rough=0.03)
+    lower = canvas.wide.spawn(1)[0].uniform(0, 24) if canvas.habitus.neighbours else 0.0  # on the dome of the liver
+    box, f = ellipsoid(canvas, (18, -32, 425 - lower), (62, 46, 56), (20, -25, -35), rough=0.03)
     canvas.paint('heart', box, f < 1, ('lung', 'peritoneum', 'aorta', 'inferior_vena_cava'), 'myocardium')
     for centre, radii in (
         ((34, -26, 418), (24, 16, 30)),
@@ -564,14 +566,18 @@ def _liver(canvas):
         field[local] = np.minimum(field[local], f[inner])
     field += 0.035 * smooth_noise(rng, field.shape, tuple(canvas.step), 45.0)
     room = canvas.wide.uniform(0.75, 1.05) if canvas.habitus.spread else 1.0  # for spine, aorta and crura
+    room = room * (canvas.wide.spawn(1)[0].uniform(0.6, 0.95) if canvas.habitus.neighbours else 1.0)
     medial = ((canvas.x[box] + 8) ** 2 / 46**2 + (canvas.y[box] - 58) ** 2 / 44**2) < room**2
     renal = ((canvas.x[box] + 64) / 38) ** 2 + ((canvas.y[box] - 56) / 34) ** 2 + ((canvas.z[box] - 246) / 66) ** 2 < 1
+    renal &= not canvas.habitus.neighbours  # it lies against the kidney
     rise = 55 * canvas.wide.uniform(0.3, 1.0) if canvas.habitus.spread else 55  # of the lower edge towards the left
     low = canvas.z[box] < 205 + canvas.wander(18)[0] + rise * np.clip((canvas.x[box] + 95) / 60, 0, 2) + 0.25 * np.clip(
         -canvas.y[box], 0, 90
     )
     inside = (field < 1) & ~medial & ~renal & ~low & (canvas.z[box] < canvas.dome[box] - 2)
     canvas.paint('liver', box, inside, ('peritoneum',))
+    if canvas.habitus.neighbours:
+        _caudate_lobe(canvas)
     _liver_vessels(canvas)
     box, f, _ = tube(
         canvas, [(-48, -38, 268), (-54, -52, 250), (-58, -62, 234)], np.array((9, 15, 13)) * rng.uniform(0.6, 1.25)
@@ -690,7 +696,8 @@ def _kidneys(canvas):
         centre = np.array((s * 64, 50, 250 + 8 * s)) + rng.normal(0, 4, 3) + canvas.wander(7, 8, 16)
         turn = (12, 10 * s, -32 * s) + canvas.wander(9, 9, 18)
         if canvas.habitus.spread:  # its own fat, which keeps wall and liver away
-            box, f = ellipsoid(canvas, centre, np.array((28, 24, 54)) * size + canvas.wide.uniform(1, 14), turn, 2.2)
+            fat = canvas.wide.uniform(1, 14) - (8 if canvas.habitus.neighbours else 0)  # none: liver and gut touch it
+            box, f = ellipsoid(canvas, centre, np.array((28, 24, 54)) * size + fat, turn, 2.2)
             canvas.paint('peritoneum', box, f < 1, ('muscle',))
         box, f = ellipsoid(
             canvas, centre, np.array((28, 24, 54)) * size * canvas.stretch(0.13, 3), turn, 2.2, rough=0.025
@@ -898,6 +905,50 @@ def _cysts(canvas):
             box, f = ellipsoid(canvas, centre, (rng.uniform(3, 11),) * 3)
             canvas.paint(organ, box, f < 1, (organ,), 'cyst')
 
+# %% ../../nbs/lib/phantoms/00_body.ipynb #e8fb47b5
+def _crura(canvas):
+    """Draw the crura of the diaphragm: muscle beside the aorta at the kidneys, and across its front above them."""
+    from scipy.ndimage import distance_transform_edt
+
+    rng = canvas.wide.spawn(1)[0]
+    box = canvas.box((-45, -25, 190), (65, 95, 400))
+    x, y, z = canvas.at(box)
+    aorta = (canvas.labels[box] == STRUCTURE_CODES['aorta']) & (canvas.detail[box] != DETAILS['vein'])
+    many = np.maximum(1, aorta.sum((1, 2)))[:, None, None]
+    dx, dy = (g - (g * aorta).sum((1, 2))[:, None, None] / many for g in (x, y))
+    away = distance_transform_edt(~aorta, canvas.step)
+    thick = rng.uniform(3, 9) * np.interp(z, (195, 245, 300, 400), (0.2, 0.7, 1, 0.8))
+    thick = thick * (1 + 0.3 * smooth_noise(rng, away.shape, tuple(canvas.step), 25.0))
+    arch = (dy < -4) & (np.abs(dx) < 7) & (z < rng.uniform(275, 320))  # open in front, where the first branches leave
+    gap = rng.uniform(0, 2.5)
+    canvas.paint('muscle', box, (away > gap) & (away < gap + thick) & ~arch & (dy < 10), ('peritoneum', 'fat'))
+
+
+def _caudate_lobe(canvas):
+    """Draw the caudate lobe between vena cava and left crus, behind a cleft of fat."""
+    rng = canvas.wide.spawn(1)[0]
+    centre = np.array((0, 6, 322)) + rng.normal(0, (7, 4, 9))
+    radii = rng.uniform((18, 10, 26), (32, 17, 42))
+    box, f = ellipsoid(canvas, centre, radii, (0, 0, rng.uniform(-25, 10)))
+    x, y, z = canvas.at(box)
+    cleft = (f >= 1) & (f < 1 + rng.uniform(1, 5) / 12) & (y < centre[1] - 2) & (x > centre[0] - 14)
+    canvas.paint('peritoneum', box, cleft, ('liver',))
+    canvas.paint('liver', box, (f < 1) & (z < canvas.dome[box] - 2), ('peritoneum',))
+
+
+def _jejunum(canvas):
+    """Draw loops of jejunum in front of the left kidney, filled or collapsed."""
+    rng = canvas.wide.spawn(1)[0]
+    low, high = np.array((28, -35, 205)), np.array((102, 36, 300))
+    for _ in range(rng.integers(1, 4)):
+        points, at = [], rng.uniform(low, high)
+        for _ in range(rng.integers(5, 10)):
+            points.append(at)
+            at = np.clip(at + rng.normal(0, (22, 16, 22)), low, high) + rng.normal(0, 2, 3)
+        wall = 40.0 if rng.random() < 0.5 else 2.4
+        contents = {'fluid': 0.85, 'gas': 0.15}
+        _gut(canvas, 'small_bowel', points, rng.uniform(8, 14), wall, contents, onto=('peritoneum',))
+
 # %% ../../nbs/lib/phantoms/00_body.ipynb #d6e46dbc
 def draw_body(
     seed: int,  # the same seed draws the same body
@@ -917,12 +968,14 @@ def draw_body(
         _marrow,
         _vessels,
         _heart,
+        *([_crura] if canvas.habitus.neighbours else []),
         _kidneys,
         _liver,
         _spleen,
         _upper_gut,
         _colon,
         _small_bowel,
+        *([_jejunum] if canvas.habitus.neighbours else []),
         _remaining_structures,
         _fluids,
         _cysts,

@@ -71,10 +71,12 @@ def tissue_classes() -> torch.Tensor:  # tissue -> class, 0 for everything else
 def varied_body(
     seed: int,
     spacing: float = 3.0,  # mm
+    neighbours: bool = False,  # with the structures that organs are taken for (`Habitus.neighbours`)
 ) -> np.ndarray:  # tissues
     """Draw a body whose organs vary more than in the cohorts."""
     rng = np.random.default_rng([seed, 1])
-    return tissues(draw_body(seed, spacing, replace(sample_habitus(rng), spread=float(rng.uniform(0.3, 1.25)))))
+    habitus = replace(sample_habitus(rng), spread=float(rng.uniform(0.3, 1.25)), neighbours=neighbours)
+    return tissues(draw_body(seed, spacing, habitus))
 
 
 def _save_body(body, path):
@@ -110,10 +112,11 @@ def make_body_pool(
     spacing: float = 3.0,  # mm
     first: int = 1000,  # seed of the first
     workers: int = 0,  # processes; 0 for one per core
+    neighbours: bool = False,  # see `varied_body`
 ) -> list[np.ndarray]:
     """Make many bodies."""
-    make = functools.partial(varied_body, spacing=spacing)
-    folder = Path(work) / 'bodies' / f'{spacing:g}mm'
+    make = functools.partial(varied_body, spacing=spacing, neighbours=neighbours)
+    folder = Path(work) / 'bodies' / f'{spacing:g}mm{"-neighbours" if neighbours else ""}'
     return _stored_pool(make, range(first, first + n), folder, workers, 'drawing bodies')
 
 # %% ../../nbs/lib/phantoms/06_synthesis.ipynb #0e1f0744

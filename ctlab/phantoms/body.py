@@ -565,16 +565,12 @@ def _liver(canvas):
         _, local, inner = intersect_boxes(part, box)
         field[local] = np.minimum(field[local], f[inner])
     field += 0.035 * smooth_noise(rng, field.shape, tuple(canvas.step), 45.0)
-    room = canvas.wide.uniform(0.75, 1.05) if canvas.habitus.spread else 1.0  # for spine, aorta and crura
-    room = room * (canvas.wide.spawn(1)[0].uniform(0.6, 0.95) if canvas.habitus.neighbours else 1.0)
-    medial = ((canvas.x[box] + 8) ** 2 / 46**2 + (canvas.y[box] - 58) ** 2 / 44**2) < room**2
-    renal = ((canvas.x[box] + 64) / 38) ** 2 + ((canvas.y[box] - 56) / 34) ** 2 + ((canvas.z[box] - 246) / 66) ** 2 < 1
-    renal &= not canvas.habitus.neighbours  # it lies against the kidney
+    kept_free = _kept_free_of_liver(canvas, box)
     rise = 55 * canvas.wide.uniform(0.3, 1.0) if canvas.habitus.spread else 55  # of the lower edge towards the left
     low = canvas.z[box] < 205 + canvas.wander(18)[0] + rise * np.clip((canvas.x[box] + 95) / 60, 0, 2) + 0.25 * np.clip(
         -canvas.y[box], 0, 90
     )
-    inside = (field < 1) & ~medial & ~renal & ~low & (canvas.z[box] < canvas.dome[box] - 2)
+    inside = (field < 1) & ~kept_free & ~low & (canvas.z[box] < canvas.dome[box] - 2)
     canvas.paint('liver', box, inside, ('peritoneum',))
     if canvas.habitus.neighbours:
         _caudate_lobe(canvas)
@@ -583,6 +579,16 @@ def _liver(canvas):
         canvas, [(-48, -38, 268), (-54, -52, 250), (-58, -62, 234)], np.array((9, 15, 13)) * rng.uniform(0.6, 1.25)
     )
     canvas.paint('gallbladder', box, f < 1, ('peritoneum', 'liver'))
+
+
+def _kept_free_of_liver(canvas, box):
+    """Where no liver grows: around spine, aorta and crura, and around a kidney in its fat."""
+    x, y, z = canvas.at(box)
+    room = canvas.wide.uniform(0.75, 1.05) if canvas.habitus.spread else 1.0
+    medial = (x + 8) ** 2 / 46**2 + (y - 58) ** 2 / 44**2
+    if canvas.habitus.neighbours:  # the liver lies against kidney and crura
+        return medial < (room * canvas.wide.spawn(1)[0].uniform(0.6, 0.95)) ** 2
+    return (medial < room**2) | (((x + 64) / 38) ** 2 + ((y - 56) / 34) ** 2 + ((z - 246) / 66) ** 2 < 1)
 
 
 def _liver_vessels(canvas):

@@ -245,6 +245,21 @@ class _Tab:
         except (ValueError, KeyError):
             return {}
 
+    def networks(self, organ_model='organ model'):
+        """List the networks that outline, for a choice."""
+        own = {name: str(run) for name, run in self.work.segmentation_runs().items()}
+        return {organ_model: '', 'TotalSegmentator': 'totalsegmentator'} | own
+
+    def page_of(self, scan, mask, rendered=True):
+        """Render (a page with the scan and a mask, the quality flags of the scan)."""
+        from ctlab.reporting.viewer import scan_page
+        from ctlab.scans import nifti
+
+        volume, numbers = self.work.read(scan), nifti.read(mask.path) if mask else None
+        names = _names(mask) if mask else None
+        page = scan_page(volume, numbers, structures=names, title=scan.label, limit=256, rendered=rendered)
+        return page, volume.meta.get('warnings', [])
+
     def mask(self, number):
         """Return a version of the chosen scan's mask."""
         return next((m for m in self.work.masks(self.page.scan) if m.number == number), None)
@@ -424,19 +439,9 @@ class _ViewTab(_Tab):
 
     async def shown(self):
         scan, mask = self.page.scan, self.mask(self.which.value)
-        page, warnings = await asyncio.to_thread(self.planes, scan, mask)
+        page, warnings = await asyncio.to_thread(self.page_of, scan, mask)
         self.place.objects = [_frame(page, 620, 'scan')]
         return '; '.join(warnings)
-
-    def planes(self, scan, mask, rendered=True):
-        """Render (a page, the quality flags of the scan)."""
-        from ctlab.reporting.viewer import scan_page
-        from ctlab.scans import nifti
-
-        volume, numbers = self.work.read(scan), nifti.read(mask.path) if mask else None
-        names = _names(mask) if mask else None
-        page = scan_page(volume, numbers, structures=names, title=scan.label, limit=256, rendered=rendered)
-        return page, volume.meta.get('warnings', [])
 
 
 def _names(mask):
@@ -486,8 +491,7 @@ class _Masks(_Tab):
         )
 
     def models(self):
-        own = {name: str(run) for name, run in self.work.runs().items() if _is_segmentation_run(run)}
-        self.model.options = {'organ model (comes along)': '', 'TotalSegmentator': 'totalsegmentator'} | own
+        self.model.options = self.networks('organ model (comes along)')
 
     def renew(self):
         found = self.versions()
@@ -543,13 +547,6 @@ class _Masks(_Tab):
 
     def packed(self):
         return io.BytesIO(self.work.export_mask(self.page.scan, self.chosen(), self.kind.value).read_bytes())
-
-
-def _is_segmentation_run(run):
-    """Check whether a run's network segments."""
-    from ctlab.organs.segment import STUDIES
-
-    return json.loads((run / 'config.json').read_text()).get('study', '').partition('_')[0] in STUDIES
 
 
 _SHORTCUTS = """**Keys, with the picture in focus**: wheel or arrow up and down, a slice; page up and down, five;
@@ -793,7 +790,7 @@ class _Bones(_Tab):
 # %% ../../nbs/lib/interfaces/09_app.ipynb #6d9e8f6d
 def _studies(work, wanted):
     """List studies with their folders, by name and fold."""
-    return {n.rpartition(' ')[0]: str(p.parent) for n, p in work.runs().items() if wanted(n, p)}
+    return {n.rpartition(' ')[0]: str(p.parent) for n, p in work.runs().items() if wanted(n)}
 
 
 class _Trauma(_Tab):
@@ -817,7 +814,7 @@ class _Trauma(_Tab):
         page.lists_of_runs.append(self.renew)
 
     def renew(self):
-        self.run.options = _studies(self.work, lambda name, run: name.startswith('approach'))
+        self.run.options = _studies(self.work, lambda name: name.startswith('approach'))
 
     def file(self, ending):
         return io.BytesIO(self.report.with_suffix(ending).read_bytes())
@@ -948,7 +945,8 @@ class _Comparison(_Tab):
         page.lists_of_runs.append(self.renew)
 
     def renew(self):
-        found = _studies(self.work, lambda name, run: name.startswith('approach') or _is_segmentation_run(run))
+        outlining = self.work.segmentation_runs()
+        found = _studies(self.work, lambda name: name.startswith('approach') or name in outlining)
         self.one.options = self.other.options = found
 
     def show(self):
@@ -1047,8 +1045,7 @@ class _Scans(_Tab):
 
     def models(self):
         """List the networks that outline."""
-        own = {name: str(run) for name, run in self.work.runs().items() if _is_segmentation_run(run)}
-        self.model.options = {'organ model': '', 'TotalSegmentator': 'totalsegmentator'} | own
+        self.model.options = self.networks()
 
     def renew(self):
         """List the scans, and show the chosen one as it is now."""
@@ -1112,7 +1109,7 @@ class _Scans(_Tab):
     async def fill(self, scan, mask, key):
         """Render the viewer of a scan in a thread."""
         try:
-            made, _ = await asyncio.to_thread(_ViewTab.planes, self, scan, mask, False)
+            made, _ = await asyncio.to_thread(self.page_of, scan, mask, False)
             shown = _frame(made, 700, 'the chosen scan').object
         except Exception as error:  # whatever it is, it is said in the place of the picture
             shown = f'<p role="alert">{html.escape(f"{scan.label}: {error}")}</p>'

@@ -60,17 +60,14 @@ def list_models(
     from ctlab.cohort.masks import TotalSegmentator
     from ctlab.core.anatomy import STRUCTURE_CODES
     from ctlab.learn.runs import read_config
-    from ctlab.organs.segment import STUDIES
     from ctlab.phantoms.synthesis import ORGANS
 
     organs = {o: k for k, o in enumerate(ORGANS, 1)}
     found = {'organ_model': Model('organ_model', 'Organs of the abdomen in CT; learned from synthetic bodies', organs)}
-    for words, folder in work.runs().items():
-        config = read_config(folder)
-        if str(config.get('study', '')).partition('_')[0] in STUDIES and (folder / 'weights.safetensors').is_file():
-            structures = {n: k for k, n in enumerate(config.get('structures', ()), 1)}
-            name = safe_filename(words.replace(' ', '-'))
-            found[name] = Model(name, f'Trained here: {words}', structures, str(folder))
+    for words, folder in work.segmentation_runs().items():
+        structures = {n: k for k, n in enumerate(read_config(folder).get('structures', ()), 1)}
+        name = safe_filename(words.replace(' ', '-'))
+        found[name] = Model(name, f'Trained here: {words}', structures, str(folder))
     if not TotalSegmentator().unavailable_reason():
         codes = {n: STRUCTURE_CODES[n] for n in TotalSegmentator().organs}
         found['totalsegmentator'] = Model('totalsegmentator', 'TotalSegmentator', codes, 'totalsegmentator')

@@ -725,6 +725,17 @@ class Workspace:
                 found[' '.join(path.parts[-4:-1])] = path.parent
         return found
 
+    def segmentation_runs(self) -> dict:  # words -> folder
+        """List the finished runs whose networks outline something."""
+        from ctlab.learn.runs import read_config
+        from ctlab.organs.segment import STUDIES
+
+        def outlines(folder):
+            study = str(read_config(folder).get('study', '')).partition('_')[0]
+            return study in STUDIES and (folder / 'weights.safetensors').is_file()
+
+        return {words: folder for words, folder in self.runs().items() if outlines(folder)}
+
     def predict(self, scan: Scan, run: str | Path) -> tuple[pd.DataFrame, Path]:  # (table, page; a PDF lies beside it)
         """Predict probabilities of injuries, and the page with the most salient slices."""
         from ctlab.trauma.predict import predict_scans, prediction_page, prediction_pdf

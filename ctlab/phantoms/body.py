@@ -659,6 +659,10 @@ def _moulded_spleen(canvas):
         v * rng.uniform(0.85, 1.2) for v in (rng.uniform(50, 88), rng.uniform(34, 56), rng.uniform(28, 60))
     )
     u, v = np.cos(slope) * along + np.sin(slope) * up, np.cos(slope) * up - np.sin(slope) * along
+    near = 1.0
+    if canvas.habitus.neighbours:  # longer, further back, and against the kidney
+        own = canvas.wide.spawn(1)[0]
+        along, long, near = along - 115 * np.radians(own.uniform(0, 20)), long * own.uniform(1, 1.35), own.random()
     power = np.float32(rng.uniform(2, 3.2))
     f = sum(
         np.abs(a / np.float32(r)) ** power for a, r in ((u, long), (v, wide), (np.maximum(canvas.inner[box], 0), thick))
@@ -668,7 +672,7 @@ def _moulded_spleen(canvas):
     if kidney.any():  # between it and the kidney lies more fat, or less
         from scipy.ndimage import distance_transform_edt
 
-        kidney = distance_transform_edt(~kidney, canvas.spacing) < rng.uniform(0, 12)
+        kidney = distance_transform_edt(~kidney, canvas.spacing) < near * rng.uniform(0, 12)
     inside = (f < 1) & ~kidney & (z < canvas.dome[box] - 2)
     if rng.random() < 0.6:  # hollow where stomach and kidney lie
         at = np.argwhere(inside & (canvas.inner[box] > 0.6 * thick))
@@ -923,8 +927,9 @@ def _crura(canvas):
     many = np.maximum(1, aorta.sum((1, 2)))[:, None, None]
     dx, dy = (g - (g * aorta).sum((1, 2))[:, None, None] / many for g in (x, y))
     away = distance_transform_edt(~aorta, canvas.step)
-    thick = rng.uniform(3, 9) * np.interp(z, (195, 245, 300, 400), (0.2, 0.7, 1, 0.8))
+    thick = rng.uniform(3, 10) * np.interp(z, (195, 245, 300, 400), (0.2, 0.7, 1, 0.8))
     thick = thick * (1 + 0.3 * smooth_noise(rng, away.shape, tuple(canvas.step), 25.0))
+    thick = np.where(dy < -4, thick * rng.uniform(0.8, 1.8), thick)  # thicker before it
     arch = (dy < -4) & (np.abs(dx) < 7) & (z < rng.uniform(275, 320))  # open in front, where the first branches leave
     gap = rng.uniform(0, 2.5)
     canvas.paint('muscle', box, (away > gap) & (away < gap + thick) & ~arch & (dy < 10), ('peritoneum', 'fat'))
@@ -946,11 +951,11 @@ def _jejunum(canvas):
     """Draw loops of jejunum in front of the left kidney, filled or collapsed."""
     rng = canvas.wide.spawn(1)[0]
     low, high = np.array((28, -35, 205)), np.array((102, 36, 300))
-    for _ in range(rng.integers(1, 4)):
+    for _ in range(rng.integers(2, 6)):
         points, at = [], rng.uniform(low, high)
         for _ in range(rng.integers(5, 10)):
             points.append(at)
-            at = np.clip(at + rng.normal(0, (22, 16, 22)), low, high) + rng.normal(0, 2, 3)
+            at = np.clip(at + rng.normal(0, (18, 14, 18)), low, high) + rng.normal(0, 2, 3)
         wall = 40.0 if rng.random() < 0.5 else 2.4
         contents = {'fluid': 0.85, 'gas': 0.15}
         _gut(canvas, 'small_bowel', points, rng.uniform(8, 14), wall, contents, onto=('peritoneum',))

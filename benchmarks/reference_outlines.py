@@ -2,7 +2,7 @@
 
 Only outlined slices count. Beside each Dice stands what the model expected of itself before it knew the truth.
 
-    python benchmarks/reference_outlines.py SCANS [SERIES] [--weights own.pt] [--out reports/reference]
+    python benchmarks/reference_outlines.py SCANS [SERIES] [--weights own.safetensors] [--out reports/reference]
 
 SCANS is the folder with petct_trunk.nii.gz, chest_crc.nii.gz and chest_lidc.nii.gz; SERIES the DICOM folder of the
 contrast slab, example_ct_dicom.
@@ -11,6 +11,7 @@ contrast slab, example_ct_dicom.
 import argparse
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,9 +19,24 @@ import pandas as pd
 OUTLINES = Path(__file__).parent.parent / 'data' / 'reference_outlines'
 
 
+class Score(NamedTuple):
+    """How well a structure was found in a scan, on the outlined slices."""
+
+    scan: str
+    structure: str
+    Dice: float
+    drawn_ml: float
+    found_ml: float
+    expected: float  # the Dice that the model expected, and its interval
+    expected_low: float
+    expected_high: float
+    said: str  # fit, unfit, or no mask
+
+
 def score_scan(name, scan, net=None):
-    """Score the judged structures of a scan, one row each."""
+    """Score the judged structures of a scan."""
     from ctlab.judge.metrics import dice
+    from ctlab.organs.expected_dice import ExpectedDice
     from ctlab.organs.organ_model import segment_organs
     from ctlab.scans.label_maps import read_masks
     from ctlab.scans.volume import reorient
@@ -29,25 +45,15 @@ def score_scan(name, scan, net=None):
     notes = json.loads((OUTLINES / 'outlines.json').read_text())[name]
     found = segment_organs(scan, net, trunk=True)
     true, mine = (reorient(v).array[notes['slices']] for v in (drawn.layers[0], found))
-    rows = []
-    voxel = np.prod(scan.spacing) / 1000
+    voxel, unknown, scores = np.prod(scan.spacing) / 1000, ExpectedDice(np.nan, np.nan, np.nan), []
     for structure in notes['judged']:
         truth, mask = true == drawn.places[structure][1], mine == found.meta['structures'].index(structure) + 1
-        expected = found.meta['expected'].get(structure)
-        rows.append(
-            {
-                'scan': name,
-                'structure': structure,
-                'Dice': round(dice(mask, truth), 3),
-                'drawn_ml': round(truth.sum() * voxel, 1),
-                'found_ml': round(mask.sum() * voxel, 1),
-                'expected': round(expected.dice, 2) if expected else None,
-                'expected_low': round(expected.low, 2) if expected else None,
-                'expected_high': round(expected.high, 2) if expected else None,
-                'said': 'no mask' if not mask.any() else 'unfit' if expected and expected.unfit else 'fit',
-            }
-        )
-    return pd.DataFrame(rows)
+        e = found.meta['expected'].get(structure, unknown)
+        said = 'no mask' if not mask.any() else 'unfit' if e.unfit else 'fit'
+        volumes = (round(m.sum() * voxel, 1) for m in (truth, mask))
+        expected = (round(v, 2) for v in (e.dice, e.low, e.high))
+        scores.append(Score(name, structure, round(dice(mask, truth), 3), *volumes, *expected, said))
+    return pd.DataFrame(scores)
 
 
 def main():

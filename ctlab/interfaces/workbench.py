@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -873,7 +874,9 @@ class MaskEditor:
             raise ValueError(f'no structure has the number {number}')
         slice_, (dy, dx) = self.slice(self.numbers, axis, at), self.spacing(axis)
         reach = int(radius / self.volume.spacing[axis]) if ball else 0
-        path = list(_interpolate_stroke(points, min(dy, dx), radius, (dy, dx)))
+        path = list(islice(_interpolate_stroke(points, min(dy, dx), radius, (dy, dx)), _LONGEST_STROKE + 1))
+        if len(path) > _LONGEST_STROKE:
+            raise ValueError('the stroke is too long; lift the brush now and then')
         if not path:
             return 0
         box = _stroke_box(path, radius, (dy, dx), slice_.shape)
@@ -899,6 +902,8 @@ class MaskEditor:
         if number not in (0, *self.structures.values()):
             raise ValueError(f'no structure has the number {number}')
         slice_ = self.slice(self.numbers, axis, at)
+        if not np.isfinite(points).all():
+            raise ValueError('a place in an outline is no number')
         if len(points) < 3:
             return 0
         inside, whole = polygon2mask(slice_.shape, np.asarray(points, float)), (slice(None), slice(None))
@@ -1021,6 +1026,8 @@ class MaskEditor:
         if not self.mask:  # what nobody drew is not said to be missing
             drawn = np.unique(self.numbers)
             structures = {name: k for name, k in structures.items() if k in drawn}
+        if not structures:
+            raise ValueError('nothing is drawn yet')
         return self.work.save_mask(
             self.scan,
             reorient(Volume(self.numbers, self.volume.affine), self.stored_as),
@@ -1037,6 +1044,8 @@ class MaskEditor:
 def _interpolate_stroke(points, step, radius, spacing):
     """Interpolate the points of a stroke so that discs around them touch."""
     points = [(float(y), float(x)) for y, x in points]
+    if not np.isfinite(points).all():
+        raise ValueError('a place in a stroke is no number')
     if not points:
         return
     yield points[0]
@@ -1047,6 +1056,7 @@ def _interpolate_stroke(points, step, radius, spacing):
 
 
 _UNDO_STEPS = 200  # that can be taken back
+_LONGEST_STROKE = 5000  # discs
 
 
 def _stroke_box(path, radius, spacing, shape):

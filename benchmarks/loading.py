@@ -6,6 +6,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import shutil
 
 import numpy as np
+from clocks import note
 from scans import HOME, best, series
 
 
@@ -80,6 +81,8 @@ def main(n_series=40, reads=400):
         for name, (kind, read) in readers.items()
     }
     ours = rows['slices of one .npy (ctlab)'][0]
+    peer = min((n for n in rows if 'ctlab' not in n), key=lambda n: rows[n][0])
+    note('ten random slices of a prepared series', ours, peer, rows[peer][0], 'ms')
     print(f'ten random slices of one of {n_series} stacks of {len(stack)} × 256²; files in the page cache, one core')
     print(f'{"":<32}{"ms per read":>12}{"against ours":>14}{"MB per stack":>14}')
     for name, (ms, mb) in rows.items():

@@ -20,6 +20,7 @@ FEATURES, CASES = (32, 64, 128, 256, 320, 320), 3
 
 
 def main():
+    from clocks import note
     from totalseg_layout import network, write_weights
 
     from ctlab.cohort.masks import TotalSegmentator, clear_networks
@@ -43,6 +44,7 @@ def main():
         f'TotalSegmentator, {sum(p.numel() for p in net.parameters()) / 1e6:.0f} million random weights, {CASES} '
         f'scans of 20 × 32 × 32 voxels, one thread'
     )
+    note('TotalSegmentator, a small scan of a cohort', seconds[True], 'its network read for every scan', seconds[False])
     print(f'network read once per worker (ctlab)  {seconds[True]:6.2f} s per scan')
     print(
         f'network read for every scan           {seconds[False]:6.2f} s per scan, '

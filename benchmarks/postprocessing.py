@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+from clocks import note
 from scipy.ndimage import binary_dilation, binary_fill_holes
 from skimage.measure import label, regionprops
 
@@ -55,6 +56,7 @@ def main():
     for name, (seconds, _) in times.items():
         print(f'{name:<26} {seconds:8.2f} s')
     print(f'ratio                      {slow / fast:8.1f}')
+    note('holes and islands of four bones', fast, 'the published loop over slices', slow)
 
 
 if __name__ == '__main__':

@@ -849,7 +849,7 @@ class _Runs(_Tab):
         self.begin = Button(name='Start', button_type='primary')
         self.stop, self.again = Button(name='Stop'), Button(name='Go on')
         self.table = _table(selectable=1, layout='fit_columns', widths={'job': 70, 'state': 90, 'asked': 170})
-        self.log = pn.pane.Str('', styles={'white-space': 'pre-wrap', 'max-height': '260px', 'overflow': 'auto'})
+        self.log = pn.pane.Str('', styles={'white-space': 'pre-wrap'})  # whole: what scrolls must take the focus
         self.curves = pn.Column()
         self.on(self.begin, self.started)
         self.on(self.stop, self.stopped)
@@ -882,7 +882,7 @@ class _Runs(_Tab):
             self.page.runs_changed()
         if len(new):
             job = self.chosen()
-            self.log.object = job.log[-4000:]
+            self.log.object = job.log[-3000:]
             if job.state == 'running':
                 self.grown()
 

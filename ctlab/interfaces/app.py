@@ -588,7 +588,7 @@ class _BrushPanel(_Tab):
         self.ball.link(brush, value='ball')
         self.lasso.link(brush, value='lasso', bidirectional=True)
         self.zoom.link(brush, value='zoom', bidirectional=True)
-        self.window.param.watch(self.windowed, 'value')
+        self.window.param.watch(lambda event: brush.show_window(event.new), 'value')
         self.on(self.add, self.added)
         self.like.link(brush, value='like')
         self.on(self.fill, self.filled)
@@ -623,10 +623,6 @@ class _BrushPanel(_Tab):
         """Let slider and plane follow the brush, also after an undo elsewhere."""
         self.plane.value = self.brush.axis
         self.at.param.update(end=self.painting.slices(self.brush.axis) - 1, value=self.brush.at)
-
-    def windowed(self, event):
-        """Show the grey values by another window."""
-        self.brush.show_window(event.new)
 
     async def added(self):
         """Add a structure by name, and choose it."""

@@ -803,9 +803,9 @@ def learn_from_corrections(
     return result
 
 # %% auto #0
-__all__ = ['log', 'PELVIS_MM', 'FOLDERS', 'FIRST_STRUCTURES', 'Scan', 'Mask', 'ImportResult', 'add_missing_uids', 'safe_filename',
-           'align_mask', 'Workspace', 'open_workspace', 'is_workspace', 'find_site_cases', 'learn_from_corrections',
-           'display_window', 'to_grey', 'MaskEditor']
+__all__ = ['log', 'PELVIS_MM', 'FOLDERS', 'Scan', 'Mask', 'ImportResult', 'add_missing_uids', 'safe_filename', 'align_mask',
+           'Workspace', 'open_workspace', 'is_workspace', 'find_site_cases', 'learn_from_corrections', 'display_window',
+           'to_grey', 'MaskEditor']
 
 # %% ../../nbs/lib/interfaces/08_workbench.ipynb #0c045a46
 def display_window(
@@ -823,25 +823,27 @@ def to_grey(values: np.ndarray, window: tuple[float, float]) -> np.ndarray:  # u
     return np.clip((values - low) / (high - low) * 255, 0, 255).astype(np.uint8)
 
 
-FIRST_STRUCTURES = {
-    name: k for k, name in enumerate(('liver', 'spleen', 'kidney_left', 'kidney_right', 'aorta', 'bowel'), 1)
-}  # to draw where there is no mask yet
-
-
 class MaskEditor:
     """A mask that is being edited, with undo."""
 
     def __init__(self, work: Workspace, scan: Scan, mask: Mask | None = None, structures: dict | None = None):
         self.work, self.scan, self.mask = work, scan, mask
         stored = work.read(scan)
-        self.stored_as, upright = orientation(stored), orientation(stored) == 'LPS'
-        self.volume = stored if upright else reorient(stored)  # slices are shown from below, the front up
-        self.structures = dict(structures or (mask.structures if mask else FIRST_STRUCTURES))
+        self.stored_as = orientation(stored)
+        self.volume = stored if self.stored_as == 'LPS' else reorient(stored)  # shown from below, the front up
+        self.structures = dict(structures or (mask.structures if mask else self._organs()))
         if mask:
             self.numbers = reorient(nifti.read(mask.path)).array.astype(np.uint8)
         else:
             self.numbers = np.zeros(self.volume.shape, np.uint8)
         self.done, self.undone = [], []
+
+    @staticmethod
+    def _organs():
+        """List what can be drawn where there is no mask yet."""
+        from ctlab.phantoms.synthesis import ORGANS
+
+        return {organ: k for k, organ in enumerate(ORGANS, 1)}
 
     def slices(self, axis: int = 0) -> int:
         """How many slices there are along an axis."""
@@ -902,11 +904,10 @@ class MaskEditor:
         if number not in (0, *self.structures.values()):
             raise ValueError(f'no structure has the number {number}')
         slice_ = self.slice(self.numbers, axis, at)
-        if not np.isfinite(points).all():
-            raise ValueError('a place in an outline is no number')
+        points = _as_places(points)
         if len(points) < 3:
             return 0
-        inside, whole = polygon2mask(slice_.shape, np.asarray(points, float)), (slice(None), slice(None))
+        inside, whole = polygon2mask(slice_.shape, np.array(points)), (slice(None), slice(None))
         if like and inside.any():
             level = float(np.median(self.slice(self.volume.array, axis, at)[inside]))
             inside &= self._is_like(axis, at, whole, level, like)
@@ -1041,11 +1042,17 @@ class MaskEditor:
         )
 
 
-def _interpolate_stroke(points, step, radius, spacing):
-    """Interpolate the points of a stroke so that discs around them touch."""
+def _as_places(points):
+    """Convert the points of a stroke, which may come from a page, to pairs of numbers."""
     points = [(float(y), float(x)) for y, x in points]
     if not np.isfinite(points).all():
         raise ValueError('a place in a stroke is no number')
+    return points
+
+
+def _interpolate_stroke(points, step, radius, spacing):
+    """Interpolate the points of a stroke so that discs around them touch."""
+    points = _as_places(points)
     if not points:
         return
     yield points[0]

@@ -161,6 +161,10 @@ class Canvas:
             return np.zeros(len(mm))
         return self.habitus.spread * np.asarray(mm) * self.wide.standard_normal(len(mm)).clip(-2.2, 2.2)
 
+    def own_source(self):
+        """Spawn a source of randomness for one part, so that what others draw does not change."""
+        return self.wide.spawn(1)[0]
+
     def at(self, box):
         """Return the canonical coordinates in a box."""
         return self.x[box], self.y[box], self.z[box]
@@ -523,7 +527,7 @@ _FREE = ('peritoneum', 'muscle')
 
 def _heart(canvas):
     """Draw the heart with its chambers in the lower chest."""
-    lower = canvas.wide.spawn(1)[0].uniform(0, 24) if canvas.habitus.neighbours else 0.0  # on the dome of the liver
+    lower = canvas.own_source().uniform(0, 24) if canvas.habitus.neighbours else 0.0  # on the dome of the liver
     box, f = ellipsoid(canvas, (18, -32, 425 - lower), (62, 46, 56), (20, -25, -35), rough=0.03)
     canvas.paint('heart', box, f < 1, ('lung', 'peritoneum', 'aorta', 'inferior_vena_cava'), 'myocardium')
     for centre, radii in (
@@ -587,7 +591,7 @@ def _kept_free_of_liver(canvas, box):
     room = canvas.wide.uniform(0.75, 1.05) if canvas.habitus.spread else 1.0
     medial = (x + 8) ** 2 / 46**2 + (y - 58) ** 2 / 44**2
     if canvas.habitus.neighbours:  # the liver lies against kidney and crura
-        return medial < (room * canvas.wide.spawn(1)[0].uniform(0.6, 0.95)) ** 2
+        return medial < (room * canvas.own_source().uniform(0.6, 0.95)) ** 2
     return (medial < room**2) | (((x + 64) / 38) ** 2 + ((y - 56) / 34) ** 2 + ((z - 246) / 66) ** 2 < 1)
 
 
@@ -661,7 +665,7 @@ def _moulded_spleen(canvas):
     u, v = np.cos(slope) * along + np.sin(slope) * up, np.cos(slope) * up - np.sin(slope) * along
     near = 1.0
     if canvas.habitus.neighbours:  # longer, further back, and against the kidney
-        own = canvas.wide.spawn(1)[0]
+        own = canvas.own_source()
         along, long, near = along - 115 * np.radians(own.uniform(0, 20)), long * own.uniform(1, 1.35), own.random()
     power = np.float32(rng.uniform(2, 3.2))
     f = sum(
@@ -920,7 +924,7 @@ def _crura(canvas):
     """Draw the crura of the diaphragm: muscle beside the aorta at the kidneys, and across its front above them."""
     from scipy.ndimage import distance_transform_edt
 
-    rng = canvas.wide.spawn(1)[0]
+    rng = canvas.own_source()
     box = canvas.box((-45, -25, 190), (65, 95, 400))
     x, y, z = canvas.at(box)
     aorta = (canvas.labels[box] == STRUCTURE_CODES['aorta']) & (canvas.detail[box] != DETAILS['vein'])
@@ -937,7 +941,7 @@ def _crura(canvas):
 
 def _caudate_lobe(canvas):
     """Draw the caudate lobe between vena cava and left crus, behind a cleft of fat."""
-    rng = canvas.wide.spawn(1)[0]
+    rng = canvas.own_source()
     centre = np.array((0, 6, 322)) + rng.normal(0, (7, 4, 9))
     radii = rng.uniform((18, 10, 26), (32, 17, 42))
     box, f = ellipsoid(canvas, centre, radii, (0, 0, rng.uniform(-25, 10)))
@@ -949,7 +953,7 @@ def _caudate_lobe(canvas):
 
 def _jejunum(canvas):
     """Draw loops of jejunum in front of the left kidney, filled or collapsed."""
-    rng = canvas.wide.spawn(1)[0]
+    rng = canvas.own_source()
     low, high = np.array((28, -35, 205)), np.array((102, 36, 300))
     for _ in range(rng.integers(2, 6)):
         points, at = [], rng.uniform(low, high)

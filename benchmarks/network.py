@@ -6,6 +6,7 @@ more and more arrive.
     python benchmarks/network.py [slices]
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -98,54 +99,78 @@ def send_by_dcmtk(port, *paths):
     subprocess.run([tool('storescu'), *target, *map(str, paths)], check=True, **QUIET)
 
 
-def one_sender(root, n):
-    """Send all slices by one storescu to each server in turn, and print the ratios."""
+@contextlib.contextmanager
+def running(command):
+    """Run a server for the duration of the block; yields its process and its port."""
+    port = free_port()
+    server = subprocess.Popen(command(port), **QUIET)
+    try:
+        wait_for(port)
+        yield server, port
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+WHY = 'every object is flushed to the disk and indexed before it is acknowledged, in Python'
+OUR_NAME = 'ctlab node (files flushed, index)'
+
+
+def keep_ratios(clock, seconds):
+    """Print and keep how we stand beside every peer."""
     from clocks import note
 
+    for name in (n for n in seconds if n != OUR_NAME):
+        print(f'    ctlab / {name}: {seconds[OUR_NAME] / seconds[name]:.2f}')
+        slower = seconds[OUR_NAME] > seconds[name]
+        note(clock, seconds[OUR_NAME], name, seconds[name], reason=WHY if slower else '')
+
+
+def one_sender(root, n):
+    """Send all slices by one storescu to each server in turn."""
     seconds = {}
     for name, command in servers(root).items():
-        port = free_port()
-        server = subprocess.Popen(command(port), **QUIET)
-        try:
-            wait_for(port)
+        with running(command) as (server, port):
             before, start = memory(server), time.perf_counter()
             send_by_dcmtk(port, '+sd', root / 'in')
             took = seconds[name] = time.perf_counter() - start
             grown = f'memory {before:.0f} -> {memory(server):.0f} MB'
             print(f'{name:<36} {took:6.1f} s   {n / took:5.0f} a second   {grown}')
-        finally:
-            server.terminate()
-            server.wait(30)
-    ours = seconds['ctlab node (files flushed, index)']
-    why = 'every object is flushed to the disk and indexed before it is acknowledged, in Python'
-    for name in (n for n in seconds if 'ctlab' not in n):
-        note(f'receive {n} slices of 512 x 512', ours, name, seconds[name], reason=why)
-    for name, s in seconds.items():
-        print(f'    ctlab / {name}: {ours / s:.1f}')
+    keep_ratios(f'receive {n} slices of 512 x 512', seconds)
+
+
+def send_at_once(port, parts):
+    """Send each part by a sender of its own, all at a time; returns seconds."""
+    start = time.perf_counter()
+    threads = [threading.Thread(target=send_by_dcmtk, args=(port, *part)) for part in parts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - start
 
 
 def many_senders(root, files, n, senders=16):
     """Send a sixteenth of the slices by each of sixteen senders at a time, three rounds of new objects."""
-    port = free_port()
-    server = subprocess.Popen([sys.executable, '-c', OURS, str(root / 'many'), str(port)])
-    try:
-        wait_for(port)
-        print(f'\n{senders} senders at a time, a sixteenth each, {n} in all')
-        for k in range(3):
-            parts = [files[i::senders] for i in range(senders)]
-            if k:
-                parts = [fresh(part, root / f'{k}-{i}', f'1.2.{k + 4}') for i, part in enumerate(parts)]
-            start = time.perf_counter()
-            threads = [threading.Thread(target=send_by_dcmtk, args=(port, *part)) for part in parts]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            took = time.perf_counter() - start
-            print(f'    round {k + 1}: {took:5.1f} s, {n / took:.0f} a second, memory {memory(server):.0f} MB')
-    finally:
-        server.kill()
-        server.wait()
+    print(f'\n{senders} senders at a time, a sixteenth each, {n} in all')
+    rounds = [[files[i::senders] for i in range(senders)]]
+    for k in (1, 2):
+        rounds.append([fresh(part, root / f'{k}-{i}', f'1.2.{k + 4}') for i, part in enumerate(rounds[0])])
+    seconds = {}
+    (there := root / 'many').mkdir()
+    for name, command in servers(there).items():
+        if 'storescp' in name:
+            continue  # one sender at a time
+        with running(command) as (server, port):
+            took = []
+            for k, parts in enumerate(rounds):
+                took.append(send_at_once(port, parts))
+                print(
+                    f'{name:<36} round {k + 1} {took[-1]:6.1f} s   {n / took[-1]:5.0f} a second   '
+                    f'memory {memory(server):.0f} MB'
+                )
+            seconds[name] = sum(took) / len(took)
+    keep_ratios(f'receive {n} slices from {senders} senders at a time', seconds)
 
 
 def main(n=1000):

@@ -1,6 +1,7 @@
 """Peers that others wrote, and peers that mean no good, on loopback."""
 
 import contextlib
+import io
 import itertools
 import json
 import os
@@ -585,6 +586,105 @@ def test_lengths_that_lie(node):
         for byte in struct.pack('>BBL', 1, 0, 70):
             s.sendall(bytes([byte]))
     assert echo(Peer('CTLAB', '127.0.0.1', node.port)) < 5
+
+
+def in_fragments(ds):
+    """(control byte, bytes) of a C-STORE: its command, then its object in three."""
+    from pydicom.filebase import DicomBytesIO
+    from pydicom.filewriter import write_dataset
+    from pynetdicom.dimse_messages import C_STORE_RQ
+    from pynetdicom.dimse_primitives import C_STORE
+    from pynetdicom.dsutils import encode
+
+    (file := DicomBytesIO()).is_little_endian, file.is_implicit_VR = True, False
+    write_dataset(file, ds)
+    raw, ask, message = file.getvalue(), C_STORE(), C_STORE_RQ()
+    ask.MessageID, ask.Priority, ask.DataSet = 1, 2, io.BytesIO()
+    ask.AffectedSOPClassUID, ask.AffectedSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
+    message.primitive_to_message(ask)
+    message.command_set.CommandDataSetType = 1
+    command = encode(message.command_set, True, True)
+    third = len(raw) // 3
+    return [(3, command), (0, raw[:third]), (0, raw[third : 2 * third]), (2, raw[2 * third :])]
+
+
+def pdu_of(context, *fragments):
+    body = b''.join(struct.pack('>LBB', len(raw) + 2, context, control) + raw for control, raw in fragments)
+    return struct.pack('>BBL', 4, 0, len(body)) + body
+
+
+@pytest.mark.parametrize(
+    'way', ['one PDU', 'a PDU each', 'a byte at a time', 'command in two', 'empty fragments', 'two objects in one PDU']
+)
+def test_an_object_may_come_in_any_pieces(node, scans, way):
+    ds = pydicom.dcmread(sorted((scans / 'Jane').iterdir())[0])
+    with open_association(
+        'PIECES', Peer('CTLAB', '127.0.0.1', node.port), presentation_contexts([(CT, '1.2.840.10008.1.2.1')])
+    ) as a:
+        (context,) = (c.context_id for c in a.accepted_contexts)
+        command, *rest = in_fragments(ds)
+        one = pdu_of(context, command, *rest)
+        half = len(command[1]) // 2
+        sent = {
+            'one PDU': [one],
+            'a PDU each': [pdu_of(context, f) for f in (command, *rest)],
+            'a byte at a time': [one[k : k + 1] for k in range(300)] + [one[300:]],
+            'command in two': [pdu_of(context, (1, command[1][:half]), (3, command[1][half:]), *rest)],
+            'empty fragments': [pdu_of(context, command, (0, b''), *rest[:-1], (0, rest[-1][1]), (2, b''))],
+            'two objects in one PDU': [pdu_of(context, command, *rest, command, *rest)],
+        }[way]
+        a._reactor_checkpoint.clear()  # or its own thread takes the answers
+        while not a._is_paused:
+            time.sleep(0.001)
+        for part in sent:
+            a.dul.socket.socket.sendall(part)
+        answers = [a.dimse.get_msg(block=True)[1] for _ in range(1 + way.startswith('two'))]
+        a._reactor_checkpoint.set()
+        assert {(m.Status, m.AffectedSOPInstanceUID) for m in answers} == {(0, ds.SOPInstanceUID)}
+    (kept,) = node.store.paths()
+    assert pydicom.dcmread(kept).PixelData == ds.PixelData
+
+
+@pytest.mark.parametrize('way', ['a command within', 'another context', 'a length that lies', 'no command set'])
+def test_broken_messages_end_the_association_and_nothing_else(node, scans, way):
+    ds = pydicom.dcmread(sorted((scans / 'Jane').iterdir())[0])
+    peer = Peer('CTLAB', '127.0.0.1', node.port)
+    with open_association('BROKEN', peer, presentation_contexts([(CT, '1.2.840.10008.1.2.1')])) as a:
+        (context,) = (c.context_id for c in a.accepted_contexts)
+        command, first, second, last = in_fragments(ds)
+        sent = {
+            'a command within': pdu_of(context, command, first, command, second, last),
+            'another context': pdu_of(context, command, first) + pdu_of(context + 2, second) + pdu_of(context, last),
+            'a length that lies': pdu_of(context, command, first)[:6]
+            + b'\xff\xff'
+            + pdu_of(context, command, first)[8:],
+            'no command set': pdu_of(context, (3, command[1][:-3]), first, second, last),
+        }[way]
+        a.dul.socket.socket.sendall(sent)
+        until = time.monotonic() + PATIENCE
+        while a.is_established and time.monotonic() < until:
+            time.sleep(0.02)
+        assert a.is_aborted
+    assert node.store.totals()['instance'] == 0 and node._waiting.total == 0
+    assert echo(peer) < 5
+
+
+@pytest.mark.skipif(not Path('/proc/self/fd').exists(), reason='needs /proc')
+def test_an_association_leaves_no_open_file(node, scans):
+    peer = Peer('CTLAB', '127.0.0.1', node.port)
+
+    def still_open():
+        return len(list(Path('/proc/self/fd').iterdir()))
+
+    send(peer, scans / 'Jane')
+    before = still_open()
+    for _ in range(20):
+        send(peer, scans / 'Jane')
+        query(peer, 'STUDY', {})
+    until = time.monotonic() + PATIENCE
+    while still_open() > before + 4 and time.monotonic() < until:
+        time.sleep(0.1)
+    assert still_open() <= before + 4
 
 
 def test_sixteen_at_a_time_and_the_seventeenth_is_told(scans, tmp_path):

@@ -8,21 +8,21 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
-import socket
 import ssl
 import threading
 import time
 from dataclasses import dataclass, field
 
+from .reception import NodeLimits, PendingBytes, bounded_server, disable_nagle, file_head
 from .store import LEVELS, NOT_UNDERSTOOD, ObjectRefusedError, Store
 from ..scans.dicom import complete_class
 
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'Peer', 'parse_peer', 'is_loopback', 'TlsConfig', 'NodeLimits', 'storage_sop_classes', 'transfer_syntaxes',
-           'query_models', 'Node', 'query_response', 'transcode_for', 'presentation_contexts', 'accepted_contexts',
-           'probe_peer', 'PeerError', 'PeerUnreachableError', 'open_association']
+__all__ = ['log', 'Peer', 'parse_peer', 'is_loopback', 'TlsConfig', 'storage_sop_classes', 'transfer_syntaxes', 'query_models',
+           'Node', 'query_response', 'transcode_for', 'presentation_contexts', 'accepted_contexts', 'probe_peer',
+           'PeerError', 'PeerUnreachableError', 'open_association']
 
 # %% ../../nbs/lib/network/01_node.ipynb #c1469e22
 @dataclass(frozen=True)
@@ -81,19 +81,6 @@ class TlsConfig:
         if self.certificate:
             context.load_cert_chain(self.certificate, self.key or None)
         return context
-
-
-@dataclass(frozen=True)
-class NodeLimits:
-    """Limits on what a peer may use of this machine."""
-
-    associations: int = 16  # at a time
-    pdu: int = 1 << 20  # bytes that are read at once
-    object: int = 1 << 30  # bytes of one object
-    waiting: int = 2 << 30  # bytes of all objects that are not whole yet
-    matches: int = 100_000  # answers to one query
-    idle: float = 60.0  # seconds of silence
-    handshake: float = 15.0  # seconds until an association stands
 
 # %% ../../nbs/lib/network/01_node.ipynb #22c8e054
 def storage_sop_classes() -> list[str]:  # SOP class UIDs
@@ -162,126 +149,6 @@ def query_models():
         ),
     ]
 
-# %% ../../nbs/lib/network/01_node.ipynb #edf640f1
-def _disable_nagle(wire):
-    """Send small messages when they are said: TCP's habit of waiting costs 40 ms an object."""
-    wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _bounded_socket():
-    """Build the socket class that takes no PDU larger than was agreed."""
-    from pynetdicom import transport
-
-    class BoundedSocket(transport.AssociationSocket):
-        limit = NodeLimits.pdu
-
-        def recv(self, nr_bytes):
-            """Receive bytes; fewer when the peer closes the connection."""
-            if nr_bytes > self.limit + 1024:
-                raise OSError(f'a PDU of {nr_bytes} bytes, where {self.limit} were agreed')
-            block = bytearray(nr_bytes)
-            view, at = memoryview(block), 0
-            while at < nr_bytes:
-                n = self.socket.recv_into(view[at:], min(1 << 18, nr_bytes - at))
-                if not n:
-                    break
-                at += n
-            return block if at == nr_bytes else block[:at]
-
-    return BoundedSocket
-
-
-def _bounded_receiver(association, waiting, limits):
-    """Build the receiver of an association that lets objects grow as far as the limits go."""
-    take = association.dimse.receive_primitive
-
-    def receive(primitive):
-        size = sum(len(v) for _, v in primitive.presentation_data_value_list)
-        if waiting.add(association, size) > limits.object or waiting.total > limits.waiting:
-            log.warning('%s: an object larger than the limit; hung up', association.requestor.ae_title)
-            waiting.forget(association)
-            association.dul.event_queue.put('Evt19')
-            return
-        take(primitive)
-        if association.dimse.message is None:
-            waiting.forget(association)
-
-    return receive
-
-
-def _bounded_handler():
-    """Build the request handler class whose associations keep to the limits of their server."""
-    from pynetdicom import transport
-
-    bounded_socket = _bounded_socket()
-
-    class BoundedHandler(transport.RequestHandler):
-        def _create_association(self):
-            association, limits = super()._create_association(), self.server.limits
-            wire = association.dul.socket
-            wire.__class__, wire.limit = bounded_socket, limits.pdu
-            association.dimse.receive_primitive = _bounded_receiver(association, self.server.waiting, limits)
-            return association
-
-    return BoundedHandler
-
-
-def _bounded_server():
-    """Build the server class that limits who calls, how many at a time, and how long they may be silent."""
-    from pynetdicom import transport
-
-    class BoundedServer(transport.ThreadedAssociationServer):
-        daemon_threads, request_queue_size = True, 64
-        limits, networks = NodeLimits(), ()
-
-        def verify_request(self, request, address):
-            if len(self.active_associations) > 8 * self.limits.associations:
-                log.warning('hung up on %s: too many who call and say nothing', address[0])
-                return False
-            ours = not self.networks or any(ipaddress.ip_address(address[0]) in n for n in self.networks)
-            if not ours:
-                log.warning('hung up on %s, which is on no list', address[0])
-            return ours
-
-        def get_request(self):
-            client, address = self.socket.accept()
-            client.settimeout(self.limits.idle)
-            _disable_nagle(client)
-            return client, address
-
-        def process_request_thread(self, request, address):
-            try:
-                if self.ssl_context:
-                    request.settimeout(self.limits.handshake)
-                    request = self.ssl_context.wrap_socket(request, server_side=True)
-                    request.settimeout(self.limits.idle)
-                self.finish_request(request, address)
-            except (OSError, ssl.SSLError) as error:
-                log.warning('no TLS with %s: %s', address[0], error)
-                self.shutdown_request(request)
-
-    return BoundedServer
-
-
-class _PendingBytes:
-    """Bytes of objects that are not whole yet, by association."""
-
-    def __init__(self):
-        self.sizes, self.lock = {}, threading.Lock()
-
-    def add(self, who, size):
-        with self.lock:
-            self.sizes[id(who)] = total = self.sizes.get(id(who), 0) + size
-        return total
-
-    def forget(self, who):
-        with self.lock:
-            self.sizes.pop(id(who), None)
-
-    @property
-    def total(self):
-        return sum(list(self.sizes.values()))
-
 # %% ../../nbs/lib/network/01_node.ipynb #22cc1a83
 @dataclass
 class Node:
@@ -315,9 +182,10 @@ class Node:
             (evt.EVT_CONN_CLOSE, self._closed),
         ]
         ae, address, tls = self._application_entity(), (self.host, self.port), self.tls and self.tls.server()
-        made = _bounded_server()(ae, address, self.title, ae.supported_contexts, tls, handlers, _bounded_handler())
+        made = bounded_server()(ae, address, self.title, ae.supported_contexts, tls, handlers)
         made.limits, made.networks = self.limits, tuple(ipaddress.ip_network(n, strict=False) for n in self.networks)
-        made.waiting = self._waiting = _PendingBytes()
+        made.waiting = self._waiting = PendingBytes()
+        made.classes, made.keep = frozenset(storage_sop_classes()), self._keep
         ae._servers.append(made)
         self._server, self.port = made, made.server_address[1]
         threading.Thread(target=made.serve_forever, args=(0.1,), daemon=True, name='node').start()
@@ -369,20 +237,18 @@ class Node:
         self.store.close()
 
     def _store(self, event):
-        """Handle C-STORE: success only when the object is on the disk."""
-        from pydicom.filebase import DicomBytesIO
-        from pydicom.filewriter import write_file_meta_info
+        """Handle a C-STORE that pynetdicom has put together."""
+        uid, meta = str(event.request.AffectedSOPInstanceUID), event.file_meta
+        head = file_head(str(event.request.AffectedSOPClassUID), uid, str(meta.TransferSyntaxUID))
+        return self._keep(event.assoc, b''.join((head, event.request.DataSet.getbuffer())), uid)
 
-        peer = f'{event.assoc.requestor.ae_title}@{event.assoc.requestor.address}'
+    def _keep(self, association, raw, uid):
+        """Store an object: success only when it is on the disk; returns the status."""
+        peer = f'{association.requestor.ae_title}@{association.requestor.address}'
         try:
-            meta = event.file_meta
-            head = DicomBytesIO()
-            write_file_meta_info(head, meta)
-            kept = self.store.add(
-                b''.join((b'\0' * 128, b'DICM', head.getvalue(), event.request.DataSet.getbuffer())), peer
-            )
-            if kept.uid != str(event.request.AffectedSOPInstanceUID) and not self.store.names:
-                log.warning('%s: calls it %s', kept.uid, event.request.AffectedSOPInstanceUID)
+            kept = self.store.add(raw, peer)
+            if kept.uid != uid and not self.store.names:
+                log.warning('%s: calls it %s', kept.uid, uid)
             return 0
         except ObjectRefusedError as error:
             return error.status
@@ -578,7 +444,7 @@ def open_association(
         peer.title,
         ext_neg=[build_role(r, scp_role=True) for r in roles],
         tls_args=(tls.client(), peer.host) if tls else None,
-        evt_handlers=[(evt.EVT_CONN_OPEN, lambda e: _disable_nagle(e.assoc.dul.socket.socket)), *handlers],
+        evt_handlers=[(evt.EVT_CONN_OPEN, lambda e: disable_nagle(e.assoc.dul.socket.socket)), *handlers],
     )
     if not made.is_established:
         if made.is_rejected:

@@ -79,6 +79,7 @@ LEVELS = {
     ],
 }
 _KEYS = tuple(k for keys in LEVELS.values() for k in keys)
+_ASKED = frozenset(_KEYS)
 _UID = re.compile(r'[0-9]+(\.[0-9]+)*')
 _SCANS = ('1.2.840.10008.5.1.4.1.1.2', '1.2.840.10008.5.1.4.1.1.4')  # CT and MR, with their enhanced forms
 
@@ -108,15 +109,13 @@ def describe_object(
         ds = pydicom.dcmread(io.BytesIO(raw), stop_before_pixels=True, specific_tags=list(_KEYS))
     except Exception as error:
         raise ObjectRefusedError(f'not readable as DICOM ({type(error).__name__})') from error
-    found = {}
     complete_class(ds)
-    for key in _KEYS:
-        try:
+    found = {}
+    for key in set(ds.dir()) & _ASKED:
+        with contextlib.suppress(Exception):  # a value that cannot be read is none
             value = ds.get(key)
-        except Exception:
-            value = None
-        if value not in (None, ''):
-            found[key] = _text(value)
+            if value not in (None, ''):
+                found[key] = _text(value)
     for key in ('SOPInstanceUID', 'SOPClassUID', 'SeriesInstanceUID', 'StudyInstanceUID'):
         value = found.get(key, '')
         if not (_UID.fullmatch(value) and len(value) <= 64):
@@ -215,6 +214,7 @@ def _find_row(row, n_levels, counted):
     return found
 
 
+_TIGHT = 1 << 30  # bytes: with so little left, the disk is asked for every object
 _CLEANED = 'INSERT INTO cleaned VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET times = times + excluded.times'
 
 
@@ -228,6 +228,8 @@ class Store:
         free: int = 1 << 30,  # bytes of the disk that stay free
     ):
         self.folder, self.names, self.free, self._local = Path(folder).resolve(), names, free, threading.local()
+        self._turn = threading.Lock()
+        self._left = (0, 0.0)  # bytes of the disk, and until when that counts
         self.incoming = self.folder / '.incoming'
         self.incoming.mkdir(parents=True, exist_ok=True)
         (self.folder / 'train_images').mkdir(exist_ok=True)
@@ -252,15 +254,16 @@ class Store:
 
     @contextlib.contextmanager
     def writing(self):
-        """Open an exclusive transaction."""
-        self.db.execute('BEGIN IMMEDIATE')
-        try:
-            yield self.db
-            self.db.execute('COMMIT')
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                self.db.execute('ROLLBACK')
-            raise
+        """Open an exclusive transaction; threads take turns, for SQLite lets those that wait sleep too long."""
+        with self._turn:
+            self.db.execute('BEGIN IMMEDIATE')
+            try:
+                yield self.db
+                self.db.execute('COMMIT')
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self.db.execute('ROLLBACK')
+                raise
 
     def add(
         self,
@@ -318,10 +321,18 @@ class Store:
 
     def has_space(self) -> bool:
         """Check whether the disk has room for more objects."""
-        return shutil.disk_usage(self.folder).free > self.free
+        return self._room(fresh=True) > 0
+
+    def _room(self, fresh=False, size=0):
+        """How many bytes are left when size more are written; looked up again after a second, or when it gets tight."""
+        left, until = self._left
+        if fresh or time.monotonic() > until or left - size < _TIGHT:
+            left, until = shutil.disk_usage(self.folder).free - self.free, time.monotonic() + 1
+        self._left = left - size, until
+        return left - size
 
     def _keep(self, raw, found, syntax, changes):
-        if not self.has_space():
+        if self._room(size=len(raw)) <= 0:
             raise ObjectRefusedError(f'less than {self.free >> 20} MiB of the disk are free', NO_ROOM)
         uid, sha = found['SOPInstanceUID'], hashlib.sha256(raw).hexdigest()
         if there := self._there(uid, sha, raw):

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hmac
 import io
 import logging
+import math
 import re
 import secrets
 import threading
@@ -105,8 +107,8 @@ def _query(request):
 
     for name, value in request.query_params.multi_items():
         if name in ('limit', 'offset'):
-            if not value.isdigit():
-                raise BadRequestError(f'{name}={value}: expected a number')
+            if not re.fullmatch(r'[0-9]{1,15}', value):
+                raise BadRequestError(f'{name}={value[:40]}: expected a number')
             limit, offset = (int(value), offset) if name == 'limit' else (limit, int(value))
         elif name == 'includefield':
             for field_ in value.split(',') if value != 'all' else ():
@@ -120,17 +122,41 @@ def _query(request):
 
 
 def _json(found, url):
-    """Format a found item as DICOM JSON."""
-    from pydicom.dataset import Dataset
-
-    ds = Dataset()
-    for key, value in found.items():
+    """Format a found item as DICOM JSON (PS3.18 F.2)."""
+    written = {}
+    for key, value in (found | {'RetrieveURL': url}).items():
         if key in ('path', 'syntax'):
             continue
-        with contextlib.suppress(Exception):
-            setattr(ds, key, value.split('\\') if '\\' in value else value)
-    ds.RetrieveURL = url
-    return ds.to_json_dict()
+        tag, vr = _tag_and_vr(key)
+        written[tag] = {'vr': vr}
+        with contextlib.suppress(ValueError):  # a number that is none stays away
+            if value != '':
+                written[tag]['Value'] = [_json_value(v, vr) for v in value.split('\\')]
+    return dict(sorted(written.items()))
+
+
+@functools.cache
+def _tag_and_vr(keyword):
+    """Return an attribute's tag, in eight digits, and its value representation."""
+    from pydicom.datadict import dictionary_VR, tag_for_keyword
+
+    return f'{tag_for_keyword(keyword):08X}', dictionary_VR(keyword)
+
+
+def _json_value(value, vr):
+    """Write one value of the index; raises ValueError for a number that is none."""
+    if value == '':
+        return None
+    if vr == 'PN':
+        parts = zip(('Alphabetic', 'Ideographic', 'Phonetic'), value.split('='))
+        return {name: part for name, part in parts if part}
+    if vr in ('IS', 'US'):
+        return int(value)
+    if vr != 'DS':
+        return value
+    if not math.isfinite(number := float(value)):
+        raise ValueError(f'{value}: not in JSON')
+    return number
 
 
 def _metadata(path, url):
@@ -319,9 +345,8 @@ class _Handlers:
 
         level = _LEVEL[request.url.path.rstrip('/').rpartition('/')[2]]
         keys, limit, offset = _query(request)
-        found = self.store.find(
-            level, keys | _keys_of(request), limit or self.limits.matches, offset, tuple(COUNT_ATTRIBUTES)
-        )
+        limit = min(limit or self.limits.matches, self.limits.matches)
+        found = self.store.find(level, keys | _keys_of(request), limit, offset, tuple(COUNT_ATTRIBUTES))
         return JSONResponse([_json(f, _address(request, f)) for f in found], media_type=_DICOM_JSON)
 
     def retrieve(self, request):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -147,8 +148,19 @@ def matches_key(
     fold = str.casefold if vr == 'PN' else str
     if not set('*?') & set(wanted):
         return any(fold(v) == fold(wanted) for v in value.split('\\'))
-    pattern = ''.join({'*': '.*', '?': '.'}.get(c, re.escape(c)) for c in fold(wanted))
-    return any(re.fullmatch(pattern, fold(v)) for v in value.split('\\'))
+    pattern = _wildcards(fold(wanted))
+    return any(pattern.fullmatch(fold(v)) for v in value.split('\\'))
+
+
+@functools.lru_cache(maxsize=64)
+def _wildcards(wanted):
+    """Compile a value with wildcards."""
+    return re.compile(''.join({'*': '.*', '?': '.'}.get(c, re.escape(c)) for c in wanted))
+
+
+def _matches_value(value, wanted, vr):
+    """Check a value of the index, which may be missing or a number."""
+    return matches_key('' if value is None else str(value), wanted, vr)
 
 # %% ../../nbs/lib/network/00_store.ipynb #fc8801b1
 _TABLES = """
@@ -164,6 +176,10 @@ CREATE INDEX IF NOT EXISTS studies_of ON study (patient);
 CREATE INDEX IF NOT EXISTS series_of ON series (study);
 CREATE INDEX IF NOT EXISTS instances_of ON instance (series);
 """
+_INDEXED_VALUES = ('InstanceNumber', 'SOPClassUID')  # of instances, that clients ask for
+_TABLES += ''.join(
+    f"CREATE INDEX IF NOT EXISTS {key} ON instance (json_extract(attributes, '$.{key}'));\n" for key in _INDEXED_VALUES
+)
 _JOINS = {'PATIENT': 'patient p', 'STUDY': 'patient p JOIN study t ON t.patient = p.number'}
 _JOINS['SERIES'] = _JOINS['STUDY'] + ' JOIN series s ON s.study = t.uid'
 _JOINS['IMAGE'] = _JOINS['SERIES'] + ' JOIN instance i ON i.series = s.number'
@@ -181,36 +197,62 @@ COUNT_ATTRIBUTES = {
     'NumberOfSeriesRelatedInstances': ('SERIES', 'SELECT count(*) FROM instance WHERE series = s.number'),
 }
 _ATTRIBUTES = {'PATIENT': 'p.attributes', 'STUDY': 't.attributes', 'SERIES': 's.attributes', 'IMAGE': 'i.attributes'}
-_ROW_NUMBERS = {'PATIENT': 'p.number', 'STUDY': 't.rowid', 'SERIES': 's.number', 'IMAGE': 'i.rowid'}
+_ORDER = {'PATIENT': 'p.number', 'STUDY': 't.rowid', 'SERIES': 's.number', 'IMAGE': 's.number, i.rowid'}
 _INDEXED_KEYS = {
     'PatientID': 'p.patient_id',
     'StudyInstanceUID': 't.uid',
     'SeriesInstanceUID': 's.uid',
     'SOPInstanceUID': 'i.uid',
 }
+_LEVEL_OF = {key: level for level, keys in LEVELS.items() for key in keys}
 
 
-def _find_statement(level, levels, keys, counted):
-    """Build the SQL of a query, narrowed by the keys that have an index, and its values."""
-    where, values = [], []
-    for key, column in _INDEXED_KEYS.items():
-        wanted = keys.get(key, '')
-        if wanted and not set('*?') & set(wanted) and any(key in LEVELS[line] for line in levels):
-            parts = wanted.split('\\') if key != 'PatientID' else [wanted]
-            where.append(f'{column} IN ({",".join("?" * len(parts))})')
-            values += parts
-    chosen = [_ATTRIBUTES[line] for line in levels] + [f'({COUNT_ATTRIBUTES[c][1]})' for c in counted]
+def _value_of(key):
+    """Write the SQL of a key's value."""
+    if key == 'ModalitiesInStudy':
+        return f"replace(({COUNT_ATTRIBUTES[key][1]}), ',', '\\')"
+    if key in COUNT_ATTRIBUTES:
+        return f'({COUNT_ATTRIBUTES[key][1]})'
+    return f"json_extract({_ATTRIBUTES[_LEVEL_OF[key]]}, '$.{key}')"
+
+
+def _condition(key, wanted):
+    """Write the SQL of a key that must match; returns (SQL, its values)."""
+    column, exact = _INDEXED_KEYS.get(key), not set('*?') & set(wanted)
+    sql, values = [f'matches({_value_of(key)}, ?, ?)'], [wanted, _vr(key)]
+    if column and exact:
+        parts = wanted.split('\\') if key != 'PatientID' else [wanted]
+        sql, values = [f'{column} IN ({",".join("?" * len(parts))})', *sql], parts + values
+    elif key in _INDEXED_VALUES and exact:
+        sql, values = [f'{_value_of(key)} = ?', *sql], [wanted, *values]
+    return ' AND '.join(sql), values
+
+
+_PAGE = 'LIMIT ? OFFSET ?'
+
+
+def _find_statement(level, levels, keys, counted, page):
+    """Build the SQL of a query, and its values; `page` is how many, and after how many."""
+    ours = {k for line in levels for k in LEVELS[line]} | set(counted)  # a key of a lower level asks nothing here
+    conditions = [_condition(k, w) for k, w in keys.items() if k in ours and w not in ('', '*')]
+    chosen = [_ATTRIBUTES[line] for line in levels] + [_value_of(c) for c in counted]
     if level == 'IMAGE':
         chosen += ['i.path', 'i.syntax']
-    condition = 'WHERE ' + ' AND '.join(where) if where else ''
-    return f'SELECT {", ".join(chosen)} FROM {_JOINS[level]} {condition} ORDER BY {_ROW_NUMBERS[level]}', values
+        if not conditions:  # a page of everything is turned in the index alone
+            conditions, page = (
+                [(f'i.rowid IN (SELECT rowid FROM instance ORDER BY series, rowid {_PAGE})', page)],
+                (-1, 0),
+            )
+    where = 'WHERE ' + ' AND '.join(c for c, _ in conditions) if conditions else ''
+    sql = f'SELECT {", ".join(chosen)} FROM {_JOINS[level]} {where} ORDER BY {_ORDER[level]} {_PAGE}'
+    return sql, [*(v for _, values in conditions for v in values), *page]
 
 
 def _find_row(row, n_levels, counted):
     """Gather the attributes of all levels and the counts from a row of `_find_statement`."""
     found = {k: v for part in row[:n_levels] for k, v in json.loads(part).items()}
     for name, value in zip(counted, row[n_levels:]):
-        found[name] = str(value or '').replace(',', '\\') if name == 'ModalitiesInStudy' else str(value)
+        found[name] = str('' if value is None else value)
     return found
 
 
@@ -243,6 +285,7 @@ class Store:
             db = sqlite3.connect(self.folder / 'index.sqlite', timeout=60, isolation_level=None)
             db.execute('PRAGMA journal_mode=WAL')
             db.execute('PRAGMA synchronous=NORMAL')
+            db.create_function('matches', 3, _matches_value, deterministic=True)
             self._local.db = db
         return self._local.db
 
@@ -448,21 +491,12 @@ class Store:
         levels = list(_JOINS)[: list(_JOINS).index(level) + 1]
         wanted = dict.fromkeys([*counts, *(k for k in keys if k in COUNT_ATTRIBUTES)])
         counted = [c for c in wanted if COUNT_ATTRIBUTES[c][0] in levels]
-        sql, values = _find_statement(level, levels, keys, counted)
-        ours = {k for line in levels for k in LEVELS[line]} | set(counted)  # a key of a lower level asks nothing here
-        asked, given = [(k, w, _vr(k)) for k, w in keys.items() if k in ours], 0
+        sql, values = _find_statement(level, levels, keys, counted, (limit or -1, offset))
         for row in self.db.execute(sql, values):
             found = _find_row(row, len(levels), counted)
-            if not all(matches_key(found.get(k, ''), w, vr) for k, w, vr in asked):
-                continue
-            given += 1
-            if given <= offset:
-                continue
             if level == 'IMAGE':
                 found |= {'path': str(self.folder / row[-2]), 'syntax': row[-1]}
             yield found
-            if limit and given - offset >= limit:
-                return
 
     def paths(self, **keys) -> list[Path]:  # for example StudyInstanceUID='1.2.3'
         """List the files that match a query."""

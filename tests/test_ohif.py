@@ -5,6 +5,7 @@ import shutil
 import subprocess
 
 import numpy as np
+import pydicom
 import pytest
 
 from ctlab.network.ohif import OHIF_VERSION, fetch_ohif
@@ -162,6 +163,35 @@ def test_what_is_drawn_and_stored_in_ohif_becomes_a_version(pages, store, browse
     assert set(new[0].structures) == {'liver'} and (before <= after).all() and after.sum() > before.sum() + 50
     changed = np.flatnonzero((before != after).any((1, 2)))
     assert len(changed) == 1, 'the stroke lies on one slice'
+
+
+def test_the_lab_s_measurements_open_in_ohif(pages, store, browser, shots, tmp_path):
+    """A report of ours becomes OHIF's own measurements; a number without a place does not hinder it."""
+    import highdicom as hd
+
+    from ctlab.network.dicomweb import DicomWebServer
+    from ctlab.network.structured_report import Finding, result_uid, write_structured_report
+
+    series = next(iter(store.find('SERIES', {'Modality': 'CT'})))['SeriesInstanceUID']
+    findings = [Finding('liver', 12.0, 'mL'), Finding('kidney injury', 0.31, '1', 0.2, 0.4)]
+    seg, uids = hd.seg.segread(tmp_path / 'seg.dcm'), (result_uid('series'), result_uid('report'))
+    write_structured_report(store.folder_of(series), findings, tmp_path / 'sr.dcm', uids, 'organ model', '1', seg)
+    store.add((tmp_path / 'sr.dcm').read_bytes(), 'test')
+    found = next(iter(store.find('IMAGE', {'SeriesInstanceUID': series})))
+    spacing = pydicom.dcmread(found['path'], stop_before_pixels=True).PixelSpacing[0]
+    with DicomWebServer(store, port=0, token='open sesame', viewer=pages) as web:
+        page, wrong = watched(browser, web.url)
+        log_in(page, web.url)
+        page.goto(f'{web.url}/viewer?StudyInstanceUIDs={found["StudyInstanceUID"]}')
+        page.wait_for_function(SLICE_SHOWN, timeout=360_000)
+        page.get_by_role('button', name='Skip all').click(timeout=180_000)
+        page.locator('[data-cy=study-browser-thumbnail-no-image]').filter(has_text='SR').first.dblclick()
+        page.get_by_role('button', name='Yes').click(timeout=360_000)
+        diagonal = 20 * np.sqrt(2) * spacing  # of the square that stands for the liver
+        page.get_by_text(re.compile(rf'^L: {diagonal:.3g}')).first.wait_for(timeout=180_000)
+        page.screenshot(path=str(shots / 'ohif-measurement.png'))
+        assert not wrong, wrong[:3]
+        page.context.close()
 
 
 def test_a_page_of_another_origin_stores_nothing(store, browser, tmp_path):

@@ -9,6 +9,8 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ..core.files import atomic_path
 
 RESEARCH_NOTICE = 'Research use only, not for diagnosis'
@@ -41,8 +43,8 @@ def _code(value, meaning, scheme='99CTLAB'):
 _UNITS = {'mL': ('mL', 'milliliter'), '1': ('1', 'no units')}
 
 
-def _measured(finding, algorithm):
-    """Encode a number with its unit and its interval."""
+def _measured(finding, place=None):
+    """Encode a number with its unit, its interval, and its place on an image."""
     import highdicom as hd
 
     def unit():
@@ -51,7 +53,8 @@ def _measured(finding, algorithm):
     def kind():
         return _code('118565006', 'Volume', 'SCT') if finding.unit == 'mL' else _code('probability', 'Probability')
 
-    rows = [hd.sr.Measurement(name=kind(), value=round(float(finding.value), 4), unit=unit(), algorithm_id=algorithm)]
+    value = round(float(finding.value), 4)
+    rows = [hd.sr.Measurement(name=kind(), value=value, unit=unit(), referenced_coordinates=place)]
     for word, value in (('lower', finding.low), ('upper', finding.high)):
         if value is not None:
             rows.append(
@@ -62,6 +65,132 @@ def _measured(finding, algorithm):
                 )
             )
     return rows
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The long axis of a structure on a slice, and the widest chord across it: what a caliper would say."""
+
+    name: str
+    uid: str  # SOP instance of the slice
+    frame: int  # of it, from 1, where one file holds them all; 0 otherwise
+    long: np.ndarray  # its two ends, each (column, row)
+    short: np.ndarray
+    spacing: tuple  # mm of a (column, row)
+
+    def length(self, axis: str) -> float:  # mm
+        """Measure an axis, long or short."""
+        return float(np.linalg.norm(np.diff(getattr(self, axis), axis=0) * self.spacing))
+
+
+def planar_axes(
+    mask: np.ndarray,  # of one slice
+    spacing: tuple,  # mm of a (column, row)
+) -> tuple[np.ndarray, np.ndarray]:  # the ends of the long and of the short axis, each (column, row)
+    """Find the longest diameter of a mask and the widest chord across it.
+
+    Coordinates are DICOM's: the first pixel reaches from 0 to 1.
+    """
+    from scipy.spatial import ConvexHull
+    from scipy.spatial.distance import cdist
+
+    inside = np.argwhere(mask)[:, ::-1]
+    corners = np.concatenate([inside + c for c in ((0, 0), (0, 1), (1, 0), (1, 1))]) * np.asarray(spacing, float)
+    hull = corners[ConvexHull(corners).vertices]
+    k = np.unravel_index(cdist(hull, hull).argmax(), (len(hull),) * 2)
+    start, along = hull[k[0]], hull[k[1]] - hull[k[0]]
+    along = along / np.linalg.norm(along)
+    across = np.array((-along[1], along[0]))
+    u, v = (corners - start) @ along, (corners - start) @ across
+    step = max(spacing)
+    row = (u / step).astype(int)
+    low, high = np.full(row.max() + 1, np.inf), np.full(row.max() + 1, -np.inf)
+    np.minimum.at(low, row, v)
+    np.maximum.at(high, row, v)
+    widest = (high - low).argmax()
+    foot = start + (widest + 0.5) * step * along
+    short = np.stack([foot + low[widest] * across, foot + high[widest] * across])
+    return hull[list(k)] / spacing, short / spacing
+
+
+def segment_axes(
+    segmentation,  # Dataset of a SEG
+    slices: list,  # datasets of its source
+) -> list[Axes]:
+    """Measure each segment on the slice where it is largest."""
+    found, several = [], len(slices) == 1 and 'NumberOfFrames' in slices[0]
+    n = int(slices[0].NumberOfFrames) if several else len(slices)
+    for segment in segmentation.SegmentSequence:
+        chosen = {'segment_numbers': [int(segment.SegmentNumber)], 'ignore_spatial_locations': True}
+        if several:
+            pixels = segmentation.get_pixels_by_source_frame(slices[0].SOPInstanceUID, [*range(1, n + 1)], **chosen)
+        else:
+            pixels = segmentation.get_pixels_by_source_instance([s.SOPInstanceUID for s in slices], **chosen)
+        pixels = pixels[..., 0] > 0
+        k = int(pixels.sum((1, 2)).argmax())
+        source = slices[0 if several else k]
+        rows, columns = map(float, _pixel_spacing(source))
+        if pixels[k].any():
+            axes = planar_axes(pixels[k], (columns, rows))
+            found.append(Axes(segment.SegmentLabel, source.SOPInstanceUID, several * (k + 1), *axes, (columns, rows)))
+    return found
+
+
+def _pixel_spacing(dataset):
+    """Find the spacing of a slice, or of a file of many."""
+    if 'PixelSpacing' in dataset:
+        return dataset.PixelSpacing
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    return shared.PixelMeasuresSequence[0].PixelSpacing
+
+
+# OHIF reads a group back into the tool that this names; it cannot show a group without coordinates
+_BIDIRECTIONAL = 'Cornerstone3DTools@^0.1.0:Bidirectional'
+
+
+def _label(name):
+    """Name a finding where viewers on Cornerstone, such as OHIF, look for a name."""
+    return _code('CORNERSTONEFREETEXT', name[:64], 'CORNERSTONEJS')
+
+
+def _place(line, image):
+    """Encode a line on an image."""
+    import highdicom as hd
+
+    return [hd.sr.CoordinatesForMeasurement('POLYLINE', line, image)]
+
+
+def _border(source):
+    """Encode the border of an image: the place of a number that belongs to a whole scan."""
+    import highdicom as hd
+
+    frame = int(source.get('NumberOfFrames', 0)) // 2 + 1 if 'NumberOfFrames' in source else None
+    image = hd.sr.SourceImageForRegion(source.SOPClassUID, source.SOPInstanceUID, frame and [frame])
+    corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)]) * (int(source.Columns), int(source.Rows))
+    return _place(corners.astype(float), image)
+
+
+def _axes_group(axes, tracking_uid, source, algorithm):
+    """Encode two axes as viewers on Cornerstone read them back into their own tool."""
+    import highdicom as hd
+
+    image = hd.sr.SourceImageForRegion(source.SOPClassUID, axes.uid, [axes.frame] if axes.frame else None)
+    rows = [
+        hd.sr.Measurement(
+            name=_code(value, meaning, 'SCT'),
+            value=round(axes.length(kind), 2),
+            unit=_code('mm', 'millimeter', 'UCUM'),
+            referenced_coordinates=_place(getattr(axes, kind), image),
+        )
+        for kind, value, meaning in (('long', '103339001', 'Long Axis'), ('short', '103340004', 'Short Axis'))
+    ]
+    return hd.sr.MeasurementsAndQualitativeEvaluations(
+        hd.sr.TrackingIdentifier(uid=tracking_uid, identifier=_BIDIRECTIONAL),
+        finding_type=_label(axes.name),
+        finding_sites=[hd.sr.FindingSite(anatomic_location=_label(axes.name))],
+        measurements=rows,
+        algorithm_id=algorithm,
+    )
 
 
 def write_structured_report(
@@ -90,9 +219,7 @@ def write_structured_report(
     )
     context = hd.sr.ObservationContext(observer_device_context=hd.sr.ObserverContext(codes.DCM.Device, device))
     found_by = hd.sr.AlgorithmIdentification(algorithm, version)
-    groups = [
-        _group(f, k, slices, segmentation, found_by, uids[1], () if k else warnings) for k, f in enumerate(findings)
-    ]
+    groups = _groups(findings, slices, segmentation, found_by, uids[1], warnings)
     tree = hd.sr.MeasurementReport(
         context, _code('PREDICT', 'Automatic reading'), groups, title=codes.DCM.ImagingMeasurementReport
     )
@@ -115,17 +242,28 @@ def write_structured_report(
     return Path(path)
 
 
-def _group(finding, k, slices, segmentation, algorithm, uid, warnings):
+def _groups(findings, slices, segmentation, algorithm, uid, warnings):
+    """Encode all findings; the axes of a structure are tracked as the same finding as its volume."""
+    axes = {a.name: a for a in segment_axes(segmentation, slices)} if segmentation is not None else {}
+    groups = []
+    for k, finding in enumerate(findings):
+        tracked = result_uid(uid, k)
+        if finding.name in axes:
+            groups.append(_axes_group(axes[finding.name], tracked, slices[0], algorithm))
+        groups.append(_group(finding, tracked, slices, segmentation, algorithm, () if k else warnings))
+    return groups
+
+
+def _group(finding, tracking_uid, slices, segmentation, algorithm, warnings):
     """Encode one finding with its place and its warning."""
     import highdicom as hd
 
-    tracking = hd.sr.TrackingIdentifier(uid=result_uid(uid, k), identifier=finding.name[:64])
+    tracking = hd.sr.TrackingIdentifier(uid=tracking_uid, identifier=finding.name[:64])
     said = [hd.sr.QualitativeEvaluation(_code('use', 'Intended use'), _code('research-only', RESEARCH_NOTICE))]
     said += [
         hd.sr.QualitativeEvaluation(_code('quality-flag', 'Quality flag'), _code(f'quality-flag-{n}', w[:64]))
         for n, w in enumerate(warnings)
     ]
-    numbers = _measured(finding, algorithm)
     segment = (
         next((s.SegmentNumber for s in segmentation.SegmentSequence if s.SegmentLabel == finding.name), None)
         if segmentation is not None
@@ -134,13 +272,10 @@ def _group(finding, k, slices, segmentation, algorithm, uid, warnings):
     if segment is None:
         return hd.sr.MeasurementsAndQualitativeEvaluations(
             tracking,
-            finding_type=_code('finding', finding.name[:64]),
-            measurements=numbers,
+            finding_type=_label(finding.name),
+            measurements=_measured(finding, _border(slices[len(slices) // 2])),
             qualitative_evaluations=said,
-            source_images=[
-                hd.sr.SourceImageForMeasurementGroup(s.SOPClassUID, s.SOPInstanceUID)
-                for s in slices[len(slices) // 2 : len(slices) // 2 + 1]
-            ],
+            algorithm_id=algorithm,
         )
     where = segmentation.SegmentSequence[segment - 1].SegmentedPropertyTypeCodeSequence[0]
     source = hd.sr.SourceSeriesForSegmentation(slices[0].SeriesInstanceUID)
@@ -150,9 +285,10 @@ def _group(finding, k, slices, segmentation, algorithm, uid, warnings):
             segmentation.SOPClassUID, segmentation.SOPInstanceUID, int(segment), source_series=source
         ),
         finding_type=_code(where.CodeValue, where.CodeMeaning, where.CodingSchemeDesignator),
-        measurements=numbers,
+        measurements=_measured(finding),
         qualitative_evaluations=said,
+        algorithm_id=algorithm,
     )
 
 # %% auto #0
-__all__ = ['RESEARCH_NOTICE', 'Finding', 'result_uid', 'write_structured_report']
+__all__ = ['RESEARCH_NOTICE', 'Finding', 'result_uid', 'Axes', 'planar_axes', 'segment_axes', 'write_structured_report']

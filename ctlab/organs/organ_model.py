@@ -162,13 +162,23 @@ class _OrganTraining:
         held = max(1, len(self.maps) // 10)
         return list(self.maps[:-held]), list(self.maps[-held:])
 
+    def _drawn_bodies(self, n, first):
+        """Draw bodies; with neighbours, two of three have them."""
+        common = self.settings.work, self.size.spacing
+        plain = n // 3 if self.neighbours else n
+        bodies = make_body_pool(plain, *common, first, self.settings.workers)
+        if not self.neighbours:
+            return bodies
+        bodies += make_body_pool(n - plain, *common, first + plain, self.settings.workers, True)
+        return [bodies[k] for k in np.random.default_rng(first).permutation(n)]
+
     @functools.cached_property
     def makers(self):
         """The generators of samples by use: training, held-out drawn bodies, held-out label maps."""
         size, settings = self.size, self.settings
         common, first = (settings.work, size.spacing), 10_000 * settings.seed
         n = size.bodies // 2 if self.maps else size.bodies
-        bodies = make_body_pool(n, *common, 1000 + first, settings.workers, self.neighbours)
+        bodies = self._drawn_bodies(n, 1000 + first)
         held = max(1, len(bodies) // 10)
         others = make_other_bodies(max(1, size.bodies // 8), *common, 90_000 + first, settings.workers)
         drawn, patients, kept = bodies[held:] + others, list(self.shapes.values()), []

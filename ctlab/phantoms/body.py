@@ -732,6 +732,8 @@ def _kidneys(canvas):
                 ),
             )
             canvas.paint('kidney_pelvis', box, (g < 1) & (f < 1.02), (name, 'kidney_pelvis'), detail)
+        if canvas.habitus.neighbours:
+            _wide_pelvis(canvas, name, centre + np.array((-18 * s, -10, 0)))
         if canvas.habitus.spread and canvas.wide.random() < 0.2:
             _stones(canvas, name, box)
         box, f, _ = tube(
@@ -740,6 +742,15 @@ def _kidneys(canvas):
             2.6,
         )
         canvas.paint('kidney_pelvis', box, f < 1, ('peritoneum',), 'urine')
+
+
+def _wide_pelvis(canvas, name, hilum):
+    """Draw a pelvis that is wide, and lies in front of its kidney, in a third of the kidneys."""
+    rng = canvas.own_source()
+    radii, place = rng.uniform((8, 7, 10), (16, 16, 26)), hilum + rng.uniform((-5, -12, -12), (5, 2, 12))
+    if rng.random() < 0.35:
+        box, f = ellipsoid(canvas, place, radii, rng.uniform(-30, 30, 3))
+        canvas.paint('kidney_pelvis', box, f < 1, ('peritoneum', name), 'urine')
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #5d712fe6
 def _gut(canvas, name, points, radii, wall, contents, ripple=0.0, onto=_FREE):
@@ -951,16 +962,28 @@ def _caudate_lobe(canvas):
     canvas.paint('liver', box, (f < 1) & (z < canvas.dome[box] - 2), ('peritoneum',))
 
 
+def _front_of_kidney(canvas):
+    """Find places a little in front of the left kidney, in mm."""
+    box = canvas.box((20, -40, 180), (120, 120, 330))
+    kidney = canvas.labels[box] == STRUCTURE_CODES['kidney_left']
+    k, i = np.nonzero(kidney.any(1))
+    j = kidney.argmax(1)[k, i]
+    x, y, z = canvas.at(box)
+    return np.stack([x[k, j, i], y[k, j, i] - 9.0, z[k, j, i]], 1)
+
+
 def _jejunum(canvas):
     """Draw loops of jejunum in front of the left kidney, filled or collapsed."""
     rng = canvas.own_source()
     low, high = np.array((28, -35, 205)), np.array((102, 36, 300))
-    for _ in range(rng.integers(2, 6)):
-        points, at = [], rng.uniform(low, high)
+    front = _front_of_kidney(canvas)
+    for _ in range(rng.integers(3, 9) if rng.random() < 0.5 else rng.integers(9, 22)):  # loose, or packed
+        touches = len(front) and rng.random() < 0.6
+        points, at = [], front[rng.integers(len(front))] if touches else rng.uniform(low, high)
         for _ in range(rng.integers(5, 10)):
             points.append(at)
             at = np.clip(at + rng.normal(0, (18, 14, 18)), low, high) + rng.normal(0, 2, 3)
-        wall = 40.0 if rng.random() < 0.5 else 2.4
+        wall = 40.0 if rng.random() < 0.6 else 2.4
         contents = {'fluid': 0.85, 'gas': 0.15}
         _gut(canvas, 'small_bowel', points, rng.uniform(8, 14), wall, contents, onto=('peritoneum',))
 

@@ -223,7 +223,7 @@ class LabelService:
 
     def status(self) -> dict:
         """Count scans and labels."""
-        self.work.corrected()  # takes what viewers have stored
+        self.work.import_every_mask()
         tags, scans = collections.Counter(), self.work.scans()
         for scan in scans:
             tags.update(self._labels(scan).keys())
@@ -237,7 +237,7 @@ class LabelService:
     def datastore(self) -> dict:
         """Describe every scan and its labels."""
         objects = {}
-        self.work.corrected()
+        self.work.import_every_mask()
         for scan in self.work.scans():
             labels = {t: {'ext': '.nii.gz', 'info': self._about(m)} for t, m in self._labels(scan).items()}
             objects[self.image_id(scan)] = {'image': {'ext': '.nii.gz', 'info': self.about(scan)}, 'labels': labels}

@@ -517,11 +517,14 @@ class Workspace:
 
     def corrected(self) -> list[tuple[Scan, Mask]]:
         """List the scans that a person has outlined or corrected, each with the latest version."""
-        scans = self.scans()
-        for scan in scans:
-            self.import_stored_masks(scan)
-        pairs = [(scan, self.latest(scan, person=True)) for scan in scans]
+        self.import_every_mask()
+        pairs = [(scan, self.latest(scan, person=True)) for scan in self.scans()]
         return [(scan, mask) for scan, mask in pairs if mask]
+
+    def import_every_mask(self) -> None:
+        """Make versions of what viewers have stored, for every scan."""
+        for scan in self.scans():
+            self.import_stored_masks(scan)
 
     def import_stored_masks(self, scan: Scan) -> list[Mask]:  # new versions
         """Make a version of every segmentation that a viewer has stored for a scan; each comes once."""
@@ -872,8 +875,7 @@ class MaskEditor:
         ball: bool = False,  # paint the neighbouring slices, too
     ) -> int:  # voxels changed
         """Paint one stroke: a disc, or a ball, moved along points."""
-        if number not in (0, *self.structures.values()):
-            raise ValueError(f'no structure has the number {number}')
+        self._check_number(number)
         slice_, (dy, dx) = self.slice(self.numbers, axis, at), self.spacing(axis)
         reach = int(radius / self.volume.spacing[axis]) if ball else 0
         path = list(islice(_interpolate_stroke(points, min(dy, dx), radius, (dy, dx)), _LONGEST_STROKE + 1))
@@ -901,8 +903,7 @@ class MaskEditor:
         """Paint what an outline encloses: the pixels whose centres lie within."""
         from skimage.draw import polygon2mask
 
-        if number not in (0, *self.structures.values()):
-            raise ValueError(f'no structure has the number {number}')
+        self._check_number(number)
         slice_ = self.slice(self.numbers, axis, at)
         points = _as_places(points)
         if len(points) < 3:
@@ -912,6 +913,11 @@ class MaskEditor:
             level = float(np.median(self.slice(self.volume.array, axis, at)[inside]))
             inside &= self._is_like(axis, at, whole, level, like)
         return self._paint(axis, whole, {at: inside}, number)
+
+    def _check_number(self, number):
+        """Refuse a number that no structure has; 0 erases."""
+        if number not in (0, *self.structures.values()):
+            raise ValueError(f'no structure has the number {number}')
 
     def _is_like(self, axis, at, box, level, like):
         """Find the pixels of a slice whose grey value is about a level."""

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ctlab.core.files import file_hash
 from ctlab.core.parallel import parallel_map
 from ctlab.core.settings import project_root
 from ctlab.judge.metrics import dice, roc_auc
@@ -28,6 +29,7 @@ from ctlab.organs.organ_model import (
     postprocess,
     reassign_islands,
     reduce_to_organs,
+    shipped_weights_file,
     trunk_probabilities,
 )
 from ctlab.phantoms.patient_bodies import make_patient_bodies
@@ -62,16 +64,28 @@ def make_scan(maps, work, split, k):
 
 
 def keep_scan(maps, work, split, k):
-    """Make a scan and ask the first network; what is there already stays."""
+    """Make a scan; what is there already stays."""
     kept = Path(work) / 'expected_dice' / f'{split}-{k:04d}.npz'
     if not kept.exists():
         hu, truth = make_scan(maps, work, split, k)
-        grid = make_volume(hu.astype(np.float32), (3.0, 3.0, 3.0))
-        first = reduce_to_organs(class_probabilities(load_shipped_network(), grid), grid.shape)
-        half = kept.with_suffix('.part.npz')
-        np.savez_compressed(half, hu=hu, truth=truth, first=(255 * first).round().to(torch.uint8).numpy())
-        half.rename(kept)
+        save_whole(kept, hu=hu, truth=truth)
     return kept
+
+
+def keep_answer(kept, grid):
+    """Ask the first network about a scan; an answer of these very weights stays."""
+    answer = kept.with_name(f'{kept.stem}-{file_hash(shipped_weights_file())[:8]}.npz')
+    if not answer.exists():
+        first = reduce_to_organs(class_probabilities(load_shipped_network(), grid), grid.shape)
+        save_whole(answer, first=(255 * first).round().to(torch.uint8).numpy())
+    return torch.from_numpy(np.load(answer)['first']).float() / 255
+
+
+def save_whole(path, **arrays):
+    """Write arrays; a killed run leaves no half a file under the name."""
+    half = path.with_suffix('.part.npz')
+    np.savez_compressed(half, **arrays)
+    half.rename(path)
 
 
 def scan_and_measure(task):
@@ -84,7 +98,7 @@ def measure(kept, split, k):
     """Measure the evidence and the truth of every organ in a scan."""
     data = np.load(kept)
     grid, truth = make_volume(data['hu'].astype(np.float32), (3.0, 3.0, 3.0)), data['truth']
-    first, second = torch.from_numpy(data['first']).float() / 255, trunk_probabilities(grid)
+    first, second = keep_answer(kept, grid), trunk_probabilities(grid)
     p, alone = join_networks(grid, first, second), join_networks(grid, first)
     labels, before = (postprocess(reassign_islands(q).argmax(0).numpy().astype(np.uint8)) for q in (p, alone))
     features, rows = organ_features(grid, p, labels, second), []

@@ -216,6 +216,9 @@ class _Announced(queue.Queue):
         self.announce()
 
 
+_NAP = 0.02  # seconds until a thread looks at its clocks
+
+
 def _patient_get(association):
     """Build a `get_msg` for the association's thread that waits for news instead of looking every millisecond."""
     dimse, news = association.dimse, threading.Event()
@@ -230,9 +233,6 @@ def _patient_get(association):
         return look(block)
 
     return get_msg
-
-
-_NAP = 0.02  # seconds until a thread looks at its clocks
 
 
 class _PromptReactor:

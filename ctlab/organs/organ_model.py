@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['log', 'PRESET_CONFIGS', 'TRUNK_CONFIGS', 'TRUNK_SLABS', 'TRUNK_SPACING', 'TRUNK_WEIGHT', 'NO_ABDOMEN', 'ABSENT',
-           'HEAD_CM2', 'HEAD_TO_LIVER', 'PLAUSIBLE_ML', 'BACKGROUND_WEIGHT', 'MULTI_COMPONENT', 'PresetConfig',
+           'ALONE', 'HEAD_CM2', 'HEAD_TO_LIVER', 'PLAUSIBLE_ML', 'BACKGROUND_WEIGHT', 'MULTI_COMPONENT', 'PresetConfig',
            'make_organ_net', 'SyntheticDataset', 'DiceCrossEntropyLoss', 'shipped_weights_file', 'weights_version',
            'run', 'dice_per_class', 'load_shipped_network', 'load_organ_network', 'load_trunk_network', 'pack_weights',
            'resample_for_inference', 'class_probabilities', 'argmax_on_scan', 'NotCtError', 'check_is_ct',
@@ -474,6 +474,7 @@ def _supported_voxels(weights, samples):
 # %% ../../nbs/17_patients.ipynb #6f7afddf
 NO_ABDOMEN = 'no organ of the abdomen was found: is the abdomen in this scan?'
 ABSENT = 0.2  # an expected Dice below this: the organ is hardly in the scan, and its mask is left out
+ALONE = 0.5  # the same, where no liver, spleen or kidney is found
 HEAD_CM2 = 50.0  # of soft tissue that bone encloses in a slice
 HEAD_TO_LIVER = 150.0  # mm; closer to a head nothing is labelled
 
@@ -768,10 +769,16 @@ def _expected(grid, p, chosen, second):
 def _leave_out(found, expected):
     """Take away masks that are almost surely wrong; returns what was taken away, in words."""
     words, voxel = [], np.prod(found.spacing) / 1000
-    for organ in [o for o, e in expected.items() if e.dice < ABSENT]:
-        where = found.array == 1 + ORGANS.index(organ)
-        words.append(f'{organ}: a mask of {where.sum() * voxel:.0f} mL was left out, {expected.pop(organ)}')
-        found.array[where] = 0
+
+    def without(least):
+        for organ in [o for o, e in expected.items() if e.dice < least]:
+            where = found.array == 1 + ORGANS.index(organ)
+            words.append(f'{organ}: a mask of {where.sum() * voxel:.0f} mL was left out, {expected.pop(organ)}')
+            found.array[where] = 0
+
+    without(ABSENT)
+    if not {'liver', 'spleen', 'kidney_left', 'kidney_right'} & set(expected):
+        without(ALONE)
     return words
 
 
@@ -797,7 +804,7 @@ class OrganModel:
     name: str = 'organ model'
     # other weights draw other masks, and so do other rules
     version: str = field(
-        default_factory=lambda: f'{weights_version()}, trunk, second choice, no bridges, no heads, two networks'
+        default_factory=lambda: f'{weights_version()}, trunk, second choice, no bridges, no heads, none alone'
     )
 
     def unavailable_reason(self) -> str:

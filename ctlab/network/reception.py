@@ -17,6 +17,7 @@ import socket
 import ssl
 import struct
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 log = logging.getLogger(__name__)
@@ -105,18 +106,17 @@ def store_response(
 
 def split_pdu(
     payload: bytes,  # of a P-DATA-TF, after its length
-) -> list[tuple]:  # (presentation context, control byte, fragment)
-    """Split a P-DATA-TF into its fragments; raise ValueError where the lengths do not fit."""
-    view, at, found = memoryview(payload), 0, []
+) -> Iterator[tuple]:  # (presentation context, control byte, fragment)
+    """Split a P-DATA-TF into its fragments, one by one; raise ValueError where the lengths do not fit."""
+    view, at = memoryview(payload), 0
     while at < len(view):
         if len(view) - at < 6:
             raise ValueError('a PDU that ends within a fragment')
         length, context, control = struct.unpack_from('>LBB', view, at)
         if length < 2 or at + 4 + length > len(view):
             raise ValueError('a fragment longer than its PDU')
-        found.append((context, control, view[at + 6 : at + 4 + length]))
+        yield context, control, view[at + 6 : at + 4 + length]
         at += 4 + length
-    return found
 
 
 @dataclass

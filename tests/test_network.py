@@ -25,7 +25,8 @@ from conftest import PATIENCE, free_port, wait_for
 
 from ctlab.network.client import echo, fetch, query, send
 from ctlab.network.dicomweb import DicomWebServer
-from ctlab.network.node import Node, NodeLimits, Peer, TlsConfig, open_association, presentation_contexts
+from ctlab.network.node import Node, Peer, TlsConfig, open_association, presentation_contexts
+from ctlab.network.reception import NodeLimits
 from ctlab.network.store import Store
 from ctlab.scans.dicom import write_series
 from ctlab.scans.volume import make_volume

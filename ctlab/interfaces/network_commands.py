@@ -243,7 +243,8 @@ def node(
 
         ctlab node data/ours --host 0.0.0.0 --allow SCANNER1 --network 10.1.0.0/16 --rules rules.toml --anonymise
     """
-    from ctlab.network.node import Node, NodeLimits
+    from ctlab.network.node import Node
+    from ctlab.network.reception import NodeLimits
     from ctlab.network.store import Store
 
     _log_to_terminal()

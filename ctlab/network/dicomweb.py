@@ -18,7 +18,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .node import NodeLimits, TlsConfig, is_loopback
+from .node import TlsConfig, is_loopback
+from .reception import NodeLimits
 from .store import COUNT_ATTRIBUTES, LEVELS, NO_ROOM, ObjectRefusedError, Store
 from ..scans.dicom import complete_class
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ctlab.core.files import file_hash
+from ctlab.core.files import atomic_path, file_hash
 from ctlab.core.parallel import parallel_map
 from ctlab.core.settings import project_root
 from ctlab.judge.metrics import dice, roc_auc
@@ -83,9 +83,8 @@ def keep_answer(kept, grid):
 
 def save_whole(path, **arrays):
     """Write arrays; a killed run leaves no half a file under the name."""
-    half = path.with_suffix('.part.npz')
-    np.savez_compressed(half, **arrays)
-    half.rename(path)
+    with atomic_path(path) as half:
+        np.savez_compressed(half, **arrays)
 
 
 def scan_and_measure(task):

@@ -223,8 +223,7 @@ class LabelService:
 
     def status(self) -> dict:
         """Count scans and labels."""
-        self.work.import_every_mask()
-        tags, scans = collections.Counter(), self.work.scans()
+        tags, scans = collections.Counter(), self.work.import_every_mask()
         for scan in scans:
             tags.update(self._labels(scan).keys())
         return {'total': len(scans), 'completed': tags['final'], 'label_tags': dict(tags)}
@@ -237,8 +236,7 @@ class LabelService:
     def datastore(self) -> dict:
         """Describe every scan and its labels."""
         objects = {}
-        self.work.import_every_mask()
-        for scan in self.work.scans():
+        for scan in self.work.import_every_mask():
             labels = {t: {'ext': '.nii.gz', 'info': self._about(m)} for t, m in self._labels(scan).items()}
             objects[self.image_id(scan)] = {'image': {'ext': '.nii.gz', 'info': self.about(scan)}, 'labels': labels}
         return {'name': 'ctlab', 'description': str(self.work.folder.name), 'objects': objects}

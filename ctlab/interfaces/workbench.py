@@ -517,14 +517,15 @@ class Workspace:
 
     def corrected(self) -> list[tuple[Scan, Mask]]:
         """List the scans that a person has outlined or corrected, each with the latest version."""
-        self.import_every_mask()
-        pairs = [(scan, self.latest(scan, person=True)) for scan in self.scans()]
+        pairs = [(scan, self.latest(scan, person=True)) for scan in self.import_every_mask()]
         return [(scan, mask) for scan, mask in pairs if mask]
 
-    def import_every_mask(self) -> None:
+    def import_every_mask(self) -> list[Scan]:  # all scans
         """Make versions of what viewers have stored, for every scan."""
-        for scan in self.scans():
+        scans = self.scans()
+        for scan in scans:
             self.import_stored_masks(scan)
+        return scans
 
     def import_stored_masks(self, scan: Scan) -> list[Mask]:  # new versions
         """Make a version of every segmentation that a viewer has stored for a scan; each comes once."""

@@ -13,7 +13,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from .reception import NodeLimits, PendingBytes, bounded_server, disable_nagle, file_head
+from .reception import NodeLimits, PendingBytes, bounded_server, disable_nagle
 from .store import LEVELS, NOT_UNDERSTOOD, ObjectRefusedError, Store
 from ..scans.dicom import complete_class
 
@@ -238,9 +238,7 @@ class Node:
 
     def _store(self, event):
         """Handle a C-STORE that pynetdicom has put together."""
-        uid, meta = str(event.request.AffectedSOPInstanceUID), event.file_meta
-        head = file_head(str(event.request.AffectedSOPClassUID), uid, str(meta.TransferSyntaxUID))
-        return self._keep(event.assoc, b''.join((head, event.request.DataSet.getbuffer())), uid)
+        return self._keep(event.assoc, event.encoded_dataset(), str(event.request.AffectedSOPInstanceUID))
 
     def _keep(self, association, raw, uid):
         """Store an object: success only when it is on the disk; returns the status."""

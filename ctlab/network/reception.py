@@ -161,8 +161,9 @@ def _file_head(sop_class, uid_length, syntax):
     stand_in = '9' * uid_length
     meta = create_file_meta(sop_class_uid=sop_class, sop_instance_uid=stand_in, transfer_syntax=syntax)
     write_file_meta_info(file := DicomBytesIO(), meta)
-    head = (b'\0' * 128 + b'DICM' + file.getvalue()).split(stand_in.encode())
-    return head[0], head[1]
+    head = b'\0' * 128 + b'DICM' + file.getvalue()
+    at = head.index(b'\x02\0\x03\0UI') + 8  # after tag, kind and length of the instance UID
+    return head[:at], head[at + uid_length :]
 
 
 def file_head(

@@ -80,7 +80,6 @@ LEVELS = {
     ],
 }
 _KEYS = tuple(k for keys in LEVELS.values() for k in keys)
-_ASKED = frozenset(_KEYS)
 _UID = re.compile(r'[0-9]+(\.[0-9]+)*')
 _SCANS = ('1.2.840.10008.5.1.4.1.1.2', '1.2.840.10008.5.1.4.1.1.4')  # CT and MR, with their enhanced forms
 
@@ -112,7 +111,7 @@ def describe_object(
         raise ObjectRefusedError(f'not readable as DICOM ({type(error).__name__})') from error
     complete_class(ds)
     found = {}
-    for key in set(ds.dir()) & _ASKED:
+    for key in set(_KEYS).intersection(ds.dir()):
         with contextlib.suppress(Exception):  # a value that cannot be read is none
             value = ds.get(key)
             if value not in (None, ''):

@@ -116,10 +116,11 @@ def planar_axes(
 def segment_axes(
     segmentation,  # Dataset of a SEG
     slices: list,  # datasets of its source
+    pixel_spacing: tuple,  # mm between rows, and between columns
 ) -> list[Axes]:
     """Measure each segment on the slice where it is largest."""
     found, several = [], len(slices) == 1 and 'NumberOfFrames' in slices[0]
-    n = int(slices[0].NumberOfFrames) if several else len(slices)
+    n, spacing = int(slices[0].NumberOfFrames) if several else len(slices), tuple(pixel_spacing[::-1])
     for segment in segmentation.SegmentSequence:
         chosen = {'segment_numbers': [int(segment.SegmentNumber)], 'ignore_spatial_locations': True}
         if several:
@@ -129,19 +130,10 @@ def segment_axes(
         pixels = pixels[..., 0] > 0
         k = int(pixels.sum((1, 2)).argmax())
         source = slices[0 if several else k]
-        rows, columns = map(float, _pixel_spacing(source))
         if pixels[k].any():
-            axes = planar_axes(pixels[k], (columns, rows))
-            found.append(Axes(segment.SegmentLabel, source.SOPInstanceUID, several * (k + 1), *axes, (columns, rows)))
+            axes = planar_axes(pixels[k], spacing)
+            found.append(Axes(segment.SegmentLabel, source.SOPInstanceUID, several * (k + 1), *axes, spacing))
     return found
-
-
-def _pixel_spacing(dataset):
-    """Find the spacing of a slice, or of a file of many."""
-    if 'PixelSpacing' in dataset:
-        return dataset.PixelSpacing
-    shared = dataset.SharedFunctionalGroupsSequence[0]
-    return shared.PixelMeasuresSequence[0].PixelSpacing
 
 
 # OHIF reads a group back into the tool that this names; it cannot show a group without coordinates
@@ -164,7 +156,7 @@ def _border(source):
     """Encode the border of an image: the place of a number that belongs to a whole scan."""
     import highdicom as hd
 
-    frame = int(source.get('NumberOfFrames', 0)) // 2 + 1 if 'NumberOfFrames' in source else None
+    frame = int(source.NumberOfFrames) // 2 + 1 if 'NumberOfFrames' in source else None
     image = hd.sr.SourceImageForRegion(source.SOPClassUID, source.SOPInstanceUID, frame and [frame])
     corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)]) * (int(source.Columns), int(source.Rows))
     return _place(corners.astype(float), image)
@@ -213,13 +205,15 @@ def write_structured_report(
     if not findings:
         raise ValueError('a report without a finding')
     headers, _ = dicom.find_series(series)
-    slices = source_datasets(headers, dicom.series_geometry(headers).order, stop_before_pixels=True)
+    order = dicom.series_geometry(headers).order
+    slices = source_datasets(headers, order, stop_before_pixels=True)
     device = hd.sr.DeviceObserverIdentifyingAttributes(
         uid=result_uid('ctlab', algorithm, version), name=f'ctlab: {algorithm}'
     )
     context = hd.sr.ObservationContext(observer_device_context=hd.sr.ObserverContext(codes.DCM.Device, device))
     found_by = hd.sr.AlgorithmIdentification(algorithm, version)
-    groups = _groups(findings, slices, segmentation, found_by, uids[1], warnings)
+    axes = segment_axes(segmentation, slices, headers[order[0]].pixel_spacing) if segmentation is not None else []
+    groups = _groups(findings, axes, slices, segmentation, found_by, uids[1], warnings)
     tree = hd.sr.MeasurementReport(
         context, _code('PREDICT', 'Automatic reading'), groups, title=codes.DCM.ImagingMeasurementReport
     )
@@ -242,10 +236,9 @@ def write_structured_report(
     return Path(path)
 
 
-def _groups(findings, slices, segmentation, algorithm, uid, warnings):
+def _groups(findings, axes, slices, segmentation, algorithm, uid, warnings):
     """Encode all findings; the axes of a structure are tracked as the same finding as its volume."""
-    axes = {a.name: a for a in segment_axes(segmentation, slices)} if segmentation is not None else {}
-    groups = []
+    axes, groups = {a.name: a for a in axes}, []
     for k, finding in enumerate(findings):
         tracked = result_uid(uid, k)
         if finding.name in axes:

@@ -6,7 +6,7 @@ FOLDER holds label maps of patients (see the chapter on bodies around them). Nin
 bodies make the scans that are learned from; bodies around the last tenth and further drawn bodies make the scans that
 judge. Everything is kept under WORK/expected_dice, so that a killed run goes on. Written are
 ctlab/organs/expected_dice.safetensors and reports/reference/expected-dice.csv, one row for each organ of each scan
-that judges.
+that judges, and the same for the organs beside the six: expected_dice_more.safetensors and expected-dice-more.csv.
 """
 
 import argparse
@@ -17,11 +17,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ctlab.core.anatomy import STRUCTURE_CODES
 from ctlab.core.files import atomic_path, file_hash
 from ctlab.core.parallel import parallel_map
 from ctlab.core.settings import project_root
 from ctlab.judge.metrics import dice, roc_auc
 from ctlab.organs.expected_dice import FEATURES, fit_expected_dice, organ_features, predict_expected_dice
+from ctlab.organs.more_structures import EXTRA_ORGANS, STRUCTURES, label_voxels, look_beside, more_features
 from ctlab.organs.organ_model import (
     class_probabilities,
     join_networks,
@@ -30,14 +32,22 @@ from ctlab.organs.organ_model import (
     reassign_islands,
     reduce_to_organs,
     shipped_weights_file,
-    trunk_probabilities,
+    trunk_classes,
 )
+from ctlab.phantoms.body import DETAILS
 from ctlab.phantoms.patient_bodies import make_patient_bodies
-from ctlab.phantoms.synthesis import ORGANS, Randomization, Synthesis, make_body_pool
+from ctlab.phantoms.synthesis import CLASSES, ORGANS, Randomization, Synthesis, make_body_pool
 from ctlab.scans.volume import make_volume
 
 HARD = Randomization(noise=1.3, thick=0.45, slab=0.35, arms=0.4, metal=0.12)
 SHAPE = (128, 96, 128)  # voxels of 3 mm: a whole trunk
+TISSUES = {
+    'lung': ('lung',),
+    'bone': ('bone_cortex', 'bone_marrow'),  # spine and other bones
+    'muscle': ('muscle',),
+    'subcutaneous_fat': ('fat',),
+    'visceral_fat': ('peritoneum',),
+}  # structure -> what it is in a drawn body
 
 
 @functools.cache
@@ -60,15 +70,15 @@ def make_scan(maps, work, split, k):
     hu, truth = maker.render(tissue, rng).numpy(), maker.classes[tissue].numpy().astype(np.uint8)
     scanned = np.flatnonzero((hu > -300).any((1, 2)))
     within = slice(scanned[0], scanned[-1] + 1)
-    return hu[within].round().astype(np.int16), truth[within]
+    drawn = (tissue.numpy() // len(DETAILS)).astype(np.uint8)
+    return {'hu': hu[within].round().astype(np.int16), 'truth': truth[within], 'drawn': drawn[within]}
 
 
 def keep_scan(maps, work, split, k):
     """Make a scan; what is there already stays."""
     kept = Path(work) / 'expected_dice' / f'{split}-{k:04d}.npz'
     if not kept.exists():
-        hu, truth = make_scan(maps, work, split, k)
-        save_whole(kept, hu=hu, truth=truth)
+        save_whole(kept, **make_scan(maps, work, split, k))
     return kept
 
 
@@ -76,7 +86,7 @@ def keep_answer(kept, grid):
     """Ask the first network about a scan; an answer of these very weights stays."""
     answer = kept.with_name(f'{kept.stem}-{file_hash(shipped_weights_file())[:8]}.npz')
     if not answer.exists():
-        first = reduce_to_organs(class_probabilities(load_shipped_network(), grid), grid.shape)
+        first = class_probabilities(load_shipped_network(), grid)
         save_whole(answer, first=(255 * first).round().to(torch.uint8).numpy())
     return torch.from_numpy(np.load(answer)['first']).float() / 255
 
@@ -94,19 +104,38 @@ def scan_and_measure(task):
 
 
 def measure(kept, split, k):
-    """Measure the evidence and the truth of every organ in a scan."""
+    """Measure the evidence and the truth of every structure in a scan."""
     data = np.load(kept)
     grid, truth = make_volume(data['hu'].astype(np.float32), (3.0, 3.0, 3.0)), data['truth']
-    first, second = keep_answer(kept, grid), trunk_probabilities(grid)
+    answers = [keep_answer(kept, grid), trunk_classes(grid)]
+    first, second = (reduce_to_organs(p, p.shape[1:]) for p in answers)
     p, alone = join_networks(grid, first, second), join_networks(grid, first)
-    labels, before = (postprocess(reassign_islands(q).argmax(0).numpy().astype(np.uint8)) for q in (p, alone))
-    features, rows = organ_features(grid, p, labels, second), []
-    for organ, numbers in features.items():
+    chosen = reassign_islands(p)
+    labels, before = (postprocess(q.argmax(0).numpy().astype(np.uint8)) for q in (chosen, reassign_islands(alone)))
+    rows = []
+    for organ, numbers in organ_features(grid, p, labels, second).items():
         n = ORGANS.index(organ) + 1
         row = {'split': split, 'scan': k, 'organ': organ, 'dice': dice(labels == n, truth == n)}
         row |= {'present': bool((truth == n).any()), 'dice without the trunk network': dice(before == n, truth == n)}
         rows.append(row | dict(zip(FEATURES, map(float, numbers))))
-    return rows
+    look = look_beside(grid, answers, np.zeros(len(grid.array), bool), chosen)
+    return rows + [{'split': split, 'scan': k} | row for row in measure_more(grid, look, labels, data)]
+
+
+def measure_more(grid, look, labels, data):
+    """Measure the evidence and the truth of the structures beside the six organs."""
+    numbers, features = label_voxels(grid, look, labels), more_features(look)
+    for name in (*EXTRA_ORGANS, *TISSUES):
+        mine = numbers == 1 + STRUCTURES.index(name)
+        if name == 'bone':
+            mine |= numbers == 1 + STRUCTURES.index('spine')
+        parts = (CLASSES | TISSUES).get(name, (name,))
+        true = np.isin(data['drawn'], [STRUCTURE_CODES[n] for n in parts])
+        row = {'organ': name, 'dice': dice(mine, true), 'present': bool(true.any())}
+        if name in features:
+            yield row | dict(zip(FEATURES, map(float, features[name])))
+        elif name in TISSUES and true.any():
+            yield row
 
 
 def main():
@@ -124,37 +153,47 @@ def main():
     tasks = [(maps, work, split, k) for split, n in counts.items() for k in range(n)]
     found = parallel_map(scan_and_measure, tasks, asked.workers, 'scans')
     table = pd.DataFrame([row for rows in found for row in rows])
-    learned, judged = (table[table['split'] == split].copy() for split in counts)
+    for name, known in (('expected_dice', ORGANS), ('expected_dice_more', EXTRA_ORGANS)):
+        learn_and_judge(table[table['organ'].isin(known)], name, known)
+    print(table[table['organ'].isin(TISSUES)].groupby('organ')['dice'].describe().round(3))
+
+
+def learn_and_judge(table, name, known):
+    """Fit the estimator of some organs, and write it with what it says of the scans that judge."""
+    learned, judged = (table[table['split'] == split].copy() for split in ('calibrate', 'test'))
     stored = fit_expected_dice(
         learned['scan'].to_numpy(),
         list(learned['organ']),
         learned[list(FEATURES)].to_numpy(),
         learned['dice'].to_numpy(),
+        known=known,
     )
-    write(stored, judged)
+    write(stored, judged, name, known)
 
 
-def write(stored, judged):
+def write(stored, judged, name, known):
     """Store the estimator and what it says of the scans that judge."""
     from safetensors.numpy import save_file
 
     root = project_root()
-    save_file(stored, root / 'ctlab' / 'organs' / 'expected_dice.safetensors')
+    save_file(stored, root / 'ctlab' / 'organs' / f'{name}.safetensors')
     said = [
-        predict_expected_dice(stored, {r['organ']: np.array([r[f] for f in FEATURES], np.float32)})[r['organ']]
+        predict_expected_dice(stored, {r['organ']: np.array([r[f] for f in FEATURES], np.float32)}, known)[r['organ']]
         for r in judged.to_dict('records')
     ]
     judged[['expected', 'low', 'high']] = [(e.dice, e.low, e.high) for e in said]
     columns = ['scan', 'organ', 'present', 'dice', 'dice without the trunk network', 'expected', 'low', 'high']
+    if known != ORGANS:
+        columns.remove('dice without the trunk network')
     judged[[*columns, 'own expectation', 'second soft Dice']].round(4).to_csv(
-        root / 'reports' / 'reference' / 'expected-dice.csv', index=False
+        root / 'reports' / 'reference' / f'{name.replace("_", "-")}.csv', index=False
     )
     bad = (judged['dice'] < 0.8).to_numpy().astype(int)
-    for name in ('expected', 'own expectation', 'second soft Dice'):
-        print(f'AUC for a Dice below .8 by {name}: {roc_auc(bad, -judged[name].to_numpy()):.3f}')
+    for evidence in ('expected', 'own expectation', 'second soft Dice'):
+        print(f'AUC for a Dice below .8 by {evidence}: {roc_auc(bad, -judged[evidence].to_numpy()):.3f}')
     within = (judged['dice'].between(judged['low'], judged['high'])).mean()
     print(f'{len(judged)} masks, {bad.sum()} below .8; within the interval: {within:.2f}')
-    print(judged.groupby('organ')[['dice without the trunk network', 'dice', 'expected']].mean().round(3))
+    print(judged.groupby('organ')[['dice', 'expected']].mean().round(3))
 
 
 if __name__ == '__main__':

@@ -19,7 +19,8 @@ import torch
 
 from ctlab.core.settings import Settings
 from ctlab.learn.runs import code_version
-from ctlab.learn.training import Learner, fit, load_weights
+from ctlab.learn.training import Learner, fit
+from ctlab.learn.weights import load_weights
 from ctlab.organs.organ_model import (
     TRUNK_CONFIGS,
     TRUNK_SLABS,

@@ -427,6 +427,18 @@ _SNOMED = {
     'aorta': '15825003',
     'bowel': '113276009',
     'stomach': '69695003',
+    'gallbladder': '28231008',
+    'pancreas': '15776009',
+    'inferior_vena_cava': '64131007',
+    'urinary_bladder': '89837001',
+    'heart': '80891009',
+    'lung': '39607008',
+    'spine': '421060004',
+    'bone': '272673000',
+    'muscle': '127954009',  # skeletal muscle
+    'subcutaneous_fat': '55603005',  # fat; where it lies is in the segment's label
+    'visceral_fat': '55603005',
+    'intermuscular_fat': '55603005',
 }
 
 

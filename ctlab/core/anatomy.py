@@ -91,6 +91,11 @@ STRUCTURE_COLOURS = {name: s.colour for name, s in STRUCTURES.items()} | {
     'fibula': '#cc79a7',
     'pelvis': '#009e73',
     'tumour': '#56b4e9',
+    'spine': '#f0ead6',
+    'bone': '#d9cfae',
+    'subcutaneous_fat': '#f5e7b0',
+    'visceral_fat': '#d8b365',
+    'intermuscular_fat': '#8c6d31',
 }
 
 # %% ../../nbs/lib/core/00_anatomy.ipynb #a930dd8d

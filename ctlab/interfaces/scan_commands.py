@@ -30,6 +30,9 @@ def segment(
     device: Annotated[str, typer.Option(help='auto, cpu or cuda.')] = 'auto',
     mesh: Annotated[str, typer.Option(help='Surfaces as stl, ply, glb or none.')] = 'stl',
     votes: Annotated[int, typer.Option(help='Of the organ model: 3 looks in different sizes vote.', min=1, max=3)] = 1,
+    structures: Annotated[
+        str, typer.Option(help='Of the organ model: organs (six), all (with muscle and fat), or names with commas.')
+    ] = 'organs',
     series: Annotated[str, SERIES] = '',
     acquisition: Annotated[int, ACQUISITION] = 1,
     gaps: Annotated[str, GAPS] = 'refuse',
@@ -41,18 +44,28 @@ def segment(
 
         ctlab segment scan.nii.gz out
 
+        ctlab segment scan.nii.gz out --structures all
+
         ctlab segment scan.nii.gz out --model reports/runs/spleen/demo/fold0
 
         ctlab segment /data/one_series out --model totalsegmentator --fast --mesh glb
     """
     import json
+    import time
 
-    from ctlab.cohort.masks import MaskUnavailableError
-    from ctlab.learn.training import choose_accelerator
-    from ctlab.organs.segment import segment as draw
+    begun = time.monotonic()
+
+    def tell(words):
+        typer.secho(f'{time.monotonic() - begun:5.1f} s  {words}', err=True, dim=True)
 
     if not source.exists():
         stop(f'{source}: no such file or folder')
+    tell('loading the networks')
+    from ctlab.cohort.masks import MaskUnavailableError
+    from ctlab.learn.weights import choose_accelerator
+    from ctlab.organs.more_structures import BodyComposition
+    from ctlab.organs.segment import segment as draw
+
     try:
         facts = draw(
             source,
@@ -62,6 +75,8 @@ def segment(
             'cuda' if choose_accelerator(device) == 'gpu' else 'cpu',
             mesh,
             votes=votes,
+            structures=structures,
+            progress=tell,
             **dicom_options(series, acquisition, gaps),
         )
     except (FileNotFoundError, ValueError, MaskUnavailableError) as error:
@@ -73,9 +88,11 @@ def segment(
         typer.echo(f'quality flag: {flag}', err=True)
     for name, f in facts['structures'].items():
         say(
-            f'{name:<14} {f["volume_ml"]:>10.1f} mL'
+            f'{name:<18} {f["volume_ml"]:>10.1f} mL'
             + (f'   mean {f["mean"]:.0f}' if f['mean'] is not None else '   not found')
         )
+    if areas := facts.get('body_composition'):
+        say(f'at the third lumbar vertebra: {BodyComposition(**areas)}')
     say(str(out))
 
 # %% ../../nbs/lib/interfaces/03_scan_commands.ipynb #ef0d944c

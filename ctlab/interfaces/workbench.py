@@ -579,7 +579,8 @@ class Workspace:
         volume, numbers = self.read(scan), nifti.read(mask.path)
         from ctlab.organs.segment import structure_statistics
 
-        rows = [{'structure': n} | structure_statistics(volume, numbers, k) for n, k in mask.structures.items()]
+        measured = structure_statistics(volume, numbers, mask.structures)
+        rows = [{'structure': n} | row for n, row in measured.items()]
         return pd.DataFrame(rows)[['structure', 'volume_ml', 'mean', 'deviation', 'voxels']]
 
     def compare(self, one: Mask, other: Mask) -> pd.DataFrame:  # structure, Dice, mL of each

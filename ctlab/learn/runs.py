@@ -129,7 +129,7 @@ def read_run(
     learner,  # whose network gets the run's weights
 ) -> dict:  # history, best, waiting, seconds, metrics, predictions, folder, learner, config
     """Read a finished run from its folder."""
-    from ctlab.learn.training import load_weights
+    from ctlab.learn.weights import load_weights
 
     folder = Path(folder)
     load_weights(learner.net, folder / 'weights.safetensors')
@@ -179,7 +179,7 @@ def execute_run(
     """Train, judge and store; a finished run of the same key is read back, an unfinished one goes on."""
     import lightning as L
 
-    from ctlab.learn.training import save_weights
+    from ctlab.learn.weights import save_weights
 
     folder = settings.run_folder(job.study)
     with exclusive_lock(folder):

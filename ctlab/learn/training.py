@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import random
 import time
@@ -22,13 +21,13 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ..core.files import atomic_path, write_atomic
+from .weights import choose_accelerator, supports_bfloat16
 
 log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['log', 'CHANNELS_LAST', 'Learner', 'SegmentationLearner', 'linear_decay', 'warmup_cosine', 'DataWaitTimer',
-           'StopOnNonFiniteLoss', 'EpochSeeding', 'choose_accelerator', 'AtomicCheckpoints', 'supports_bfloat16', 'fit',
-           'load_checkpoint', 'History', 'unique_state_dict', 'save_weights', 'load_weights']
+           'StopOnNonFiniteLoss', 'EpochSeeding', 'AtomicCheckpoints', 'fit', 'load_checkpoint', 'History']
 
 # %% ../../nbs/lib/learn/04_training.ipynb #47616683
 CHANNELS_LAST = {
@@ -229,17 +228,6 @@ class EpochSeeding(Callback):
         self.renew(trainer.current_epoch, trainer.global_rank)
 
 # %% ../../nbs/lib/learn/04_training.ipynb #5ac57ebe
-def choose_accelerator(
-    device: str = 'auto',  # auto, cpu, cuda
-) -> str:  # Lightning's name
-    """Choose the processor."""
-    if device not in ('auto', 'cpu', 'cuda'):
-        raise ValueError(f"device is 'auto', 'cpu' or 'cuda', not {device!r}")
-    if device == 'cuda' and not torch.cuda.is_available():
-        raise ValueError('device cuda was asked for, but torch sees no GPU; use device cpu or auto')
-    return 'gpu' if device == 'cuda' or device == 'auto' and torch.cuda.is_available() else 'cpu'
-
-
 class AtomicCheckpoints(TorchCheckpointIO):
     """Write checkpoints atomically."""
 
@@ -266,14 +254,6 @@ def _silence_lightning():
         line.setLevel(level)
 
 # %% ../../nbs/lib/learn/04_training.ipynb #9414a8c8
-def supports_bfloat16() -> bool:
-    """Check whether this processor multiplies in bfloat16, which halves the time of a 3-D training step."""
-    try:
-        return bool(torch.cpu._is_avx512_bf16_supported())
-    except (AttributeError, RuntimeError):
-        return False
-
-
 def _precision(kind, wanted):
     """Return Lightning's name of a precision."""
     if wanted not in ('auto', 'half'):
@@ -410,62 +390,3 @@ class History(Callback):
     def table(self) -> pd.DataFrame:
         """Return the history as a table, one row per epoch."""
         return pd.DataFrame(self._rows())
-
-# %% ../../nbs/lib/learn/04_training.ipynb #2448811e
-def unique_state_dict(
-    net: torch.nn.Module,
-) -> dict:  # name -> tensor
-    """Collect a network's tensors, each once, even when two parts share it."""
-    state = net.state_dict()
-    return {n: state[n] for n, _ in (*net.named_parameters(), *net.named_buffers()) if n in state}
-
-
-def save_weights(
-    net: torch.nn.Module,
-    path: str | Path,  # .safetensors
-    card: dict,  # what a user of the weights must know
-) -> Path:
-    """Save weights and their card, atomically."""
-    from safetensors.torch import save_file
-
-    path, facts = Path(path), {k: json.dumps(v) for k, v in card.items()}
-    with atomic_path(path) as half:
-        save_file({k: v.detach().cpu().contiguous() for k, v in unique_state_dict(net).items()}, half, facts)
-    lines = [
-        f'# {card.get("study", path.stem)}',
-        '',
-        *(f'- **{k}**: {v}' for k, v in card.items()),
-        '',
-        'Not a medical device. For research only.',
-        '',
-    ]
-    path.with_suffix('.md').write_text('\n'.join(lines))
-    return path
-
-
-def load_weights(
-    net: torch.nn.Module,  # of the same architecture
-    path: str | Path,  # .safetensors
-) -> torch.nn.Module:
-    """Load weights; nothing in the file is executed."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'{path}: no such weights; train the study first')
-    try:
-        found = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f'{path}: not a safetensors file ({error})') from error
-    scales = {n.removesuffix('.scale'): found.pop(n) for n in list(found) if n.endswith('.scale')}
-    found |= {n: found[n].float() * scale for n, scale in scales.items() if n in found}  # stored in eight bits
-    own = unique_state_dict(net)
-    differ = [n for n in sorted({*own, *found}) if n not in own or n not in found or own[n].shape != found[n].shape]
-    if differ:
-        raise ValueError(
-            f'{path}: weights of another architecture ({len(differ)} tensors differ, the first: {differ[0]})'
-        )
-    with torch.no_grad():
-        for name, value in found.items():
-            own[name].copy_(value)
-    return net

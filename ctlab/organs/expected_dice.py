@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from ..learn.weights import most_probable
 from ..phantoms.synthesis import ORGANS
 from ..scans.volume import Volume
 
@@ -39,10 +40,10 @@ def _noise(hu):
     return float(np.median(np.abs(bend[soft]))) / 20
 
 
-def _sharpness(mask, box, k, p, labels):
+def _sharpness(mask, box, k, p, raw, labels):
     """Measure how sure the network is: six numbers."""
     inside = p[(slice(None), *box)]
-    own, raw = inside[k].numpy(), p.argmax(0) == k
+    own, raw = inside[k].numpy(), raw == k
     n, total = int(mask.sum()), float(p[k].sum())
     entropy = -(inside.clamp_min(1e-6).log() * inside).sum(0).numpy()
     return [
@@ -51,7 +52,7 @@ def _sharpness(mask, box, k, p, labels):
         float(entropy[mask].mean()),
         float((own[mask] < 0.6).mean()),
         float(((own > 0.2) & (own < 0.8)).sum() / n),
-        float((torch.from_numpy(labels == k) & raw).sum() / raw.sum().clamp_min(1)),
+        float(((labels == k) & raw).sum() / max(1, raw.sum())),
     ]
 
 
@@ -77,7 +78,7 @@ def _second_opinion(labels, k, second):
     """Compare a mask with the other network's: four numbers."""
     mask = torch.from_numpy((labels == k).astype(np.float32))
     down = F.interpolate(mask[None, None], size=second.shape[1:], mode='area')[0, 0]
-    other, chosen = second[k], second.argmax(0) == k
+    other, chosen = second[k], torch.from_numpy(most_probable(second) == k)
     size, both = down.sum().clamp_min(1e-3), torch.minimum(down, other).sum()
     return [
         float(2 * both / (size + other.sum())),
@@ -90,8 +91,10 @@ def _second_opinion(labels, k, second):
 def organ_features(
     grid: Volume,  # upright, voxels of about 3 mm, HU
     probabilities: torch.Tensor,  # (1 + organs, z, y, x) on the grid
-    labels: np.ndarray,  # numbers of ORGANS on the grid, after post-processing
+    labels: np.ndarray,  # numbers of the organs on the grid, after post-processing
     second: torch.Tensor,  # (1 + organs, …) of the trunk network, on its own voxels
+    organs: tuple = ORGANS,
+    liver: np.ndarray | None = None,  # bool, where it is not the first of the organs
 ) -> dict[str, np.ndarray]:  # organ -> numbers in the order of FEATURES
     """Measure the evidence for every organ that was found."""
     hu, spacing = grid.array, np.array(grid.spacing)
@@ -99,16 +102,16 @@ def organ_features(
     second = second / second.sum(0, keepdim=True).clamp_min(1e-6)
     dense = np.argwhere(hu[::4, ::4, ::4] > -300) * 4
     body = (dense.min(0), dense.max(0)) if len(dense) else (np.zeros(3), np.array(hu.shape))
-    liver = labels == 1
+    liver = labels == 1 if liver is None else liver
     liver_at, liver_hu = (np.argwhere(liver).mean(0), float(np.median(hu[liver]))) if liver.any() else (None, 60.0)
-    noise, found = _noise(hu), {}
-    for k, organ in enumerate(ORGANS, 1):
+    noise, raw, found = _noise(hu), most_probable(p), {}
+    for k, organ in enumerate(organs, 1):
         at = np.argwhere(labels == k)
         if len(at) < 5:
             continue
         box = tuple(slice(max(0, a - 2), b + 3) for a, b in zip(at.min(0), at.max(0)))
         mask = labels[box] == k
-        parts = _sharpness(mask, box, k, p, labels), _look(mask, box, hu, spacing.prod() / 1000, liver_hu, noise)
+        parts = _sharpness(mask, box, k, p, raw, labels), _look(mask, box, hu, spacing.prod() / 1000, liver_hu, noise)
         more = _place(at, spacing, body, liver_at), _second_opinion(labels, k, second)
         found[organ] = np.array([v for part in (*parts, *more) for v in part], np.float32)
     return found
@@ -145,9 +148,10 @@ def unfit_organs(
 def design_matrix(
     organs: list[str],
     features: np.ndarray,  # (n, features)
-) -> np.ndarray:  # the features, and a column for each organ
+    known: tuple = ORGANS,  # to the estimator
+) -> np.ndarray:  # the features, and a column for each organ that is known
     """Put the organ beside its evidence."""
-    return np.concatenate([features, [[o == name for name in ORGANS] for o in organs]], axis=1).astype(np.float32)
+    return np.concatenate([features, [[o == name for name in known] for o in organs]], axis=1).astype(np.float32)
 
 
 def _as_arrays(model):
@@ -206,11 +210,12 @@ def fit_expected_dice(
     dice: np.ndarray,  # (n,) the truth
     seed: int = 0,
     coverage: float = 0.8,  # share of scans within the interval
+    known: tuple = ORGANS,  # the organs that are learned
 ) -> dict:  # name -> array, to be stored
     """Learn to expect the Dice of a mask."""
     from sklearn.model_selection import GroupKFold
 
-    x, misses = design_matrix(organs, features), np.zeros((2, len(dice)))
+    x, misses = design_matrix(organs, features, known), np.zeros((2, len(dice)))
     for rest, held in GroupKFold(5).split(x, groups=scans):
         part = _fit_trees(x[rest], dice[rest], seed)
         low, high = (run_trees(part[name], x[held]) for name in ('low', 'high'))
@@ -223,11 +228,12 @@ def fit_expected_dice(
 def predict_expected_dice(
     stored: dict,  # from `fit_expected_dice`
     features: dict[str, np.ndarray],  # organ -> evidence, from `organ_features`
+    known: tuple = ORGANS,  # to the estimator
 ) -> dict[str, ExpectedDice]:  # by organ
     """Estimate the Dice of each organ's mask."""
     if not features:
         return {}
-    x, found = design_matrix(list(features), np.stack(list(features.values()))), {}
+    x, found = design_matrix(list(features), np.stack(list(features.values())), known), {}
     for name in _QUANTILES:
         arrays = {key.partition('.')[2]: v for key, v in stored.items() if key.startswith(f'{name}.')}
         found[name] = run_trees(arrays, x)
@@ -239,10 +245,12 @@ def predict_expected_dice(
 
 
 @functools.cache
-def load_expected_dice() -> dict:  # name -> array
+def load_expected_dice(
+    name: str = 'expected_dice',  # expected_dice_more for the organs beside the six
+) -> dict:  # name -> array
     """Load what is shipped with the package."""
     from safetensors.numpy import load_file
 
     import ctlab
 
-    return load_file(Path(ctlab.__file__).parent / 'organs' / 'expected_dice.safetensors')
+    return load_file(Path(ctlab.__file__).parent / 'organs' / f'{name}.safetensors')

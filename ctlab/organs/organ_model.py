@@ -17,6 +17,13 @@ from torch.nn import functional as F
 from ..core.anatomy import STRUCTURE_CODES
 from ..core.files import file_hash
 from ..core.settings import Settings
+from ctlab.learn.weights import (
+    choose_accelerator,
+    load_weights,
+    most_probable,
+    supports_bfloat16,
+    unique_state_dict,
+)
 from ..phantoms.patient_bodies import make_other_bodies, make_patient_bodies
 from ctlab.phantoms.synthesis import (
     CLASSES,
@@ -36,10 +43,11 @@ __all__ = ['log', 'PRESET_CONFIGS', 'TRUNK_CONFIGS', 'TRUNK_SLABS', 'TRUNK_SPACI
            'ALONE', 'HEAD_CM2', 'HEAD_TO_LIVER', 'PLAUSIBLE_ML', 'BACKGROUND_WEIGHT', 'MULTI_COMPONENT', 'PresetConfig',
            'make_organ_net', 'SyntheticDataset', 'DiceCrossEntropyLoss', 'shipped_weights_file', 'weights_version',
            'run', 'dice_per_class', 'load_shipped_network', 'load_organ_network', 'load_trunk_network', 'pack_weights',
-           'resample_for_inference', 'class_probabilities', 'argmax_on_scan', 'NotCtError', 'check_is_ct',
-           'head_slices', 'beyond_abdomen', 'largest_component', 'remove_small_components', 'postprocess', 'body_mask',
-           'reassign_islands', 'quality_flags', 'trunk_probabilities', 'join_networks', 'segment_organs',
-           'reduce_to_organs', 'OrganModel', 'development_half', 'score_public_patient']
+           'resample_for_inference', 'largest_component', 'body_mask', 'class_probabilities', 'argmax_on_scan',
+           'NotCtError', 'check_is_ct', 'head_slices', 'beyond_abdomen', 'remove_small_components', 'postprocess',
+           'reassign_islands', 'quality_flags', 'trunk_classes', 'trunk_probabilities', 'join_networks', 'OrganLook',
+           'look_for_organs', 'segment_organs', 'reduce_to_organs', 'OrganModel', 'development_half',
+           'score_public_patient']
 
 # %% ../../nbs/17_patients.ipynb #6bb094ec
 @dataclass(frozen=True)
@@ -196,7 +204,7 @@ class _OrganTraining:
 
     def learner(self, finished):
         """Build the network with its loss and schedule."""
-        from ctlab.learn.training import Learner, load_weights
+        from ctlab.learn.training import Learner
 
         def fade(epoch):
             return min(1.0, (epoch + 1) / 2) * (1 - epoch / max(1, self.epochs)) ** 0.9
@@ -210,7 +218,7 @@ class _OrganTraining:
 
     def train(self, learner, folder, resume):
         """Train on samples without end."""
-        from ctlab.learn.training import choose_accelerator, fit
+        from ctlab.learn.training import fit
 
         gpu, tiny, steps = (
             choose_accelerator(self.settings.device) == 'gpu',
@@ -348,8 +356,6 @@ def load_trunk_network() -> torch.nn.Module:
 
 def _load_packed(path):
     """Load shipped weights."""
-    from ctlab.learn.training import load_weights
-
     if not path.is_file():
         own = path.parent == shipped_weights_file().parent
         raise FileNotFoundError(
@@ -367,7 +373,6 @@ def pack_weights(
     from safetensors.torch import save_file
 
     from ctlab.core.files import atomic_path
-    from ctlab.learn.training import load_weights, unique_state_dict
 
     net = load_weights(make_organ_net(), Path(run) / 'weights.safetensors')
     with atomic_path(Path(path)) as half:
@@ -404,6 +409,56 @@ def resample_for_inference(
     return Volume(x[0, 0].numpy(), affine)
 
 
+def largest_component(
+    mask: np.ndarray,  # of an organ that is one piece; what is False around it may be cut off, but for a rim
+    bridges: int = 1,  # voxels; what hangs on the rest by less than twice that is another piece
+) -> np.ndarray:
+    """Return the largest connected component of a mask after cutting thin bridges."""
+    import cc3d
+    from scipy import ndimage
+
+    if not bridges:
+        return cc3d.largest_k(mask, k=1, connectivity=6) > 0
+    core = ndimage.binary_erosion(mask, iterations=bridges, border_value=1)  # a scan's end is no edge
+    if not core.any():
+        core = mask
+    n_components = cc3d.connected_components(core, connectivity=6)
+    largest = n_components == 1 + np.bincount(n_components.ravel())[1:].argmax()
+    others = (n_components > 0) & ~largest
+    if others.any():  # every voxel belongs to the piece that is nearer
+        distance = ndimage.distance_transform_edt
+        mask = mask & (distance(~largest) <= distance(~others))
+    parts = cc3d.connected_components(mask, connectivity=6)
+    return parts == np.bincount(parts[largest]).argmax()
+
+
+def body_mask(
+    hu: np.ndarray,  # (z, y, x), voxels of about 3 mm
+    air: float = -300.0,
+    lung: np.ndarray | None = None,  # bool, what is body although it is air: a thin wall around it is no bridge then
+) -> np.ndarray:
+    """Segment the body without table and arms, including the gas in it; on voxels twice as large, for speed."""
+    from scipy import ndimage
+
+    rough = hu[::2, ::2, ::2] > air
+    if lung is not None:
+        rough |= lung[::2, ::2, ::2]
+    if not rough.any():
+        return np.ones(hu.shape, bool)  # nothing is left to choose from
+    body = np.stack([ndimage.binary_fill_holes(s) for s in largest_component(rough, 2)])
+    return body.repeat(2, 0).repeat(2, 1).repeat(2, 2)[tuple(slice(n) for n in hu.shape)]
+
+
+def _body_box(picture, margin=24.0):
+    """Find the rows and columns that the body covers, with a margin in mm."""
+    body, box = body_mask(picture.array), [slice(None)]
+    for axis in (1, 2):
+        at = np.flatnonzero(body.any((0, 3 - axis)))
+        rim = round(margin / picture.spacing[axis])
+        box.append(slice(max(0, int(at[0]) - rim), int(at[-1]) + rim + 1))
+    return tuple(box)
+
+
 def class_probabilities(
     net: torch.nn.Module,
     picture: Volume,  # from `resample_for_inference`
@@ -411,18 +466,20 @@ def class_probabilities(
     overlap: float = 0.5,  # of neighbouring windows
     window: tuple = _WINDOW,  # voxels that the network sees at once
 ) -> torch.Tensor:  # (classes, z, y, x)
-    """Predict the class probabilities of every voxel."""
+    """Predict the class probabilities of every voxel; beside the body nothing is asked."""
     from monai.inferers import sliding_window_inference
 
-    from ctlab.learn.training import supports_bfloat16
-
-    x, nothing = normalise_hu(torch.from_numpy(picture.array))[None, None], float(normalise_hu(torch.tensor(-1000.0)))
-    net, quick = net.to(device).eval(), device == 'cuda' or supports_bfloat16()
+    box, air = _body_box(picture), float(normalise_hu(torch.tensor(-1000.0)))
+    x = normalise_hu(torch.from_numpy(np.ascontiguousarray(picture.array[box])))[None, None]
+    # the weights' order of memory decides the network's, and this one saves 40 % of the time, with and without bfloat16
+    net = net.to(device, memory_format=torch.channels_last_3d).eval()
+    quick, sides = device == 'cuda' or supports_bfloat16(), {'sw_device': device, 'device': 'cpu'}
     with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=quick):
-        logits = sliding_window_inference(
-            x, window, 1, net, overlap, 'gaussian', cval=nothing, sw_device=device, device='cpu'
-        )
-    return logits[0].float().softmax(0)
+        logits = sliding_window_inference(x, window, 1, net, overlap, 'gaussian', cval=air, **sides)
+    p = torch.zeros(logits.shape[1], *picture.shape)
+    p[0] = 1
+    p[(slice(None), *box)] = logits[0].float().softmax(0)
+    return p
 
 
 def _interpolation_matrix(scan, grid, axis):
@@ -461,7 +518,7 @@ def argmax_on_scan(
             rows, columns = _supported_voxels(y, here.any((0, 2))), _supported_voxels(x, here.any((0, 1)))
             classes = torch.cat([torch.zeros(1, dtype=torch.long), 1 + here.any((1, 2)).nonzero()[:, 0]])
             layer = torch.einsum('n,cnij->cij', z[k, near], p[:, near][classes])
-            best = (y[rows] @ (layer @ x[columns].T)).numpy().argmax(0)  # torch's own takes five times as long
+            best = most_probable(y[rows] @ (layer @ x[columns].T))
             answer[k, rows, columns] = classes.numpy()[best]
     return answer
 
@@ -547,29 +604,6 @@ MULTI_COMPONENT = (
 )  # organs that may be in several pieces, cut by the scan's end or by a mask's thinness
 
 
-def largest_component(
-    mask: np.ndarray,  # of an organ that is one piece; what is False around it may be cut off, but for a rim
-    bridges: int = 1,  # voxels; what hangs on the rest by less than twice that is another piece
-) -> np.ndarray:
-    """Return the largest connected component of a mask after cutting thin bridges."""
-    import cc3d
-    from scipy import ndimage
-
-    if not bridges:
-        return cc3d.largest_k(mask, k=1, connectivity=6) > 0
-    core = ndimage.binary_erosion(mask, iterations=bridges, border_value=1)  # a scan's end is no edge
-    if not core.any():
-        core = mask
-    n_components = cc3d.connected_components(core, connectivity=6)
-    largest = n_components == 1 + np.bincount(n_components.ravel())[1:].argmax()
-    others = (n_components > 0) & ~largest
-    if others.any():  # every voxel belongs to the piece that is nearer
-        distance = ndimage.distance_transform_edt
-        mask = mask & (distance(~largest) <= distance(~others))
-    parts = cc3d.connected_components(mask, connectivity=6)
-    return parts == np.bincount(parts[largest]).argmax()
-
-
 def remove_small_components(
     mask: np.ndarray,
     least: float = 0.05,  # of the largest piece
@@ -604,27 +638,13 @@ def postprocess(
     return kept
 
 
-def body_mask(
-    hu: np.ndarray,  # (z, y, x), voxels of about 3 mm
-    air: float = -300.0,
-) -> np.ndarray:
-    """Segment the body without table and arms, including the gas in it; on voxels twice as large, for speed."""
-    from scipy import ndimage
-
-    rough = hu[::2, ::2, ::2] > air
-    if not rough.any():
-        return np.ones(hu.shape, bool)  # nothing is left to choose from
-    body = np.stack([ndimage.binary_fill_holes(s) for s in largest_component(rough, 2)])
-    return body.repeat(2, 0).repeat(2, 1).repeat(2, 2)[tuple(slice(n) for n in hu.shape)]
-
-
 def reassign_islands(
     probabilities: torch.Tensor,  # (1 + organs, z, y, x); the first is everything else
     rounds: int = 3,  # a second choice may itself be a crumb
 ) -> torch.Tensor:  # the same, without the first choice where it cannot be
     """Relabel small islands with their second most probable class."""
     p = probabilities.clone()
-    labels = p.argmax(0).numpy().astype(np.uint8)
+    labels = most_probable(p)
     for _ in range(rounds):
         islands = np.nonzero(labels != postprocess(labels, 1))
         if not len(islands[0]):
@@ -687,15 +707,22 @@ def quality_flags(
     return words
 
 
+def trunk_classes(
+    grid: Volume,  # upright, voxels of about 3 mm, HU
+    device: str = 'cpu',  # cpu or cuda
+) -> torch.Tensor:  # (1 + classes, z, y, x) on voxels of 6 mm
+    """Ask the trunk network, which sees all of a trunk at once, for every class that it knows."""
+    coarse = resample_for_inference(grid, TRUNK_SPACING)
+    return class_probabilities(load_trunk_network(), coarse, device, 0.25, _TRUNK_WINDOW)
+
+
 def trunk_probabilities(
     grid: Volume,  # upright, voxels of about 3 mm, HU
     device: str = 'cpu',  # cpu or cuda
 ) -> torch.Tensor:  # (1 + organs, z, y, x) on voxels of 6 mm
-    """Ask the trunk network, which sees all of a trunk at once."""
-    coarse = resample_for_inference(grid, TRUNK_SPACING)
-    return reduce_to_organs(
-        class_probabilities(load_trunk_network(), coarse, device, 0.25, _TRUNK_WINDOW), coarse.shape
-    )
+    """Ask the trunk network for the organs."""
+    p = trunk_classes(grid, device)
+    return reduce_to_organs(p, p.shape[1:])
 
 
 def join_networks(
@@ -717,6 +744,55 @@ def join_networks(
     return p
 
 
+@dataclass(frozen=True)
+class OrganLook:
+    """What the organ model found in a scan, and what it found it in."""
+
+    upright: Volume  # the scan, LPS
+    grid: Volume  # the same on voxels of about 3 mm
+    outside: np.ndarray  # bool, slices of the grid beyond the abdomen
+    found: Volume  # numbers of ORGANS on the upright scan; `meta` holds structures, warnings, agreement, expected Dice
+    chosen: torch.Tensor | None = None  # (1 + organs, z, y, x) on the grid; None where nothing was looked for
+    answers: tuple = ()  # of both networks, (classes, z, y, x), each on its own voxels, where they were to be kept
+
+
+def look_for_organs(
+    scan: Volume,  # CT in HU, in any orientation
+    net: torch.nn.Module | None = None,  # the shipped ones when left out
+    device: str = 'cpu',  # cpu or cuda
+    spacing: float = 3.0,  # mm of the voxels that the network knows
+    votes: int = 1,  # 3: copies 8 % smaller and larger vote too, and their agreement is measured
+    trunk: bool | None = None,  # join the trunk network; when left out, only where `net` is left out
+    keep: bool = False,  # what both networks say of every class
+) -> OrganLook:
+    """Look for the six organs, and keep what led to them."""
+    check_is_ct(scan)
+    upright = reorient(scan)
+    grid = resample_for_inference(upright, spacing)
+    outside = beyond_abdomen(grid)
+    if outside.all():
+        meta = {'structures': ORGANS, 'warnings': [NO_ABDOMEN], 'agreement': {}, 'expected': {}}
+        return OrganLook(upright, grid, outside, Volume(np.zeros(upright.shape, np.uint8), upright.affine, meta))
+    parts, answers, second = [], [], None
+    for zoom in (1.0, 1.08, 0.92)[:votes]:
+        zoomed = grid if zoom == 1 else resample_for_inference(upright, spacing * zoom)
+        answer = class_probabilities(net or load_shipped_network(), zoomed, device)
+        parts.append(reduce_to_organs(answer, grid.shape))
+        answers += [answer] * (keep and zoom == 1)
+    if keep or trunk or (trunk is None and net is None):
+        answer = trunk_classes(grid, device)
+        second = reduce_to_organs(answer, answer.shape[1:])
+        answers += [answer] * keep
+    p = join_networks(grid, sum(parts) / len(parts), second, outside)
+    chosen = reassign_islands(p)
+    found = Volume(postprocess(argmax_on_scan(chosen, grid, upright)), upright.affine)
+    expected = _expected(grid, p, chosen, second) if second is not None and found.array.any() else {}
+    absent = _leave_out(found, expected)
+    found.meta.update({'structures': ORGANS, 'agreement': _agreement(parts), 'expected': expected})
+    found.meta['warnings'] = _warnings(found, found.meta, absent)
+    return OrganLook(upright, grid, outside, found, chosen, tuple(answers))
+
+
 def segment_organs(
     scan: Volume,  # CT in HU, in any orientation
     net: torch.nn.Module | None = None,  # the shipped ones when left out
@@ -726,34 +802,15 @@ def segment_organs(
     trunk: bool | None = None,  # join the trunk network; when left out, only where `net` is left out
 ) -> Volume:  # numbers of ORGANS on the scan's voxels; `meta` holds structures, warnings, agreement, expected Dice
     """Segment liver, spleen, kidneys, aorta and bowel."""
-    check_is_ct(scan)
-    upright = reorient(scan)
-    grid = resample_for_inference(upright, spacing)
-    outside = beyond_abdomen(grid)
-    if outside.all():
-        meta = {'structures': ORGANS, 'warnings': [NO_ABDOMEN], 'agreement': {}, 'expected': {}}
-        return Volume(np.zeros(scan.shape, np.uint8), scan.affine, meta)
-    parts = []
-    for zoom in (1.0, 1.08, 0.92)[:votes]:
-        zoomed = grid if zoom == 1 else resample_for_inference(upright, spacing * zoom)
-        parts.append(reduce_to_organs(class_probabilities(net or load_shipped_network(), zoomed, device), grid.shape))
-    trunk = net is None if trunk is None else trunk
-    second = trunk_probabilities(grid, device) if trunk else None
-    p = join_networks(grid, sum(parts) / len(parts), second, outside)
-    chosen = reassign_islands(p)
-    found = Volume(postprocess(argmax_on_scan(chosen, grid, upright)), upright.affine)
-    expected = _expected(grid, p, chosen, second) if second is not None and found.array.any() else {}
-    absent = _leave_out(found, expected)
-    meta = {'structures': ORGANS, 'agreement': _agreement(parts), 'expected': expected}
-    back = reorient(found, orientation(scan))
-    return Volume(back.array, scan.affine, meta | {'warnings': _warnings(found, meta, absent)})
+    found = look_for_organs(scan, net, device, spacing, votes, trunk).found
+    return Volume(reorient(found, orientation(scan)).array, scan.affine, found.meta)
 
 
 def _agreement(parts):
     """Compute the Dice by which looks of different sizes agree, by organ."""
     from ctlab.judge.metrics import dice
 
-    own = [p.argmax(0).numpy() for p in parts]
+    own = [most_probable(p) for p in parts]
     pairs = [(a, b) for i, a in enumerate(own) for b in own[i + 1 :]]
     return {o: float(np.mean([dice(a == k, b == k) for a, b in pairs])) for k, o in enumerate(ORGANS, 1) if pairs}
 
@@ -762,7 +819,7 @@ def _expected(grid, p, chosen, second):
     """Estimate the Dice of every organ that was found."""
     from ctlab.organs.expected_dice import load_expected_dice, organ_features, predict_expected_dice
 
-    labels = postprocess(chosen.argmax(0).numpy().astype(np.uint8))
+    labels = postprocess(most_probable(chosen))
     return predict_expected_dice(load_expected_dice(), organ_features(grid, p, labels, second))
 
 
@@ -804,7 +861,7 @@ class OrganModel:
     name: str = 'organ model'
     # other weights draw other masks, and so do other rules
     version: str = field(
-        default_factory=lambda: f'{weights_version()}, trunk, second choice, no bridges, no heads, none alone'
+        default_factory=lambda: f'{weights_version()}, trunk, second choice, no bridges, no heads, none alone, body box'
     )
 
     def unavailable_reason(self) -> str:

@@ -9,6 +9,7 @@ import functools
 import importlib
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -19,12 +20,12 @@ from ..core.files import write_atomic
 from ..core.settings import Settings
 from ..scans import nifti
 from ..scans.io import read
-from ..scans.volume import Volume, count_by_plane, reorient
+from ..scans.volume import Volume, count_by_plane, reorient, to_index
 
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'STUDIES', 'load_segmentation_run', 'TrainedNetwork', 'segment', 'structure_statistics']
+__all__ = ['log', 'STUDIES', 'WITHOUT_SURFACE', 'load_segmentation_run', 'TrainedNetwork', 'segment', 'structure_statistics']
 
 # %% ../../nbs/lib/organs/01_segment.ipynb #49214490
 STUDIES = ('spleen', 'lowerlimb', 'liver3d', 'liver2d')
@@ -35,7 +36,7 @@ def load_segmentation_run(
 ):  # (network, SegmentationPlan)
     """Load the trained network of a segmentation run."""
     from ctlab.learn.runs import read_config
-    from ctlab.learn.training import load_weights
+    from ctlab.learn.weights import load_weights
 
     folder = Path(folder)
     path = folder / 'config.json'
@@ -115,20 +116,28 @@ def segment(
     phantom: bool = False,  # say on the picture that this is a phantom
     votes: int = 1,  # of the organ model: 3 looks in different sizes, and their agreement
     weights: str | Path = '',  # of the organ model: a file of a network that went on learning; the shipped when empty
+    structures: str = 'organs',  # of the organ model: organs, all, or names separated by commas
+    progress: Callable[[str], None] | None = None,  # called with words before each step
     **options,  # for DICOM: series_uid, acquisition, gaps, as `read` takes them
 ) -> dict | Volume:  # what was written and measured; the masks where no folder is given
     """Segment a scan and write everything that is to be known."""
     if mesh not in ('stl', 'ply', 'glb', 'none'):
         raise ValueError(f'surfaces are written as stl, ply, glb or none, not {mesh!r}')
+    say = progress or log.debug
+    say(f'reading {"a scan in memory" if isinstance(source, Volume) else source}')
     scan = source if isinstance(source, Volume) else read(source, **options)
-    found, numbers = _segment_with(scan, str(model), fast, device, votes, str(weights))
+    say(f'segmenting {scan.shape[0]} slices of {scan.shape[1]} × {scan.shape[2]}')
+    found, numbers = _segment_with(scan, str(model), fast, device, votes, str(weights), structures)
     if out is None:
-        named = {'structures': tuple(numbers), 'names': {k: n for n, k in numbers.items()}}
+        named = {'names': {k: n for n, k in numbers.items()}}
+        named['structures'] = found.meta.get('structures') or tuple(numbers)
         return Volume(found.array, found.affine, found.meta | named)
     source, out = Path('a scan in memory' if isinstance(source, Volume) else source), Path(out)
     for flag in found.meta.get('warnings', []):
         log.warning('%s: %s', source, flag)
-    present = {n: k for n, k in numbers.items() if (found.array == k).any()}
+    say(f'writing to {out}')
+    measured = structure_statistics(scan, found, numbers)
+    present = {n: k for n, k in numbers.items() if measured[n]['voxels']}
     named = {'names': {k: n for n, k in numbers.items()}, 'colours': STRUCTURE_COLOURS}
     if present or model:  # where the organ model finds nothing, nothing is written that looks like masks
         nifti.write(Volume(found.array, found.affine, named), out / 'segmentation.nii.gz')
@@ -140,8 +149,10 @@ def segment(
         'expected_dice': {o: _rounded(e) for o, e in found.meta.get('expected', {}).items()},
         'file': 'segmentation.nii.gz' if present or model else '',
         'spacing_mm': [round(s, 4) for s in scan.spacing],
-        'structures': {n: structure_statistics(scan, found, k) for n, k in numbers.items()},
+        'structures': measured,
     }
+    if composition := found.meta.get('composition'):
+        facts['body_composition'] = asdict(composition)
     if mesh != 'none':
         _surfaces(found, present, out, mesh, smooth, facts)
     if source.is_dir() and present:
@@ -161,17 +172,20 @@ def _dicom_object(found, source, out, model, present, options):
     return name
 
 
-def _segment_with(scan, model, fast, device, votes, weights=''):
+def _segment_with(scan, model, fast, device, votes, weights='', structures='organs'):
     """Segment with the requested model; returns (label map on the scan's voxels, structure -> number)."""
+    if model and structures != 'organs':
+        raise ValueError(f'structures are chosen from the organ model; {model} has its own')
     if model == 'totalsegmentator':
         return _by_totalsegmentator(scan, fast, device)
     if model:
         return TrainedNetwork(model, device).segment(scan)
-    from ctlab.organs.organ_model import ORGANS, load_organ_network, segment_organs
+    from ctlab.organs.more_structures import STRUCTURES, choose_structures, segment_structures
+    from ctlab.organs.organ_model import load_organ_network
 
-    net = load_organ_network(weights) if weights else None
-    found = segment_organs(scan, net, device, votes=votes, trunk=True)
-    return found, {o: k for k, o in enumerate(ORGANS, 1)}
+    net, wanted = load_organ_network(weights) if weights else None, choose_structures(structures)
+    found = segment_structures(scan, wanted, net, device, votes)
+    return found, {o: k for k, o in enumerate(STRUCTURES, 1) if o in wanted}
 
 
 def _by_totalsegmentator(scan, fast, device):
@@ -187,16 +201,28 @@ def _by_totalsegmentator(scan, fast, device):
 def structure_statistics(
     scan: Volume,
     found: Volume,  # numbers on the scan's voxels
-    k: int,  # which of them
-) -> dict:  # number, voxels, volume_ml, mean, deviation
-    """Compute volume and intensity of one structure."""
-    inside = scan.array[found.array == k]
+    numbers: dict[str, int],  # structure -> its number
+) -> dict[str, dict]:  # structure -> number, voxels, volume_ml, mean, deviation
+    """Compute volume and intensity of every structure, in one pass over the slices."""
+    least = 1 + max([int(found.array.max()), *numbers.values()])
+    n, total, squares = np.zeros((3, least))
+    for values, labels in zip(scan.array, found.array):
+        flat, hu = labels.ravel(), values.ravel().astype(float)
+        n += np.bincount(flat, minlength=least)
+        total += np.bincount(flat, hu, least)
+        squares += np.bincount(flat, hu**2, least)
+    mean = total / np.maximum(n, 1)
+    deviation = np.sqrt(np.maximum(0, squares / np.maximum(n, 1) - mean**2))
+    voxel = float(np.prod(scan.spacing)) / 1000
     return {
-        'number': int(k),
-        'voxels': int(inside.size),
-        'volume_ml': round(float(inside.size * np.prod(scan.spacing) / 1000), 3),
-        'mean': round(float(inside.mean()), 2) if inside.size else None,
-        'deviation': round(float(inside.std()), 2) if inside.size else None,
+        name: {
+            'number': int(k),
+            'voxels': int(n[k]),
+            'volume_ml': round(float(n[k] * voxel), 3),
+            'mean': round(float(mean[k]), 2) if n[k] else None,
+            'deviation': round(float(deviation[k]), 2) if n[k] else None,
+        }
+        for name, k in numbers.items()
     }
 
 
@@ -205,11 +231,16 @@ def _rounded(expected):
     return {k: round(v, 3) for k, v in asdict(expected).items()} | {'unfit': expected.unfit}
 
 
+WITHOUT_SURFACE = ('muscle', 'subcutaneous_fat', 'visceral_fat', 'intermuscular_fat')  # measured, but no shape
+
+
 def _surfaces(found, present, out, kind, smooth, facts):
     """Write one surface per structure."""
     from ctlab.scans.meshes import extract_surface, surface_measures, write_mesh
 
     for name, k in present.items():
+        if name in WITHOUT_SURFACE:
+            continue
         made = extract_surface(Volume(found.array == k, found.affine), smooth)
         write_mesh(made, out / 'meshes' / f'{name}.{kind}', STRUCTURE_COLOURS.get(name, '#cccccc'))
         facts['structures'][name] |= {
@@ -228,7 +259,10 @@ def _preview(scan, found, present, out, phantom):
 
     upright, masks = reorient(scan), reorient(found).array
     sums = [counts.cumsum() for counts in count_by_plane(masks)]
-    at = tuple(int(np.searchsorted(s, s[-1] / 2)) for s in sums) if present else None
+    at = [int(np.searchsorted(s, s[-1] / 2)) for s in sums] if present else None
+    if composition := found.meta.get('composition'):
+        x, y, _ = upright.origin
+        at[0] = int(np.clip(round(to_index(upright, (x, y, composition.height_mm))[0]), 0, len(masks) - 1))
     low, high = (
         np.percentile(upright.array, (1, 99.5)) if upright.array.min() > -500 else (-150, 250)
     )  # MR has no negative values
@@ -238,9 +272,10 @@ def _preview(scan, found, present, out, phantom):
         upright,
         at,
         words if len(words) < 90 else f'{len(present)} structures',
-        {n: masks == k for n, k in present.items()},
+        {n: (masks, k) for n, k in present.items()},
         (low, high),
         phantom,
+        filled=len(present) > 8,
     )
     FigureCanvasAgg(figure)
     save_figure(figure, out, 'preview', ('png',), 110)

@@ -187,7 +187,8 @@ def train_segmentation(
     """Train on one side, keep the epoch that another side prefers, and score the third."""
     from ctlab.learn.networks import init_output_bias
     from ctlab.learn.runs import RunSpec, execute_run
-    from ctlab.learn.training import SegmentationLearner, choose_accelerator
+    from ctlab.learn.training import SegmentationLearner
+    from ctlab.learn.weights import choose_accelerator
 
     split = split or split_cases([c.name for c in cases], settings.n_folds, settings.fold, settings.seed)
     named, record = {c.name: c for c in cases}, _plan_record(plan)

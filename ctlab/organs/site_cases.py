@@ -285,7 +285,8 @@ class _SiteTraining:
 
     def learner(self, finished):
         """Build the network with its loss and schedule."""
-        from ctlab.learn.training import Learner, load_weights
+        from ctlab.learn.training import Learner
+        from ctlab.learn.weights import load_weights
 
         net = make_organ_net()
         if not finished:
@@ -303,7 +304,8 @@ class _SiteTraining:
 
     def train(self, learner, folder, resume):
         """Train on samples without end."""
-        from ctlab.learn.training import choose_accelerator, fit
+        from ctlab.learn.training import fit
+        from ctlab.learn.weights import choose_accelerator
 
         maker, held = self.bodies()
         ready = [prepare_site_case(c, self.settings.work) for c in self.learned]

@@ -112,16 +112,21 @@ def show_plane(
     plane: str = 'axial',
     index: int | None = None,
     limits: tuple = window('soft_tissue'),  # HU shown black and white
-    masks: dict | None = None,  # name -> boolean array like the volume's, outlined
+    masks: dict | None = None,  # name -> boolean array like the volume's, or (label map, number)
     letters: bool = True,  # orientation letters at the edges
+    filled: bool = False,  # masks as a tint in place of outlines
 ) -> None:
     """Draw one plane."""
     picture, ratio = render_plane(volume, plane, index)
     axis.imshow(picture, cmap='gray', vmin=limits[0], vmax=limits[1], aspect=ratio, interpolation='bilinear')
     for name, mask in (masks or {}).items():
-        outline = render_plane(Volume(mask, volume.affine), plane, index)[0].astype(np.uint8)
-        if outline.any():
-            axis.contour(outline, [0.5], colors=[STRUCTURE_COLOURS.get(name, '#56b4e9')], linewidths=1.2)
+        labels, number = mask if isinstance(mask, tuple) else (mask, True)
+        inside = (render_plane(Volume(labels, volume.affine), plane, index)[0] == number).astype(np.uint8)
+        colour = STRUCTURE_COLOURS.get(name, '#56b4e9')
+        if inside.any() and filled:
+            _tint(axis, inside, colour, ratio)
+        elif inside.any():
+            axis.contour(inside, [0.5], colors=[colour], linewidths=1.2)
     axis.set_axis_off()
     if letters:
         left, right, top, bottom = _PLANES[plane][1:]
@@ -129,20 +134,29 @@ def show_plane(
             axis.text(x, y, text, transform=axis.transAxes, color='#ffd966', fontsize=8, ha='center', va='center')
 
 
+def _tint(axis, inside, colour, aspect):
+    """Draw a mask as a tint."""
+    from matplotlib.colors import ListedColormap
+
+    shown, colours = np.ma.masked_equal(inside, 0), ListedColormap([colour])
+    axis.imshow(shown, cmap=colours, alpha=0.45, vmin=0, vmax=1, aspect=aspect, interpolation='nearest')
+
+
 def show_three_planes(
     volume: Volume,  # oriented LPS
     at: tuple | None = None,  # index (z, y, x); the middle when left out
     title: str = '',
-    masks: dict | None = None,  # name -> boolean array
+    masks: dict | None = None,  # as for `show_plane`
     limits: tuple = window('soft_tissue'),
     phantom: bool = True,
+    filled: bool = False,  # masks as a tint in place of outlines
 ):  # matplotlib figure
     """Plot axial, coronal and sagittal planes through one point."""
     at = at or tuple(n // 2 for n in volume.shape)
     with figure_style() as plt:
         figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.9))
         for axis, (plane, (k, *_)) in zip(axes, _PLANES.items()):
-            show_plane(axis, volume, plane, at[k], limits, masks)
+            show_plane(axis, volume, plane, at[k], limits, masks, filled=filled)
         figure.suptitle(title)
         mark_phantom(figure, phantom)
     return figure
@@ -457,22 +471,8 @@ def mask_gallery(
             )
             for k, name in enumerate(structures, 1):
                 picture, _ = render_plane(Volume((found.array == k).astype(np.uint8), found.affine), 'axial', index)
-                axis.imshow(
-                    np.ma.masked_equal(picture, 0),
-                    cmap=_one_colour(STRUCTURE_COLOURS.get(name, '#56b4e9')),
-                    alpha=0.45,
-                    vmin=0,
-                    vmax=1,
-                    aspect=axis.get_aspect(),
-                    interpolation='nearest',
-                )
+                _tint(axis, picture, STRUCTURE_COLOURS.get(name, '#56b4e9'), axis.get_aspect())
             axis.set_title(caption, fontsize=8.5, loc='center')
         figure.suptitle(title, x=0.01, ha='left')
         mark_phantom(figure, phantom)
     return figure
-
-
-def _one_colour(colour):
-    from matplotlib.colors import ListedColormap
-
-    return ListedColormap([colour])

@@ -138,7 +138,8 @@ def run(
     from ctlab.learn.datasets import make_loader
     from ctlab.learn.inference import predict_dataset
     from ctlab.learn.runs import RunSpec, execute_run
-    from ctlab.learn.training import Learner, choose_accelerator, warmup_cosine
+    from ctlab.learn.training import Learner, warmup_cosine
+    from ctlab.learn.weights import choose_accelerator
     from ctlab.trauma.study import fold_metrics, score_by_patient
 
     (learn, judge), name = both, f'{study}_of{patients}'

@@ -137,7 +137,7 @@ def predict_scans(
     from ctlab.learn.datasets import make_loader
     from ctlab.learn.inference import predict_dataset
     from ctlab.learn.runs import read_config
-    from ctlab.learn.training import choose_accelerator, load_weights
+    from ctlab.learn.weights import choose_accelerator, load_weights
 
     folders = run_folders(model)
     configs = [read_config(f) for f in folders]

@@ -295,3 +295,76 @@ def test_tables_from_files(tmp_path):
 def test_a_report_with_flags_lists_them():
     made = AuditReport(['accuracy', 'f1'], ['accuracy', 'f1'], 0.0, 1.0, pd.DataFrame(), ['one', 'two'])
     assert str(made) == 'The header is consistent with its rows (accuracy, f1).\n- one\n- two' and made.ties == []
+
+
+def point(share, recall, fpr):
+    """Accuracy, precision and recall of an operating point, possible or not."""
+    hits, alarms = share * recall, (1 - share) * fpr
+    return hits + (1 - share) * (1 - fpr), hits / (hits + alarms), recall
+
+
+def test_the_limits_of_an_area_by_hand():
+    """Accuracy .8, precision .6, recall .5: a share of .24, false alarms 2/19.
+
+    Three rounding steps of .001 blur the share by .001 · 3 · (1 + 1/.6) · (1 + .24/.2) = .0176, the area by .0176/.76.
+    """
+    low, high = 0.5 * 17 / 19 - 0.0176 / 0.76, 1 - 2 / 19 * 0.5 + 0.0176 / 0.76
+    for area, possible in ((low + 1e-6, True), (low - 1e-6, False), (high - 1e-6, True), (high + 1e-6, False)):
+        assert audit._auc_possible(0.8, area, 0.6, 0.5, 1e-3) == possible
+
+
+def test_more_false_alarms_than_there_are_healthy():
+    def possible(fpr, area):
+        accuracy, precision, recall = point(0.3, 0.8, fpr)
+        return audit._auc_possible(accuracy, area, precision, recall, STEP)
+
+    assert possible(1.0025, 0.5), 'within rounding: three steps are 0.0030'
+    assert not possible(1.0035, 0.5) and not possible(1.02, 0.5)
+    assert possible(1.0025, 0.8027) and not possible(1.0025, 0.8032), 'as with no more than all: 0.8 and the rounding'
+
+
+def test_shares_near_nobody_and_everybody():
+    assert audit._auc_possible(0.999, 0.74, 0.05, 0.5, STEP), 'a share below its own rounding'
+    accuracy, precision, recall = point(0.99, 0.9, 0.5)
+    assert audit._auc_possible(accuracy, 0.7, precision, recall, 0.01), 'a share within its rounding of one'
+    assert audit._auc_possible(0.7, 0.1, 1.0, 0.7, STEP), 'all are ill: any area'
+    assert not audit._auc_possible(0.5, 0.5, 1.0, 0.7, STEP), 'more than all are ill'
+    for steps, known in ((1.5, False), (2.5, True)):
+        tiny = steps * STEP
+        for accuracy, precision, recall in ((0.8, tiny, 0.5), (0.8, 0.5, tiny), (1 - tiny, 0.5, 0.5)):
+            assert audit._auc_possible(accuracy, 5.0, precision, recall, STEP) != known
+
+
+def test_rules_at_their_edges():
+    good = {'accuracy': 0.8, 'auc_roc': 0.75, 'f1': 0.5455, 'precision': 0.6, 'recall': 0.5}
+    assert audit._violations(row(**good | {'auc_roc': 0.3}), METRIC_ROLES, True, STEP) == ((1, 0), (1, 0)), 'too small'
+    assert audit._violations(row(**good | {'f1': 0.5457}), METRIC_ROLES, True, STEP)[0] == (0, 0), 'two digits off'
+    same = {'accuracy': 0.8, 'auc_roc': 1.0, 'f1': 0.78, 'precision': 0.79}
+    assert audit._violations(row(**same, recall=0.8), METRIC_ROLES, False, STEP) == ((1, 1), (0, 0)), 'one is possible'
+    assert audit._violations(row(**same, recall=0.8002), METRIC_ROLES, False, STEP) == ((0, 0), (1, 1))
+
+
+@pytest.mark.parametrize(
+    'printed, nearest, other',
+    [
+        (['precision', 'f1', 'recall'], ['f1', 'precision', 'recall'], ['f1', 'recall', 'precision']),
+        (['precision', 'recall', 'f1'], ['f1', 'recall', 'precision'], ['f1', 'precision', 'recall']),
+    ],
+)
+def test_of_orders_alike_the_one_nearest_to_the_printed_is_taken(printed, nearest, other):
+    """Precision and recall may change places in F1; neither order is the printed one."""
+    cells = [[0.5455, 0.6, 0.5], [0.4444, 0.5, 0.4], [0.6857, 0.6, 0.8]]
+    found = audit_table(pd.DataFrame(cells, columns=printed).assign(target='B'))
+    assert not found.consistent and found.columns == nearest and found.ties == [other] and found.margin == 0
+
+
+def test_a_report_counts_rows_not_rules():
+    rows = pd.DataFrame({'broken_as_printed': [1, 2, 0], 'broken_as_found': [1, 0, 0]})
+    said = str(AuditReport(['f1', 'auc_roc'], ['auc_roc', 'f1'], 9.0, 4.0, rows))
+    assert '2 of 3 rows contradict the printed header, 1 the found one' in said
+
+
+def test_flags_come_from_the_numbers_under_their_true_names():
+    frame = table().assign(target='x')
+    report = audit_table(frame, {'x': frame['accuracy'].iloc[0]})
+    assert any('calling everyone healthy' in f for f in report.flags), 'the prevalence that was given'

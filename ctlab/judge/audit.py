@@ -178,12 +178,10 @@ def audit_table(
         scored.append((score + _HOME * (list(order) == printed), list(order), broken))
     scored.sort(key=lambda s: -s[0])
     best, home = scored[0], next(s for s in scored if s[1] == printed)
-    ties = [s[1] for s in scored[1:] if s[0] >= best[0] - 1e-9 - _HOME * (best[1] == printed)]
-    if best[1] != printed and ties:
-        best = min(
-            [best, *(s for s in scored[1:] if s[1] in ties)], key=lambda s: sum(a != b for a, b in zip(s[1], printed))
-        )
-    ties = [t for t in ties if t != best[1]]
+    alike = [s for s in scored if s[0] >= best[0] - 1e-9 - _HOME * (best[1] == printed)]
+    if best[1] != printed:
+        best = min(alike, key=lambda s: sum(a != b for a, b in zip(s[1], printed)))
+    ties = [s[1] for s in alike if s[1] != best[1]]
     margin = best[0] - max((s[0] for s in scored if s[1] != best[1]), default=best[0])
     keys = [c for c in ('target', 'split') if c in df]
     rows = df[keys].assign(broken_as_printed=home[2], broken_as_found=best[2]).reset_index(drop=True)

@@ -21,7 +21,11 @@ TESTS = {
     'scans.dicom': ['nbs/01_dicom.ipynb', 'tests/test_dicom.py'],
     'scans.dicom_header': ['nbs/lib/scans/06_dicom_header.ipynb', 'nbs/01_dicom.ipynb', 'tests/test_dicom.py'],
     'scans.dicom_pixels': ['nbs/lib/scans/07_dicom_pixels.ipynb', 'nbs/01_dicom.ipynb', 'tests/test_dicom.py'],
-    'scans.dicom_geometry': ['tests/test_dicom_geometry.py', 'nbs/lib/scans/08_dicom_geometry.ipynb', 'tests/test_dicom.py'],
+    'scans.dicom_geometry': [
+        'nbs/lib/scans/08_dicom_geometry.ipynb',
+        'tests/test_dicom_geometry.py',
+        'tests/test_dicom.py',
+    ],
     'scans.dicom_writer': ['nbs/01_dicom.ipynb', 'tests/test_dicom.py'],
     'scans.deidentify': ['nbs/lib/scans/05_deidentify.ipynb', 'tests/test_deidentify.py'],
     'cohort.labels': ['nbs/lib/cohort/00_labels.ipynb', 'tests/test_labels.py'],

@@ -45,7 +45,7 @@ def test_what_cannot_be_read_is_returned_with_its_reason(tmp_path):
 
 
 def frames_file(path, n=3, own=None, shared=None, **top):
-    """An enhanced file; `own(k)` and `shared` are functional groups."""
+    """Write an enhanced file; `own(k)` and `shared` are functional groups."""
     from pydicom.data import get_testdata_file
 
     made = pydicom.dcmread(get_testdata_file('CT_small.dcm'))
@@ -62,7 +62,7 @@ def frames_file(path, n=3, own=None, shared=None, **top):
 
 
 def group(content):
-    """A dataset from nested dictionaries: each of them is a sequence of one item."""
+    """Make a dataset from nested dictionaries: each of them is a sequence of one item."""
     made = Dataset()
     for name, value in content.items():
         setattr(made, name, Sequence([group(value)]) if isinstance(value, dict) else value)
@@ -115,8 +115,8 @@ def test_what_a_frame_says_itself_comes_first_and_the_file_last(tmp_path):
     assert [h.pixel_spacing for h in found] == [(1, 2), (2, 2), (3, 2)] and found[0].thickness is None
     assert (found[0].slope, found[0].intercept) == (0, header.intercept), 'zero is said, nothing is not'
     assert found[0].position is None and found[0].acquisition == header.acquisition
-    bare = geometry.read_frames(read_header(frames_file(tmp_path / 'b.dcm', own=lambda k: {'FrameContentSequence': {}})))
-    own = read_header(tmp_path / 'b.dcm')
+    own = read_header(frames_file(tmp_path / 'b.dcm', own=lambda k: {'FrameContentSequence': {}}))
+    bare = geometry.read_frames(own)
     assert bare[0].windows == own.windows and bare[0].image_type == own.image_type and bare[0].time == ''
     assert bare[0].rescale_type == own.rescale_type and bare[0].moment == own.moment and bare[2].slope == own.slope
     kind = {'MRImageFrameTypeSequence': {'FrameType': ['DERIVED', 'PRIMARY']}}

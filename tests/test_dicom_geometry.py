@@ -33,6 +33,17 @@ def test_files_are_listed_in_order_and_links_and_hidden_ones_left_alone(tmp_path
     assert list(geometry.list_files(tmp_path / 'nowhere')) == [] == list(geometry.list_files(tmp_path / 'c'))
 
 
+def test_a_folder_that_may_not_be_read_hides_nothing_else(tmp_path, monkeypatch):
+    import os
+
+    for name in ('a/1', 'b/1', 'c/1'):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b'')
+    whole = os.scandir
+    monkeypatch.setattr(os, 'scandir', lambda at: whole(at if not at.endswith('b') else f'{at}/none'))
+    assert [str(p)[len(str(tmp_path)) + 1 :] for p in geometry.list_files(tmp_path)] == ['a/1', 'c/1']
+
+
 def test_what_cannot_be_read_is_returned_with_its_reason(tmp_path):
     (tmp_path / 'text').write_text('no DICOM')
     good, bad = geometry.read_headers([tmp_path / 'text'])

@@ -131,6 +131,62 @@ def test_a_scan_is_segmented_without_any_model_or_download(ctlab, tmp_path):
     assert np.array_equal(here.array, masks.array) and here.meta['structures'][0] == 'liver', 'the same in a notebook'
 
 
+def test_all_structures_of_a_series(ctlab, tmp_path):
+    """Organs, tissues and the areas at L3: as NIfTI with names, as DICOM SEG with codes, and in words."""
+    from ctlab.organs.more_structures import STRUCTURES
+    from ctlab.phantoms.acquisition import ScanProtocol, acquire
+    from ctlab.phantoms.body import draw_body
+    from ctlab.scans.dicom import write_series
+    from ctlab.scans.label_maps import read_masks
+
+    protocol = ScanProtocol(spacing=5.0, thickness=5.0, start=60, stop=385, matrix=80, field_of_view=400)
+    hu, *_ = acquire(draw_body(3, 4.0), protocol, 3)
+    write_series(hu, tmp_path / 'series', '1')
+    ended = ctlab('segment', tmp_path / 'series', tmp_path / 'out', '--structures', 'all')
+    assert ended.returncode == 0, ended.stderr
+    assert (
+        'loading the networks' in ended.stderr.splitlines()[0] and f'segmenting {len(hu.array)} slices' in ended.stderr
+    )
+    assert 'at the third lumbar vertebra: muscle' in ended.stdout
+    facts = json.loads((tmp_path / 'out' / 'statistics.json').read_text())
+    assert tuple(facts['structures']) == STRUCTURES
+    areas, volumes = facts['body_composition'], {n: f['volume_ml'] for n, f in facts['structures'].items()}
+    assert 50 < areas['muscle_cm2'] < 400 and 20 < areas['muscle_hu'] < 150 and areas['visceral_fat_cm2'] > 5
+    assert volumes['muscle'] > 2000 and volumes['subcutaneous_fat'] > 500 and volumes['lung'] > 500
+    assert -190 <= facts['structures']['visceral_fat']['mean'] <= -30
+    named = read_masks(tmp_path / 'out' / 'segmentation.nii.gz')
+    assert named.places['muscle'][1] == 1 + STRUCTURES.index('muscle')
+    stored = pydicom.dcmread(tmp_path / 'out' / 'segmentation.dcm')
+    codes = {s.SegmentLabel: s.SegmentedPropertyTypeCodeSequence[0].CodeValue for s in stored.SegmentSequence}
+    assert codes['muscle'] == '127954009' and codes['visceral_fat'] == '55603005' and codes['spine'] == '421060004'
+    meshes = {p.stem for p in (tmp_path / 'out' / 'meshes').iterdir()}
+    assert 'spine' in meshes and not meshes & {'muscle', 'subcutaneous_fat', 'visceral_fat', 'intermuscular_fat'}
+    for wanted, words in (('soul', 'soul: not a structure'), ('muscle --model totalsegmentator', 'has its own')):
+        ended = ctlab('segment', tmp_path / 'series', tmp_path / 'no', '--structures', *wanted.split())
+        assert ended.returncode == 1 and words in ended.stderr and not (tmp_path / 'no').exists(), ended.stderr
+
+
+def test_codes_of_structures_are_those_of_the_standard():
+    from pydicom.sr.codedict import codes
+
+    from ctlab.cohort.masks import _SNOMED
+
+    for ours, theirs in (
+        ('gallbladder', 'Gallbladder'),
+        ('pancreas', 'Pancreas'),
+        ('inferior_vena_cava', 'InferiorVenaCava'),
+        ('urinary_bladder', 'Bladder'),
+        ('heart', 'Heart'),
+        ('lung', 'Lung'),
+        ('spine', 'Spine'),
+        ('bone', 'Bone'),
+        ('muscle', 'SkeletalMuscle'),
+        ('visceral_fat', 'AdiposeTissue'),
+        ('stomach', 'Stomach'),
+    ):
+        assert _SNOMED[ours] == getattr(codes.SCT, theirs).value, ours
+
+
 def test_the_organ_model_meets_its_promises():
     from pathlib import Path
 

@@ -40,6 +40,7 @@ from ..core.anatomy import STRUCTURE_COLOURS, WINDOWS, window
 from ..core.settings import PRESET_NAMES, Settings, project_root
 from .jobs import Jobs
 from ctlab.interfaces.workbench import (
+    ALL_STRUCTURES,
     ImportResult,
     MaskEditor,
     Scan,
@@ -248,7 +249,7 @@ class _Tab:
     def networks(self, organ_model='organ model'):
         """List the networks that outline, for a choice."""
         own = {name: str(run) for name, run in self.work.segmentation_runs().items()}
-        return {organ_model: '', 'TotalSegmentator': 'totalsegmentator'} | own
+        return {organ_model: '', ALL_STRUCTURES: ALL_STRUCTURES, 'TotalSegmentator': 'totalsegmentator'} | own
 
     def page_of(self, scan, mask, rendered=True):
         """Render (a page with the scan and a mask, the quality flags of the scan)."""

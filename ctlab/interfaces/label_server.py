@@ -24,7 +24,7 @@ import numpy as np
 import ctlab
 from ..core.files import exclusive_lock, file_hash
 from .jobs import Job, Jobs
-from .workbench import Mask, Scan, Workspace, align_mask, safe_filename
+from .workbench import ALL_STRUCTURES, Mask, Scan, Workspace, align_mask, safe_filename
 from ..network.dicomweb import BackgroundServer
 from ..network.node import is_loopback
 from ..network.ohif import OhifViewer
@@ -60,10 +60,14 @@ def list_models(
     from ctlab.cohort.masks import TotalSegmentator
     from ctlab.core.anatomy import STRUCTURE_CODES
     from ctlab.learn.runs import read_config
+    from ctlab.organs.more_structures import STRUCTURES
     from ctlab.phantoms.synthesis import ORGANS
 
-    organs = {o: k for k, o in enumerate(ORGANS, 1)}
-    found = {'organ_model': Model('organ_model', 'Organs of the abdomen in CT; learned from synthetic bodies', organs)}
+    organs, structures = ({o: k for k, o in enumerate(names, 1)} for names in (ORGANS, STRUCTURES))
+    words = 'Organs of the abdomen in CT; learned from synthetic bodies'
+    found = {'organ_model': Model('organ_model', words, organs)}
+    words = 'The same with stomach, lungs, bones, muscle and fat'
+    found['all_structures'] = Model('all_structures', words, structures, ALL_STRUCTURES)
     for words, folder in work.segmentation_runs().items():
         structures = {n: k for k, n in enumerate(read_config(folder).get('structures', ()), 1)}
         name = safe_filename(words.replace(' ', '-'))

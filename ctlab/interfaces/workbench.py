@@ -29,6 +29,7 @@ from ..scans.label_maps import read_label_map
 from ..scans.volume import Volume, orientation, reorient
 
 log = logging.getLogger(__name__)
+ALL_STRUCTURES = 'all structures'  # in place of a model's name: the organ model with everything that it knows
 PELVIS_MM = 220.0  # from the crotch to the iliac crests, about
 
 FOLDERS = {
@@ -433,12 +434,14 @@ class Workspace:
         from ctlab.organs.segment import segment
 
         own = self.network() if not model else None
+        if model == ALL_STRUCTURES:
+            return segment(volume, structures='all')
         return segment(volume, model=model, weights=own['file'] if own else '')
 
     def segment(
         self,
         scan: Scan,
-        model: str = '',  # the organ model when empty; a run's folder; totalsegmentator
+        model: str = '',  # the organ model when empty; `ALL_STRUCTURES`; a run's folder; totalsegmentator
     ) -> Mask:
         """Segment a scan by a model, as a new version."""
         own = self.network() if not model else None
@@ -462,8 +465,8 @@ class Workspace:
         from ctlab.core.files import file_hash
         from ctlab.organs.organ_model import weights_version
 
-        if model == 'totalsegmentator':
-            return model
+        if model in ('totalsegmentator', ALL_STRUCTURES):
+            return model if model == 'totalsegmentator' else f'{weights_version()}, {model}'
         if model:
             return file_hash(Path(model) / 'weights.safetensors')[:8]
         own = self.network()
@@ -808,9 +811,9 @@ def learn_from_corrections(
     return result
 
 # %% auto #0
-__all__ = ['log', 'PELVIS_MM', 'FOLDERS', 'Scan', 'Mask', 'ImportResult', 'add_missing_uids', 'safe_filename', 'align_mask',
-           'Workspace', 'open_workspace', 'is_workspace', 'find_site_cases', 'learn_from_corrections', 'display_window',
-           'to_grey', 'MaskEditor']
+__all__ = ['log', 'ALL_STRUCTURES', 'PELVIS_MM', 'FOLDERS', 'Scan', 'Mask', 'ImportResult', 'add_missing_uids', 'safe_filename',
+           'align_mask', 'Workspace', 'open_workspace', 'is_workspace', 'find_site_cases', 'learn_from_corrections',
+           'display_window', 'to_grey', 'MaskEditor']
 
 # %% ../../nbs/lib/interfaces/08_workbench.ipynb #0c045a46
 def display_window(

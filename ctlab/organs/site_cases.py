@@ -58,6 +58,8 @@ class SiteCase:
         else:
             found = read_label_map(self.mask, like=scan)
             parts = {n: found.array == k for k, n in found.meta['names'].items()}
+        if 'spine' in parts:  # the networks know bone only
+            parts['bone'] = parts.get('bone', False) | parts.pop('spine')
         known = {n: k for k, n in enumerate(CLASSES, 1) if n in parts}
         if not known:
             raise ValueError(f'{self.name}: holds {", ".join(parts) or "no names"}; known are {", ".join(CLASSES)}')

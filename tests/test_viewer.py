@@ -117,6 +117,45 @@ def test_a_page_of_its_own(ctlab, tmp_path, browser, shots):
     assert not wrong, wrong[:3]
 
 
+def drop_file(page, path, modifiers=0):
+    """Drop a file on the picture, as a person does; a script's own events carry no files."""
+    box = page.locator('#canvas').bounding_box()
+    at = {'x': box['x'] + box['width'] / 2, 'y': box['y'] + box['height'] / 2}
+    carried = {'items': [], 'files': [str(path)], 'dragOperationsMask': 1}
+    session = page.context.new_cdp_session(page)
+    for kind in ('dragEnter', 'dragOver', 'drop'):
+        session.send('Input.dispatchDragEvent', {'type': kind, 'data': carried, 'modifiers': modifiers, **at})
+
+
+def test_a_file_that_is_dropped_and_its_time(ctlab, tmp_path, browser):
+    """A series in time is dropped on the page: it is shown, a slider appears, and every moment has its values."""
+    import nibabel
+
+    path, *_ = made_page(ctlab, tmp_path)
+    moments = np.stack([np.full((12, 11, 10), 100 * (k + 1), np.int16) for k in range(4)], -1)
+    nibabel.save(nibabel.Nifti1Image(moments, np.diag([2.0, 2, 2, 1])), tmp_path / 'perfusion.nii.gz')
+    page, wrong = opened(browser, path)
+    page.wait_for_selector('body[data-ready]', timeout=120_000)
+    assert page.locator('#frames').is_hidden(), 'one moment needs no slider'
+    drop_file(page, tmp_path / 'perfusion.nii.gz')
+    page.locator('#frames').wait_for(state='visible')
+    assert page.evaluate('[viewer.volumes[0].dimsRAS[1], viewer.volumes[0].nFrame4D]') == [12, 4]
+    slider = page.locator('#frame')
+    assert slider.get_attribute('max') == '3'
+    for k in (2, 0, 3):
+        slider.fill(str(k))
+        page.evaluate('viewer.scene.crosshairPos = [0.5, 0.5, 0.5]; viewer.createOnLocationChange()')
+        assert page.locator('#where').inner_text().startswith(str(100 * (k + 1))), k
+    (tmp_path / 'broken.nii.gz').write_bytes(b'no volume')
+    drop_file(page, tmp_path / 'broken.nii.gz')
+    page.wait_for_function("document.getElementById('where').textContent == 'broken.nii.gz: cannot be shown'")
+    drop_file(page, tmp_path / 'mask.nii.gz', 8)
+    page.wait_for_function('viewer.volumes.length == 2')
+    names = page.evaluate('viewer.volumes.map((v) => v.name)')
+    assert names == ['perfusion.nii.gz', 'mask.nii.gz'], 'what cannot be read takes nothing away; shift adds'
+    assert not wrong, wrong[:3]
+
+
 def test_a_small_page_and_one_without_webgl(ctlab, tmp_path, browser, shots):
     from conftest import CHROMIUM
 

@@ -42,7 +42,7 @@ async function start() {
   const { Niivue, NVImage, NVMesh, SLICE_TYPE, DRAG_MODE, SHOW_RENDER } = window.niivue;
   const nv = new Niivue({
     isRadiologicalConvention: true, sagittalNoseLeft: true, multiplanarShowRender: SHOW_RENDER.NEVER,
-    crosshairColor: [1, 0.85, 0.2, 0.8], crosshairWidth: 0.25, crosshairWidthUnit: 'percent', backColor: [0, 0, 0, 1], dragAndDropEnabled: true, isColorbar: false,
+    crosshairColor: [1, 0.85, 0.2, 0.8], crosshairWidth: 0.25, crosshairWidthUnit: 'percent', backColor: [0, 0, 0, 1], dragAndDropEnabled: false, isColorbar: false,
   });
   const text = (id) => byId(id).textContent.trim();
   const image = async (id, more) => {
@@ -147,6 +147,25 @@ async function start() {
   for (const id of Object.keys(overlays)) {
     byId(`show-${id}`).onchange = () => nv.setOpacity(index(overlays[id]), opacity(id));
   }
+  // NiiVue's own way with dropped files asks the browser for directories, which pages opened from a file may not do.
+  const show = async (files, beside) => {
+    const loaded = await Promise.all(files.map((file) => NVImage.loadFromFile({ file, name: file.name })));
+    if (!beside) {
+      for (const volume of [...nv.volumes]) nv.removeVolume(volume);
+      for (const mesh of [...nv.meshes]) nv.removeMesh(mesh);
+      for (const id of Object.keys(overlays)) delete overlays[id];
+      for (const box of document.querySelectorAll('[data-structure], [id^="show-"], #opacity, #surfaces')) box.disabled = true;
+    }
+    for (const volume of loaded) nv.addVolume(volume);
+    nv.createOnLocationChange();
+  };
+  canvas.addEventListener('dragover', (event) => event.preventDefault());
+  canvas.addEventListener('drop', (event) => {
+    event.preventDefault();
+    const files = [...event.dataTransfer.files];
+    const failed = () => { byId('where').textContent = `${files.map((f) => f.name).join(', ')}: cannot be shown`; };
+    if (files.length) show(files, event.shiftKey).catch(failed);
+  });
   nv.onImageLoaded = () => {
     const frames = nv.volumes[0].nFrame4D || 1;
     byId('frames').hidden = frames < 2;

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import OrderedDict
 from pathlib import Path
 
 import torch
@@ -18,7 +19,8 @@ log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['log', 'timm_backbone', 'efficientnet_lite0', 'TargetHeads', 'SliceNet', 'grey_to_rgb', 'PooledNet', 'VolumeNet',
-           'InflatedConv', 'InflatedNet', 'unet_2d', 'ResNetUNet', 'UNet3D', 'init_output_bias', 'max_over_slices']
+           'InflatedConv', 'InflatedNet', 'unet_2d', 'ResNetUNet', 'UNet3D', 'GroupNormUNet', 'init_output_bias',
+           'max_over_slices']
 
 # %% ../../nbs/lib/learn/02_networks.ipynb #bc54b4c1
 def _host_reachable(host: str, seconds: float = 2.0) -> bool:
@@ -393,6 +395,69 @@ class UNet3D(nn.Module):
         for up, join in zip(self.up, self.join):
             x = join(torch.cat([up(x), kept.pop()], 1))
         return self.last(x)
+
+# %% ../../nbs/lib/learn/02_networks.ipynb #e5d6c002
+class _ConvBlock(nn.Module):
+    """Two convolutions, each with group normalisation and a leaky ReLU."""
+
+    def __init__(self, inside, outside, groups, stride=1):
+        super().__init__()
+        self.conv1, self.conv2 = (
+            nn.Sequential(OrderedDict(conv=nn.Conv3d(n, outside, 3, s, 1, bias=False)))
+            for n, s in ((inside, stride), (outside, 1))
+        )
+        self.norm1, self.norm2 = nn.GroupNorm(groups, outside), nn.GroupNorm(groups, outside)
+        self.lrelu = nn.LeakyReLU(0.01, inplace=True)
+
+    def forward(self, x):
+        """Apply both."""
+        return self.lrelu(self.norm2(self.conv2(self.lrelu(self.norm1(self.conv1(x))))))
+
+
+class _UpBlock(nn.Module):
+    """Twice the resolution, joined with what was there on the way down."""
+
+    def __init__(self, inside, outside, groups):
+        super().__init__()
+        up = nn.ConvTranspose3d(inside, outside, 2, 2, bias=False)
+        self.transp_conv = nn.Sequential(OrderedDict(conv=up))
+        self.conv_block = _ConvBlock(2 * outside, outside, groups)
+
+    def forward(self, x, beside):
+        """Enlarge, join, convolve."""
+        return self.conv_block(torch.cat((self.transp_conv(x), beside), 1))
+
+
+class GroupNormUNet(nn.Module):
+    """A 3-D U-Net: MONAI's DynUNet with group normalisation, without MONAI."""
+
+    def __init__(
+        self,
+        classes: int,  # with the background
+        widths: tuple = (16, 32, 64, 128, 192),  # channels by level
+        groups: int = 8,  # of channels that are normalised together
+    ):
+        super().__init__()
+        self.input_block = _ConvBlock(1, widths[0], groups)
+        downs = [_ConvBlock(a, b, groups, 2) for a, b in zip(widths, widths[1:])]
+        self.downsamples, self.bottleneck = nn.ModuleList(downs[:-1]), downs[-1]
+        self.upsamples = nn.ModuleList(_UpBlock(b, a, groups) for a, b in reversed(list(zip(widths, widths[1:]))))
+        self.output_block = nn.Module()
+        self.output_block.conv = nn.Sequential(OrderedDict(conv=nn.Conv3d(widths[0], classes, 1)))
+        for part in self.modules():
+            if isinstance(part, (nn.Conv3d, nn.ConvTranspose3d)):
+                nn.init.kaiming_normal_(part.weight, a=0.01)
+        nn.init.zeros_(self.output_block.conv.conv.bias)
+
+    def forward(self, x):
+        """Return the logits of every class."""
+        beside = [self.input_block(x)]
+        for down in self.downsamples:
+            beside.append(down(beside[-1]))
+        x = self.bottleneck(beside[-1])
+        for up, before in zip(self.upsamples, reversed(beside)):
+            x = up(x, before)
+        return self.output_block.conv(x)
 
 # %% ../../nbs/lib/learn/02_networks.ipynb #7437038e
 def init_output_bias(

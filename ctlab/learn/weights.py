@@ -6,15 +6,18 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from ..core.files import atomic_path
 
 # %% auto #0
-__all__ = ['unique_state_dict', 'save_weights', 'load_weights', 'choose_accelerator', 'supports_bfloat16', 'most_probable']
+__all__ = ['unique_state_dict', 'save_weights', 'load_weights', 'choose_accelerator', 'supports_bfloat16', 'sliding_window',
+           'most_probable']
 
 # %% ../../nbs/lib/learn/07_weights.ipynb #e5d50005
 def unique_state_dict(
@@ -93,6 +96,49 @@ def supports_bfloat16() -> bool:
         return bool(torch.cpu._is_avx512_bf16_supported())
     except (AttributeError, RuntimeError):
         return False
+
+# %% ../../nbs/lib/learn/07_weights.ipynb #e5d6c005
+def _window_starts(size, window, overlap):
+    """List where the windows along an axis begin; the last one ends with the picture."""
+    step = window if window == size else max(1, int(window * (1 - overlap)))
+    starts = [0]
+    while starts[-1] + window < size:
+        starts.append(min(starts[-1] + step, size - window))
+    return starts
+
+
+def _gaussian_window(window):
+    """Compute the weight of a window's voxels: a Gaussian of an eighth of each side, nowhere less than a thousandth."""
+    weight = torch.ones(())
+    for n in window:
+        x = torch.arange(n, dtype=torch.float) - (n - 1) / 2
+        weight = weight[..., None] * torch.exp(x**2 / (-2 * (n / 8) ** 2))
+    return weight.clamp_min(max(float(weight.min()), 1e-3))
+
+
+def sliding_window(
+    net: torch.nn.Module,
+    picture: torch.Tensor,  # (1, 1, z, y, x)
+    window: tuple,  # voxels that the network sees at once
+    overlap: float = 0.5,  # of neighbouring windows
+    outside: float = 0.0,  # the value beyond the picture, where it is smaller than a window
+    device: str = 'cpu',  # of the network; the answer is on the CPU
+) -> torch.Tensor:  # (classes, z, y, x), float32
+    """Apply a network window by window, and average where windows overlap."""
+    shape = picture.shape[2:]
+    gaps = [max(0, w - n) for w, n in zip(window, shape)]
+    pads = [side for g in reversed(gaps) for side in (g // 2, g - g // 2)]
+    padded = F.pad(picture, pads, value=outside)
+    weight, total, count = _gaussian_window(window), None, torch.zeros(padded.shape[2:])
+    for start in product(*(_window_starts(n, w, overlap) for n, w in zip(padded.shape[2:], window))):
+        at = tuple(slice(s, s + w) for s, w in zip(start, window))
+        answer = net(padded[(..., *at)].to(device))[0].to('cpu', torch.float32)
+        if total is None:
+            total = torch.zeros(len(answer), *padded.shape[2:])
+        total[(slice(None), *at)] += answer.mul_(weight)
+        count[at] += weight
+    total /= count
+    return total[(slice(None), *(slice(g // 2, g // 2 + n) for g, n in zip(gaps, shape)))]
 
 # %% ../../nbs/lib/learn/07_weights.ipynb #e5d50011
 def most_probable(

@@ -435,3 +435,76 @@ def test_pictures_without_a_side(tmp_path, rows, columns):
     path.write_bytes(whole)
     with pytest.raises(DicomError, match='holds no picture'):
         read_header(path)
+
+
+# values by keyword
+
+UNUSUAL = {
+    'Modality': 'MR',
+    'Rows': 7,
+    'Columns': 9,
+    'NumberOfFrames': '5',
+    'SamplesPerPixel': 3,
+    'BitsAllocated': 32,
+    'BitsStored': 20,
+    'HighBit': 25,
+    'PixelRepresentation': 1,
+    'PhotometricInterpretation': 'MONOCHROME1',
+}
+
+
+def test_a_header_from_nothing_and_from_the_unusual():
+    assert headers._header('a', {}, 10, '1.2') == Header('a', size=10, syntax='1.2')
+    found = headers._header('a', UNUSUAL, 10, '1.2', 99)
+    wanted = Header('a', modality='MR', rows=7, columns=9, frames=5, samples=3, allocated=32, stored=20, high_bit=25)
+    assert found == replace(wanted, signed=True, photometric='MONOCHROME1', size=10, syntax='1.2', pixels_at=99)
+    assert headers._header('a', {'BitsStored': 12}, 1, '').high_bit == 11, 'the highest that holds them'
+    assert headers._header('a', {'MediaStorageSOPClassUID': '1.2.840.10008.5.1.4.1.1.4'}, 1, '').modality == 'MR'
+    for name, value in (('ImagePositionPatient', [1, 2]), ('PixelSpacing', [1, 2, 3]), ('RescaleSlope', [1, 2])):
+        assert headers._header('a', {name: value}, 1, '').notes == (f'{name} is not usable',), name
+    assert headers._header('a', {'WindowCenter': 40, 'WindowWidth': 400}, 1, '').windows == ((40, 400, ''),)
+    assert headers._header('a', {'RescaleSlope': 'x'}, 1, '').slope is None
+
+
+def test_look_up_tables_by_the_order_of_bytes():
+    class Item:
+        LUTDescriptor, LUTData = [2, 0, 16], b'\x01\x00\x02\x00'
+
+    def table(syntax):
+        return headers._header('a', {'ModalityLUTSequence': [Item]}, 1, syntax).modality_table[1].tolist()
+
+    assert table('1.2.840.10008.1.2.1') == [1, 2] and table('1.2.840.10008.1.2.2') == [256, 512]
+
+
+def test_one_row_and_one_column_are_a_picture(tmp_path):
+    found = read_header(written(tmp_path / 'a', rows=1, columns=1))
+    assert (found.rows, found.columns) == (1, 1)
+
+
+def test_a_file_far_away_is_read_by_its_beginning(tmp_path, monkeypatch):
+    path = written(tmp_path / 'a')
+    whole, asked = path.read_bytes(), []
+
+    def read_bytes(url, start=0, length=None):
+        asked.append((url, start, length))
+        return whole[start : None if length is None else start + length]
+
+    monkeypatch.setattr(headers.remote, 'is_remote', lambda p: str(p).startswith('far://'))
+    monkeypatch.setattr(headers.remote, 'read_bytes', read_bytes)
+    monkeypatch.setattr(headers.remote, 'file_size', lambda url: {'far://a': len(whole)}[url])
+    found = read_header('far://a')
+    assert found == replace(read_header(path), path='far://a') and asked == [('far://a', 0, 1 << 14)]
+    from ctlab.scans import dicom_pixels
+
+    assert np.array_equal(dicom_pixels.read_pixels(found), read_pixels(read_header(path)))
+    assert asked[1:] == [('far://a', found.pixels_at, None)], 'the pixels alone'
+    assert np.array_equal(dicom_pixels.read_pixels(replace(found, pixels_at=0)), read_pixels(read_header(path)))
+    assert asked[2:] == [('far://a', 0, None)], 'the whole file, where the quick way does not do'
+    assert dicom_pixels._file_stamp('far://a') == len(whole) and dicom_pixels._file_stamp(path) != len(whole)
+
+
+def test_a_large_file_is_called_by_its_size(tmp_path, monkeypatch):
+    path = written(tmp_path / 'a')
+    monkeypatch.setattr(headers, '_read_beginning', lambda p: (b'', 3 << 30))
+    with pytest.raises(DicomError, match=r'3\.0 GiB, more than one image can hold'):
+        read_header(path)

@@ -316,3 +316,102 @@ def test_signed_values_in_jpeg2000(tmp_path):
     values = np.array([[-2048, -1, 0, 2047] * 9] * 36, np.int16)
     writer.write(tmp_path / 'a', (values & 0x0FFF).astype(np.uint16), {'SOPInstanceUID': '1.2'})
     assert pydicom.dcmread(tmp_path / 'a').pixel_array.tolist() == values.tolist()
+
+
+# files of many frames, and what few decoders read
+
+
+def many_frames(path, syntax, frames):
+    """Write frames into one file."""
+    from pydicom.encaps import encapsulate
+
+    SliceWriter('plain').write(path, frames[0], {'SOPInstanceUID': '1.2.3'})
+    made = pydicom.dcmread(path)
+    made.NumberOfFrames = len(frames)
+    if syntax == 'plain':
+        made.PixelData = frames.tobytes()
+    else:
+        from rle.utils import encode_array
+
+        made.file_meta.TransferSyntaxUID = SYNTAXES['rle']
+        made.NumberOfFrames = 1  # of what is encoded at a time
+        made.PixelData = encapsulate([next(encode_array(f, made)) for f in frames])
+        made.NumberOfFrames = len(frames)
+        made['PixelData'].VR = 'OB'
+    made.save_as(path)
+
+
+@pytest.mark.parametrize('syntax', ['plain', 'rle'])
+def test_frames_of_one_file(tmp_path, monkeypatch, syntax):
+    frames = np.random.default_rng(0).integers(0, 4096, (5, 8, 9)).astype('<u2')
+    many_frames(tmp_path / 'a', syntax, frames)
+    whole = replace(read_header(tmp_path / 'a'), pixels_at=0)
+    parsed, reading = [], pixels._parsed_file
+    monkeypatch.setattr(pixels, '_parsed_file', lambda path: parsed.append(path) or reading(path))
+    pixels._open_file.cache_clear()
+    for k in (3, 0, 4, 1, 2):
+        assert np.array_equal(pixels.read_stored_values(replace(whole, frame=k)), frames[k]), k
+    assert parsed == [whole.path], 'parsed once for all of its frames'
+    many_frames(tmp_path / 'a', syntax, frames[::-1].copy())
+    import os
+
+    os.utime(tmp_path / 'a', ns=(1, 1))
+    assert np.array_equal(pixels.read_stored_values(replace(whole, frame=0)), frames[4]), 'a changed file is read again'
+    assert len(parsed) == 2
+    with pytest.raises(DicomError, match='cannot be decoded'):
+        pixels.read_stored_values(replace(whole, frame=5, frames=6, size=10**6))
+
+
+def test_lossy_jpeg_of_twelve_bits_goes_to_its_own_decoder(tmp_path, monkeypatch):
+    _, (path,) = series(tmp_path, 'jpeg2000')
+    made = pydicom.dcmread(path)
+    made.file_meta.TransferSyntaxUID = pixels._EXTENDED
+    made.save_as(path)
+    header, asked = read_header(path), []
+    import dicomsdl
+
+    class Opened:
+        def pixelData(self, index, storedvalue):  # noqa: N802, the library's own name
+            asked.append((index, storedvalue))
+            return np.full((36, 40), 7, np.uint16)
+
+    monkeypatch.setattr(dicomsdl, 'open', lambda p: asked.append(p) or Opened())
+    assert (pixels.read_stored_values(header) == 7).all() and asked == [str(path), (0, True)]
+    made.BitsStored = 8
+    made.BitsAllocated, made.HighBit = 8, 7
+    made.save_as(path)
+    with pytest.raises(DicomError, match='cannot be decoded'):
+        pixels.read_stored_values(read_header(path))
+    assert len(asked) == 2, 'eight bits are read as all others'
+
+
+def test_quick_pixels_are_used_where_they_can_be(tmp_path, monkeypatch):
+    _, (path,) = series(tmp_path)
+    header, slow = read_header(path), []
+    monkeypatch.setattr(pixels, '_decode', lambda *a: slow.append(a) or np.zeros((36, 40), np.uint16))
+    assert pixels.read_stored_values(header).any() and not slow
+    assert not pixels.read_stored_values(replace(header, pixels_at=0)).any() and slow == [(str(path), None)]
+    monkeypatch.setattr(pixels, '_decode', lambda *a: [][1])
+    with pytest.raises(DicomError) as error:
+        pixels.read_stored_values(replace(header, pixels_at=0))
+    assert str(error.value).endswith('the pixels cannot be decoded (IndexError: list index out of range)')
+
+
+def test_an_inverted_picture_of_sixteen_bits_does_not_overflow():
+    values = np.array([[0, 65535]], np.uint16)
+    turned = pixels.to_hounsfield(values, Header('a', stored=16, photometric='MONOCHROME1'))
+    assert turned.tolist() == [[65535, 0]]
+    signed = np.array([[-32768, 32767]], np.int16)
+    turned = pixels.to_hounsfield(signed, Header('a', stored=16, signed=True, photometric='MONOCHROME1'))
+    assert turned.tolist() == [[32767, -32768]]
+    flat = pixels.to_hounsfield(values, Header('a', stored=16, photometric='MONOCHROME1', slope=0.0, intercept=3.0))
+    assert flat.tolist() == [[3, 3]]
+    assert pixels.to_hounsfield(np.array([[5]], np.uint8), Header('a', stored=8)).dtype == np.int16
+
+
+def test_the_first_window_is_shown_unless_another_is_asked_for():
+    header = Header('a', windows=((0, 2, ''), (100, 2, '')), voi_function='LINEAR_EXACT')
+    assert pixels.to_display(np.array([[0.0, 100.0]]), header).tolist() == [[0.5, 1]]
+    narrow = Header('a', windows=((0.5, 1.5, ''),))
+    assert pixels.to_display(np.array([[0.125]]), narrow).tolist() == [[0.75]]
+    assert pixels.to_display(np.array([[1]]), Header('a', voi_table=(0, np.array([0, 1])))).dtype == np.float32

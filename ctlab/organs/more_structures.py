@@ -27,10 +27,10 @@ from ..phantoms.synthesis import CLASSES, ORGANS
 from ..scans.volume import Volume, orientation, reorient, to_index, to_patient
 
 # %% auto #0
-__all__ = ['EXTRA_ORGANS', 'TISSUES', 'STRUCTURES', 'MUSCLE_HU', 'FAT_HU', 'GAP_MM', 'OPENING_MM', 'HIP_ML', 'CREST_TO_L3',
-           'choose_structures', 'rest_probabilities', 'spine_line', 'iliac_crest', 'follow_vena_cava', 'BesideOrgans',
-           'look_beside', 'more_features', 'label_voxels', 'BodyComposition', 'body_composition', 'add_structures',
-           'segment_structures']
+__all__ = ['EXTRA_ORGANS', 'TISSUES', 'STRUCTURES', 'MUSCLE_HU', 'FAT_HU', 'GAP_MM', 'OPENING_MM', 'HIP_ML', 'LEAST_MUSCLE_CM2',
+           'CREST_TO_L3', 'choose_structures', 'rest_probabilities', 'spine_line', 'iliac_crest', 'follow_vena_cava',
+           'BesideOrgans', 'look_beside', 'more_features', 'label_voxels', 'BodyComposition', 'body_composition',
+           'add_structures', 'segment_structures']
 
 # %% ../../nbs/lib/organs/04_more_structures.ipynb #e5d40004
 EXTRA_ORGANS = ('stomach', 'gallbladder', 'pancreas', 'inferior_vena_cava', 'urinary_bladder', 'heart')
@@ -55,6 +55,7 @@ def choose_structures(
 GAP_MM = 12.0  # gaps in muscle and bone up to twice this belong to the wall
 OPENING_MM = 30.0  # openings of the wall up to twice this are closed, as between the straight muscles of the belly
 HIP_ML = 50.0  # bone beside the spine that is less is no hip
+LEAST_MUSCLE_CM2 = 20.0  # of a trunk at L3; where there is less, what was found was no trunk
 CREST_TO_L3 = 40.0  # mm from the iliac crests, at the fourth lumbar vertebra, up to the middle of the third
 
 
@@ -332,9 +333,10 @@ def add_structures(
     made = Volume(label_voxels(scan, beside, organs.array), scan.affine, organs.meta | {'structures': STRUCTURES})
     made.meta['expected'] = organs.meta['expected'] | expected
     made.meta['warnings'] = organs.meta['warnings'] + words
-    if beside.crest is not None:
-        height = float(to_patient(grid, (beside.crest + CREST_TO_L3 / grid.spacing[0], 0, 0))[2])
-        if composition := body_composition(scan, made, height):
+    level = None if beside.crest is None else beside.crest + CREST_TO_L3 / grid.spacing[0]
+    if level is not None and level < len(look.outside) and not look.outside[int(level)]:
+        composition = body_composition(scan, made, float(to_patient(grid, (level, 0, 0))[2]))
+        if composition and composition.muscle_cm2 > LEAST_MUSCLE_CM2:
             made.meta['composition'] = composition
     return made
 

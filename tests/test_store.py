@@ -514,3 +514,77 @@ def test_the_same_object(tmp_path):
     assert module._same_object(tmp_path / 'c.dcm', item(pixels=b'')) and not module._same_object(
         tmp_path / 'c.dcm', item()
     )
+
+
+def test_a_number_goes_on_after_the_highest_not_into_a_gap(store):
+    for n in range(1, 12):
+        store.add(item(uid=f'1.1.1.{n}'))
+    (store.folder / 'train_images' / '1' / '1' / '5.dcm').unlink()
+    (store.folder / 'train_images' / '1' / '1' / '6.dcm').unlink()
+    assert store.rebuild_index() == {'entered': 0, 'forgotten': 2, 'set aside': 0}
+    assert store.add(item(uid='1.1.1.99')).path.name == '12.dcm'
+
+
+def test_files_are_entered_in_the_order_of_their_numbers(store):
+    for n in range(1, 12):
+        store.add(item(uid=f'1.1.1.{n}'))
+    store.close()
+    for path in store.folder.glob('index*'):
+        path.unlink()
+    again = Store(store.folder, free=0)
+    again.rebuild_index()
+    assert [f['SOPInstanceUID'].rsplit('.')[-1] for f in again.find('IMAGE')] == [str(n) for n in range(1, 12)]
+    assert again.db.execute('SELECT DISTINCT syntax FROM instance').fetchall() == [(PLAIN,)]
+    again.close()
+
+
+@pytest.mark.parametrize(
+    'known, place',
+    [
+        (('Joan', '1.2', '1.2.1', '1.2.1.1'), 'train_images/1/9/1.dcm'),  # the folder is another patient's
+        (('Jane', '1.2', '1.2.1', '1.2.1.1'), 'train_images/7/9/1.dcm'),  # the patient has another folder
+    ],
+)
+def test_a_folder_belongs_to_one_patient_and_a_patient_to_one_folder(store, known, place):
+    store.add(item(*known))
+    for name in ('1.dcm', '2.dcm'):
+        path = (store.folder / place).with_name(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(item(uid=f'1.1.1.{name[0]}'))
+    assert store.rebuild_index() == {'entered': 0, 'forgotten': 0, 'set aside': 2}
+
+
+def test_what_is_there_already_says_where(store):
+    first, again = store.add(item()), store.add(item())
+    assert again.uid == first.uid == '1.1.1.1' and again.path == first.path
+    assert first.new is True and again.new is False
+
+
+def test_room_is_looked_up_when_it_is_asked_for(store, monkeypatch):
+    free = [5]
+    monkeypatch.setattr(module.shutil, 'disk_usage', lambda _: type('Usage', (), {'free': free[0]}))
+    assert store.has_space()
+    free[0] = 0
+    assert not store.has_space(), 'the second that an answer is kept does not count here'
+    free[0] = 1
+    assert store.has_space()
+
+
+def test_a_patients_name_for_the_computer_may_hold_what_parts_other_values(store):
+    store.add(item())
+    store.add(item('Joan', '1.2', '1.2.1', '1.2.1.1'))
+    assert [f['PatientID'] for f in store.find('PATIENT', {'PatientID': 'Jane'})] == ['Jane']
+    assert list(store.find('PATIENT', {'PatientID': 'Jane\\Joan'})) == []
+    both = store.find('STUDY', {'StudyInstanceUID': '1.1\\1.2'})
+    assert sorted(f['StudyInstanceUID'] for f in both) == ['1.1', '1.2'], 'UIDs are a list'
+
+
+def test_missing_values_are_empty_words(store):
+    store.add(item(StudyDate=''))
+    assert [f.get('StudyDate', '') for f in store.find('STUDY')] == ['']
+    assert (
+        list(store.find('STUDY', {'StudyDate': '20261128'})) == []
+        and list(store.find('STUDY', {'StudyDate': '20*'})) == []
+    )
+    assert module._matches_value(None, '', 'DA') and not module._matches_value(None, 'None', 'LO')
+    assert not module._matches_value(None, 'X*', 'LO') and module._matches_value(None, '*', 'LO')

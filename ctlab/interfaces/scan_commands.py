@@ -63,7 +63,6 @@ def segment(
     tell('loading the networks')
     from ctlab.cohort.masks import MaskUnavailableError
     from ctlab.learn.weights import choose_accelerator
-    from ctlab.organs.more_structures import BodyComposition
     from ctlab.organs.segment import segment as draw
 
     try:
@@ -83,7 +82,15 @@ def segment(
         stop(str(error))
     if json_:
         say(json.dumps(facts, indent=1))
-        return
+    else:
+        _print_facts(facts)
+        say(str(out))
+
+
+def _print_facts(facts):
+    """Print quality flags, volumes, and the areas at L3."""
+    from ctlab.organs.more_structures import BodyComposition
+
     for flag in facts['warnings']:
         typer.echo(f'quality flag: {flag}', err=True)
     for name, f in facts['structures'].items():
@@ -93,7 +100,6 @@ def segment(
         )
     if areas := facts.get('body_composition'):
         say(f'at the third lumbar vertebra: {BodyComposition(**areas)}')
-    say(str(out))
 
 # %% ../../nbs/lib/interfaces/03_scan_commands.ipynb #ef0d944c
 @app.command(rich_help_panel='One scan')

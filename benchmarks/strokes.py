@@ -16,9 +16,7 @@ from viewer import scan
 
 STROKES = 20
 AIM_MS = 50.0
-WATCH = """() => {
-  const canvas = document.querySelector('canvas[data-slice]') || [...document.querySelectorAll('*')]
-    .map((e) => e.shadowRoot && e.shadowRoot.querySelector('canvas[data-slice]')).find(Boolean);
+WATCH = """(canvas) => {
   window.times = [];
   let lifted = 0;
   canvas.addEventListener('pointerup', () => { lifted = performance.now(); });
@@ -27,10 +25,8 @@ WATCH = """() => {
 }"""
 
 
-def serve(folder):
-    """Serve a brush on the scan; returns (server, brush, address)."""
-    import panel as pn
-
+def brush_pages(folder):
+    """Make a page for each plane and tool: its name -> its widget."""
     from ctlab.interfaces.app import BrushWidget
     from ctlab.interfaces.workbench import MaskEditor, Workspace
     from ctlab.scans import nifti
@@ -39,23 +35,28 @@ def serve(folder):
     nifti.write(scan(), folder / 'volumes' / 'scan.nii.gz')
     work = Workspace(folder)
     painting = MaskEditor(work, work.scans()[0])
-    brush = BrushWidget(painting, sizing_mode='stretch_width')
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    server = pn.serve({'brush': brush}, port=port, show=False, threaded=True, verbose=False)
-    return server, brush, f'http://localhost:{port}/brush'
+
+    def widget(axis, ball):
+        brush = BrushWidget(painting, ball=ball, sizing_mode='stretch_width')
+        brush.turn(axis, painting.slices(axis) // 2)
+        return brush
+
+    planes = enumerate(('axial', 'coronal', 'sagittal'))
+    return {
+        f'{plane}-{"ball" if ball else "disc"}': widget(axis, ball) for axis, plane in planes for ball in (False, True)
+    }
 
 
-def paint(page, canvas, spread):
-    """Draw strokes, one after the other; returns what each took, in ms."""
+def paint(page, canvas, top):
+    """Draw strokes where nothing is painted yet; returns what each took, in ms."""
     box = canvas.bounding_box()
-    page.evaluate(WATCH)
+    canvas.evaluate(WATCH)
     for k in range(STROKES):
-        x, y = (box[s] + box[n] * (0.35 + spread * (k % 5) / 5) for s, n in (('x', 'width'), ('y', 'height')))
+        x = box['x'] + box['width'] * (0.15 + 0.15 * (k % 5))
+        y = box['y'] + min(box['height'], 560) * (top + 0.1 * (k // 5))
         page.mouse.move(x, y)
         page.mouse.down()
-        page.mouse.move(x + 40 + k, y + 25, steps=8)
+        page.mouse.move(x + 50, y + 12, steps=8)
         page.mouse.up()
         page.wait_for_function(f'window.times.length > {k}')
     return page.evaluate('window.times')
@@ -65,25 +66,25 @@ def main():
     """Print a line for each plane and tool."""
     import shutil
 
+    import panel as pn
     from playwright.sync_api import sync_playwright
 
     chromium = next(p for p in map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome')) if p)
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as p:
-        server, brush, address = serve(Path(folder) / 'work')
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as p, socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port, pages = free.getsockname()[1], brush_pages(Path(folder) / 'work')
+        free.close()
+        server = pn.serve(pages, port=port, show=False, threaded=True, verbose=False)
         page = p.chromium.launch(executable_path=chromium, args=['--no-sandbox']).new_page()
-        page.goto(address)
-        canvas = page.locator('canvas')
-        canvas.wait_for()
         print(f'{"a stroke of 300 x 512 x 512":<32}{"median ms":>11}{"95 %":>8}')
-        for axis, plane in enumerate(('axial', 'coronal', 'sagittal')):
-            for ball in (False, True):
-                brush.turn(axis, brush.painting.slices(axis) // 2)
-                brush.ball = ball
-                page.wait_for_timeout(1500)
-                times = paint(page, canvas, 0.25)
-                words = f'{plane}, {"ball" if ball else "disc"}'
-                print(f'{words:<32}{np.median(times):>11.1f}{np.percentile(times, 95):>8.1f}', flush=True)
-                note(f'a stroke in 300 x 512 x 512: {words}', float(np.median(times)), 'aim', AIM_MS, 'ms')
+        for name in pages:
+            page.goto(f'http://localhost:{port}/{name}')
+            canvas = page.locator('canvas')
+            canvas.wait_for()
+            page.wait_for_timeout(2000)
+            times = paint(page, canvas, 0.55 if 'ball' in name else 0.1)
+            print(f'{name:<32}{np.median(times):>11.1f}{np.percentile(times, 95):>8.1f}', flush=True)
+            note(f'a stroke in 300 x 512 x 512, {name}', float(np.median(times)), 'aim', AIM_MS, 'ms')
         server.stop()
 
 

@@ -59,6 +59,11 @@ _EXTRA_COLOURS = ('#d55e00', '#0072b2', '#e69f00', '#cc79a7', '#009e73', '#56b4e
 __all__ = ['log', 'MAX_UPLOAD_BYTES', 'BrushWidget', 'Page', 'serve']
 
 # %% ../../nbs/lib/interfaces/09_app.ipynb #984891ca
+def _pack(array):
+    """Encode an array of bytes for the page."""
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+
+
 class BrushWidget(JSComponent):
     """A slice and its mask, to paint on."""
 
@@ -124,16 +129,12 @@ class BrushWidget(JSComponent):
 
     def _pictures(self):
         """Render the displayed slice and its mask."""
+        grey = to_grey(self._look(self.painting.volume.array), self.window)
+        return {'image': _pack(grey), 'mask': _pack(self._look(self.painting.numbers))}
 
-        def look(array):
-            return self.painting.slice(array, self.axis, self.at)
-
-        grey = to_grey(look(self.painting.volume.array), self.window)
-
-        def pack(a):
-            return base64.b64encode(np.ascontiguousarray(a).tobytes()).decode()
-
-        return {'image': pack(grey), 'mask': pack(look(self.painting.numbers))}
+    def _look(self, array):
+        """Extract the displayed slice."""
+        return self.painting.slice(array, self.axis, self.at)
 
     @param.depends('at', watch=True)
     def refresh(self):
@@ -145,7 +146,10 @@ class BrushWidget(JSComponent):
         try:
             if 'stroke' in message:
                 points = [(float(y), float(x)) for y, x in message['stroke'][:5000]]
-                self.tell(f'{self.painted(int(message["at"]), points)} voxels changed')
+                changed = self.painted(int(message['at']), points)
+                self.mask = _pack(self._look(self.painting.numbers))  # the grey values are there already
+                self.tell(f'{changed} voxels changed')
+                return
             elif 'go' in message:
                 self.at = min(max(0, int(message['go'])), self.painting.slices(self.axis) - 1)
             elif 'undo' in message:

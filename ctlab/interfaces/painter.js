@@ -19,14 +19,21 @@ export function render({ model }) {
     canvas.style.aspectRatio = String(ratio);
     const grey = bytes(model.image), mask = bytes(model.mask);
     if (grey.length !== rows * columns) return;
-    const context = canvas.getContext("2d"), picture = context.createImageData(columns, rows);
-    for (let k = 0; k < grey.length; k++) {
-      const c = mask[k] ? rgb(model.colours[String(mask[k])] || "#ffd966") : null, a = 0.4;
-      for (let j = 0; j < 3; j++) picture.data[4 * k + j] = c ? (1 - a) * grey[k] + a * c[j] : grey[k];
-      picture.data[4 * k + 3] = 255;
+    const context = canvas.getContext("2d"), picture = context.createImageData(columns, rows), data = picture.data, a = 0.4;
+    const tints = Array.from({ length: 256 }, (_, k) => (k ? rgb(model.colours[String(k)] || "#ffd966").map((c) => a * c) : null));
+    let painted = 0;
+    for (let k = 0, at = 0; k < grey.length; k++, at += 4) {
+      const tint = tints[mask[k]], value = grey[k];
+      if (tint) {
+        painted++;
+        for (let j = 0; j < 3; j++) data[at + j] = (1 - a) * value + tint[j];
+      } else {
+        data[at] = value; data[at + 1] = value; data[at + 2] = value;
+      }
+      data[at + 3] = 255;
     }
     context.putImageData(picture, 0, 0);
-    canvas.dataset.painted = String(mask.reduce((n, v) => n + (v > 0), 0));
+    canvas.dataset.painted = String(painted);
     canvas.dataset.slice = String(model.at);
   }
   function magnify() {

@@ -118,6 +118,14 @@ SAME = (  # what a mutant changed, as its lines before and after; and why nobody
         'what is no number stays none, added or taken away',
     ),
     (lambda a, b: a.replace(', None)', ', )') == b, 'what is missing is None without being said'),
+    (
+        lambda a, b: a.startswith('if stored == width or not signed and high_bit == stored - 1'),
+        'a shortcut that is not taken; the long way gives the same',
+    ),
+    (
+        lambda a, b: re.sub(r', copy=\w+|, (?=\))', '', a) == re.sub(r', copy=\w+|, (?=\))', '', b),
+        'a copy holds the same numbers',
+    ),
 )
 
 

@@ -27,6 +27,7 @@ from ctlab.scans.volume import Volume, make_volume
         ([0x8000, 0x7FFF], 16, 15, False, [32768, 32767]),
         ([1, 2], 12, 11, False, [1, 2]),
         ([0x3FFE], 12, 12, False, [0xFFF]),
+        ([5], 12, 13, False, [1]),
         ([1], 1, 0, True, [-1]),
     ],
 )

@@ -305,7 +305,8 @@ def body_composition(
     height: float,  # mm of the patient's z axis
 ) -> BodyComposition | None:  # None where the scan does not reach so far
     """Measure muscle and fat at a height, as is done at the third lumbar vertebra."""
-    z = to_patient(scan, np.stack([np.arange(len(scan.array)), *np.zeros((2, len(scan.array)))], 1))[:, 2]
+    middle = np.array(scan.shape[1:]) / 2
+    z = to_patient(scan, np.array([(k, *middle) for k in range(len(scan.array))]))[:, 2]
     near = np.abs(z - height)
     if near.min() > scan.spacing[0]:
         return None
@@ -335,7 +336,8 @@ def add_structures(
     made.meta['warnings'] = organs.meta['warnings'] + words
     level = None if beside.crest is None else beside.crest + CREST_TO_L3 / grid.spacing[0]
     if level is not None and level < len(look.outside) and not look.outside[int(level)]:
-        composition = body_composition(scan, made, float(to_patient(grid, (level, 0, 0))[2]))
+        height = to_patient(grid, (level, *(np.array(grid.shape[1:]) / 2)))[2]
+        composition = body_composition(scan, made, float(height))
         if composition and composition.muscle_cm2 > LEAST_MUSCLE_CM2:
             made.meta['composition'] = composition
     return made
@@ -353,5 +355,7 @@ def segment_structures(
     look = look_for_organs(scan, net, device, votes=votes, trunk=True, keep=more)
     found = add_structures(look) if look.answers else look.found
     kept = np.array([0, *(k if n in structures else 0 for k, n in enumerate(STRUCTURES, 1))], np.uint8)
-    labels = reorient(found, orientation(scan)).array
-    return Volume(labels if set(structures) >= set(STRUCTURES) else kept[labels], scan.affine, found.meta)
+    labels, others = kept[reorient(found, orientation(scan)).array], set(STRUCTURES) - set(structures)
+    meta = dict(found.meta, expected={o: e for o, e in found.meta['expected'].items() if o not in others})
+    meta['warnings'] = [w for w in found.meta['warnings'] if w.partition(':')[0] not in others]
+    return Volume(labels, scan.affine, meta)

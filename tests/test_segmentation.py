@@ -248,6 +248,8 @@ def test_the_organ_model_knows_where_it_is(ctlab, tmp_path):
     tissue, hu = draw_head(1), sample_tissue_hu(np.random.default_rng(1))[0].numpy()
     head = np.where(tissue > 0, hu[tissue], -1000).astype(np.int16)[30:]
     nifti.write(make_volume(head, (3.0, 3.0, 3.0)), tmp_path / 'head.nii.gz')
+    (tmp_path / 'head').mkdir()
+    (tmp_path / 'head' / 'segmentation.nii.gz').write_bytes(b'of another scan')
     ended = ctlab('segment', tmp_path / 'head.nii.gz', tmp_path / 'head')
     assert ended.returncode == 0 and 'is the abdomen in this scan' in ended.stderr, ended.stderr
     assert not (tmp_path / 'head' / 'segmentation.nii.gz').exists() and (tmp_path / 'head' / 'preview.png').exists()

@@ -787,7 +787,7 @@ def look_for_organs(
     chosen = reassign_islands(p)
     found = Volume(postprocess(argmax_on_scan(chosen, grid, upright)), upright.affine)
     expected = _expected(grid, p, chosen, second) if second is not None and found.array.any() else {}
-    absent = _leave_out(found, expected)
+    absent = _leave_out(found, expected, second is not None)
     found.meta.update({'structures': ORGANS, 'agreement': _agreement(parts), 'expected': expected})
     found.meta['warnings'] = _warnings(found, found.meta, absent)
     return OrganLook(upright, grid, outside, found, chosen, tuple(answers))
@@ -823,8 +823,8 @@ def _expected(grid, p, chosen, second):
     return predict_expected_dice(load_expected_dice(), organ_features(grid, p, labels, second))
 
 
-def _leave_out(found, expected):
-    """Take away masks that are almost surely wrong; returns what was taken away, in words."""
+def _leave_out(found, expected, judged):
+    """Take away crumbs, and masks that are almost surely wrong; returns what was taken away, in words."""
     words, voxel = [], np.prod(found.spacing) / 1000
 
     def without(least):
@@ -833,6 +833,8 @@ def _leave_out(found, expected):
             words.append(f'{organ}: a mask of {where.sum() * voxel:.0f} mL was left out, {expected.pop(organ)}')
             found.array[where] = 0
 
+    crumbs = [k for k, o in enumerate(ORGANS, 1) if judged and o not in expected]  # too small to be judged
+    found.array[np.isin(found.array, crumbs)] = 0
     without(ABSENT)
     if not {'liver', 'spleen', 'kidney_left', 'kidney_right'} & set(expected):
         without(ALONE)

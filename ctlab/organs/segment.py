@@ -141,6 +141,9 @@ def segment(
     named = {'names': {k: n for n, k in numbers.items()}, 'colours': STRUCTURE_COLOURS}
     if present or model:  # where the organ model finds nothing, nothing is written that looks like masks
         nifti.write(Volume(found.array, found.affine, named), out / 'segmentation.nii.gz')
+    else:
+        for name in ('segmentation.nii.gz', 'segmentation.dcm'):  # of an earlier run into this folder
+            (out / name).unlink(missing_ok=True)
     facts = {
         'source': str(source),
         'model': str(model) or 'organ model',

@@ -138,19 +138,14 @@ def segment(
     say(f'writing to {out}')
     measured = structure_statistics(scan, found, numbers)
     present = {n: k for n, k in numbers.items() if measured[n]['voxels']}
-    named = {'names': {k: n for n, k in numbers.items()}, 'colours': STRUCTURE_COLOURS}
-    if present or model:  # where the organ model finds nothing, nothing is written that looks like masks
-        nifti.write(Volume(found.array, found.affine, named), out / 'segmentation.nii.gz')
-    else:
-        for name in ('segmentation.nii.gz', 'segmentation.dcm'):  # of an earlier run into this folder
-            (out / name).unlink(missing_ok=True)
+    written = _write_masks(found, numbers, out, bool(present or model))
     facts = {
         'source': str(source),
         'model': str(model) or 'organ model',
         'warnings': found.meta.get('warnings', []),
         'agreement': found.meta.get('agreement', {}),
         'expected_dice': {o: _rounded(e) for o, e in found.meta.get('expected', {}).items()},
-        'file': 'segmentation.nii.gz' if present or model else '',
+        'file': written,
         'spacing_mm': [round(s, 4) for s in scan.spacing],
         'structures': measured,
     }
@@ -163,6 +158,18 @@ def segment(
     _preview(scan, found, present, out, phantom)
     write_atomic(out / 'statistics.json', json.dumps(facts, indent=1))
     return facts
+
+
+def _write_masks(found, numbers, out, wanted):
+    """Write the label map; where the organ model finds nothing, nothing is left that looks like masks."""
+    name = 'segmentation.nii.gz'
+    if wanted:
+        named = {'names': {k: n for n, k in numbers.items()}, 'colours': STRUCTURE_COLOURS}
+        nifti.write(Volume(found.array, found.affine, named), out / name)
+        return name
+    for old in (name, 'segmentation.dcm'):  # of an earlier run into this folder
+        (out / old).unlink(missing_ok=True)
+    return ''
 
 
 def _dicom_object(found, source, out, model, present, options):

@@ -6,12 +6,12 @@ A scan of 300 × 512 × 512; twenty strokes in each plane, with a disc and with 
 mask comes back; what is painted meanwhile shows under the brush at once.
 """
 
-import socket
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from clocks import note
+from network import free_port
 from viewer import scan
 
 STROKES = 20
@@ -70,10 +70,8 @@ def main():
     from playwright.sync_api import sync_playwright
 
     chromium = next(p for p in map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome')) if p)
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as p, socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port, pages = free.getsockname()[1], brush_pages(Path(folder) / 'work')
-        free.close()
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as p:
+        port, pages = free_port(), brush_pages(Path(folder) / 'work')
         server = pn.serve(pages, port=port, show=False, threaded=True, verbose=False)
         page = p.chromium.launch(executable_path=chromium, args=['--no-sandbox']).new_page()
         print(f'{"a stroke of 300 x 512 x 512":<32}{"median ms":>11}{"95 %":>8}')

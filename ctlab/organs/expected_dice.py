@@ -74,11 +74,11 @@ def _place(at, spacing, body, liver):
     return [*extent, within[2], within[1], *beside]
 
 
-def _second_opinion(labels, k, second):
+def _second_opinion(labels, k, second, chosen):
     """Compare a mask with the other network's: four numbers."""
     mask = torch.from_numpy((labels == k).astype(np.float32))
     down = F.interpolate(mask[None, None], size=second.shape[1:], mode='area')[0, 0]
-    other, chosen = second[k], torch.from_numpy(most_probable(second) == k)
+    other, chosen = second[k], torch.from_numpy(chosen == k)
     size, both = down.sum().clamp_min(1e-3), torch.minimum(down, other).sum()
     return [
         float(2 * both / (size + other.sum())),
@@ -104,7 +104,7 @@ def organ_features(
     body = (dense.min(0), dense.max(0)) if len(dense) else (np.zeros(3), np.array(hu.shape))
     liver = labels == 1 if liver is None else liver
     liver_at, liver_hu = (np.argwhere(liver).mean(0), float(np.median(hu[liver]))) if liver.any() else (None, 60.0)
-    noise, raw, found = _noise(hu), most_probable(p), {}
+    noise, raw, chosen, found = _noise(hu), most_probable(p), most_probable(second), {}
     for k, organ in enumerate(organs, 1):
         at = np.argwhere(labels == k)
         if len(at) < 5:
@@ -112,7 +112,7 @@ def organ_features(
         box = tuple(slice(max(0, a - 2), b + 3) for a, b in zip(at.min(0), at.max(0)))
         mask = labels[box] == k
         parts = _sharpness(mask, box, k, p, raw, labels), _look(mask, box, hu, spacing.prod() / 1000, liver_hu, noise)
-        more = _place(at, spacing, body, liver_at), _second_opinion(labels, k, second)
+        more = _place(at, spacing, body, liver_at), _second_opinion(labels, k, second, chosen)
         found[organ] = np.array([v for part in (*parts, *more) for v in part], np.float32)
     return found
 

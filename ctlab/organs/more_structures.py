@@ -60,8 +60,8 @@ CREST_TO_L3 = 40.0  # mm from the iliac crests, at the fourth lumbar vertebra, u
 
 
 def _class(name):
-    """Look up the number of a class among those beside the organs."""
-    return 1 + _REST.index(name)
+    """Look up the number of a structure's class among those beside the organs."""
+    return 1 + _REST.index(_CLASS_OF.get(name, name))
 
 
 def rest_probabilities(
@@ -235,7 +235,7 @@ def more_features(
     look: BesideOrgans,
 ) -> dict[str, np.ndarray]:  # organ -> numbers in the order of `expected_dice.FEATURES`
     """Measure the evidence for every organ beside the six that was found."""
-    own = [_class(_CLASS_OF.get(n, n)) for n in EXTRA_ORGANS]
+    own = [_class(n) for n in EXTRA_ORGANS]
     other = [k for k in range(len(look.p)) if k not in own]
     p = torch.cat([look.p[other].amax(0, keepdim=True), look.p[own]])
     rest = look.second[[0, *range(len(ORGANS) + 1, len(look.second))]]
@@ -328,7 +328,7 @@ def add_structures(
     absent = [o for o, e in expected.items() if e.dice < ABSENT]
     words = [f'{o}: a mask was left out, {expected.pop(o)}' for o in absent]
     for organ in absent:
-        k = _class(_CLASS_OF.get(organ, organ))
+        k = _class(organ)
         beside.p[k], beside.classes[beside.classes == k] = 0, 0
     words += [f'{o}: {e}; the mask is unfit without a look' for o, e in expected.items() if e.unfit]
     made = Volume(label_voxels(scan, beside, organs.array), scan.affine, organs.meta | {'structures': STRUCTURES})

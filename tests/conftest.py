@@ -44,6 +44,18 @@ def wait_for(port, seconds=PATIENCE):
     raise TimeoutError(f'nobody listens on {port}')
 
 
+def eventually(read, wanted, pause=time.sleep):
+    """Read until what is read twice running is as wanted: a busy machine answers late, and in parts."""
+    until, last = time.monotonic() + PATIENCE, None
+    while True:
+        value = read()
+        if wanted(value) and value == last:
+            return value
+        assert time.monotonic() < until, f'still {value!r}'
+        last = value
+        pause(0.25)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Give the tests of a file one worker and its fixtures; studies share nothing and go to whoever is free."""

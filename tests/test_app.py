@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PATIENCE, free_port, wait_for
+from conftest import PATIENCE, eventually, free_port, wait_for
 
 from ctlab.cohort.layout import list_series
 from ctlab.scans import nifti
@@ -414,10 +414,14 @@ def test_look(page, shots):
 
     before = shown()
     frame.locator('#window').select_option('bone')
-    page.wait_for_timeout(300)
-    assert shown() != before, 'another window'
+    eventually(shown, lambda s: s != before, waits(page))  # another window
     assert re.search(r'HU .*mm', frame.locator('#where').inner_text())
     page.screenshot(path=shots / 'workbench-look.png')
+
+
+def waits(page):
+    """Wait so that the page goes on meanwhile."""
+    return lambda seconds: page.wait_for_timeout(1000 * seconds)
 
 
 def stroke(page, canvas, start, end, steps):
@@ -429,34 +433,41 @@ def stroke(page, canvas, start, end, steps):
     page.mouse.up()
 
 
+SHAPE = '(canvas) => [canvas.width, canvas.height]'
+
+
+def painted(page, canvas, wanted=lambda n: True):
+    """How many pixels of the slice are painted, when it is as wanted."""
+    return eventually(lambda: int(canvas.get_attribute('data-painted')), wanted, waits(page))
+
+
 def paint_and_undo(page, canvas, shots):
     """Paint in two planes; undo and redo what was painted."""
 
-    def painted(wait):
-        page.wait_for_timeout(wait)
-        return int(canvas.get_attribute('data-painted'))
+    def turned(plane):
+        shape = canvas.evaluate(SHAPE)
+        press(page, plane)
+        eventually(lambda: canvas.evaluate(SHAPE), lambda s: s != shape, waits(page))
+        return painted(page, canvas)
 
-    before = painted(0)
+    before = painted(page, canvas)
     stroke(page, canvas, (40, 40), (90, 60), 8)
     hears(page, 'voxels changed')
-    after = painted(500)
-    assert after > before
+    after = painted(page, canvas, lambda n: n > before)
     press(page, 'Undo')
-    assert painted(600) == before
+    painted(page, canvas, lambda n: n == before)
     press(page, 'Redo')
-    assert painted(600) == after
+    painted(page, canvas, lambda n: n == after)
     page.screenshot(path=shots / 'workbench-brush.png')
-    press(page, 'coronal')
-    tall = painted(800)
+    tall = turned('coronal')
     page.screenshot(path=shots / 'workbench-coronal.png')
     stroke(page, canvas, (12, 12), (50, 30), 5)
-    assert painted(800) > tall, 'a stroke across the patient'
-    press(page, 'axial')
-    page.wait_for_timeout(600)
+    painted(page, canvas, lambda n: n > tall)  # a stroke across the patient
+    turned('axial')
     press(page, 'Undo')
-    assert painted(800) == tall and canvas.get_attribute('data-slice') != '0', 'undone in the plane where it was drawn'
-    press(page, 'axial')
-    page.wait_for_timeout(600)
+    painted(page, canvas, lambda n: n == tall)  # undone in the plane where it was drawn
+    assert canvas.get_attribute('data-slice') != '0'
+    turned('axial')
 
 
 def draw_another_structure(page, canvas, shots):
@@ -466,18 +477,17 @@ def draw_another_structure(page, canvas, shots):
     page.get_by_role('button', name='gallbladder', exact=True).wait_for()
     press(page, 'Lasso')
     page.get_by_label('Window', exact=True).locator('visible=true').last.select_option('liver')
-    before, box = int(canvas.get_attribute('data-painted')), canvas.bounding_box()
+
+    before, box = painted(page, canvas), canvas.bounding_box()
     page.mouse.move(box['x'] + 30, box['y'] + 30)
     page.mouse.down()
     for x, y in ((90, 30), (90, 100), (30, 100)):
         page.mouse.move(box['x'] + x, box['y'] + y, steps=4)
     page.mouse.up()
     hears(page, 'voxels changed')
-    page.wait_for_timeout(800)
-    assert int(canvas.get_attribute('data-painted')) > before, 'what the outline encloses, not the line alone'
+    painted(page, canvas, lambda n: n > before)  # what the outline encloses, not the line alone
     page.keyboard.press('+')
-    page.wait_for_timeout(800)
-    assert canvas.bounding_box()['width'] > 1.2 * box['width']
+    eventually(lambda: canvas.bounding_box()['width'], lambda w: w > 1.2 * box['width'], waits(page))
     page.screenshot(path=shots / 'workbench-lasso.png')
 
 
@@ -579,9 +589,7 @@ def test_runs_outlive_page_and_server(page, served, shots):
     press(page, 'Start')
     hears(page, 'goes on when this page is closed')
     press(page, 'Start')
-    page.wait_for_timeout(2500)
-    states = [j.state for j in jobs.all()]
-    assert states == ['running', 'waiting'], states
+    eventually(lambda: [j.state for j in jobs.all()], lambda s: s == ['running', 'waiting'])
     pid = json.loads((jobs.all()[0].folder / 'begun.json').read_text())['pid']
     open_masks(page, served)
     tab(page, 'Runs')
@@ -592,15 +600,11 @@ def test_runs_outlive_page_and_server(page, served, shots):
     served.start()
     open_masks(page, served)
     tab(page, 'Runs')
-    until = time.monotonic() + PATIENCE
-    while jobs.all()[0].state == 'running' and time.monotonic() < until:
-        time.sleep(0.5)
-    assert jobs.all()[0].state == 'done', jobs.all()[0].log[-2000:]
+    state = eventually(lambda: jobs.all()[0].state, lambda s: s != 'running')
+    assert state == 'done', jobs.all()[0].log[-2000:]
     hears(page, 'done', 120)
-    until = time.monotonic() + PATIENCE
-    while jobs.all()[1].state == 'waiting' and time.monotonic() < until:
-        time.sleep(0.5)
-    assert jobs.all()[1].state in ('running', 'done'), 'the next one has begun'
+    state = eventually(lambda: jobs.all()[1].state, lambda s: s != 'waiting')
+    assert state in ('running', 'done'), 'the next one has begun'
     page.screenshot(path=shots / 'workbench-runs.png')
     press(page, 'Stop')
     hears(page, 'what was finished stays')

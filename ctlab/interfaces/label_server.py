@@ -115,7 +115,7 @@ def _doubt(work, scan):
     return -1.0 if found is None or np.isnan(found.doubt) else found.doubt
 
 # %% auto #0
-__all__ = ['log', 'STRATEGIES', 'MOST_BYTES', 'LabelRequestError', 'Model', 'list_models', 'next_scan', 'served_image',
+__all__ = ['log', 'STRATEGIES', 'MOST_BYTES', 'SCORING', 'LabelRequestError', 'Model', 'list_models', 'next_scan', 'served_image',
            'read_label', 'LabelService', 'make_label_app', 'LabelServer']
 
 # %% ../../nbs/lib/interfaces/11_label_server.ipynb #dcf61737
@@ -182,6 +182,7 @@ def read_label(
     return Volume(found.array.astype(np.uint8), scan.affine), {known[k]: k for k in numbers}
 
 # %% ../../nbs/lib/interfaces/11_label_server.ipynb #363f77d3
+SCORING = {'dice': {'description': 'Mean Dice over structures, between a label that was corrected and the original'}}
 _STATES = {'waiting': 'SCHEDULED', 'running': 'RUNNING', 'done': 'DONE', 'stopped': 'CANCELED'}
 
 
@@ -213,7 +214,7 @@ class LabelService:
         facts = {'name': 'ctlab', 'description': 'Research use only', 'version': ctlab.__version__}
         facts |= {'labels': labels, 'models': described, 'trainers': {'organ_model': trainer}, 'config': {}}
         strategies = {k: {'description': v} for k, v in STRATEGIES.items()}
-        facts |= {'strategies': strategies, 'scoring': {}, 'train_stats': {'organ_model': self._train_stats()}}
+        facts |= {'strategies': strategies, 'scoring': SCORING, 'train_stats': {'organ_model': self._train_stats()}}
         return facts | {'datastore': self.status()}
 
     def _train_stats(self):
@@ -340,6 +341,16 @@ class LabelService:
         facts = self.about(scan) | {'id': image, 'name': path.name, 'ext': '.nii.gz'}
         facts |= {'url': f'/datastore/image?image={image}', 'checksum': f'SHA256:{file_hash(path)}'}
         return facts | {'strategy': {strategy: {'ts': int(time.time()), 'client_id': client}}, 'path': str(path)}
+
+    def score(self, truth: str = 'final', label: str = 'original') -> dict:
+        """Compare the labels of two tags, for each scan that has both: the mean Dice over common structures."""
+        found = {}
+        for scan in self.work.import_every_mask():
+            labels = self._labels(scan)
+            if truth in labels and label in labels:
+                with contextlib.suppress(ValueError):  # no structure in common
+                    found[self.image_id(scan)] = float(self.work.compare(labels[truth], labels[label])['Dice'].mean())
+        return found
 
     def trainings(self) -> list[Job]:
         """List the trainings, the oldest first."""
@@ -635,9 +646,19 @@ class _Answers(_Desk):
         model = self.service.model(request.path_params['model'])
         return {'checksum': self.service.work.network_version(model.model)}
 
-    def no_scoring(self, request, sent):
-        """Say that nothing is scored here."""
-        raise LabelRequestError('no scoring here; "ctlab judge" compares masks', 404)
+    def score(self, request, sent):
+        """Compare corrected labels with the network's: by the one method there is, or by all."""
+        method, params = request.path_params.get('method', ''), sent.get('params', {})
+        if method not in ('', *SCORING):
+            raise LabelRequestError(f'no scoring method {method[:80]!r}; there is dice', 404)
+        own = params if method else params.get('dice', {})
+        tags = own if isinstance(own, dict) else {}
+        found = self.service.score(str(tags.get('y', 'final')), str(tags.get('y_pred', 'original')))
+        return found if method else {'dice': {'result': found, 'detail': None}}
+
+    def scoring(self, request, sent):
+        """Say that no scoring is under way: it is answered at once."""
+        raise LabelRequestError('no scoring is running; POST to /scoring/dice is answered at once', 404)
 
     def keep_for_good(self, request, sent):
         """Refuse to delete."""
@@ -764,7 +785,8 @@ def _label_routes(desk):
     routes += [route(p, desk.add_image, **put) for p in ('/datastore/', '/datastore/image')]
     routes += [route(p, desk.keep_for_good, **delete) for p in ('/datastore/image', '/datastore/label', '/datastore/')]
     routes += [route('/session/', desk.new_session, **put), route('/session/{session}', desk.session)]
-    routes += [route('/session/{session}', desk.end_session, **delete), route('/scoring/', desk.no_scoring)]
+    routes += [route('/session/{session}', desk.end_session, **delete), route('/scoring/', desk.scoring)]
+    routes += [route('/scoring/', desk.score, **post), route('/scoring/{method}', desk.score, **post)]
     return routes + [route('/model/info/{model}', desk.model_info)]
 
 

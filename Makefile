@@ -10,7 +10,7 @@ export UV_NO_CACHE = 1
 export PIP_NO_CACHE_DIR = 1
 endif
 
-.PHONY: demo test lab app site bench mutants clean install lock licences audit readme packages
+.PHONY: demo test lab app site bench mutants stability clean install lock licences audit readme packages
 
 install: $(VENV)/.installed
 
@@ -56,6 +56,9 @@ bench: install  # ends with one table of every clock beside the best peer's
 
 mutants: install  # would the tests notice? make mutants MODULE=judge.metrics; all when left out
 	@$(BIN)/python tests/mutants.py $(MODULE) --show
+
+stability: install  # the test stage RUNS times in random order, beside three busy processes
+	@$(BIN)/python tests/stability.py --runs $(or $(RUNS),1)
 
 lock:
 	@grep -v '^#' requirements.lock > requirements.lock.new  # what is pinned stays pinned

@@ -1,5 +1,9 @@
-"""The page of a scan in one Chromium: its size, the time to the first picture, and that of a slice, by resolution."""
+"""The page of a scan in one Chromium: its size, time to the first picture, a slice's, and memory, by resolution.
 
+`python benchmarks/viewer.py 900` asks it of 900 slices; 300 when left out.
+"""
+
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -11,7 +15,8 @@ from ctlab.reporting.viewer import scan_page
 from ctlab.scans.volume import make_volume
 
 _SOFTWARE = 'the picture is computed by the processor here, without a graphics card'
-SHAPE, SPACING, CHANGES = (300, 512, 512), (1.5, 0.8, 0.8), 60
+SLICES_OF_SCAN = int(sys.argv[1]) if len(sys.argv) > 1 else 300
+SHAPE, SPACING, CHANGES = (SLICES_OF_SCAN, 512, 512), (450 / SLICES_OF_SCAN, 0.8, 0.8), 60
 
 SLICES = """async (n) => {
   const { gl } = viewer, times = [], pixel = new Uint8Array(4);
@@ -40,6 +45,14 @@ def scan():
     )
 
 
+def browser_memory():
+    """Add up what the processes of the browser hold, in MiB."""
+    import psutil
+
+    mine = [c for c in psutil.Process().children(recursive=True) if 'chrom' in c.name()]
+    return sum(c.memory_full_info().pss for c in mine) / 2**20
+
+
 def main():
     """Print a line for each resolution."""
     import shutil
@@ -48,7 +61,7 @@ def main():
 
     chromium = next(p for p in map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome')) if p)
     volume = scan()
-    print(f'{"":<24}{"made s":>8}{"page MB":>9}{"ready s":>9}{"median ms":>11}{"95 %":>8}')
+    print(f'{"":<24}{"made s":>8}{"page MB":>9}{"ready s":>9}{"median ms":>11}{"95 %":>8}{"memory MB":>11}')
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as p:
         for words, limit in (('192 cells a side', 192), ('full resolution', 0)):
             start, path = time.perf_counter(), Path(folder) / 'page.html'
@@ -63,10 +76,10 @@ def main():
             ready = time.perf_counter() - start
             page.locator('#layout').select_option('planes')
             times = page.evaluate(SLICES, CHANGES)
-            row = made, path.stat().st_size / 2**20, ready, np.median(times), np.percentile(times, 95)
-            print(f'{words:<24}{row[0]:>8.1f}{row[1]:>9.1f}{row[2]:>9.1f}{row[3]:>11.1f}{row[4]:>8.1f}', flush=True)
+            row = made, path.stat().st_size / 2**20, ready, np.median(times), np.percentile(times, 95), browser_memory()
+            print(f'{words:<24}' + ''.join(f'{v:>{w}.1f}' for v, w in zip(row, (8, 9, 9, 11, 8, 11))), flush=True)
             note(
-                f'a slice of 300 x 512 x 512 in the browser, {words}',
+                f'a slice of {SLICES_OF_SCAN} x 512 x 512 in the browser, {words}',
                 row[3],
                 'a screen of 60 Hz',
                 1000 / 60,

@@ -291,6 +291,20 @@ def view3d(
 _NIIVUE = Path(ctlab.__file__).parent / 'reporting' / 'niivue'
 
 
+def _niivue_script():
+    """Read NiiVue; the shading of renderings, which no page asks for, is left out where nobody does.
+
+    It was computed anew at every change of a window, and took most of the time and memory of a large scan.
+    """
+    script = gzip.decompress(next(_NIIVUE.glob('niivue-*.js.gz')).read_bytes()).decode()
+    always = r'(?<=this\.volumeTexture=i,this\.gradientTexture=)(?=\w+\(\{gl:this\.gl)'
+    asked = '(this.gradientTextureAmount>0||this.opts.gradientOpacity>0||null)&&'
+    script, places = re.subn(always, asked, script)
+    if places != 1:
+        raise RuntimeError('another NiiVue than this one: look where it computes gradients')
+    return script.replace('</script', '<' + chr(92) + '/script')
+
+
 def _as_base64(volume, name):
     """Return a volume as a compressed NIfTI file in base64."""
     import tempfile
@@ -415,9 +429,7 @@ def scan_page(
         'still': base64.b64encode(scene.picture(scene.start, scene.window)).decode(),
         'payload': ''.join(texts),
         'data': json.dumps(data).replace('</', '<' + chr(92) + '/'),
-        'niivue': gzip.decompress(next(_NIIVUE.glob('niivue-*.js.gz')).read_bytes())
-        .decode()
-        .replace('</script', '<' + chr(92) + '/script'),
+        'niivue': _niivue_script(),
         'script': (_NIIVUE / 'page.js').read_text(),
     }
     return re.sub(r'\$(\w+)', lambda found: parts.get(found[1], found[0]), (_NIIVUE / 'page.html').read_text())

@@ -12,8 +12,9 @@ function hasWebGL2() {
 }
 
 function showStills(why) {
-  byId('viewer').remove();
   byId('why').textContent = why;
+  byId('stills').append(byId('still'));
+  byId('viewer').remove();
   byId('stills').hidden = false;
 }
 
@@ -51,6 +52,8 @@ async function start() {
     return loaded;
   };
   await nv.attachToCanvas(canvas);
+  const upload = nv.updateGLVolume.bind(nv);
+  nv.updateGLVolume = () => {}; // each volume that is added would send all of them to the graphics card again
   const [centre, width] = data.window;
   nv.addVolume(await image('scan', { colormap: 'gray', cal_min: centre - width / 2, cal_max: centre + width / 2 }));
   const hidden = new Set();
@@ -172,11 +175,13 @@ async function start() {
     byId('frame').max = frames - 1;
   };
   byId('frame').oninput = (event) => nv.setFrame4D(nv.volumes[0].id, Number(event.target.value));
+  nv.updateGLVolume = upload;
   nv.scene.crosshairPos = nv.mm2frac(data.start);
   nv.updateGLVolume();
   byId('layout').value = data.rendered ? 'all' : 'planes'; // a large volume is rendered when it is asked for
   setLayout(byId('layout').value);
   nv.createOnLocationChange();
+  byId('still').remove();
   window.viewer = nv;
   document.body.dataset.ready = 'true';
 }

@@ -107,8 +107,13 @@ def watched(browser, served):
     page.on('request', lambda r: outside.append(r.url) if not r.url.startswith(near) else None)
     page.on('pageerror', lambda e: wrong.append(str(e)))
     open_masks(page, served)
-    yield page
-    page.close()
+    try:
+        yield page
+    finally:
+        shown = Path(__file__).parents[1] / 'reports' / 'test'
+        shown.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=shown / 'workbench-last.png', full_page=True)  # what was seen where a test failed
+        page.close()
     assert not outside and not wrong
 
 

@@ -1,5 +1,6 @@
 """The real OHIF beside the node, in a real browser: login, list, images, and what comes back."""
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import subprocess
 import numpy as np
 import pydicom
 import pytest
+from conftest import eventually
 
 from ctlab.network.ohif import OHIF_VERSION, fetch_ohif
 from ctlab.network.store import Store
@@ -110,16 +112,31 @@ def test_the_real_ohif_from_the_node_s_own_origin(pages, store, browser, shots, 
 
 def draw_and_export(page, shots):
     """Draw a stroke with OHIF's brush, and open its dialogue for storing."""
+    from playwright.sync_api import Error as PlaywrightError
+
     page.locator('[data-cy=Brush-btn]').click()
     page.mouse.move(620, 560)
     page.mouse.down()
     for x in range(620, 760, 10):
         page.mouse.move(x, 560)
     page.mouse.up()
-    page.locator('[data-cy=segmentation-collapsed-more-btn-Labelmap]').click()
-    page.locator('[role=menuitem]', has_text='Export').first.hover()
-    page.locator('[role=menuitem]', has_text='DICOM SEG').first.click()
     page.screenshot(path=str(shots / 'ohif-drawing.png'))
+    store, export = (
+        page.locator('[data-cy=input-dialog-save-button]'),
+        page.locator('[role=menuitem]', has_text='Export'),
+    )
+
+    def ask_to_store():  # on a busy machine the menu beside the menu may close before it is hit
+        if store.is_visible():
+            return True
+        with contextlib.suppress(PlaywrightError):
+            if not export.first.is_visible():
+                page.locator('[data-cy=segmentation-collapsed-more-btn-Labelmap]').click(timeout=10_000)
+            export.first.hover(timeout=10_000)
+            page.locator('[role=menuitem]', has_text='DICOM SEG').first.click(timeout=10_000)
+        return False
+
+    eventually(ask_to_store, bool, lambda seconds: page.wait_for_timeout(2000))
 
 
 def test_what_is_drawn_and_stored_in_ohif_becomes_a_version(pages, store, browser, shots):

@@ -42,14 +42,14 @@ log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['log', 'PRESET_CONFIGS', 'TRUNK_CONFIGS', 'TRUNK_SLABS', 'TRUNK_SPACING', 'TRUNK_WEIGHT', 'NO_ABDOMEN', 'ABSENT',
-           'ALONE', 'HEAD_CM2', 'HEAD_TO_LIVER', 'RIM_MM', 'CORE_MM', 'AROUND_MM', 'MEANS_MM', 'CONTRAST_HU',
-           'PLAUSIBLE_ML', 'BACKGROUND_WEIGHT', 'MULTI_COMPONENT', 'PresetConfig', 'make_organ_net', 'SyntheticDataset',
+           'ALONE', 'HEAD_CM2', 'HEAD_TO_LIVER', 'PLAUSIBLE_ML', 'BACKGROUND_WEIGHT', 'MULTI_COMPONENT', 'RIM_MM',
+           'CORE_MM', 'AROUND_MM', 'MEANS_MM', 'CONTRAST_HU', 'PresetConfig', 'make_organ_net', 'SyntheticDataset',
            'DiceCrossEntropyLoss', 'shipped_weights_file', 'weights_version', 'run', 'dice_per_class',
            'load_shipped_network', 'load_organ_network', 'load_trunk_network', 'pack_weights', 'resample_for_inference',
            'largest_component', 'body_mask', 'class_probabilities', 'argmax_on_scan', 'NotCtError', 'check_is_ct',
-           'head_slices', 'beyond_abdomen', 'edge_limits', 'refine_edges', 'remove_small_components', 'postprocess',
-           'reassign_islands', 'quality_flags', 'trunk_classes', 'trunk_probabilities', 'join_networks', 'OrganLook',
-           'look_for_organs', 'segment_organs', 'reduce_to_organs', 'OrganModel', 'development_half',
+           'head_slices', 'beyond_abdomen', 'remove_small_components', 'postprocess', 'reassign_islands',
+           'quality_flags', 'trunk_classes', 'trunk_probabilities', 'join_networks', 'OrganLook', 'look_for_organs',
+           'segment_organs', 'reduce_to_organs', 'edge_limits', 'refine_edges', 'OrganModel', 'development_half',
            'score_public_patient']
 
 # %% ../../nbs/17_patients.ipynb #6bb094ec
@@ -588,92 +588,6 @@ def beyond_abdomen(
         return np.zeros(len(slices), bool)
     return slices >= head[0] - HEAD_TO_LIVER / grid.spacing[0]
 
-# %% ../../nbs/17_patients.ipynb #7b1e0002
-RIM_MM = 4.0  # how deep below its edge a mask may lose voxels
-CORE_MM = 2.75  # what lies deeper than this is inside
-AROUND_MM = 9.0  # what lies no farther than this is the surroundings
-MEANS_MM = (8.0, 4.0)  # over how much inside and surroundings are averaged (standard deviation)
-CONTRAST_HU = 20.0  # by which they must differ
-
-
-def _local_mean(values, where, spacing, sigma):
-    """Average what lies in a region, weighted by nearness; nan where none of it is near."""
-    from scipy.ndimage import gaussian_filter
-
-    sigmas = [sigma / s for s in spacing]
-    total = gaussian_filter(np.where(where, values, 0), sigmas, truncate=3)
-    weight = gaussian_filter(where.astype(np.float32), sigmas, truncate=3)
-    return np.where(weight > 1e-3, total / np.maximum(weight, 1e-3), np.nan)
-
-
-def edge_limits(
-    hu: np.ndarray,  # voxels of about 3 mm
-    mask: np.ndarray,  # bool, of an organ
-    spacing: tuple,  # mm
-) -> np.ndarray:  # (2, z, y, x): 1 where the surroundings are darker, -1 where brighter; that times the HU half-way
-    """Find the grey values half-way between an organ and what surrounds it; 0 where nothing is said."""
-    from scipy.ndimage import distance_transform_edt
-
-    deep = distance_transform_edt(np.pad(mask, 1, mode='edge'), spacing)[1:-1, 1:-1, 1:-1]
-    away = distance_transform_edt(~mask, spacing)
-    values = np.clip(hu, -200, 300).astype(np.float32)
-    inside = _local_mean(values, mask & (deep > CORE_MM), spacing, MEANS_MM[0])
-    around = _local_mean(values, (away > CORE_MM) & (away < AROUND_MM), spacing, MEANS_MM[1])
-    known = (deep <= RIM_MM) & (away <= 2 * max(spacing)) & (np.abs(inside - around) > CONTRAST_HU)
-    sign = np.where(known, np.sign(inside - around), 0)
-    return np.stack([sign, np.where(known, sign * (inside + around) / 2, 0)]).astype(np.float32)
-
-
-def refine_edges(
-    scan: Volume,  # upright, HU
-    found: np.ndarray,  # numbers of ORGANS on the scan; changed in place
-    grid: Volume,  # the scan on voxels of about 3 mm
-    labels: np.ndarray,  # numbers of ORGANS on the grid
-) -> np.ndarray:  # found
-    """Take voxels from the rims of organs that are more like the surroundings; the bowel's are left."""
-    from scipy.ndimage import find_objects
-    from threadpoolctl import threadpool_limits
-
-    z, y, x = (_interpolation_matrix(scan, grid, a) for a in range(3))
-    boxes = find_objects(found, len(ORGANS))
-    with torch.inference_mode(), threadpool_limits(1):
-        for n, _, at in [b for b in _organ_boxes(labels, 5) if b[1] != 'bowel' and boxes[b[0] - 1]]:
-            limits = torch.from_numpy(edge_limits(grid.array[at], labels[at] == n, grid.spacing))
-            within = _Interpolated(limits, [m[:, s] for m, s in zip((z, y, x), at)])
-            for k in range(boxes[n - 1][0].start, boxes[n - 1][0].stop):
-                _refine_slice(scan, found, n, k, within)
-    return found
-
-
-@dataclass(frozen=True)
-class _Interpolated:
-    """Fields on the grid, to be interpolated slice by slice."""
-
-    fields: torch.Tensor  # (fields, z, y, x)
-    matrices: list  # of interpolation along z, y and x
-
-    def layer(self, k, rows, columns):
-        """Interpolate within rows and columns of a slice."""
-        z, y, x = self.matrices
-        near = z[k].nonzero()[:, 0]
-        layer = torch.einsum('n,cnij->cij', z[k, near], self.fields[:, near])
-        return (y[rows] @ (layer @ x[columns].T)).numpy()
-
-
-def _refine_slice(scan, found, organ, k, within):
-    """Take voxels from the rim of an organ in a slice."""
-    from scipy.ndimage import gaussian_filter
-
-    mask = found[k] == organ
-    if not mask.any():
-        return
-    rows, columns = (slice(at[0], at[-1] + 1) for at in (np.flatnonzero(mask.any(a)) for a in (1, 0)))
-    sign, limit = within.layer(k, rows, columns)
-    hu = gaussian_filter(
-        scan.array[k, rows, columns].astype(np.float32), [0.6 / s for s in scan.spacing[1:]], truncate=2
-    )
-    found[k, rows, columns][mask[rows, columns] & (sign * hu < limit)] = 0
-
 # %% ../../nbs/17_patients.ipynb #bca5fd0f
 PLAUSIBLE_ML = {
     'liver': (600, 3200),
@@ -942,6 +856,92 @@ def reduce_to_organs(p, shape):
     p = torch.cat([rest, p[1 : len(ORGANS) + 1]])
     return p if p.shape[1:] == shape else F.interpolate(p[None], size=tuple(shape), mode='trilinear')[0]
 
+# %% ../../nbs/17_patients.ipynb #7b1e0002
+RIM_MM = 4.0  # how deep below its edge a mask may lose voxels
+CORE_MM = 2.75  # what lies deeper than this is inside
+AROUND_MM = 9.0  # what lies no farther than this is the surroundings
+MEANS_MM = (8.0, 4.0)  # over how much inside and surroundings are averaged (standard deviation)
+CONTRAST_HU = 20.0  # by which they must differ
+
+
+def _local_mean(values, where, spacing, sigma):
+    """Average what lies in a region, weighted by nearness; nan where none of it is near."""
+    from scipy.ndimage import gaussian_filter
+
+    sigmas = [sigma / s for s in spacing]
+    total = gaussian_filter(np.where(where, values, 0), sigmas, truncate=3)
+    weight = gaussian_filter(where.astype(np.float32), sigmas, truncate=3)
+    return np.where(weight > 1e-3, total / np.maximum(weight, 1e-3), np.nan)
+
+
+def edge_limits(
+    hu: np.ndarray,  # voxels of about 3 mm
+    mask: np.ndarray,  # bool, of an organ
+    spacing: tuple,  # mm
+) -> np.ndarray:  # (2, z, y, x): 1 where the surroundings are darker, -1 where brighter; that times the HU half-way
+    """Find the grey values half-way between an organ and what surrounds it; 0 where nothing is said."""
+    from scipy.ndimage import distance_transform_edt
+
+    deep = distance_transform_edt(np.pad(mask, 1, mode='edge'), spacing)[1:-1, 1:-1, 1:-1]
+    away = distance_transform_edt(~mask, spacing)
+    values = np.clip(hu, -200, 300).astype(np.float32)
+    inside = _local_mean(values, mask & (deep > CORE_MM), spacing, MEANS_MM[0])
+    around = _local_mean(values, (away > CORE_MM) & (away < AROUND_MM), spacing, MEANS_MM[1])
+    known = (deep <= RIM_MM) & (away <= 2 * max(spacing)) & (np.abs(inside - around) > CONTRAST_HU)
+    sign = np.where(known, np.sign(inside - around), 0)
+    return np.stack([sign, np.where(known, sign * (inside + around) / 2, 0)]).astype(np.float32)
+
+
+def refine_edges(
+    scan: Volume,  # upright, HU
+    found: np.ndarray,  # numbers of ORGANS on the scan; changed in place
+    grid: Volume,  # the scan on voxels of about 3 mm
+    labels: np.ndarray,  # numbers of ORGANS on the grid
+) -> np.ndarray:  # found
+    """Take voxels from the rims of organs that are more like the surroundings; the bowel's are left."""
+    from scipy.ndimage import find_objects
+    from threadpoolctl import threadpool_limits
+
+    z, y, x = (_interpolation_matrix(scan, grid, a) for a in range(3))
+    boxes = find_objects(found, len(ORGANS))
+    with torch.inference_mode(), threadpool_limits(1):
+        for n, _, at in [b for b in _organ_boxes(labels, 5) if b[1] != 'bowel' and boxes[b[0] - 1]]:
+            limits = torch.from_numpy(edge_limits(grid.array[at], labels[at] == n, grid.spacing))
+            within = _Interpolated(limits, [m[:, s] for m, s in zip((z, y, x), at)])
+            for k in range(boxes[n - 1][0].start, boxes[n - 1][0].stop):
+                _refine_slice(scan, found, n, k, within)
+    return found
+
+
+@dataclass(frozen=True)
+class _Interpolated:
+    """Fields on the grid, to be interpolated slice by slice."""
+
+    fields: torch.Tensor  # (fields, z, y, x)
+    matrices: list  # of interpolation along z, y and x
+
+    def layer(self, k, rows, columns):
+        """Interpolate within rows and columns of a slice."""
+        z, y, x = self.matrices
+        near = z[k].nonzero()[:, 0]
+        layer = torch.einsum('n,cnij->cij', z[k, near], self.fields[:, near])
+        return (y[rows] @ (layer @ x[columns].T)).numpy()
+
+
+def _refine_slice(scan, found, organ, k, within):
+    """Take voxels from the rim of an organ in a slice."""
+    from scipy.ndimage import gaussian_filter
+
+    mask = found[k] == organ
+    if not mask.any():
+        return
+    rows, columns = (slice(at[0], at[-1] + 1) for at in (np.flatnonzero(mask.any(a)) for a in (1, 0)))
+    sign, limit = within.layer(k, rows, columns)
+    hu = gaussian_filter(
+        scan.array[k, rows, columns].astype(np.float32), [0.6 / s for s in scan.spacing[1:]], truncate=2
+    )
+    found[k, rows, columns][mask[rows, columns] & (sign * hu < limit)] = 0
+
 # %% ../../nbs/17_patients.ipynb #e4365642
 @dataclass(frozen=True)
 class OrganModel:
@@ -951,7 +951,7 @@ class OrganModel:
     name: str = 'organ model'
     # other weights draw other masks, and so do other rules
     version: str = field(
-        default_factory=lambda: f'{weights_version()}, trunk, second choice, no bridges, no heads, none alone, body box'
+        default_factory=lambda: f'{weights_version()}, trunk, second choice, no bridges, no heads, none alone, box, edges'
     )
 
     def unavailable_reason(self) -> str:

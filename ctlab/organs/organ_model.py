@@ -951,7 +951,9 @@ class OrganModel:
     name: str = 'organ model'
     # other weights draw other masks, and so do other rules
     version: str = field(
-        default_factory=lambda: f'{weights_version()}, trunk, second choice, no bridges, no heads, none alone, box, edges'
+        default_factory=lambda: (
+            f'{weights_version()}, trunk, second choice, no bridges, no heads, none alone, box, edges'
+        )
     )
 
     def unavailable_reason(self) -> str:

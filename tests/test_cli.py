@@ -24,6 +24,12 @@ def test_help_shows_every_command_and_examples(ctlab):
         assert page.returncode == 0 and 'For example' in page.stdout, name
 
 
+def test_the_version_is_said(ctlab):
+    import ctlab as package
+
+    assert ctlab('--version').stdout.strip() == f'ctlab {package.__version__}'
+
+
 def test_import_is_light():
     import subprocess
     import sys

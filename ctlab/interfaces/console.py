@@ -5,6 +5,8 @@
 # %% ../../nbs/lib/interfaces/00_console.ipynb #4cbfa9d5
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 app = typer.Typer(
@@ -18,6 +20,23 @@ app = typer.Typer(
     'Exit codes: 0 done; 1 not done, and the message says why (audit: the header is wrong; doctor: something is '
     'missing); 2 wrong usage.',
 )
+
+
+def _say_version(asked):
+    """Print the version and end."""
+    if asked:
+        import ctlab
+
+        typer.echo(f'ctlab {ctlab.__version__}')
+        raise typer.Exit()
+
+
+_VERSION = typer.Option('--version', help='Print the version and exit.', callback=_say_version, is_eager=True)
+
+
+@app.callback(help=app.info.help)
+def _before_every_command(version: Annotated[bool, _VERSION] = False):
+    """Take the options that belong to no command."""
 
 
 def say(text):

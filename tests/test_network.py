@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from conftest import PATIENCE, free_port, wait_for
+from conftest import PATIENCE, eventually, free_port, wait_for
 
 from ctlab.network.client import echo, fetch, query, send
 from ctlab.network.dicomweb import DicomWebServer
@@ -455,8 +455,7 @@ def test_a_peer_that_vanishes_leaves_nothing(node, scans):
                 whole = False
         if not k % 2:
             assert whole
-    time.sleep(0.3)
-    assert not list(node.store.incoming.iterdir()) and node._waiting.total == 0
+    eventually(lambda: (list(node.store.incoming.iterdir()), node._waiting.total), lambda left: left == ([], 0))
     kept = [pydicom.dcmread(p) for p in node.store.paths()]
     assert len(kept) >= 5 and all(len(d.PixelData) == 2 * 1024 * 1024 for d in kept)
 

@@ -397,7 +397,7 @@ def choose_by_keyboard(page):
     name, state = listed.groups()
     page.keyboard.press('Enter')
     page.get_by_text(f'State: {state}').locator('visible=true').first.wait_for()
-    assert chosen.evaluate('(e) => e.selectedOptions[0].text') == name
+    eventually(lambda: chosen.evaluate('(e) => e.selectedOptions[0].text'), lambda text: text == name, waits(page))
 
 
 FOCUSED = """() => {

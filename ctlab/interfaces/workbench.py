@@ -347,7 +347,7 @@ class Workspace:
         store.close()
         found += [
             Scan(f'v-{nifti.nifti_stem(p)}', nifti.nifti_stem(p), p, patient=nifti.nifti_stem(p))
-            for p in sorted((self.folder / 'volumes').glob('*.nii.gz'))
+            for p in sorted((self.folder / 'volumes').glob('[!.]*.nii.gz'))  # no half of one that is being written
         ]
         return found
 
@@ -367,7 +367,7 @@ class Workspace:
     def masks(self, scan: Scan) -> list[Mask]:
         """List all versions of a scan's masks, the oldest first."""
         found = []
-        for note in sorted((self.folder / 'masks' / scan.id).glob('*.json'), key=lambda p: int(p.stem)):
+        for note in sorted((self.folder / 'masks' / scan.id).glob('[0-9]*.json'), key=lambda p: int(p.stem)):
             facts = json.loads(note.read_text())
             found.append(
                 Mask(
@@ -393,7 +393,7 @@ class Workspace:
         folder = self.folder / 'masks' / scan.id
         with exclusive_lock(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            number = 1 + max((int(p.stem) for p in folder.glob('*.json')), default=0)
+            number = 1 + max((int(p.stem) for p in folder.glob('[0-9]*.json')), default=0)
             meta = {'names': {k: n for n, k in structures.items()}}
             nifti.write(Volume(numbers.array.astype(np.uint8), numbers.affine, meta), folder / f'{number}.nii.gz')
             write_atomic(
@@ -404,7 +404,7 @@ class Workspace:
                     indent=1,
                 ),
             )
-        return self.masks(scan)[-1]
+        return next(m for m in self.masks(scan) if m.number == number)  # somebody may have saved a later one
 
     def import_mask(
         self,

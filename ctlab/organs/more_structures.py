@@ -22,6 +22,7 @@ from ctlab.organs.organ_model import (
     head_slices,
     largest_component,
     look_for_organs,
+    refine_edges,
 )
 from ..phantoms.synthesis import CLASSES, ORGANS
 from ..scans.volume import Volume, orientation, reorient, to_index, to_patient
@@ -251,7 +252,8 @@ def label_voxels(
     organs: np.ndarray,  # numbers of ORGANS on the scan
 ) -> np.ndarray:  # numbers of STRUCTURES on the scan
     """Label every voxel, slice by slice: classes by the networks, muscle and fat by their HU."""
-    classes = argmax_on_scan(look.p, look.grid, scan)
+    extra = tuple(_class(n) for n in EXTRA_ORGANS)
+    classes = refine_edges(scan, argmax_on_scan(look.p, look.grid, scan), look.grid, most_probable(look.p), extra)
     z, y, x = (_nearest(scan, look.grid, a) for a in range(3))
     places = _find_places(look.classes, look.organs, look.line, look.grid)
     number = {n: k for k, n in enumerate(STRUCTURES, 1)}

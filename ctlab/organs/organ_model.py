@@ -618,13 +618,13 @@ def remove_small_components(
     return (sizes >= max(1, least * sizes.max()))[n_components]
 
 
-def _organ_boxes(labels, rim=1):
-    """List (number, name, bounding box with a rim of voxels) of every organ in a label map."""
+def _organ_boxes(labels):
+    """List (number, name, bounding box with a rim) of every organ in a label map."""
     from scipy import ndimage
 
     for k, (organ, box) in enumerate(zip(ORGANS, ndimage.find_objects(labels, len(ORGANS))), 1):
         if box is not None:
-            yield k, organ, tuple(slice(max(0, s.start - rim), s.stop + rim) for s in box)
+            yield k, organ, tuple(slice(max(0, s.start - 1), s.stop + 1) for s in box)
 
 
 def postprocess(
@@ -894,18 +894,20 @@ def edge_limits(
 
 def refine_edges(
     scan: Volume,  # upright, HU
-    found: np.ndarray,  # numbers of ORGANS on the scan; changed in place
+    found: np.ndarray,  # numbers of structures on the scan; changed in place
     grid: Volume,  # the scan on voxels of about 3 mm
-    labels: np.ndarray,  # numbers of ORGANS on the grid
+    labels: np.ndarray,  # the same numbers on the grid
+    numbers: tuple = tuple(k for k, n in enumerate(ORGANS, 1) if n != 'bowel'),  # whose rims are looked at
 ) -> np.ndarray:  # found
-    """Take voxels from the rims of organs that are more like the surroundings; the bowel's are left."""
+    """Take voxels from the rims of structures that are more like the surroundings."""
     from scipy.ndimage import find_objects
     from threadpoolctl import threadpool_limits
 
     z, y, x = (_interpolation_matrix(scan, grid, a) for a in range(3))
-    boxes = find_objects(found, len(ORGANS))
+    boxes, coarse = (find_objects(a, max(numbers)) for a in (found, labels))
     with torch.inference_mode(), threadpool_limits(1):
-        for n, _, at in [b for b in _organ_boxes(labels, 5) if b[1] != 'bowel' and boxes[b[0] - 1]]:
+        for n in [n for n in numbers if boxes[n - 1] and coarse[n - 1]]:
+            at = tuple(slice(max(0, s.start - 5), s.stop + 5) for s in coarse[n - 1])
             limits = torch.from_numpy(edge_limits(grid.array[at], labels[at] == n, grid.spacing))
             within = _Interpolated(limits, [m[:, s] for m, s in zip((z, y, x), at)])
             for k in range(boxes[n - 1][0].start, boxes[n - 1][0].stop):

@@ -246,14 +246,17 @@ def more_features(
     return organ_features(look.grid, p, table[look.classes], second, EXTRA_ORGANS, look.organs == 1)
 
 
+_EVEN = ('gallbladder', 'inferior_vena_cava')  # of one grey value, so that their edges are looked for in the scan
+
+
 def label_voxels(
     scan: Volume,  # upright
     look: BesideOrgans,
     organs: np.ndarray,  # numbers of ORGANS on the scan
 ) -> np.ndarray:  # numbers of STRUCTURES on the scan
     """Label every voxel, slice by slice: classes by the networks, muscle and fat by their HU."""
-    extra = tuple(_class(n) for n in EXTRA_ORGANS)
-    classes = refine_edges(scan, argmax_on_scan(look.p, look.grid, scan), look.grid, most_probable(look.p), extra)
+    classes, even = argmax_on_scan(look.p, look.grid, scan), tuple(_class(n) for n in _EVEN)
+    refine_edges(scan, classes, look.grid, most_probable(look.p), even)
     z, y, x = (_nearest(scan, look.grid, a) for a in range(3))
     places = _find_places(look.classes, look.organs, look.line, look.grid)
     number = {n: k for k, n in enumerate(STRUCTURES, 1)}

@@ -18,7 +18,7 @@ from ..phantoms.synthesis import ORGANS
 from ..scans.volume import Volume
 
 # %% auto #0
-__all__ = ['FEATURES', 'UNFIT', 'organ_features', 'ExpectedDice', 'unfit_organs', 'design_matrix', 'run_trees',
+__all__ = ['FEATURES', 'UNFIT', 'UNSURE', 'organ_features', 'ExpectedDice', 'unfit_organs', 'design_matrix', 'run_trees',
            'fit_expected_dice', 'predict_expected_dice', 'load_expected_dice']
 
 # %% ../../nbs/lib/organs/02_expected_dice.ipynb #e5d10005
@@ -118,6 +118,7 @@ def organ_features(
 
 # %% ../../nbs/lib/organs/02_expected_dice.ipynb #e5d10007
 UNFIT = 0.7  # an expected Dice below this: the mask is not to be used unseen
+UNSURE = 0.5  # nor where one mask of ten like it is below this
 _QUANTILES = {'low': 0.1, 'dice': 0.5, 'high': 0.9}
 
 
@@ -132,7 +133,7 @@ class ExpectedDice:
     @property
     def unfit(self) -> bool:
         """Whether the mask should not be used without a person's look."""
-        return self.dice < UNFIT
+        return self.dice < UNFIT or self.low < UNSURE
 
     def __str__(self):
         return f'expected Dice {self.dice:.2f} ({self.low:.2f} to {self.high:.2f})'

@@ -463,14 +463,14 @@ class Workspace:
     def network_version(self, model: str = '') -> str:
         """Return the version of a model's weights."""
         from ctlab.core.files import file_hash
-        from ctlab.organs.organ_model import weights_version
+        from ctlab.organs.organ_model import shipped_version
 
         if model in ('totalsegmentator', ALL_STRUCTURES):
-            return model if model == 'totalsegmentator' else f'{weights_version()}, {model}'
+            return model if model == 'totalsegmentator' else f'{shipped_version()}, {model}'
         if model:
             return file_hash(Path(model) / 'weights.safetensors')[:8]
         own = self.network()
-        return f'{weights_version()}+{own["name"]}' if own else weights_version()
+        return f'{shipped_version()}+{own["name"]}' if own else shipped_version()
 
     def latest(self, scan: Scan, person: bool | None = None) -> Mask | None:
         """Return the latest mask of a scan: any, only a person's, or only a network's."""

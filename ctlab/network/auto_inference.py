@@ -105,9 +105,9 @@ def load_rules(
 def _version(rule):
     """Compute what a result depends on besides the images."""
     if rule.do == 'segment' and not rule.model:
-        from ctlab.organs.organ_model import weights_version
+        from ctlab.organs.organ_model import shipped_version
 
-        return f'organ model {weights_version()}'
+        return f'organ model {shipped_version()}'
     weights = sorted(Path(rule.model).rglob('weights.safetensors'))
     if not weights:
         raise FileNotFoundError(f'{rule.model}: holds no finished run')

@@ -41,16 +41,16 @@ from ..scans.volume import Volume, count_by_plane, orientation, reorient, to_ind
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'PRESET_CONFIGS', 'TRUNK_CONFIGS', 'TRUNK_SLABS', 'TRUNK_SPACING', 'TRUNK_WEIGHT', 'NO_ABDOMEN', 'ABSENT',
-           'ALONE', 'HEAD_CM2', 'HEAD_TO_LIVER', 'PLAUSIBLE_ML', 'BACKGROUND_WEIGHT', 'MULTI_COMPONENT', 'RIM_MM',
-           'CORE_MM', 'AROUND_MM', 'MEANS_MM', 'CONTRAST_HU', 'PresetConfig', 'make_organ_net', 'SyntheticDataset',
-           'DiceCrossEntropyLoss', 'shipped_weights_file', 'weights_version', 'run', 'dice_per_class',
-           'load_shipped_network', 'load_organ_network', 'load_trunk_network', 'pack_weights', 'resample_for_inference',
-           'largest_component', 'body_mask', 'class_probabilities', 'argmax_on_scan', 'NotCtError', 'check_is_ct',
-           'head_slices', 'beyond_abdomen', 'remove_small_components', 'postprocess', 'reassign_islands',
-           'quality_flags', 'trunk_classes', 'trunk_probabilities', 'join_networks', 'OrganLook', 'look_for_organs',
-           'segment_organs', 'reduce_to_organs', 'edge_limits', 'refine_edges', 'OrganModel', 'development_half',
-           'score_public_patient']
+__all__ = ['log', 'PRESET_CONFIGS', 'TRUNK_CONFIGS', 'TRUNK_SLABS', 'RULES', 'TRUNK_SPACING', 'TRUNK_WEIGHT', 'NO_ABDOMEN',
+           'ABSENT', 'ALONE', 'HEAD_CM2', 'HEAD_TO_LIVER', 'PLAUSIBLE_ML', 'BACKGROUND_WEIGHT', 'MULTI_COMPONENT',
+           'RIM_MM', 'CORE_MM', 'AROUND_MM', 'MEANS_MM', 'CONTRAST_HU', 'PresetConfig', 'make_organ_net',
+           'SyntheticDataset', 'DiceCrossEntropyLoss', 'shipped_weights_file', 'shipped_version', 'run',
+           'dice_per_class', 'load_shipped_network', 'load_organ_network', 'load_trunk_network', 'pack_weights',
+           'resample_for_inference', 'largest_component', 'body_mask', 'class_probabilities', 'argmax_on_scan',
+           'NotCtError', 'check_is_ct', 'head_slices', 'beyond_abdomen', 'remove_small_components', 'postprocess',
+           'reassign_islands', 'quality_flags', 'trunk_classes', 'trunk_probabilities', 'join_networks', 'OrganLook',
+           'look_for_organs', 'segment_organs', 'reduce_to_organs', 'edge_limits', 'refine_edges', 'OrganModel',
+           'development_half', 'score_public_patient']
 
 # %% ../../nbs/17_patients.ipynb #6bb094ec
 @dataclass(frozen=True)
@@ -126,15 +126,16 @@ def shipped_weights_file() -> Path:
 
 
 @functools.cache
-def weights_version() -> str:  # a short hash
-    """Return the version of everything that is shipped for the organ model."""
+def shipped_version() -> str:  # a short hash
+    """Return the version of everything that is shipped for the organ model: other weights or rules, other masks."""
     import hashlib
 
     files = (shipped_weights_file(), *(shipped_weights_file().with_name(f'{n}.safetensors') for n in _BESIDE))
-    return hashlib.sha1(' '.join(map(file_hash, files)).encode()).hexdigest()[:8]
+    return hashlib.sha1(' '.join([*map(file_hash, files), RULES]).encode()).hexdigest()[:8]
 
 
 _BESIDE = ('organ_model_trunk', 'expected_dice')  # files that belong to the weights
+RULES = 'trunk, second choice, no bridges, no heads, none alone, box, edges'  # of inference; a word for each new one
 
 
 @dataclass(frozen=True)
@@ -951,12 +952,7 @@ class OrganModel:
 
     device: str = 'cpu'  # cpu or cuda
     name: str = 'organ model'
-    # other weights draw other masks, and so do other rules
-    version: str = field(
-        default_factory=lambda: (
-            f'{weights_version()}, trunk, second choice, no bridges, no heads, none alone, box, edges'
-        )
-    )
+    version: str = field(default_factory=shipped_version)
 
     def unavailable_reason(self) -> str:
         """Return why the model cannot be used; empty when it can."""

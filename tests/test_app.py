@@ -126,7 +126,7 @@ def page(served, browser):
 def open_masks(page, served):
     page.set_default_timeout(120_000)
     page.goto(served.url)
-    page.get_by_role('heading', name='ctlab workbench').wait_for(timeout=90_000)
+    page.get_by_role('heading', name='ctlab workbench').wait_for(timeout=300_000)
     page.wait_for_timeout(800)
 
 
@@ -181,7 +181,7 @@ def hears(page, text, seconds=180):
     page.get_by_text(text).locator('visible=true').first.wait_for(timeout=1000 * seconds)
 
 
-def imports(page, path, heard, seconds=60):
+def imports(page, path, heard, seconds=PATIENCE):
     page.get_by_label('File or folder on this machine').fill(str(path))
     press(page, 'Import')
     hears(page, heard, seconds)
@@ -202,7 +202,7 @@ def import_into_nothing(page, export, served, shots):
     imports(page, export / 'disk', f'{n} files of 1 scans; 0 were there already; 1 could not be used')
     hears(page, 'viewer.exe')
     glance = page.locator('img[src^="data:image/png"]').locator('visible=true').first
-    glance.wait_for(timeout=90_000)
+    glance.wait_for(timeout=300_000)
     assert glance.evaluate('i => Math.max(i.naturalWidth, i.naturalHeight)') == 128, 'a glance at what has come'
     imports(page, export / 'disk.zip', f'0 files of 1 scans; {n} were there already')
     page.get_by_label('Upload').set_input_files(str(export / 'legs.nii.gz'))
@@ -346,7 +346,7 @@ def test_the_page_opens_on_the_picture(browser, tmp_path, shots):
         page.get_by_role('button', name=re.compile(r'small \(corrected\)')).wait_for(timeout=180_000)
         page.get_by_label('Search').fill('phantom')
         page.get_by_label('Search').press('Enter')
-        page.get_by_role('button', name=re.compile(r'small \(')).wait_for(state='detached', timeout=90_000)
+        page.get_by_role('button', name=re.compile(r'small \(')).wait_for(state='detached', timeout=300_000)
         assert work.latest(work.scan('v-small')).person and [s.id for s, _ in work.corrected()] == ['v-small']
         press(page, 'Next to correct')
         hears(page, 'phantom-1')
@@ -566,7 +566,7 @@ def test_legs(page, export, served, shots):
     assert (served.folder / 'training' / 'msk-001' / 'masks' / 'femur.nii.gz').exists()
     assert page.get_by_label('Name of the case').input_value() == 'msk-002'
     press(page, 'Suggest')
-    page.get_by_role('img', name='from the front, with the cut').wait_for(timeout=90_000)
+    page.get_by_role('img', name='from the front, with the cut').wait_for(timeout=300_000)
     page.get_by_label('Upper end of the pelvis').fill('20')
     page.keyboard.press('Enter')
     page.wait_for_timeout(800)
@@ -624,7 +624,7 @@ def test_trauma(page, served, finished_runs, shots):
     choose(page, 'Run (all its folds)', 'approach1 tiny')
     press(page, 'Judge')
     hears(page, 'extravasation', 600)
-    page.frame_locator('iframe[title=report]').get_by_text('For research only').wait_for(timeout=90_000)
+    page.frame_locator('iframe[title=report]').get_by_text('For research only').wait_for(timeout=300_000)
     page.screenshot(path=shots / 'workbench-trauma.png')
     with page.expect_download(timeout=180_000) as download:
         page.get_by_text('Download for printing (PDF)').locator('visible=true').first.click()
@@ -650,7 +650,7 @@ def test_a_second_user_without_the_token(tmp_path, browser):
         context = browser.new_context()
         page = context.new_page()
         page.goto(made.url + 'enter?token=only-mine')
-        page.get_by_role('heading', name='ctlab workbench').wait_for(timeout=90_000)
+        page.get_by_role('heading', name='ctlab workbench').wait_for(timeout=300_000)
         cookie = context.cookies()[0]
         assert cookie['httpOnly'] and cookie['sameSite'] == 'Strict'
         context.close()

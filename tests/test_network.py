@@ -115,7 +115,7 @@ def same(a, b):
                 assert element == two[uid].get(element.tag), (uid, element)
 
 
-def run(*command, ok=True, seconds=60):
+def run(*command, ok=True, seconds=PATIENCE):
     done = subprocess.run(
         [DCMTK.get(command[0], command[0]), *map(str, command[1:])], capture_output=True, text=True, timeout=seconds
     )
@@ -197,7 +197,7 @@ AETable END
     try:
         wait_for(port)
         peer = Peer('ARCHIVE', '127.0.0.1', port)
-        assert echo(peer) < 5
+        assert echo(peer) < PATIENCE
         first = send(peer, scans)
         assert (first.moved, first.failed) == (18, []), first.failed
         again = send(peer, scans)
@@ -240,7 +240,7 @@ def orthanc(running_orthanc):
     import requests
 
     for patient in requests.get(f'{running_orthanc[1]}/patients', timeout=PATIENCE).json():
-        requests.delete(f'{running_orthanc[1]}/patients/{patient}', timeout=60).raise_for_status()
+        requests.delete(f'{running_orthanc[1]}/patients/{patient}', timeout=PATIENCE).raise_for_status()
     return running_orthanc
 
 
@@ -303,7 +303,7 @@ def test_a_cohort_goes_to_orthanc_and_back(orthanc, scans, tmp_path):
     same(scans, second.folder / 'train_images')
     with Node(Store(tmp_path / 'third', free=0), port=ours) as node:  # Orthanc sends, by its own will and by C-MOVE
         for study in requests.get(f'{http}/studies', timeout=PATIENCE).json():
-            requests.post(f'{http}/modalities/ctlab/store', data=study, timeout=60).raise_for_status()
+            requests.post(f'{http}/modalities/ctlab/store', data=study, timeout=PATIENCE).raise_for_status()
         same(scans, node.store.folder / 'train_images')
     fourth = Store(tmp_path / 'fourth', free=0)
     assert fetch(peer, fourth, {'PatientID': 'Joan'}, 'move', port=ours).moved == 6
@@ -561,7 +561,7 @@ def test_mutated_objects_get_an_answer(node, scans):
                 request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = CT, f'1.2.8.{k}'
                 answered += answer_to(a, request) is not None
     assert answered == 300, 'every one got an answer'
-    assert echo(peer) < 5
+    assert echo(peer) < PATIENCE
     totals = node.store.totals()
     assert totals['instance'] == len(list(node.store.folder.rglob('*.dcm'))) and totals['refused'] > 100
     assert outside == {p for p in node.store.folder.parent.rglob('*') if node.store.folder not in p.parents}
@@ -585,7 +585,7 @@ def test_lengths_that_lie(node):
     with hello() as s:
         for byte in struct.pack('>BBL', 1, 0, 70):
             s.sendall(bytes([byte]))
-    assert echo(Peer('CTLAB', '127.0.0.1', node.port)) < 5
+    assert echo(Peer('CTLAB', '127.0.0.1', node.port)) < PATIENCE
 
 
 def in_fragments(ds):
@@ -666,7 +666,7 @@ def test_broken_messages_end_the_association_and_nothing_else(node, scans, way):
             time.sleep(0.02)
         assert a.is_aborted
     assert node.store.totals()['instance'] == 0 and node._waiting.total == 0
-    assert echo(peer) < 5
+    assert echo(peer) < PATIENCE
 
 
 @pytest.mark.skipif(not Path('/proc/self/fd').exists(), reason='needs /proc')

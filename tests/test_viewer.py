@@ -221,11 +221,11 @@ def run_all(browser, lab, notebook):
     page = browser.new_page(viewport={'width': 1400, 'height': 950})
     page.set_default_timeout(120_000)
     page.goto(f'{lab}/lab/tree/{notebook}?token=t')
-    page.wait_for_selector('.jp-Notebook .jp-CodeCell', timeout=90_000)
+    page.wait_for_selector('.jp-Notebook .jp-CodeCell', timeout=300_000)
     page.wait_for_function(
         "document.querySelector('.jp-Toolbar-kernelName')?.textContent.includes('Python') && "
         "document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status == 'idle'",
-        timeout=90_000,
+        timeout=300_000,
     )
     page.wait_for_timeout(2000)
     page.locator('.lm-MenuBar-itemLabel', has_text=re.compile('^Run$')).click()
@@ -237,12 +237,12 @@ def test_the_cohort_browser_in_jupyterlab(lab, browser, shots, tiny):
     faults = pd.read_csv(tiny / 'truth' / 'faults.csv').fillna('')
     tilted = faults[faults['fault'] == 'tilt']
     page = run_all(browser, lab, 'browse.ipynb')
-    page.wait_for_selector('.widget-select select option', timeout=100_000)
+    page.wait_for_selector('.widget-select select option', timeout=300_000)
     page.get_by_text(f'{len(faults)} of {len(faults)} series').wait_for()
     page.locator('.widget-dropdown select').nth(2).select_option(label='tilt')
     page.get_by_text(f'{len(tilted)} of {len(faults)} series').wait_for()
     page.locator('.widget-select select').select_option(index=0)
-    page.wait_for_selector('[data-viewer] canvas[data-plane=axial][data-drawn]', timeout=60_000)
+    page.wait_for_selector('[data-viewer] canvas[data-plane=axial][data-drawn]', timeout=300_000)
     assert str(tilted.iloc[0]['series_id']) in page.locator('[data-viewer]').first.inner_text()
     page.screenshot(path=str(shots / 'browse-lab.png'))
     assert 'Jupyter news' not in page.locator('body').inner_text()  # nobody is asked whether something outside may be
@@ -251,7 +251,7 @@ def test_the_cohort_browser_in_jupyterlab(lab, browser, shots, tiny):
 def test_the_chapter_on_dicom_in_jupyterlab(lab, browser, shots):
     page = run_all(browser, lab, '01_dicom.ipynb')
     try:
-        page.wait_for_selector('[data-viewer] canvas[data-plane=axial][data-drawn]', timeout=100_000)
+        page.wait_for_selector('[data-viewer] canvas[data-plane=axial][data-drawn]', timeout=300_000)
     except Exception:
         page.screenshot(path=str(shots / 'viewer-lab-failed.png'))
         print(

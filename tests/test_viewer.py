@@ -13,7 +13,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import free_port
+from conftest import eventually, free_port
 
 
 def pixels(page, plane):
@@ -243,7 +243,12 @@ def test_the_cohort_browser_in_jupyterlab(lab, browser, shots, tiny):
     page.get_by_text(f'{len(tilted)} of {len(faults)} series').wait_for()
     page.locator('.widget-select select').select_option(index=0)
     page.wait_for_selector('[data-viewer] canvas[data-plane=axial][data-drawn]', timeout=300_000)
-    assert str(tilted.iloc[0]['series_id']) in page.locator('[data-viewer]').first.inner_text()
+    chosen = str(tilted.iloc[0]['series_id'])
+    eventually(
+        page.locator('[data-viewer]').first.inner_text,
+        lambda shown: chosen in shown,
+        lambda seconds: page.wait_for_timeout(1000 * seconds),
+    )
     page.screenshot(path=str(shots / 'browse-lab.png'))
     assert 'Jupyter news' not in page.locator('body').inner_text()  # nobody is asked whether something outside may be
 

@@ -56,6 +56,11 @@ def eventually(read, wanted, pause=time.sleep):
         pause(0.25)
 
 
+def waits(page):
+    """Wait so that the page goes on meanwhile."""
+    return lambda seconds: page.wait_for_timeout(1000 * seconds)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Give the tests of a file one worker and its fixtures; studies share nothing and go to whoever is free."""

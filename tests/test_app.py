@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PATIENCE, eventually, free_port, wait_for
+from conftest import PATIENCE, eventually, free_port, wait_for, waits
 
 from ctlab.cohort.layout import list_series
 from ctlab.scans import nifti
@@ -422,11 +422,6 @@ def test_look(page, shots):
     eventually(shown, lambda s: s != before, waits(page))  # another window
     assert re.search(r'HU .*mm', frame.locator('#where').inner_text())
     page.screenshot(path=shots / 'workbench-look.png')
-
-
-def waits(page):
-    """Wait so that the page goes on meanwhile."""
-    return lambda seconds: page.wait_for_timeout(1000 * seconds)
 
 
 def stroke(page, canvas, start, end, steps):

@@ -13,7 +13,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import eventually, free_port
+from conftest import eventually, free_port, waits
 
 
 def pixels(page, plane):
@@ -244,11 +244,7 @@ def test_the_cohort_browser_in_jupyterlab(lab, browser, shots, tiny):
     page.locator('.widget-select select').select_option(index=0)
     page.wait_for_selector('[data-viewer] canvas[data-plane=axial][data-drawn]', timeout=300_000)
     chosen = str(tilted.iloc[0]['series_id'])
-    eventually(
-        page.locator('[data-viewer]').first.inner_text,
-        lambda shown: chosen in shown,
-        lambda seconds: page.wait_for_timeout(1000 * seconds),
-    )
+    eventually(page.locator('[data-viewer]').first.inner_text, lambda shown: chosen in shown, waits(page))
     page.screenshot(path=str(shots / 'browse-lab.png'))
     assert 'Jupyter news' not in page.locator('body').inner_text()  # nobody is asked whether something outside may be
 

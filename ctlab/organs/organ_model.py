@@ -519,10 +519,14 @@ def argmax_on_scan(
                 continue
             rows, columns = _supported_voxels(y, here.any((0, 2))), _supported_voxels(x, here.any((0, 1)))
             classes = torch.cat([torch.zeros(1, dtype=torch.long), 1 + here.any((1, 2)).nonzero()[:, 0]])
-            layer = torch.einsum('n,cnij->cij', z[k, near], p[:, near][classes])
-            best = most_probable(y[rows] @ (layer @ x[columns].T))
+            best = most_probable(_interpolate(z[k, near], y[rows], x[columns], p[:, near][classes]))
             answer[k, rows, columns] = classes.numpy()[best]
     return answer
+
+
+def _interpolate(z, y, x, fields):
+    """Interpolate fields in a slice: the weights of its layers, and the matrices of its rows and columns."""
+    return y @ (torch.einsum('n,cnij->cij', z, fields) @ x.T)
 
 
 def _supported_voxels(weights, samples):
@@ -910,28 +914,13 @@ def refine_edges(
         for n in [n for n in numbers if boxes[n - 1] and coarse[n - 1]]:
             at = tuple(slice(max(0, s.start - 5), s.stop + 5) for s in coarse[n - 1])
             limits = torch.from_numpy(edge_limits(grid.array[at], labels[at] == n, grid.spacing))
-            within = _Interpolated(limits, [m[:, s] for m, s in zip((z, y, x), at)])
+            matrices = [m[:, s] for m, s in zip((z, y, x), at)]
             for k in range(boxes[n - 1][0].start, boxes[n - 1][0].stop):
-                _refine_slice(scan, found, n, k, within)
+                _refine_slice(scan, found, n, k, limits, matrices)
     return found
 
 
-@dataclass(frozen=True)
-class _Interpolated:
-    """Fields on the grid, to be interpolated slice by slice."""
-
-    fields: torch.Tensor  # (fields, z, y, x)
-    matrices: list  # of interpolation along z, y and x
-
-    def layer(self, k, rows, columns):
-        """Interpolate within rows and columns of a slice."""
-        z, y, x = self.matrices
-        near = z[k].nonzero()[:, 0]
-        layer = torch.einsum('n,cnij->cij', z[k, near], self.fields[:, near])
-        return (y[rows] @ (layer @ x[columns].T)).numpy()
-
-
-def _refine_slice(scan, found, organ, k, within):
+def _refine_slice(scan, found, organ, k, limits, matrices):
     """Take voxels from the rim of an organ in a slice."""
     from scipy.ndimage import gaussian_filter
 
@@ -939,7 +928,9 @@ def _refine_slice(scan, found, organ, k, within):
     if not mask.any():
         return
     rows, columns = (slice(at[0], at[-1] + 1) for at in (np.flatnonzero(mask.any(a)) for a in (1, 0)))
-    sign, limit = within.layer(k, rows, columns)
+    z, y, x = matrices
+    near = z[k].nonzero()[:, 0]
+    sign, limit = _interpolate(z[k, near], y[rows], x[columns], limits[:, near]).numpy()
     hu = gaussian_filter(
         scan.array[k, rows, columns].astype(np.float32), [0.6 / s for s in scan.spacing[1:]], truncate=2
     )

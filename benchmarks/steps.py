@@ -46,7 +46,7 @@ def seconds(net, loss, shape, half, steps=5):
 def main():
     from clocks import note
 
-    from ctlab.learn.weights import supports_bfloat16
+    from ctlab.learn.devices import supports_bfloat16
 
     torch.set_num_threads(1)
     if not supports_bfloat16():

@@ -62,7 +62,7 @@ def segment(
         stop(f'{source}: no such file or folder')
     tell('loading the networks')
     from ctlab.cohort.masks import MaskUnavailableError
-    from ctlab.learn.weights import choose_accelerator
+    from ctlab.learn.devices import choose_device
     from ctlab.organs.segment import segment as draw
 
     try:
@@ -71,7 +71,7 @@ def segment(
             out,
             model,
             fast,
-            'cuda' if choose_accelerator(device) == 'gpu' else 'cpu',
+            choose_device(device),
             mesh,
             votes=votes,
             structures=structures,

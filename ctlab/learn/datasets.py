@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from ..cohort.stacks import Stacks, read_slices
 from ..core.anatomy import TARGETS
+from .devices import sample_loader
 
 # %% auto #0
 __all__ = ['middle_slices', 'even_slices', 'published_augmentation', 'organ_mask', 'SliceDataset', 'make_loader']
@@ -127,17 +128,16 @@ def make_loader(
     def generator():
         return torch.Generator().manual_seed(seed)
 
-    return DataLoader(
+    return sample_loader(
         dataset,
         batch_size,
+        workers,
         sampler=RandomSampler(dataset, generator=generator()) if train else None,
         drop_last=single,
-        num_workers=workers,
         # training begins every epoch with random numbers of its own
         persistent_workers=workers > 0 and not train,
         generator=generator(),
         worker_init_fn=_seed_worker,
-        pin_memory=torch.cuda.is_available(),
     )
 
 

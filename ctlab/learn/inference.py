@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from ..core.anatomy import LABEL_COLUMNS, TARGETS
+from .devices import network_on, prefetched
 from .losses import to_probabilities
 from .patches import neighbour_slices
 from ..scans.volume import Volume, resample
@@ -21,16 +22,13 @@ def predict_dataset(
     device: str = 'cpu',  # cpu or cuda
 ) -> pd.DataFrame:  # patient_id, series_id and the 13 probabilities, one row per series
     """Predict the probabilities of every series."""
-    from lightning.fabric.utilities import move_data_to_device
-
-    net = net.to(device).eval()
     found, order = [], []
-    with torch.inference_mode():
-        for batch in data:
-            p = to_probabilities(net(move_data_to_device(batch['image'], torch.device(device))))
+    with network_on(net, device, half=False) as ready:  # in 32 bits: 16 would make ties of close probabilities
+        for batch in prefetched(data, device):
+            p = to_probabilities(ready(batch['image']))
             columns = [torch.stack([1 - v, v], 1) if v.ndim == 1 else v for v in (p[t] for t in TARGETS)]
             found.append(torch.cat(columns, 1).float().cpu().numpy())
-            order.append(batch['index'].numpy())
+            order.append(batch['index'].cpu().numpy())
     table = data.dataset.table.iloc[np.concatenate(order)][['patient_id', 'series_id']].reset_index(drop=True)
     return pd.concat([table, pd.DataFrame(np.concatenate(found).astype(float), columns=LABEL_COLUMNS)], axis=1)
 
@@ -71,12 +69,12 @@ def segmentation_probabilities(
 
     x = torch.from_numpy(np.moveaxis(np.asarray(picture), axis, 0).copy())
     plane = [window or -(-n // 32) * 32 for n in x.shape[1:]]
-    net = net.to(device).eval()
-    with torch.inference_mode():
+    with network_on(net, device, half=device == 'cuda') as net:
         if depth == 1:
+            around = torch.from_numpy(neighbour_slices(np.arange(len(x)), context, len(x)))
             parts = [
-                sliding_window_inference(x[at].to(device).float().div_(255), plane, batch, net).softmax(1).half().cpu()
-                for at in torch.from_numpy(neighbour_slices(np.arange(len(x)), context, len(x))).split(batch)
+                sliding_window_inference(part.float().div_(255), plane, batch, net).softmax(1).half().cpu()
+                for part in prefetched((x[at] for at in around.split(batch)), device)
             ]
             p = torch.cat(parts).movedim(1, 0)
         else:
@@ -89,10 +87,11 @@ def segmentation_probabilities(
                     overlap,
                     'gaussian',
                     sw_device=device,
-                    device='cpu',
+                    device=device,
                 )[0]
                 .softmax(0)
                 .half()
+                .cpu()
             )
     return np.moveaxis(p.numpy(), 1, axis + 1)
 

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..cohort.cases import PreparedCase
+from .devices import sample_loader
 
 # %% auto #0
 __all__ = ['block_starts', 'neighbour_slices', 'apply_seeded', 'PatchDataset', 'BalancedSampler', 'patch_loader',
@@ -94,7 +95,7 @@ class PatchDataset(Dataset):
         ratios = [1 - share] + [share / structures] * structures
         return T.Compose(
             [T.SpatialPadd(both, rim), T.RandCropByLabelClassesd(both, 'mask', rim, ratios, structures + 1, warn=False)]
-        ), T.CenterSpatialCropd(both, (self.depth, window, window))
+        ), T.Compose([T.CenterSpatialCropd(both, (self.depth, window, window)), T.ToTensord(both, track_meta=False)])
 
     def __len__(self):
         return len(self.index)
@@ -168,14 +169,7 @@ def patch_loader(
 ) -> DataLoader:
     """Build a loader of patch batches."""
     sampler = BalancedSampler(patches.held, samples_per_epoch, share, seed) if samples_per_epoch else None
-    return DataLoader(
-        patches,
-        batch,
-        sampler=sampler,
-        num_workers=workers,
-        generator=torch.Generator().manual_seed(seed),
-        pin_memory=torch.cuda.is_available(),
-    )
+    return sample_loader(patches, batch, workers, sampler=sampler, generator=torch.Generator().manual_seed(seed))
 
 
 def make_augmentation(

@@ -21,21 +21,15 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ..core.files import atomic_path, write_atomic
-from .weights import choose_accelerator, supports_bfloat16
+from .devices import choose_accelerator, supports_bfloat16, to_channels_last
 
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'CHANNELS_LAST', 'Learner', 'SegmentationLearner', 'linear_decay', 'warmup_cosine', 'DataWaitTimer',
-           'StopOnNonFiniteLoss', 'EpochSeeding', 'AtomicCheckpoints', 'fit', 'load_checkpoint', 'History']
+__all__ = ['log', 'Learner', 'SegmentationLearner', 'linear_decay', 'warmup_cosine', 'DataWaitTimer', 'StopOnNonFiniteLoss',
+           'EpochSeeding', 'AtomicCheckpoints', 'fit', 'load_checkpoint', 'History']
 
 # %% ../../nbs/lib/learn/04_training.ipynb #47616683
-CHANNELS_LAST = {
-    4: torch.channels_last,
-    5: torch.channels_last_3d,
-}  # by dimensions; the order of memory that CPUs and GPUs prefer
-
-
 class Learner(L.LightningModule):
     """A network with its loss and optimiser."""
 
@@ -62,8 +56,8 @@ class Learner(L.LightningModule):
 
     def _step(self, batch, split):
         image = batch['image']
-        if torch.is_tensor(image) and image.ndim in CHANNELS_LAST:
-            image = image.contiguous(memory_format=CHANNELS_LAST[image.ndim])
+        if torch.is_tensor(image):
+            image = to_channels_last(image)
         outputs = self.net(image)
         losses = self.loss(outputs, batch)
         self.log_dict(
@@ -258,8 +252,8 @@ def _precision(kind, wanted):
     """Return Lightning's name of a precision."""
     if wanted not in ('auto', 'half'):
         return wanted
-    if kind == 'gpu':
-        return '16-mixed'
+    if kind == 'gpu':  # bfloat16 has the range of 32 bits: nothing overflows, no loss is scaled
+        return 'bf16-mixed' if supports_bfloat16('cuda') else '16-mixed'
     return 'bf16-mixed' if wanted == 'half' and supports_bfloat16() else '32-true'
 
 
@@ -312,8 +306,8 @@ def fit(
             log_every_n_steps=1,
             num_sanity_val_steps=0,
         )
-        if kind == 'cpu' and channels_last:
-            _to_channels_last(learner.net)
+        if channels_last:
+            to_channels_last(learner.net)
         with _retain_heap() if kind == 'cpu' else contextlib.nullcontext():
             trainer.fit(learner, train, valid, ckpt_path=last if resume and last.exists() else None, weights_only=True)
     kept = load_checkpoint(checkpoints / 'best.ckpt' if monitor else last)
@@ -354,12 +348,6 @@ def _retain_heap():
         mallopt(trim, 64 << 20)
         mallopt(threshold, 32 << 20)
         mallopt(mmaps, 65536)
-
-
-def _to_channels_last(net):
-    for p in net.parameters():
-        if p.ndim in CHANNELS_LAST:
-            p.data = p.data.contiguous(memory_format=CHANNELS_LAST[p.ndim])
 
 # %% ../../nbs/lib/learn/04_training.ipynb #4a4d1046
 class History(Callback):

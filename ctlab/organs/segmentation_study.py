@@ -185,14 +185,14 @@ def train_segmentation(
     aside: pd.DataFrame | None = None,  # cases that could not be used, with the reason; recorded with the run
 ) -> dict:  # history, best, metrics, scores, folder, learner, config
     """Train on one side, keep the epoch that another side prefers, and score the third."""
+    from ctlab.learn.devices import choose_device
     from ctlab.learn.networks import init_output_bias
     from ctlab.learn.runs import RunSpec, execute_run
     from ctlab.learn.training import SegmentationLearner
-    from ctlab.learn.weights import choose_accelerator
 
     split = split or split_cases([c.name for c in cases], settings.n_folds, settings.fold, settings.seed)
     named, record = {c.name: c for c in cases}, _plan_record(plan)
-    device = 'cuda' if choose_accelerator(settings.device) == 'gpu' else 'cpu'
+    device = choose_device(settings.device)
 
     def learner(finished):
         net, structures = plan.net(), plan.preprocessing.structures

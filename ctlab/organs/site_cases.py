@@ -306,15 +306,15 @@ class _SiteTraining:
 
     def train(self, learner, folder, resume):
         """Train on samples without end."""
+        from ctlab.learn.devices import choose_accelerator, sample_loader
         from ctlab.learn.training import fit
-        from ctlab.learn.weights import choose_accelerator
 
         maker, held = self.bodies()
         ready = [prepare_site_case(c, self.settings.work) for c in self.learned]
         train = SiteDataset(ready, maker, self.size.steps)
         valid = SiteDataset([], held, max(2, self.size.steps // 10), True)
         workers = 2 if choose_accelerator(self.settings.device) == 'gpu' else int(self.settings.preset != 'tiny')
-        loaders = [torch.utils.data.DataLoader(data, 1, num_workers=workers) for data in (train, valid)]
+        loaders = [sample_loader(data, workers=workers) for data in (train, valid)]
         options = {'resume': resume, 'monitor': '', 'precision': 'half', 'average': 0.98}
         return fit(learner, *loaders, folder, self.epochs, self.settings.device, **options)
 
@@ -353,18 +353,21 @@ def run_site_cases(
     settings: Settings,
     cases: list[SiteCase],
     start: str | Path = 'shipped',  # weights to go on from: shipped, or a file
+    judges: list[SiteCase] | None = None,  # that only judge; about a third of the patients when left out
 ) -> dict:  # as `execute_run`, with the verdict
     """Go on learning from a site's cases, and judge the network on those of other patients."""
     from ctlab.learn.runs import RunSpec, code_version, execute_run
 
     begun = shipped_weights_file() if start in ('', 'shipped') else Path(start)
     cases, aside = usable_cases(cases)
-    learned, judged = split_by_patient(cases, settings.seed)
+    learned, judged = (cases, judges) if judges is not None else split_by_patient(cases, settings.seed)
+    if shared := {c.patient for c in learned} & {c.patient for c in judged}:
+        raise ValueError(f'patients among both: {", ".join(sorted(shared)[:5])}; judge by other patients')
     training = _SiteTraining(settings, SITE_CONFIGS[settings.preset], tuple(learned), tuple(judged), begun)
     key = {
         'size': repr(training.size),
         'start': file_hash(begun),
-        'cases': sorted(f'{c.name} {c.version} {c.patient}' for c in cases),
+        'cases': sorted(f'{c.name} {c.version} {c.patient}' for c in [*learned, *judged]),
         'code': code_version('organs.site_cases', 'organs.organ_model', 'learn.training', 'phantoms.synthesis'),
     }
     card = {'structures': list(CLASSES), 'trained on': f'{len(learned)} cases of a site, and drawn bodies'}

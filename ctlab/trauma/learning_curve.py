@@ -102,14 +102,15 @@ def subset_patients(
 # %% ../../nbs/23_more_patients.ipynb #b7d80038
 def _fit_subset(learner, folder, resume, settings, rows, plan, epochs):
     """Fit on as many draws as the preset shows; two scans are validated on, and decide nothing."""
-    from torch.utils.data import DataLoader, RandomSampler
+    from torch.utils.data import RandomSampler
 
     from ctlab.learn.datasets import make_loader
+    from ctlab.learn.devices import sample_loader
     from ctlab.learn.training import fit
 
     data, order = plan.dataset(rows, plan.augment), torch.Generator().manual_seed(settings.seed)
     sampler = RandomSampler(data, num_samples=PRESET_CONFIGS[settings.preset].shown, generator=order)
-    shown = DataLoader(data, plan.batch, sampler=sampler, drop_last=True)
+    shown = sample_loader(data, plan.batch, sampler=sampler, drop_last=True)
     watched = make_loader(plan.dataset(rows.head(2)), 2)
     return fit(learner, shown, watched, folder, epochs, settings.device, resume=resume, monitor='')
 
@@ -136,16 +137,16 @@ def run(
 ) -> dict:  # as `runs.execute_run`
     """Train an approach on so many patients and let the others judge it."""
     from ctlab.learn.datasets import make_loader
+    from ctlab.learn.devices import choose_device
     from ctlab.learn.inference import predict_dataset
     from ctlab.learn.runs import RunSpec, execute_run
     from ctlab.learn.training import Learner, warmup_cosine
-    from ctlab.learn.weights import choose_accelerator
     from ctlab.trauma.study import fold_metrics, score_by_patient
 
     (learn, judge), name = both, f'{study}_of{patients}'
     rows, plan = subset_patients(learn.samples, patients, settings.seed), learn.plan
     epochs = settings.epochs or EPOCHS.get((study, settings.preset), plan.epochs)
-    device = 'cuda' if choose_accelerator(settings.device) == 'gpu' else 'cpu'
+    device = choose_device(settings.device)
 
     def learner(finished):
         net = plan.net(False if finished and settings.start != 'imagenet' else settings.pretrained)

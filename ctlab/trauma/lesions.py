@@ -302,11 +302,12 @@ def train_phases(
     resume: bool,
 ) -> dict:  # history, best, seconds, waiting
     """Train phase after phase of the preset, each with its own crops, loss and learning rate."""
+    from ctlab.learn.devices import sample_loader
     from ctlab.learn.training import fit, warmup_cosine
 
     size, parts, before = PRESET_CONFIGS[settings.preset], [], 0
     workers = 4 if torch.cuda.is_available() and settings.preset != 'tiny' else 0
-    watched = torch.utils.data.DataLoader(LesionCrops(held, size.view, True), size.batch)
+    watched = sample_loader(LesionCrops(held, size.view, True), size.batch)
     for k, course in enumerate(size.courses):
         epochs = settings.epochs or course.epochs
         learner.loss, learner.learning_rate = LesionLoss(course.rarity), course.learning_rate
@@ -314,7 +315,7 @@ def train_phases(
         crops = LesionCrops(learn, size.view, around=course.around)
         order = torch.Generator().manual_seed(settings.seed)
         chosen = torch.utils.data.RandomSampler(crops, True, size.steps * size.batch, order)
-        shown = torch.utils.data.DataLoader(crops, size.batch, sampler=chosen, num_workers=workers)
+        shown = sample_loader(crops, size.batch, workers, sampler=chosen)
         part = fit(
             learner, shown, watched, folder / f'course{k + 1}', epochs, settings.device, resume=resume, monitor=''
         )

@@ -135,9 +135,10 @@ def predict_scans(
 ) -> tuple[pd.DataFrame, dict]:  # (patient_id, series_id, target, grade, probability, low, high; what the page needs)
     """Apply a run to new scans."""
     from ctlab.learn.datasets import make_loader
+    from ctlab.learn.devices import choose_device
     from ctlab.learn.inference import predict_dataset
     from ctlab.learn.runs import read_config
-    from ctlab.learn.weights import choose_accelerator, load_weights
+    from ctlab.learn.weights import load_weights
 
     folders = run_folders(model)
     configs = [read_config(f) for f in folders]
@@ -153,7 +154,7 @@ def predict_scans(
     data, plan = _plan(study, settings)
     if not len(data.table):
         raise ValueError(f'{source}: no usable scan; ' + '; '.join(data.set_aside['reason'].astype(str).head(3)))
-    where = 'cuda' if choose_accelerator(device) == 'gpu' else 'cpu'
+    where = choose_device(device)
     nets = [load_weights(plan.net(settings.start or False), f / 'weights.safetensors') for f in folders]
     loader = make_loader(make_dataset(data, plan, data.table), plan.batch)
     table = _spread_over_folds([predict_dataset(net, loader, where) for net in nets])

@@ -21,6 +21,7 @@ from ..cohort.masks import MaskStacks, MaskUnavailableError, make_mask_stacks
 from ..cohort.stacks import StackPreprocessing, Stacks, prepare, read_slices
 from ..core.anatomy import STRUCTURE_CODES, TARGET_ORGANS, TARGETS
 from ..core.settings import Settings
+from ..learn.devices import prefetched, sample_loader
 from ..learn.networks import timm_backbone
 from ..learn.patches import neighbour_slices
 from ..phantoms.body import DETAILS
@@ -283,7 +284,7 @@ def run(
 
     def train_on(learner, folder, resume):
         shown = _balanced_loader(PretrainingDataset(data, train, size.view, True), size, settings.seed)
-        watched = torch.utils.data.DataLoader(PretrainingDataset(data, valid[::2], size.view), 2 * size.batch)
+        watched = sample_loader(PretrainingDataset(data, valid[::2], size.view), 2 * size.batch)
         return fit(learner, shown, watched, folder, epochs, settings.device, resume=resume, monitor='')
 
     def evaluate_run(learner):
@@ -309,7 +310,7 @@ def _balanced_loader(dataset, size, seed):
     sampler = torch.utils.data.WeightedRandomSampler(
         odds.tolist(), size.slices, generator=torch.Generator().manual_seed(seed)
     )
-    return torch.utils.data.DataLoader(dataset, size.batch, sampler=sampler, drop_last=True)
+    return sample_loader(dataset, size.batch, sampler=sampler, drop_last=True)
 
 # %% ../../nbs/13_start.ipynb #5bd7db9e
 def _predict_slices(net, dataset):
@@ -319,11 +320,11 @@ def _predict_slices(net, dataset):
     level = torch.tensor(level)[:, None, None]
     net.eval()
     with torch.inference_mode():
-        for batch in torch.utils.data.DataLoader(dataset, 32):
-            out = net(batch['image'].to(device))
-            found, there = (out['places'].cpu() > 0).float(), (batch['share'] > level).float()
+        for batch in prefetched(sample_loader(dataset, 32), device.type):
+            out, shown = net(batch['image']), batch['shown'].cpu()
+            found, there = (out['places'].cpu() > 0).float(), (batch['share'].cpu() > level).float()
             overlap, total = (found * there).sum((2, 3)), found.sum((2, 3)) + there.sum((2, 3))
-            rows.append(torch.cat([batch['shown'], out['slice'].cpu().sigmoid(), overlap, total], 1))
+            rows.append(torch.cat([shown, out['slice'].cpu().sigmoid(), overlap, total], 1))
     columns = [f'{what} {n}' for what in ('shown', 'probability', 'both', 'sum') for n in TASK_CLASSES]
     return pd.concat([dataset.slices, pd.DataFrame(torch.cat(rows).numpy(), columns=columns)], axis=1)
 

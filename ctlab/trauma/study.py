@@ -79,7 +79,7 @@ def add_masks(
 ):  # (Samples whose table has first and last, MaskStacks)
     """Keep the samples that have organ masks, and add the range of their region of interest."""
     from ctlab.cohort.masks import MaskUnavailableError, RsnaMasks, TotalSegmentator, make_mask_stacks, organ_range
-    from ctlab.learn.weights import choose_accelerator
+    from ctlab.learn.devices import choose_accelerator
     from ctlab.organs.organ_model import OrganModel
 
     gpu = choose_accelerator(settings.device) == 'gpu'
@@ -162,9 +162,9 @@ def train_fold(
     A finished run with these settings, data and code is read back; an unfinished one is resumed.
     """
     from ctlab.learn.datasets import make_loader
+    from ctlab.learn.devices import choose_accelerator
     from ctlab.learn.runs import RunSpec, execute_run
     from ctlab.learn.training import Learner, fit
-    from ctlab.learn.weights import choose_accelerator
 
     train, valid = samples.split(settings.fold)
     epochs, gpu = settings.epochs or plan.epochs, choose_accelerator(settings.device) == 'gpu'

@@ -22,7 +22,7 @@ from ..core.parallel import parallel_map
 from ..core.remote import local_copy, resolve_path
 from ..scans import nifti
 from ..scans.dicom import complete_class
-from ..scans.volume import Volume, reorient, to_index
+from ..scans.volume import Volume, labels_present, reorient, to_index
 
 log = logging.getLogger(__name__)
 
@@ -461,13 +461,15 @@ def write_dicom_seg(
     headers, _ = dicom.find_series(series, series_uid, acquisition)
     order = dicom.series_geometry(headers).order
     drawn = to_stored_slices(mask, [headers[k] for k in order])
-    found = set(np.flatnonzero(np.bincount(drawn.ravel())))
+    found = set(labels_present(drawn))
     names = [n for n in _SNOMED if n in numbers and numbers[n] in found]
     if not names:
         raise MaskUnavailableError(f'the mask holds none of {", ".join(_SNOMED)}')
     segment = np.zeros(1 + max(found), np.uint8)
     segment[[numbers[n] for n in names]] = np.arange(1, 1 + len(names))
-    pixels = segment[drawn]
+    for plane in drawn:
+        plane[:] = segment[plane]
+    pixels = drawn
     if headers[0].frame is not None:  # one file of many slices: masks go by its frames
         frames = [headers[k].frame for k in order]
         if sorted(frames) != list(range(headers[0].frames)):
@@ -523,6 +525,10 @@ def to_stored_slices(
         dy, dx = head.pixel_spacing or (1.0, 1.0)
         start, below, beside = to_index(mask, head.position + np.array([0 * down, down * dy, across * dx]))
         below, beside = ((v - start).round(6) + 0.0 for v in (below, beside))  # index steps to the next row and column
+        slice_, corner = round(start[0]), np.abs(start[1:]).max()
+        if [*below, *beside] == [0, 1, 0, 0, 0, 1] and corner < 0.5 and 0 <= slice_ < len(mask.array):
+            made[k] = mask.array[slice_]  # the usual slice, as a whole
+            continue
         steps = [(rows * b if b else 0) + (columns * c if c else 0) for b, c in zip(below, beside)]
         at = [np.round(s + step).astype(int) for s, step in zip(start, steps)]
         inside = [(i >= 0) & (i < n) for i, n in zip(at, mask.shape)]

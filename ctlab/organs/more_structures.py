@@ -25,7 +25,7 @@ from ctlab.organs.organ_model import (
     refine_edges,
 )
 from ..phantoms.synthesis import CLASSES, ORGANS
-from ..scans.volume import Volume, orientation, reorient, to_index, to_patient
+from ..scans.volume import Volume, labels_present, orientation, reorient, to_index, to_patient
 
 # %% auto #0
 __all__ = ['EXTRA_ORGANS', 'TISSUES', 'STRUCTURES', 'MUSCLE_HU', 'FAT_HU', 'GAP_MM', 'OPENING_MM', 'HIP_ML', 'LEAST_MUSCLE_CM2',
@@ -328,7 +328,7 @@ def add_structures(
 ) -> Volume:  # numbers of STRUCTURES; `meta` holds more than the organs', and where L3 is shown, the composition
     """Add organs beside the six, and tissues, to the masks of a scan."""
     organs, scan, grid = look.found, look.upright, look.grid
-    beside = look_beside(grid, look.answers, look.outside, look.chosen, np.unique(organs.array))
+    beside = look_beside(grid, look.answers, look.outside, look.chosen, labels_present(organs.array))
     expected = predict_expected_dice(load_expected_dice('expected_dice_more'), more_features(beside), EXTRA_ORGANS)
     absent = [o for o, e in expected.items() if e.dice < ABSENT]
     words = [f'{o}: a mask was left out, {expected.pop(o)}' for o in absent]
@@ -360,7 +360,7 @@ def segment_structures(
     look = look_for_organs(scan, net, device, votes=votes, trunk=True, keep=more)
     found = add_structures(look) if look.answers else look.found
     kept = np.array([0, *(k if n in structures else 0 for k, n in enumerate(STRUCTURES, 1))], np.uint8)
-    labels, others = kept[reorient(found, orientation(scan)).array], set(STRUCTURES) - set(structures)
+    labels, others = kept[reorient(found, orientation(scan), copy=False).array], set(STRUCTURES) - set(structures)
     meta = dict(found.meta, expected={o: e for o, e in found.meta['expected'].items() if o not in others})
     meta['warnings'] = [w for w in found.meta['warnings'] if w.partition(':')[0] not in others]
     return Volume(labels, scan.affine, meta)

@@ -613,10 +613,13 @@ def remove_small_components(
     """Keep all components of a mask that are not small beside the largest."""
     import cc3d
 
-    n_components = cc3d.connected_components(mask, connectivity=6)
-    sizes = np.bincount(n_components.ravel())
+    pieces, n = cc3d.connected_components(mask, connectivity=6, return_N=True)
+    if n < 2:
+        return mask
+    sizes = cc3d.statistics(pieces, no_slice_conversion=True)['voxel_counts'].copy()
     sizes[0] = 0
-    return (sizes >= max(1, least * sizes.max()))[n_components]
+    large = sizes >= least * sizes.max()
+    return np.stack([large[plane] for plane in pieces])  # by planes: eight bytes a voxel of all would be much
 
 
 def _organ_boxes(labels):
@@ -769,7 +772,7 @@ def look_for_organs(
 ) -> OrganLook:
     """Look for the six organs, and keep what led to them."""
     check_is_ct(scan)
-    upright = reorient(scan)
+    upright = reorient(scan, copy=False)
     grid = resample_for_inference(upright, spacing)
     outside = beyond_abdomen(grid)
     if outside.all():
@@ -806,7 +809,7 @@ def segment_organs(
 ) -> Volume:  # numbers of ORGANS on the scan's voxels; `meta` holds structures, warnings, agreement, expected Dice
     """Segment liver, spleen, kidneys, aorta and bowel."""
     found = look_for_organs(scan, net, device, spacing, votes, trunk).found
-    return Volume(reorient(found, orientation(scan)).array, scan.affine, found.meta)
+    return Volume(reorient(found, orientation(scan), copy=False).array, scan.affine, found.meta)
 
 
 def _agreement(parts):

@@ -20,7 +20,7 @@ from ..core.files import write_atomic
 from ..core.settings import Settings
 from ..scans import nifti
 from ..scans.io import read
-from ..scans.volume import Volume, count_by_plane, reorient, to_index
+from ..scans.volume import Volume, count_by_plane, crop, reorient, to_index
 
 log = logging.getLogger(__name__)
 
@@ -217,7 +217,8 @@ def structure_statistics(
     least = 1 + max([int(found.array.max()), *numbers.values()])
     n, total, squares = np.zeros((3, least))
     for values, labels in zip(scan.array, found.array):
-        flat, hu = labels.ravel(), values.ravel().astype(float)
+        inside = np.flatnonzero(labels)
+        flat, hu = labels.ravel()[inside], values.ravel()[inside].astype(float)
         n += np.bincount(flat, minlength=least)
         total += np.bincount(flat, hu, least)
         squares += np.bincount(flat, hu**2, least)
@@ -246,12 +247,16 @@ WITHOUT_SURFACE = ('muscle', 'subcutaneous_fat', 'visceral_fat', 'intermuscular_
 
 def _surfaces(found, present, out, kind, smooth, facts):
     """Write one surface per structure."""
+    from scipy import ndimage
+
     from ctlab.scans.meshes import extract_surface, surface_measures, write_mesh
 
+    boxes = ndimage.find_objects(found.array)
     for name, k in present.items():
         if name in WITHOUT_SURFACE:
             continue
-        made = extract_surface(Volume(found.array == k, found.affine), smooth)
+        part = crop(found, *zip(*((s.start, s.stop) for s in boxes[k - 1])))
+        made = extract_surface(Volume(part.array == k, part.affine), smooth)
         write_mesh(made, out / 'meshes' / f'{name}.{kind}', STRUCTURE_COLOURS.get(name, '#cccccc'))
         facts['structures'][name] |= {
             'mesh': f'meshes/{name}.{kind}',
@@ -267,7 +272,7 @@ def _preview(scan, found, present, out, phantom):
     from ctlab.organs.expected_dice import unfit_organs
     from ctlab.reporting.figures import save_figure, show_three_planes
 
-    upright, masks = reorient(scan), reorient(found).array
+    upright, masks = reorient(scan, copy=False), reorient(found, copy=False).array
     sums = [counts.cumsum() for counts in count_by_plane(masks)]
     at = [int(np.searchsorted(s, s[-1] / 2)) for s in sums] if present else None
     if composition := found.meta.get('composition'):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from . import nifti
-from .volume import Volume, from_sitk
+from .volume import Volume, from_sitk, labels_present
 
 # %% auto #0
 __all__ = ['MAX_JSON', 'MASK_ENDINGS', 'MaskError', 'names_from_json', 'names_beside', 'parse_names', 'MaskSet', 'mask_stem',
@@ -167,11 +167,7 @@ def _from_numbers(volume, known, path, colours=None):
         array = array.astype(np.int32)
     if array.size and array.min() < 0:
         raise MaskError(f'{path}: holds negative numbers; a mask does not')
-    found = (
-        [int(k) for k in np.flatnonzero(np.bincount(array.ravel(), minlength=1)) if k]
-        if array.max() < 1 << 20
-        else None
-    )
+    found = [int(k) for k in labels_present(array) if k] if array.max() < 1 << 20 else None
     if found is None or len(found) > 5000:
         raise MaskError(f'{path}: holds numbers up to {array.max()}; is it an image?')
     places = {known.get(k, f'label {k}'): (0, k) for k in sorted({*found, *known})}

@@ -117,13 +117,13 @@ def nifti_stem(
 def to_nibabel(
     volume: Volume,  # booleans become 0 and 1
 ):  # a nibabel image
-    """Convert to a nibabel image."""
+    """Convert to a nibabel image, which looks at the same values."""
     import nibabel
 
     array = volume.array
     narrower = {np.dtype(bool): np.uint8, np.dtype(np.int64): np.int32}  # types that NIfTI readers share
     array = array.astype(narrower.get(array.dtype, array.dtype), copy=False)
-    image = nibabel.Nifti1Image(np.ascontiguousarray(array.transpose(2, 1, 0)), _FLIP @ volume.affine)
+    image = nibabel.Nifti1Image(array.transpose(2, 1, 0), _FLIP @ volume.affine)
     image.header.set_xyzt_units('mm')
     if volume.meta.get('names'):
         table = names_to_xml(volume.meta['names'], volume.meta.get('colours'))

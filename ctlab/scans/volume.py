@@ -11,8 +11,8 @@ import numpy as np
 
 # %% auto #0
 __all__ = ['Volume', 'orientation', 'make_volume', 'to_patient', 'to_index', 'to_sitk', 'from_sitk', 'resample', 'reorient',
-           'crop', 'count_by_plane', 'bounding_box', 'oblique_plane', 'grid_around', 'average_to_grid',
-           'sample_nearest']
+           'crop', 'count_by_plane', 'labels_present', 'bounding_box', 'oblique_plane', 'grid_around',
+           'average_to_grid', 'sample_nearest']
 
 # %% ../../nbs/lib/scans/00_volume.ipynb #60b2b33f
 @dataclass(frozen=True)
@@ -174,12 +174,13 @@ def _regrid(volume, spacing):
 def reorient(
     volume: Volume,  # any volume
     codes: str = 'LPS',  # where x, y and z shall run
+    copy: bool = True,  # also where nothing changes; without, the array may be the volume's own
 ) -> Volume:  # axes swapped and flipped, no value changed
-    """Permute and flip the axes with SimpleITK; returns a copy where nothing changes."""
+    """Permute and flip the axes with SimpleITK."""
     import SimpleITK as sitk
 
     if orientation(volume) == codes:
-        return replace(volume, array=volume.array.copy())
+        return replace(volume, array=volume.array.copy()) if copy else volume
     done = from_sitk(sitk.DICOMOrient(to_sitk(volume), codes), volume.meta)
     return replace(done, array=done.array.astype(volume.array.dtype))
 
@@ -203,6 +204,16 @@ def count_by_plane(
 ) -> list[np.ndarray]:  # along z, y and x
     """How many voxels of a mask lie in each plane."""
     return [np.count_nonzero(mask, axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
+
+
+def labels_present(
+    array: np.ndarray,  # whole numbers from 0
+) -> np.ndarray:  # those that occur, in order
+    """List the numbers of a label map, plane by plane: eight bytes a voxel of all of them would be much."""
+    counts = np.zeros(int(array.max(initial=0)) + 1, np.int64)
+    for plane in array:
+        counts += np.bincount(plane.ravel(), minlength=len(counts))
+    return np.flatnonzero(counts)
 
 
 def bounding_box(

@@ -3,8 +3,8 @@
 The hospital outlines on cone-beam scans: grey values too low and lower still in the middle, rings, streaks and much
 noise, none of which the networks have seen. Its scans are drawn, their masks are true. `run_site_cases`, which is
 `ctlab run 17_patients -p start shipped -p cases FOLDER`, goes on from the shipped weights with 1, 3 and 10 of them;
-twelve other patients judge, by the whole of `segment_organs`, and so do drawn bodies of the usual kind, which show what
-is forgotten.
+twelve other patients judge, by the whole of `segment_organs`, and so do samples of twelve drawn bodies of the usual
+kind, none of which it learned from, which show what is forgotten.
 
     python benchmarks/site_cases.py [folder for site-cases.csv] [seeds] [preset] [hospital]
 
@@ -12,6 +12,7 @@ A run that was stopped goes on; a finished one is not repeated. Hospital 1 chose
 0 judges.
 """
 
+import functools
 import sys
 from pathlib import Path
 
@@ -20,8 +21,9 @@ import pandas as pd
 import torch
 
 from ctlab.core.settings import Settings
+from ctlab.organs.organ_model import PRESET_CONFIGS, SyntheticDataset, dice_per_class, load_shipped_network
 from ctlab.organs.site_cases import SiteCase, run_site_cases
-from ctlab.phantoms.synthesis import CLASSES, ORGANS, Synthesis, gaussian_blur, varied_body
+from ctlab.phantoms.synthesis import CLASSES, ORGANS, Synthesis, gaussian_blur, make_body_pool, varied_body
 from ctlab.scans import nifti
 from ctlab.scans.volume import Volume, make_volume
 
@@ -64,13 +66,33 @@ def draw_case(hospital, patient):
     return SiteCase(f'{patient:02d}', f'{patient:02d}', folder / 'ct.nii.gz', folder / 'mask.nii.gz')
 
 
+@functools.cache
+def usual_samples():
+    """Make the samples of the usual kind."""
+    bodies = make_body_pool(12, Settings().work, SPACING, 7000, 1)
+    return SyntheticDataset(Synthesis(bodies, PRESET_CONFIGS['full'].shape, SPACING), 24, True)
+
+
+def usual_scores(net, split):
+    """Mean Dice of every organ in the samples of the usual kind."""
+    found = pd.DataFrame(dice_per_class(net, usual_samples()))
+    found = found[found['structure'].isin(ORGANS)].groupby('structure', sort=False)['dice'].agg(['mean', 'count'])
+    found.columns = ['value', 'n']
+    return found.rename_axis('target').reset_index().assign(split=split)
+
+
 def learn(cases, judges, seed, preset, hospital):
     """Go on learning from some cases; returns the mean Dice of every structure before and after, here and elsewhere."""
     out = WORK / f'hospital{hospital}-strength{STRENGTH}' / f'{len(cases)}-of-seed-{seed}'
     settings = Settings(out_dir=out, preset=preset, seed=seed, device='cpu', workers=1)
     result = run_site_cases(settings, cases, judges=judges)
     print(f'{len(cases)} cases, seed {seed}, {result["seconds"]:.0f} s: {result["verdict"]}', flush=True)
-    table = result['metrics'][['split', 'target', 'value', 'n']]
+    table = result['metrics'][result['metrics']['split'].str.startswith('cases')]
+    usual = [
+        usual_scores(load_shipped_network(), 'bodies, before'),
+        usual_scores(result['learner'].net, 'bodies, after'),
+    ]
+    table = pd.concat([table, *usual])[['split', 'target', 'value', 'n']]
     return table.assign(cases=len(cases), seed=seed, preset=preset, seconds=round(result['seconds']))
 
 

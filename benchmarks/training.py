@@ -6,7 +6,7 @@ its own: `fit` with `PatchDataset`, `nnUNetTrainer.run_training`, and the loop o
 RandCropByPosNegLabeld, DiceCELoss). What is timed is from the begin of one step to the begin of the next, samples
 awaited included. Ours is timed in 32 bits, in bfloat16 and compiled; MONAI's in bfloat16, too.
 
-    python benchmarks/training.py [--steps 20] [--rounds 3] [--device cuda]
+    python benchmarks/training.py [--steps 20] [--rounds 1] [--device cuda]
 
 Loops in bfloat16 are left out where a processor does not multiply in it: there they take ten times as long.
 """
@@ -196,7 +196,7 @@ def compare_loops(steps, rounds, device):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--steps', type=int, default=20)
-    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--rounds', type=int, default=1)
     parser.add_argument('--device', default='cpu', help='cpu or cuda')
     parser.add_argument('--loop', choices=LOOPS, help='one loop only, in this process')
     parser.add_argument('--root', type=Path, help='where the scans lie')

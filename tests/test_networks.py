@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 
 from ctlab.core.anatomy import TARGETS
 from ctlab.learn.losses import SegmentationLoss, TraumaLoss
@@ -105,3 +106,27 @@ def test_weights_of_the_hub_are_taken_from_its_cache_without_a_network(tmp_path)
         check=True,
         timeout=120,
     )
+
+
+def test_what_a_gpu_runs_takes_the_same_way_on_a_processor(monkeypatch):
+    """The benchmark of a GPU, with everything but the transfer: its limits, its feeding, its training step."""
+    monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
+    import gpu
+
+    operations, copied = gpu.limits('cpu')
+    step, plain, counted = gpu.training_steps('cpu', small=True)
+    assert min(operations, copied, step, plain, counted, *gpu.feeding('cpu', 2)) > 0
+
+
+def test_a_network_says_the_same_in_either_order_of_memory():
+    from ctlab.learn.devices import network_on
+    from ctlab.learn.networks import SliceNet
+
+    image = torch.rand(2, 4, 64, 64, generator=torch.Generator().manual_seed(0))
+    net = SliceNet(4, pretrained=False).eval()
+    with torch.inference_mode():
+        before = net(image)
+    with network_on(net, 'cpu', half=False) as ready:
+        after = ready(image)
+    for target, values in before.items():
+        assert torch.allclose(values, after[target], atol=1e-4), target

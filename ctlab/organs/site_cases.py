@@ -300,8 +300,8 @@ class _SiteTraining:
 
     def bodies(self):
         """Draw the synthetic bodies: to learn from, and to see what is forgotten."""
-        drawn = make_body_pool(self.size.bodies + 1, self.settings.work, 3.0, 1000, self.settings.workers)
-        held = max(1, len(drawn) // 10)
+        held = max(1, min(10, self.size.bodies // 3))  # one body says little about what is forgotten
+        drawn = make_body_pool(self.size.bodies + held, self.settings.work, 3.0, 1000, self.settings.workers)
         return Synthesis(drawn[held:], (64, 80, 96)), Synthesis(drawn[:held], (64, 80, 96))
 
     def train(self, learner, folder, resume):

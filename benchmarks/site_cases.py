@@ -8,8 +8,8 @@ kind, none of which it learned from, which show what is forgotten.
 
     python benchmarks/site_cases.py [folder for site-cases.csv] [seeds] [preset] [hospital]
 
-A run that was stopped goes on; a finished one is not repeated. Hospital 1 chose how strong the artefacts are; hospital
-0 judges.
+A run that was stopped goes on; a finished one is not repeated. How strong the artefacts are was chosen on six waiting
+patients of hospital 0 and on hospital 1, by what the shipped networks make of them; those who judge were not looked at.
 """
 
 import functools

@@ -20,6 +20,7 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
+from scans import drawn_case
 
 from ctlab.core.settings import Settings
 from ctlab.judge.metrics import dice
@@ -27,9 +28,7 @@ from ctlab.learn.runs import code_version
 from ctlab.learn.training import Learner, fit
 from ctlab.organs.organ_model import load_trunk_network, segment_organs
 from ctlab.organs.site_cases import KnownClassesLoss, SiteCase, SiteDataset, prepare_site_case
-from ctlab.phantoms.synthesis import CLASSES, ORGANS, Synthesis, make_body_pool, normalise_hu, varied_body
-from ctlab.scans import nifti
-from ctlab.scans.volume import Volume, make_volume
+from ctlab.phantoms.synthesis import CLASSES, ORGANS, Synthesis, make_body_pool, normalise_hu
 
 COUNTS, WAITING, JUDGES, SPACING = (1, 3, 5, 10), 30, 12, 6.0
 STEPS, LEARNING_RATE, AVERAGE = 40, 5e-4, 0.9  # of a step of a chain
@@ -40,20 +39,11 @@ WORK = Path(SETTINGS.work) / 'corrections'
 
 
 def draw_case(hospital, patient):
-    """Draw a patient's scan with its true mask, as a site would hand it over."""
-    folder = WORK / f'hospital{hospital}' / f'{patient:02d}'
-    names = {k: n for k, n in enumerate(CLASSES, 1) if n in ORGANS}
-    if not (folder / 'mask.nii.gz').is_file():
-        seed = 70_000 + 1000 * hospital + patient
-        rng = np.random.default_rng(seed)
-        maker = Synthesis([varied_body(seed)], SHAPE)
-        tissue = maker.warp(rng)
-        hu, mask = maker.render(tissue, rng).numpy(), maker.classes[tissue].numpy().astype(np.uint8)
-        scan = make_volume(hu.round().astype(np.int16), (3.0 * (CHILD if is_child(patient) else 1),) * 3)
-        nifti.write(scan, folder / 'ct.nii.gz')
-        mask[~np.isin(mask, list(names))] = 0
-        nifti.write(Volume(mask, scan.affine, {'names': names}), folder / 'mask.nii.gz')
-    return SiteCase(f'{patient:02d}', f'{patient:02d}', folder / 'ct.nii.gz', folder / 'mask.nii.gz')
+    """Draw a patient of a hospital."""
+    folder, name = WORK / f'hospital{hospital}' / f'{patient:02d}', f'{patient:02d}'
+    spacing = 3.0 * (CHILD if is_child(patient) else 1)
+    files = drawn_case(folder, 70_000 + 1000 * hospital + patient, SHAPE, spacing)
+    return SiteCase(name, name, *files)
 
 
 def is_child(patient):

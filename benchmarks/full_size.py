@@ -67,6 +67,29 @@ def size_of(folder):
     return sum(p.lstat().st_size for p in folder.rglob('*') if p.is_file() and not p.is_symlink())
 
 
+def run_apart(command, log):
+    """Run a command in a process of its own; returns (seconds, MB of the largest process)."""
+    began = time.perf_counter()
+    with open(log, 'w') as words:
+        process = subprocess.Popen(command, stdout=words, stderr=subprocess.STDOUT)
+    _, status, used = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - began
+    if status:
+        sys.exit(f'{" ".join(map(str, command))} failed:\n' + Path(log).read_text()[-2000:])
+    return seconds, used.ru_maxrss / 1024
+
+
+def print_growth(table, size):
+    """Print for every stage the slopes of time over size, and how memory grew."""
+    print(
+        f'\n{"slope of log time over log " + size:<36}{"all sizes":>10}{"last step":>10}   {"memory, last/first":>10}'
+    )
+    for stage, own in table.groupby('stage', sort=False):
+        x, y = np.log(own[size].to_numpy()), np.log(own['seconds'].to_numpy())
+        grown = own['memory MB'].iloc[-1] / own['memory MB'].iloc[0]
+        print(f'{stage:<36}{np.polyfit(x, y, 1)[0]:10.2f}{(y[-1] - y[-2]) / (x[-1] - x[-2]):10.2f}   {grown:10.2f}')
+
+
 def measure(stage, places):
     """(seconds, MB of the largest process, MB written) of one stage."""
     what, before = CODE[stage], size_of(places['work']) + size_of(places['out'])
@@ -79,14 +102,8 @@ def measure(stage, places):
         command = [python, script]
     else:
         command = [python.with_name('ctlab'), *(word.format(**places) for word in what)]
-    began = time.perf_counter()
-    with open(places['out'] / 'stage.log', 'w') as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    _, status, used = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - began
-    if status:
-        sys.exit(f'{stage} failed:\n' + Path(log.name).read_text()[-2000:])
-    return seconds, used.ru_maxrss / 1024, (size_of(places['work']) + size_of(places['out']) - before) / 1e6
+    seconds, memory = run_apart(command, places['out'] / 'stage.log')
+    return seconds, memory, (size_of(places['work']) + size_of(places['out']) - before) / 1e6
 
 
 def main():
@@ -117,11 +134,7 @@ def main():
             )
     table = pd.DataFrame(rows, columns=['stage', 'series', 'seconds', 'memory MB', 'written MB'])
     table.round(2).to_csv(given.to, index=False)
-    print(f'\n{"slope of log time over log series":<36}{"all sizes":>10}{"last step":>10}   {"memory, last/first":>10}')
-    for stage, own in table.groupby('stage', sort=False):
-        x, y = np.log(own['series'].to_numpy()), np.log(own['seconds'].to_numpy())
-        grown = own['memory MB'].iloc[-1] / own['memory MB'].iloc[0]
-        print(f'{stage:<36}{np.polyfit(x, y, 1)[0]:10.2f}{(y[-1] - y[-2]) / (x[-1] - x[-2]):10.2f}   {grown:10.2f}')
+    print_growth(table, 'series')
 
 
 if __name__ == '__main__':

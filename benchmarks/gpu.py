@@ -39,13 +39,27 @@ def limits(device):
 
 
 def feeding(device, batches=40):
-    """Seconds of sending batches of 60 slices to a network, one after the other, and each during the one before."""
+    """Seconds of sending eight pictures at a time to a network, each during the one before, and one after the other."""
     data = [torch.zeros(4, 256, 256) for _ in range(8 * batches)]
     net = torch.nn.Sequential(torch.nn.Conv2d(4, 32, 7, 4), torch.nn.ReLU(), torch.nn.Conv2d(32, 64, 7, 4))
     with network_on(net, device) as ready:
         plain, ours = torch.utils.data.DataLoader(data, 8), sample_loader(data, 8)
         waited = seconds_of(lambda: [ready(batch.to(device)) for batch in plain], device, 3)
         return seconds_of(lambda: [ready(batch) for batch in prefetched(ours, device)], device, 3), waited
+
+
+def training_step(net, loss, image, mask, half):
+    """Make a step of training that can be called again and again."""
+    optimiser = torch.optim.AdamW(net.train().parameters(), 1e-4)
+
+    def step():
+        optimiser.zero_grad()
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
+            total = loss(net(image), {'mask': mask})['total']
+        total.backward()
+        optimiser.step()
+
+    return step
 
 
 def training_steps(device, small):
@@ -57,20 +71,9 @@ def training_steps(device, small):
     shape, loss = (32, 32, 32) if small else PRESET_CONFIGS['full'].shape, DiceCrossEntropyLoss()
     image, mask = torch.randn(1, 1, *shape, device=device), torch.randint(0, 15, (1, *shape), device=device)
 
-    def trained(net, x, half):
-        optimiser = torch.optim.AdamW(net.parameters(), 1e-4)
-
-        def step():
-            optimiser.zero_grad()
-            with torch.autocast(device, torch.bfloat16, enabled=half):
-                total = loss(net(x), {'mask': mask})['total']
-            total.backward()
-            optimiser.step()
-
-        return step
-
-    ours = trained(to_channels_last(make_organ_net()).to(device), to_channels_last(image), supports_bfloat16(device))
-    plain = trained(make_organ_net().to(device), image, False)
+    half, net = supports_bfloat16(device), to_channels_last(make_organ_net()).to(device)
+    ours = training_step(net, loss, to_channels_last(image), mask, half)
+    plain = training_step(make_organ_net().to(device), loss, image, mask, False)
     with FlopCounterMode(display=False) as counted:
         plain()
     return seconds_of(ours, device), seconds_of(plain, device), counted.get_total_flops()

@@ -7,13 +7,13 @@ is asked for a million files and holds two thousand. Each stage is a process of 
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from full_size import measure
+from full_size import measure, print_growth
+from scans import link_series
 
 DRAWN, SLICES, SIZES = 20, 100, (1250, 2500, 5000, 10_000)
 
@@ -27,18 +27,13 @@ def draw_series(folder):
         if not (folder / str(k)).is_dir():
             hu = np.random.default_rng(k).integers(-1000, 1000, (SLICES, 32, 32)).astype(np.int16)
             write_series(make_volume(hu, (5.0, 10.0, 10.0)), folder / str(k), patient_id=str(k))
-    return [sorted((folder / str(k)).iterdir()) for k in range(DRAWN)]
+    return [list((folder / str(k)).iterdir()) for k in range(DRAWN)]
 
 
 def grow_tree(root, files, series):
     """Add series to a cohort until it has so many; two a patient."""
     for k in range(series):
-        folder = root / 'train_images' / str(10_000 + k // 2) / str(1_000_000 + k)
-        if folder.is_dir():
-            continue
-        folder.mkdir(parents=True)
-        for number, path in enumerate(files[k % DRAWN], 1):
-            os.link(path, folder / f'{number}.dcm')
+        link_series(files[k % DRAWN], root / 'train_images' / str(10_000 + k // 2) / str(1_000_000 + k))
 
 
 def main():
@@ -59,10 +54,7 @@ def main():
             rows.append((stage, series * SLICES, seconds, memory, written))
             print(f'{series * SLICES:9,d} files  {stage:<16}{seconds:8.1f} s{memory:7.0f} MB{written:8.1f} MB written')
     table = pd.DataFrame(rows, columns=['stage', 'files', 'seconds', 'memory MB', 'written MB']).round(2)
-    for stage, own in table.groupby('stage', sort=False):
-        slope = np.polyfit(np.log(own['files']), np.log(own['seconds']), 1)[0]
-        grown = own['memory MB'].iloc[-1] / own['memory MB'].iloc[0]
-        print(f'{stage:<16} slope of log time over log files {slope:.2f}, memory {grown:.2f} times')
+    print_growth(table, 'files')
     if asked.to:
         table.to_csv(asked.to / 'million.csv', index=False)
 

@@ -105,20 +105,16 @@ def one(name, folder):
 
 def measured(command):
     """Run a command in a process of its own; gives what it printed."""
-    environment = os.environ | {'OMP_NUM_THREADS': '2'}
-    return subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def whole_way(folder):
-    """Seconds and memory of `ctlab segment` from a folder of DICOM."""
+    """Seconds and GB of `ctlab segment` from a folder of DICOM."""
+    from full_size import run_apart
+
     command = Path(sys.executable).with_name('ctlab'), 'segment', folder / 'dicom', folder / 'out'
-    code = (
-        'import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); '
-        'print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20)'
-    )
-    start = time.perf_counter()
-    most = float(measured([sys.executable, '-c', code, *command]))
-    return time.perf_counter() - start, most
+    seconds, memory = run_apart(command, folder / 'segment.log')
+    return seconds, memory / 1024
 
 
 def main():
@@ -126,6 +122,7 @@ def main():
 
     slices = int(sys.argv[1]) if len(sys.argv) > 1 else 300
     print(f'512 × 512 × {slices} voxels, two threads')
+    os.environ['OMP_NUM_THREADS'] = '2'
     with tempfile.TemporaryDirectory() as where:
         folder, seconds = Path(where), {}
         measured([sys.executable, __file__, str(slices), 'draw', folder])

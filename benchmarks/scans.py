@@ -31,15 +31,40 @@ def series(slices=300, syntax='rle'):
 
 def cohort(n=40):
     """N series that share the files of one by hard links."""
-    source, root = series(), HOME / f'cohort{n}'
+    files, root = list(series().iterdir()), HOME / f'cohort{n}'
     for k in range(n):
-        folder = root / 'train_images' / str(100 + k) / str(1000 + k)
-        if folder.exists():
-            continue
-        folder.mkdir(parents=True)
-        for path in source.iterdir():
-            os.link(path, folder / path.name)
+        link_series(files, root / 'train_images' / str(100 + k) / str(1000 + k))
     return root
+
+
+def link_series(files, folder):
+    """Make a series of another's files by hard links, where there is none yet."""
+    if folder.exists():
+        return
+    folder.mkdir(parents=True)
+    for path in files:
+        os.link(path, folder / path.name)
+
+
+def drawn_case(folder, seed, shape, spacing, change=None):
+    """Draw a patient's scan with its true mask of the organs, as a site would hand it over, once; gives both files."""
+    from ctlab.phantoms.synthesis import CLASSES, ORGANS, Synthesis, varied_body
+    from ctlab.scans import nifti
+    from ctlab.scans.volume import Volume, make_volume
+
+    image, outline = folder / 'ct.nii.gz', folder / 'mask.nii.gz'
+    if not outline.is_file():
+        rng = np.random.default_rng(seed)
+        maker = Synthesis([varied_body(seed)], shape)
+        tissue = maker.warp(rng)
+        hu, mask = maker.render(tissue, rng), maker.classes[tissue].numpy().astype(np.uint8)
+        hu = change(hu, rng) if change else hu
+        scan = make_volume(hu.numpy().round().astype(np.int16), (spacing,) * 3)
+        nifti.write(scan, image)
+        names = {k: n for k, n in enumerate(CLASSES, 1) if n in ORGANS}
+        mask[~np.isin(mask, list(names))] = 0
+        nifti.write(Volume(mask, scan.affine, {'names': names}), outline)
+    return image, outline
 
 
 def best(work, times=3):

@@ -19,13 +19,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from scans import drawn_case
 
 from ctlab.core.settings import Settings
 from ctlab.organs.organ_model import PRESET_CONFIGS, SyntheticDataset, dice_per_class, load_shipped_network
 from ctlab.organs.site_cases import SiteCase, run_site_cases
-from ctlab.phantoms.synthesis import CLASSES, ORGANS, Synthesis, gaussian_blur, make_body_pool, varied_body
-from ctlab.scans import nifti
-from ctlab.scans.volume import Volume, make_volume
+from ctlab.phantoms.synthesis import ORGANS, Synthesis, gaussian_blur, make_body_pool
 
 COUNTS, WAITING, JUDGES, STRENGTH = (1, 3, 10), 30, 12, 0.6
 SHAPE, SPACING = (96, 96, 144), 3.0  # of a scan, mm
@@ -50,20 +49,10 @@ def cone_beam(hu, rng):
 
 
 def draw_case(hospital, patient):
-    """Draw a patient's scan with its true mask, as a site would hand it over."""
-    folder = WORK / f'hospital{hospital}' / f'{patient:02d}'
-    if not (folder / 'mask.nii.gz').is_file():
-        seed = 60_000 + 1000 * hospital + patient
-        rng = np.random.default_rng(seed)
-        maker = Synthesis([varied_body(seed)], SHAPE, SPACING)
-        tissue = maker.warp(rng)
-        hu, mask = cone_beam(maker.render(tissue, rng), rng).numpy(), maker.classes[tissue].numpy().astype(np.uint8)
-        scan = make_volume(hu.round().astype(np.int16), (SPACING,) * 3)
-        nifti.write(scan, folder / 'ct.nii.gz')
-        names = {k: n for k, n in enumerate(CLASSES, 1) if n in ORGANS}
-        mask[~np.isin(mask, list(names))] = 0
-        nifti.write(Volume(mask, scan.affine, {'names': names}), folder / 'mask.nii.gz')
-    return SiteCase(f'{patient:02d}', f'{patient:02d}', folder / 'ct.nii.gz', folder / 'mask.nii.gz')
+    """Draw a patient of a hospital."""
+    folder, name = WORK / f'hospital{hospital}' / f'{patient:02d}', f'{patient:02d}'
+    files = drawn_case(folder, 60_000 + 1000 * hospital + patient, SHAPE, SPACING, cone_beam)
+    return SiteCase(name, name, *files)
 
 
 @functools.cache

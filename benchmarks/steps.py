@@ -6,10 +6,9 @@ python benchmarks/steps.py
 import os
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
-import time
 
-import numpy as np
 import torch
+from gpu import seconds_of, training_step
 
 
 def kinds():
@@ -30,17 +29,9 @@ def kinds():
 
 def seconds(net, loss, shape, half, steps=5):
     """Median of a few steps."""
-    rng, optimiser, times = torch.Generator().manual_seed(0), torch.optim.AdamW(net.train().parameters(), 1e-4), []
+    rng = torch.Generator().manual_seed(0)
     image, mask = torch.randn(shape, generator=rng), torch.randint(0, 2, (shape[0], *shape[2:]), generator=rng)
-    for _ in range(steps + 1):
-        start = time.perf_counter()
-        optimiser.zero_grad()
-        with torch.autocast('cpu', torch.bfloat16, enabled=half):
-            total = loss(net(image), {'mask': mask})['total']
-        total.backward()
-        optimiser.step()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times[1:]))
+    return seconds_of(training_step(net, loss, image, mask, half), 'cpu', steps)
 
 
 def main():

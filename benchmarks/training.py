@@ -28,7 +28,7 @@ from ctlab.learn.devices import supports_bfloat16
 SHAPE, SPACING, PATCH, BATCH, SCANS, WARM = (96, 112, 144), 2.5, (48, 96, 96), 2, 4, 4
 STRUCTURES = ('liver', 'spleen', 'kidney_left', 'kidney_right')
 LOOPS = ('ours', 'ours bfloat16', 'ours compiled', 'nnU-Net', 'MONAI', 'MONAI bfloat16')
-CORES = int(__import__('os').environ.get('TC', len(os.sched_getaffinity(0))))
+CORES = len(os.sched_getaffinity(0))
 
 
 def make_scans(root):
@@ -85,16 +85,15 @@ def watch(net):
     return times
 
 
-def run_nnunet(root, steps, net, how, device):
+def run_nnunet(root, steps, own, how, device):
     """Train in nnU-Net's loop."""
-    own = trainer(root, device)
     own.num_iterations_per_epoch, own.num_val_iterations_per_epoch, own.num_epochs = steps, 1, 1
     times = watch(own.network)
     own.run_training()
     return times
 
 
-def run_ours(root, steps, net, how, device):
+def run_ours(root, steps, own, how, device):
     """Train in our loop."""
     from ctlab.cohort.cases import CasePreprocessing, find_cases, prepare_cases
     from ctlab.learn.losses import SegmentationLoss
@@ -105,14 +104,14 @@ def run_ours(root, steps, net, how, device):
     data = PatchDataset(cases[1:], PATCH[0], augment=make_augmentation(volume=True), window=PATCH[1])
     valid = PatchDataset(cases[:1], PATCH[0], window=PATCH[1])
     loaders = patch_loader(data, BATCH, BATCH * steps, workers=1), patch_loader(valid, BATCH)
-    net = torch.compile(net) if how == 'compiled' else net
+    net = torch.compile(own.network) if how == 'compiled' else own.network
     times = watch(net)
     learner, precision = Learner(net, SegmentationLoss('dice_focal'), 1e-3), 'half' if how else '32-true'
     fit(learner, *loaders, root / 'ours', 1, device, resume=False, precision=precision, monitor='')
     return times
 
 
-def run_monai(root, steps, net, how, device):
+def run_monai(root, steps, own, how, device):
     """Train in the loop of MONAI's tutorials."""
     from monai import data, losses
     from monai import transforms as T
@@ -135,8 +134,9 @@ def run_monai(root, steps, net, how, device):
         files * -(-BATCH * steps // len(files)), T.Compose(steps_of_samples), cache_num=len(files)
     )
     loader = data.DataLoader(scans, 1, batch_size=BATCH, shuffle=True, pin_memory=device == 'cuda')
+    net = own.network.train()
     loss, optimiser = losses.DiceCELoss(to_onehot_y=True, softmax=True), torch.optim.AdamW(net.parameters(), 1e-3)
-    times = watch(net.train())
+    times = watch(net)
     for batch in loader:
         optimiser.zero_grad()
         image, label = (batch[n].to(device) for n in ('image', 'label'))
@@ -148,12 +148,12 @@ def run_monai(root, steps, net, how, device):
 
 
 def time_loop(loop, root, steps, device):
-    """Give the median seconds of a step of a loop, in this process."""
+    """Give the mean seconds of a step of a loop, in this process."""
     torch.set_num_threads(CORES)
     torch.manual_seed(0)
     name, _, how = loop.partition(' ')
     run = {'ours': run_ours, 'nnU-Net': run_nnunet, 'MONAI': run_monai}[name]
-    times = run(root, WARM + steps, trainer(root, device).network, how, device)
+    times = run(root, WARM + steps, trainer(root, device), how, device)
     assert len(times) >= WARM + steps, f'{loop}: {len(times)} steps'
     return float((times[WARM + steps - 1] - times[WARM]) / (steps - 1))
 

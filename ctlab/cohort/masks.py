@@ -460,16 +460,15 @@ def write_dicom_seg(
 
     headers, _ = dicom.find_series(series, series_uid, acquisition)
     order = dicom.series_geometry(headers).order
-    drawn = to_stored_slices(mask, [headers[k] for k in order])
-    found = set(labels_present(drawn))
+    pixels = to_stored_slices(mask, [headers[k] for k in order])
+    found = set(labels_present(pixels))
     names = [n for n in _SNOMED if n in numbers and numbers[n] in found]
     if not names:
         raise MaskUnavailableError(f'the mask holds none of {", ".join(_SNOMED)}')
     segment = np.zeros(1 + max(found), np.uint8)
     segment[[numbers[n] for n in names]] = np.arange(1, 1 + len(names))
-    for plane in drawn:
+    for plane in pixels:
         plane[:] = segment[plane]
-    pixels = drawn
     if headers[0].frame is not None:  # one file of many slices: masks go by its frames
         frames = [headers[k].frame for k in order]
         if sorted(frames) != list(range(headers[0].frames)):

@@ -89,33 +89,30 @@ def sample_loader(
 def prefetched(
     batches: Iterable,  # of tensors, or of dictionaries and lists of them
     device: str,  # cpu or cuda
+    *keys: str,  # of dictionaries: what is sent; the rest stays where it is. Everything when left out
 ) -> Iterator:
     """Give batches on a device, each sent while the one before is worked on."""
     side, ahead = torch.cuda.Stream() if device == 'cuda' else None, ()
+
+    def send(x):
+        return to_channels_last(x.to(device, non_blocking=True))  # does not wait where the memory is pinned
+
     for batch in batches:
         with torch.cuda.stream(side) if side else contextlib.nullcontext():
-            sent = _send(batch, device)
+            sent = _map_tensors(send, {k: batch[k] for k in keys} if keys else batch)
         yield from ahead
-        if side:
-            torch.cuda.current_stream().wait_stream(side)
-            _used_here(sent)
-        ahead = (sent,)
+        if side:  # the GPU's memory must know that this stream works on what another one has fetched
+            here = torch.cuda.current_stream()
+            here.wait_stream(side)
+            _map_tensors(lambda x, here=here: x.record_stream(here), sent)
+        ahead = (batch | sent if keys else sent,)
     yield from ahead
 
 
-def _send(batch, device):
-    """Send what a batch holds to a device, without waiting where its memory is pinned."""
+def _map_tensors(work, batch):
+    """Apply a function to every tensor of a batch."""
     if isinstance(batch, torch.Tensor):
-        return to_channels_last(batch.to(device, non_blocking=True))
+        return work(batch)
     if isinstance(batch, dict):
-        return {k: _send(v, device) for k, v in batch.items()}
-    return [_send(v, device) for v in batch] if isinstance(batch, (list, tuple)) else batch
-
-
-def _used_here(batch):
-    """Tell the GPU's memory that the present stream works on what another one has fetched."""
-    if isinstance(batch, torch.Tensor):
-        batch.record_stream(torch.cuda.current_stream())
-    elif isinstance(batch, (dict, list)):
-        for part in batch.values() if isinstance(batch, dict) else batch:
-            _used_here(part)
+        return {k: _map_tensors(work, v) for k, v in batch.items()}
+    return [_map_tensors(work, v) for v in batch] if isinstance(batch, (list, tuple)) else batch

@@ -24,11 +24,11 @@ def predict_dataset(
     """Predict the probabilities of every series."""
     found, order = [], []
     with network_on(net, device, half=False) as ready:  # in 32 bits: 16 would make ties of close probabilities
-        for batch in prefetched(data, device):
+        for batch in prefetched(data, device, 'image'):
             p = to_probabilities(ready(batch['image']))
             columns = [torch.stack([1 - v, v], 1) if v.ndim == 1 else v for v in (p[t] for t in TARGETS)]
             found.append(torch.cat(columns, 1).float().cpu().numpy())
-            order.append(batch['index'].cpu().numpy())
+            order.append(batch['index'].numpy())
     table = data.dataset.table.iloc[np.concatenate(order)][['patient_id', 'series_id']].reset_index(drop=True)
     return pd.concat([table, pd.DataFrame(np.concatenate(found).astype(float), columns=LABEL_COLUMNS)], axis=1)
 

@@ -320,11 +320,11 @@ def _predict_slices(net, dataset):
     level = torch.tensor(level)[:, None, None]
     net.eval()
     with torch.inference_mode():
-        for batch in prefetched(sample_loader(dataset, 32), device.type):
-            out, shown = net(batch['image']), batch['shown'].cpu()
-            found, there = (out['places'].cpu() > 0).float(), (batch['share'].cpu() > level).float()
+        for batch in prefetched(sample_loader(dataset, 32), device.type, 'image'):
+            out = net(batch['image'])
+            found, there = (out['places'].cpu() > 0).float(), (batch['share'] > level).float()
             overlap, total = (found * there).sum((2, 3)), found.sum((2, 3)) + there.sum((2, 3))
-            rows.append(torch.cat([shown, out['slice'].cpu().sigmoid(), overlap, total], 1))
+            rows.append(torch.cat([batch['shown'], out['slice'].cpu().sigmoid(), overlap, total], 1))
     columns = [f'{what} {n}' for what in ('shown', 'probability', 'both', 'sum') for n in TASK_CLASSES]
     return pd.concat([dataset.slices, pd.DataFrame(torch.cat(rows).numpy(), columns=columns)], axis=1)
 

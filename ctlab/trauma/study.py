@@ -79,14 +79,13 @@ def add_masks(
 ):  # (Samples whose table has first and last, MaskStacks)
     """Keep the samples that have organ masks, and add the range of their region of interest."""
     from ctlab.cohort.masks import MaskUnavailableError, RsnaMasks, TotalSegmentator, make_mask_stacks, organ_range
-    from ctlab.learn.devices import choose_accelerator
+    from ctlab.learn.devices import choose_accelerator, choose_device
     from ctlab.organs.organ_model import OrganModel
 
-    gpu = choose_accelerator(settings.device) == 'gpu'
     providers = providers or (
         RsnaMasks(str(settings.data)),
-        TotalSegmentator(True, 'gpu' if gpu else 'cpu'),
-        OrganModel('cuda' if gpu else 'cpu'),
+        TotalSegmentator(True, choose_accelerator(settings.device)),
+        OrganModel(choose_device(settings.device)),
     )
     masks = make_mask_stacks(settings.data, settings.work, samples.stacks, providers, settings.workers)
     ends, aside = {}, []
@@ -162,13 +161,13 @@ def train_fold(
     A finished run with these settings, data and code is read back; an unfinished one is resumed.
     """
     from ctlab.learn.datasets import make_loader
-    from ctlab.learn.devices import choose_accelerator
+    from ctlab.learn.devices import choose_device
     from ctlab.learn.runs import RunSpec, execute_run
     from ctlab.learn.training import Learner, fit
 
     train, valid = samples.split(settings.fold)
-    epochs, gpu = settings.epochs or plan.epochs, choose_accelerator(settings.device) == 'gpu'
-    workers = min(settings.workers or 2, 8) if gpu and settings.preset != 'tiny' else 0
+    epochs, device = settings.epochs or plan.epochs, choose_device(settings.device)
+    workers = min(settings.workers or 2, 8) if device == 'cuda' and settings.preset != 'tiny' else 0
 
     def learner(finished):
         net = plan.net(False if finished and settings.start != 'imagenet' else settings.pretrained)
@@ -184,7 +183,7 @@ def train_fold(
 
     def judge(learner):
         sides = {'train': train, 'valid': valid}
-        predictions = _predict_sides(learner.net, samples, plan, sides, 'cuda' if gpu else 'cpu')
+        predictions = _predict_sides(learner.net, samples, plan, sides, device)
         return fold_metrics(samples.labels, predictions, plan.study, settings.fold, settings.seed), predictions
 
     def facts(run, predictions):

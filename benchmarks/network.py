@@ -28,12 +28,6 @@ def tool(name):
     return shutil.which(name, path=ELSEWHERE + ':/usr/sbin')
 
 
-OURS = """import sys, time, threading
-from ctlab.network.node import Node
-from ctlab.network.store import Store
-Node(Store(sys.argv[1], free=0), port=int(sys.argv[2])).start(); time.sleep(3600)"""
-
-
 def free_port():
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
@@ -90,7 +84,13 @@ def servers(root):
     return {
         'storescp (keeps files, no index)': lambda port: [tool('storescp'), '-od', str(root / 'scp'), str(port)],
         'Orthanc (files and index)': orthanc(root, free_port()),
-        OUR_NAME: lambda port: [sys.executable, '-c', OURS, str(root / 'ours'), str(port)],
+        OUR_NAME: lambda port: [
+            str(Path(sys.executable).with_name('ctlab')),
+            'node',
+            str(root / 'ours'),
+            '--port',
+            str(port),
+        ],
     }
 
 

@@ -53,7 +53,7 @@ def written(path, full=True, rows=3, columns=4, without=(), **tags):
 def slowly(path, monkeypatch):
     """Read a header by pydicom."""
     with monkeypatch.context() as patch:
-        patch.setattr(headers, '_parse_header_fast', lambda block: None)
+        patch.setattr(headers, 'parse_plain_header', lambda block: None)
         return read_header(path)
 
 
@@ -177,7 +177,7 @@ END = element(0x7FE00010, b'OW', b'')
 
 
 def parse(*parts, start=START):
-    return headers._parse_header_fast(start + b''.join(parts))
+    return headers.parse_plain_header(start + b''.join(parts))
 
 
 def test_the_quick_way_reads_plain_elements():
@@ -411,7 +411,7 @@ def test_files_that_are_none(tmp_path, monkeypatch):
     monkeypatch.setattr(headers, 'MAX_BYTES', path.stat().st_size - 1)
     assert refused(path) == f'{path}: 0.0 GiB, more than one image can hold'
     monkeypatch.undo()
-    monkeypatch.setattr(headers, '_parse_header_fast', lambda block: 1 / 0)
+    monkeypatch.setattr(headers, 'parse_plain_header', lambda block: 1 / 0)
     assert refused(path) == f'{path}: the header is damaged (ZeroDivisionError: division by zero)'
     monkeypatch.undo()
     whole, reading = os.listdir('/proc/self/fd'), os.pread

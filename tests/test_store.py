@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import sqlite3
 import threading
 import time
@@ -117,6 +118,83 @@ def test_an_object_has_an_identity(key, value):
         ds.save_as(raw := io.BytesIO(), enforce_file_format=False)
         error = refused(lambda: describe_object(raw.getvalue()), f'{key} {value[:70]!r} is no UID', 0xA900)
     assert isinstance(error, InvalidUidError)
+
+
+def test_a_plain_header_says_what_pydicom_reads(monkeypatch):
+    """Damaged at random, an object is described as by pydicom, or left to it."""
+    from pydicom.data import get_testdata_file
+
+    names = 'CT_small.dcm', 'MR_small.dcm', 'J2K_pixelrep_mismatch.dcm', 'JPEG2000.dcm'
+    whole, rng, plain = [Path(get_testdata_file(n)).read_bytes() for n in names], random.Random(0), 0
+    common, by_pydicom = b'\0 \\=^\x1b0./', module._attributes_by_pydicom
+    for k in range(1500):
+        raw = bytearray(whole[k % len(whole)])
+        for _ in range(k // len(whole) % 3):
+            raw[rng.randrange(132, min(len(raw), 2000))] = rng.choice((rng.randrange(256), rng.choice(common)))
+        found = module._plain_attributes(bytes(raw))
+        if found is not None:
+            plain += 1
+            assert found == by_pydicom(bytes(raw)), raw[132:2000]
+    assert plain > 300
+    bare = pydicom.dcmread(io.BytesIO(item()))
+    del bare.SOPClassUID, bare.Modality
+    bare.save_as(raw := io.BytesIO(), enforce_file_format=False)
+    monkeypatch.setattr(module, '_attributes_by_pydicom', lambda raw: 1 / 0)
+    found, syntax = describe_object(raw.getvalue())
+    assert (found['SOPClassUID'], found['Modality'], syntax) == (CT, 'CT', PLAIN), 'as a file of the RSNA cohort'
+
+
+@pytest.mark.parametrize(
+    'more',
+    [
+        {'SpecificCharacterSet': ['', 'ISO 2022 IR 87'], 'PatientName': 'Yamada'},
+        {'PatientName': 'Yamada=x'},
+        {'StudyDescription': ['a', 'b']},
+    ],
+)
+def test_what_is_not_plain_is_read_by_pydicom(more):
+    raw = item(**more)
+    assert module._plain_attributes(raw) is None and describe_object(raw) == module._attributes_by_pydicom(raw)
+
+
+def test_folders_are_flushed_together_and_nobody_goes_before(tmp_path, monkeypatch):
+    """While one flushes, three wait; one of them flushes for all, and each hears of a failure."""
+    flushed, begun, go_on = [], threading.Event(), threading.Event()
+
+    def slow(folder):
+        flushed.append(folder)
+        begun.set()
+        assert go_on.wait(60)
+        if folder == 'bad':
+            raise OSError(5, 'Input/output error')
+
+    monkeypatch.setattr(module, '_fsync_folder', slow)
+    flush, ended = module.SharedFlush(), []
+
+    def ask(folder):
+        try:
+            flush(folder)
+        except OSError as error:
+            ended.append((folder, error.errno))
+        else:
+            ended.append((folder, 0))
+
+    threads = [threading.Thread(target=ask, args=('a',))]
+    threads[0].start()
+    assert begun.wait(60)
+    threads += [threading.Thread(target=ask, args=(f,)) for f in ('b', 'c', 'bad')]
+    for thread in threads[1:]:
+        thread.start()
+    while len(flush._gathering.folders) < 3:
+        time.sleep(0.01)
+    assert flushed == ['a'] and not ended
+    go_on.set()
+    for thread in threads:
+        thread.join(60)
+    assert flushed[0] == 'a' and {'b', 'c', 'bad'} >= set(flushed[1:]) and len(flushed) <= 4
+    assert sorted(ended) == [('a', 0), ('b', 5), ('bad', 5), ('c', 5)], 'in doubt nobody is told that it is kept'
+    flush('c')
+    assert flushed[-1] == 'c', 'a failure is not remembered'
 
 
 def test_a_long_uid_is_one():

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import gc
 import ipaddress
 import logging
 import ssl
@@ -21,8 +23,8 @@ log = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['log', 'Peer', 'parse_peer', 'is_loopback', 'TlsConfig', 'storage_sop_classes', 'transfer_syntaxes', 'query_models',
-           'Node', 'query_response', 'transcode_for', 'presentation_contexts', 'accepted_contexts', 'probe_peer',
-           'PeerError', 'PeerUnreachableError', 'open_association']
+           'Node', 'settle_process', 'query_response', 'transcode_for', 'presentation_contexts', 'accepted_contexts',
+           'probe_peer', 'PeerError', 'PeerUnreachableError', 'open_association']
 
 # %% ../../nbs/lib/network/01_node.ipynb #c1469e22
 @dataclass(frozen=True)
@@ -172,6 +174,7 @@ class Node:
         if not is_loopback(self.host) and not (self.callers or self.networks or self.tls):
             raise ValueError(f'{self.host}: who listens beyond this machine says to whom: AE titles, addresses or TLS')
         _config.LOG_HANDLER_LEVEL = 'none'
+        _config.VALIDATORS['UI'] = _valid_uid
         logging.getLogger('pynetdicom').setLevel(logging.CRITICAL)
         handlers = [
             (evt.EVT_C_ECHO, lambda event: 0),
@@ -333,6 +336,23 @@ class Node:
             | ({'tls_args': (self.tls.client(), target.host)} if self.tls else {}),
         )
         yield from self._sent(event, wanted, takes)
+
+
+@functools.lru_cache(maxsize=4096)
+def _valid_uid(uid):
+    """Check a UID as pynetdicom does; every association names hundreds, and always the same."""
+    from pynetdicom._validators import validate_ui
+
+    return validate_ui(uid)
+
+
+def settle_process() -> None:
+    """Prepare a process that serves and does nothing else: what it has loaded stays, and nobody is warned of values."""
+    from pydicom import config
+
+    config.settings.reading_validation_mode = config.IGNORE  # half the work of an association
+    gc.collect()
+    gc.freeze()
 
 
 _UNCOMPRESSED = ['1.2.840.10008.1.2.1', '1.2.840.10008.1.2']  # explicit and implicit little endian: nothing is packed

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import io
 import ipaddress
 import logging
@@ -217,7 +218,7 @@ class _Announced(queue.Queue):
         self.announce()
 
 
-_NAP = 0.02  # seconds until a thread looks at its clocks
+_NAP = 0.1  # seconds until a thread looks at its clocks
 
 
 def _patient_get(association):
@@ -365,17 +366,38 @@ def _bounded_handler():
     return BoundedHandler
 
 
+_CALLS = 64  # associations until what they left behind is collected
+
+
+def _shared_context(context):
+    """Let all associations look at one presentation context; pynetdicom copies all of them for each."""
+
+    class SharedContext(type(context)):
+        def __deepcopy__(self, memo):
+            return self
+
+    context.__class__ = SharedContext
+    return context
+
+
 def bounded_server():
     """Build the server class that limits who calls, how many at a time, and how long they may be silent."""
     from pynetdicom import transport
 
     class BoundedServer(transport.ThreadedAssociationServer):
         daemon_threads, request_queue_size = True, 64
+        called = 0  # since garbage was collected
         limits, networks = NodeLimits(), ()
         waiting, classes, keep = None, frozenset(), None  # what a node puts in: see there
 
-        def __init__(self, *args):
-            super().__init__(*args, _bounded_handler())
+        def __init__(self, ae, address, title, contexts, *args):
+            super().__init__(ae, address, title, list(map(_shared_context, contexts)), *args, _bounded_handler())
+
+        def service_actions(self):
+            """Collect what associations left behind; pynetdicom stops everybody for that every six seconds."""
+            if self.called >= _CALLS:
+                self.called = 0
+                gc.collect()
 
         def verify_request(self, request, address):
             if len(self.active_associations) > 8 * self.limits.associations:
@@ -388,6 +410,7 @@ def bounded_server():
 
         def get_request(self):
             client, address = self.socket.accept()
+            self.called += 1
             client.settimeout(self.limits.idle)
             disable_nagle(client)
             return client, address

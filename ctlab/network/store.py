@@ -23,7 +23,7 @@ from pathlib import Path
 
 from ..core.files import exclusive_lock
 from ..scans.deidentify import DeidentificationError, Pseudonyms, deidentify_dataset
-from ..scans.dicom import complete_class
+from ..scans.dicom_header import MODALITIES, complete_class, parse_plain_header
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,7 @@ LEVELS = {
 }
 _KEYS = tuple(k for keys in LEVELS.values() for k in keys)
 _UID = re.compile(r'[0-9]+(\.[0-9]+)*')
+_HEAD = 1 << 14  # bytes in which a plain header ends
 _SCANS = ('1.2.840.10008.5.1.4.1.1.2', '1.2.840.10008.5.1.4.1.1.4')  # CT and MR, with their enhanced forms
 
 
@@ -96,13 +97,24 @@ class StoredObject:
 
 # %% auto #0
 __all__ = ['log', 'NO_ROOM', 'NOT_UNDERSTOOD', 'DUPLICATE', 'NOT_OF_ITS_CLASS', 'LEVELS', 'COUNT_ATTRIBUTES',
-           'ObjectRefusedError', 'InvalidUidError', 'StoredObject', 'describe_object', 'matches_key', 'Store']
+           'ObjectRefusedError', 'InvalidUidError', 'StoredObject', 'describe_object', 'matches_key', 'SharedFlush',
+           'Store']
 
 # %% ../../nbs/lib/network/00_store.ipynb #bff3c691
 def describe_object(
     raw: bytes,  # a DICOM file
 ) -> tuple[dict, str]:  # (keyword -> value as text, transfer syntax)
     """Extract what the index needs of an object; raise for objects without it."""
+    found, syntax = _plain_attributes(raw) or _attributes_by_pydicom(raw)
+    for key in ('SOPInstanceUID', 'SOPClassUID', 'SeriesInstanceUID', 'StudyInstanceUID'):
+        value = found.get(key, '')
+        if not (_UID.fullmatch(value) and len(value) <= 64):
+            raise InvalidUidError(f'{key} {value[:70]!r} is no UID', NOT_OF_ITS_CLASS)
+    return found, syntax
+
+
+def _attributes_by_pydicom(raw):
+    """Read the keys of any object; returns (keyword -> value as text, transfer syntax)."""
     import pydicom
 
     try:
@@ -116,11 +128,46 @@ def describe_object(
             value = ds.get(key)
             if value not in (None, ''):
                 found[key] = _text(value)
-    for key in ('SOPInstanceUID', 'SOPClassUID', 'SeriesInstanceUID', 'StudyInstanceUID'):
-        value = found.get(key, '')
-        if not (_UID.fullmatch(value) and len(value) <= 64):
-            raise InvalidUidError(f'{key} {value[:70]!r} is no UID', NOT_OF_ITS_CLASS)
     return found, str(ds.file_meta.get('TransferSyntaxUID', ''))
+
+
+@functools.cache
+def _tags_of_keys():
+    """Return tag -> keyword of what the index needs, and of what helps to understand it."""
+    from pydicom.datadict import tag_for_keyword
+
+    return {tag_for_keyword(k): k for k in (*_KEYS, 'MediaStorageSOPClassUID', 'SpecificCharacterSet')}
+
+
+_WHOLE, _NAME = re.compile(r'[+-]?[0-9]{1,9}'), re.compile('[^=]*')
+_PLAIN_VALUES = {
+    'SeriesNumber': _WHOLE,
+    'InstanceNumber': _WHOLE,
+    'NumberOfFrames': _WHOLE,
+    'SliceThickness': re.compile(r'[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,2})?'),
+    'PatientName': _NAME,
+    'ReferringPhysicianName': _NAME,
+    'SpecificCharacterSet': re.compile('ISO_IR [0-9]+'),
+}  # what a value looks like that pydicom would keep as it is
+
+
+def _plain_attributes(raw):
+    """Read the same from an image with a plain header, in a tenth of the time; None for anything else."""
+    if (parsed := parse_plain_header(raw[:_HEAD], _tags_of_keys())) is None:
+        return None
+    values, syntax, _ = parsed
+    found = {key: _text(value) for key, value in values.items() if value != ''}
+    if any(isinstance(v, list) or '\0' in str(v) for v in values.values()):
+        return None
+    if any(k in found and not pattern.fullmatch(found[k]) for k, pattern in _PLAIN_VALUES.items()):
+        return None
+    found.pop('SpecificCharacterSet', None)
+    kind = found.pop('MediaStorageSOPClassUID', '')
+    if not found.get('SOPClassUID'):
+        found['SOPClassUID'] = kind
+    if not found.get('Modality') and found['SOPClassUID'] in MODALITIES:
+        found['Modality'] = MODALITIES[found['SOPClassUID']]
+    return found, syntax
 
 
 def _text(value):
@@ -255,6 +302,44 @@ def _find_row(row, n_levels, counted):
     return found
 
 
+class _Batch:
+    """Folders that are flushed together."""
+
+    def __init__(self):
+        self.folders, self.led, self.done, self.error = set(), False, threading.Event(), None
+
+
+class SharedFlush:
+    """Flush folders for several threads at once: who comes while one flushes waits, and the next does it for all."""
+
+    def __init__(self):
+        self._gathering, self._lock, self._turn = _Batch(), threading.Lock(), threading.Lock()
+
+    def __call__(self, folder: Path) -> None:
+        """Return when the names in a folder are on the disk."""
+        with self._lock:
+            batch = self._gathering
+            batch.folders.add(folder)
+            leads, batch.led = not batch.led, True
+        if leads:
+            self._flush(batch)
+        batch.done.wait()
+        if batch.error:
+            raise batch.error
+
+    def _flush(self, batch):
+        with self._turn:
+            with self._lock:
+                self._gathering = _Batch()
+            try:
+                for folder in batch.folders:
+                    _fsync_folder(folder)
+            except OSError as error:
+                batch.error = error
+            finally:
+                batch.done.set()
+
+
 _TIGHT = 1 << 30  # bytes: with so little left, the disk is asked for every object
 _CLEANED = 'INSERT INTO cleaned VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET times = times + excluded.times'
 
@@ -269,7 +354,7 @@ class Store:
         free: int = 1 << 30,  # bytes of the disk that stay free
     ):
         self.folder, self.names, self.free, self._local = Path(folder).resolve(), names, free, threading.local()
-        self._turn = threading.Lock()
+        self._turn, self._last, self._flush = threading.Lock(), {}, SharedFlush()
         self._left = (0, 0.0)  # bytes of the disk, and until when that counts
         self.incoming = self.folder / '.incoming'
         self.incoming.mkdir(parents=True, exist_ok=True)
@@ -395,7 +480,7 @@ class Store:
                 self._enter(db, found, syntax, path, len(raw), sha)
                 db.executemany(_CLEANED, [(*what, n) for what, n in changes.items()])
             placed = None
-            _fsync_folder(path.parent)
+            self._flush(path.parent)
         finally:
             half.unlink(missing_ok=True)
             if placed:
@@ -416,8 +501,24 @@ class Store:
 
     def _place(self, db, found):
         """Assign the place of an object; its patient, study and series get their rows."""
-        patient = self._patient(db, found)
         study, series = found['StudyInstanceUID'], found['SeriesInstanceUID']
+        row = db.execute(
+            'SELECT s.kind, p.number, s.number FROM '
+            + _JOINS['SERIES']
+            + ' WHERE s.uid = ? AND t.uid = ? AND p.patient_id = ?',
+            (series, study, _patient_identity(found)),
+        ).fetchone()
+        kind, patient, number = row or self._new_series(db, found, study, series)
+        folder = self.folder / kind / str(patient) / str(number)
+        n = 1 + (self._last.get(number) or _highest(db, f'{kind}/{patient}/{number}/', number))
+        while (folder / f'{n}.dcm').exists():
+            n += 1
+        self._last[number] = n
+        return folder / f'{n}.dcm'
+
+    def _new_series(self, db, found, study, series):
+        """Give a series that is new, or of another patient or study than it was, its rows; returns where it lies."""
+        patient = self._patient(db, found)
         row = db.execute('SELECT patient FROM study WHERE uid = ?', (study,)).fetchone()
         if row is None:
             db.execute(
@@ -425,32 +526,15 @@ class Store:
             )
         elif row[0] != patient:
             raise ObjectRefusedError(f'study {study} belongs to another patient here', NOT_OF_ITS_CLASS)
-        row = db.execute('SELECT number, study, kind FROM series WHERE uid = ?', (series,)).fetchone()
-        if row is not None and row[1] != study:
+        if db.execute('SELECT 1 FROM series WHERE uid = ?', (series,)).fetchone():
             raise ObjectRefusedError(f'series {series} belongs to another study here', NOT_OF_ITS_CLASS)
-        if row is None:
-            kind = (
-                'train_images'
-                if found['SOPClassUID'] in _SCANS or found['SOPClassUID'].startswith(tuple(f'{s}.' for s in _SCANS))
-                else 'objects'
-            )
-            number = db.execute(
-                'INSERT INTO series (uid, study, kind, attributes) VALUES (?, ?, ?, ?)',
-                (series, study, kind, _index_row(found, 'SERIES')),
-            ).lastrowid
-        else:
-            number, _, kind = row
-        folder = self.folder / kind / str(patient) / str(number)
-        n = 1 + (
-            db.execute(
-                'SELECT max(CAST(substr(path, ?) AS INTEGER)) FROM instance WHERE series = ?',
-                (len(f'{kind}/{patient}/{number}/') + 1, number),
-            ).fetchone()[0]
-            or 0
-        )
-        while (folder / f'{n}.dcm').exists():
-            n += 1
-        return folder / f'{n}.dcm'
+        scan = found['SOPClassUID'] in _SCANS or found['SOPClassUID'].startswith(tuple(f'{s}.' for s in _SCANS))
+        kind = 'train_images' if scan else 'objects'
+        number = db.execute(
+            'INSERT INTO series (uid, study, kind, attributes) VALUES (?, ?, ?, ?)',
+            (series, study, kind, _index_row(found, 'SERIES')),
+        ).lastrowid
+        return kind, patient, number
 
     def _patient(self, db, found):
         name = _patient_identity(found)
@@ -618,6 +702,12 @@ def _index_row(found, level):
 
 def _by_number(path):
     return [int(p) if p.isdigit() else 0 for p in path.removesuffix('.dcm').split('/')]
+
+
+def _highest(db, folder, number):
+    """Find the highest number of a file in a series."""
+    sql = 'SELECT max(CAST(substr(path, ?) AS INTEGER)) FROM instance WHERE series = ?'
+    return db.execute(sql, (len(folder) + 1, number)).fetchone()[0] or 0
 
 
 def _fsync_folder(folder):

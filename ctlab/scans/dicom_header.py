@@ -20,7 +20,7 @@ from ..core import remote
 _PLAIN = ('1.2.840.10008.1.2', '1.2.840.10008.1.2.1', '1.2.840.10008.1.2.2')
 
 # %% auto #0
-__all__ = ['MAX_SIDE', 'MAX_BYTES', 'MODALITIES', 'DicomError', 'Header', 'complete_class', 'read_header']
+__all__ = ['MAX_SIDE', 'MAX_BYTES', 'MODALITIES', 'DicomError', 'Header', 'complete_class', 'parse_plain_header', 'read_header']
 
 # %% ../../nbs/lib/scans/06_dicom_header.ipynb #2cd48ace
 class DicomError(ValueError):
@@ -217,6 +217,8 @@ class _Lenient:
 # %% ../../nbs/lib/scans/06_dicom_header.ipynb #79d6fa50
 _LONG = frozenset((b'OB', b'OW', b'OF', b'OD', b'OL', b'OV', b'SQ', b'UC', b'UR', b'UT', b'UN', b'SV', b'UV'))
 _NUMERIC = {b'US': '<H', b'SS': '<h', b'UL': '<I', b'SL': '<i'}
+_TEXTS = frozenset((b'AE', b'AS', b'CS', b'DA', b'DS', b'DT', b'IS', b'LO', b'LT', b'PN', b'SH', b'ST', b'TM', b'UI'))
+_KINDS = _LONG | _TEXTS | {*_NUMERIC, b'AT', b'FL', b'FD'}
 _BLOCK = 1 << 14  # bytes in which a header is expected
 
 
@@ -225,7 +227,7 @@ def _iter_elements(block, at):
 
     Stops early at anything unexpected.
     """
-    before = -1
+    before = 0x0001FFFF  # a file begins with its meta information, group 0002
     while at + 12 <= len(block):
         group, element = struct.unpack_from('<HH', block, at)
         tag, vr = group << 16 | element, block[at + 4 : at + 6]
@@ -236,17 +238,18 @@ def _iter_elements(block, at):
         length = (
             struct.unpack_from('<I', block, at + 8)[0] if vr in _LONG else struct.unpack_from('<H', block, at + 6)[0]
         )
-        if tag <= before or not vr.isalpha() or not vr.isupper() or start + length > len(block):
+        if tag <= before or vr not in _KINDS or start + length > len(block):
             return
         yield tag, vr, start, start + length
         before, at = tag, start + length
 
 
-def _parse_header_fast(block):
-    """Parse the start of a file without pydicom.
-
-    Returns (values by keyword, transfer syntax, offset of PixelData), or None when pydicom should parse the file.
-    """
+def parse_plain_header(
+    block: bytes,  # the beginning of a file
+    keywords: dict | None = None,  # tag -> keyword of the elements that are wanted; what a `Header` needs by default
+) -> tuple[dict, str, int] | None:  # values by keyword, transfer syntax, offset of PixelData
+    """Parse the beginning of a file without pydicom; None where pydicom should parse it."""
+    keywords = keywords or _KEYWORDS
     if block[128:132] != b'DICM':
         return None
     values, syntax = {}, ''
@@ -258,11 +261,11 @@ def _parse_header_fast(block):
         # tables are pydicom's
         elif tag > 0x0002FFFF and syntax not in _EXPLICIT or tag in (0x00283000, 0x00283010):
             return None
-        elif tag in _KEYWORDS:
+        elif tag in keywords:
             value = _plain_value(vr, block[start:end])
             if value is None:
                 return None
-            values[_KEYWORDS[tag]] = value
+            values[keywords[tag]] = value
     return None
 
 
@@ -270,12 +273,12 @@ def _plain_value(vr, data):
     """Decode a number or a text; None where pydicom should do it."""
     if vr in _NUMERIC:
         return struct.unpack(_NUMERIC[vr], data)[0] if len(data) == struct.calcsize(_NUMERIC[vr]) else None
-    return None if vr in _LONG else _text(data)
+    return _text(data) if vr in _TEXTS else None
 
 
 def _text(data):
     """Decode the value of a text element: a list where there are several values, None where it is not plain ASCII."""
-    if not data.isascii():
+    if not data.isascii() or b'\x1b' in data:  # an escape begins another character set
         return None
     return (
         [part.strip(b'\0 ').decode() for part in data.split(b'\\')] if b'\\' in data else data.rstrip(b'\0 ').decode()
@@ -405,7 +408,7 @@ def _read_cached(path, repeats, begun=None):
     if (header := repeats.read(path, block, size)) is not None:
         return header
     try:
-        if found := _parse_header_fast(block):
+        if found := parse_plain_header(block):
             header = _header(path, found[0], size, found[1], found[2])
         else:
             header = _read_by_pydicom(path, size)

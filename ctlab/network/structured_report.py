@@ -123,6 +123,7 @@ def segment_axes(
     n, spacing = int(slices[0].NumberOfFrames) if several else len(slices), tuple(pixel_spacing[::-1])
     for segment in segmentation.SegmentSequence:
         chosen = {'segment_numbers': [int(segment.SegmentNumber)], 'ignore_spatial_locations': True}
+        chosen['assert_missing_frames_are_empty'] = True  # a SEG need not name what it leaves empty
         if several:
             pixels = segmentation.get_pixels_by_source_frame(slices[0].SOPInstanceUID, [*range(1, n + 1)], **chosen)
         else:

@@ -149,6 +149,7 @@ class _OrganTraining:
     shapes: dict  # of patients
     maps: tuple = ()  # label maps of patients
     neighbours: bool = False  # among the drawn bodies, what organs are taken for
+    compiled: str = ''  # a backend of torch.compile
 
     @property
     def epochs(self):
@@ -220,7 +221,7 @@ class _OrganTraining:
         train, valid = self.makers['train'], self.makers['label maps' if self.maps else 'valid']
         sides = SyntheticDataset(train, steps), SyntheticDataset(valid, max(2, steps // 10), True)
         loaders = [sample_loader(data, workers=workers) for data in sides]
-        options = {'resume': resume, 'monitor': '', 'precision': 'half', 'average': 0.998}
+        options = {'resume': resume, 'monitor': '', 'precision': 'half', 'average': 0.998, 'compiled': self.compiled}
         options['channels_last'] = (
             gpu or not supports_bfloat16()
         )  # in bfloat16 on a CPU, a step takes half as long again
@@ -261,6 +262,7 @@ def run(
     label_maps: str | Path = '',  # of patients: a folder of cases, or of label maps (`patient_bodies`); empty for none
     size: PresetConfig | None = None,  # what to train; the preset's when left out
     neighbours: bool = False,  # drawn bodies with the structures that organs are taken for
+    compiled: str = '',  # a backend of torch.compile for a long training, such as inductor; needs a C++ compiler
 ) -> dict:  # history, best, seconds, metrics, predictions, folder, learner, config
     """Train on synthetic bodies and evaluate on held-out ones; a killed run resumes."""
     from ctlab.learn.runs import RunSpec, code_version, execute_run
@@ -272,7 +274,7 @@ def run(
     maps, shapes = tuple(sorted(Path(label_maps).glob('*.nii.gz'))) if label_maps else (), {}
     if label_maps and not maps:
         shapes = body_pool_from_masks(label_maps, settings.work, size.spacing, settings.workers)
-    training = _OrganTraining(settings, how, name, size, begun, shapes, maps, neighbours)
+    training = _OrganTraining(settings, how, name, size, begun, shapes, maps, neighbours, compiled)
     key = {
         'size': repr(size),
         'how': repr(how),

@@ -80,7 +80,7 @@ def fill_index(store, n, per_series=250):
                 'INSERT INTO series VALUES (?, ?, ?, ?, ?)', (k, f'1.3.{k}', f'1.2.{study}', 'train_images', about)
             )
             db.executemany(
-                'INSERT INTO instance VALUES (?, ?, ?, ?, ?, ?, ?)', map(functools.partial(_row, k), range(per_series))
+                'INSERT INTO instance VALUES (?, ?, ?, ?, ?, ?)', map(functools.partial(_row, k), range(per_series))
             )
 
 
@@ -88,7 +88,7 @@ def _row(series, number):
     uid = f'1.4.{series}.{number}'
     about = {'SOPInstanceUID': uid, 'SOPClassUID': '1.2.840.10008.5.1.4.1.1.2', 'InstanceNumber': str(number + 1)}
     path = f'train_images/{series // 4}/{series}/{number + 1}.dcm'
-    return uid, series, path, '1.2.840.10008.1.2.1', 526_000, '0' * 64, json.dumps(about | {'Rows': '512'})
+    return uid, series, path, '1.2.840.10008.1.2.1', 526_000, json.dumps(about | {'Rows': '512'})
 
 
 def million(root, n):

@@ -1,4 +1,4 @@
-"""Reports on files that hold all slices as frames; those on single slices are in the chapter and beside Orthanc and OHIF."""
+"""Reports on multi-frame files; those on single slices are in the chapter, and beside Orthanc and OHIF."""
 
 import shutil
 import subprocess

@@ -214,7 +214,7 @@ CREATE TABLE IF NOT EXISTS patient (number INTEGER PRIMARY KEY, patient_id TEXT 
 CREATE TABLE IF NOT EXISTS study (uid TEXT PRIMARY KEY, patient INTEGER, attributes TEXT, changed REAL);
 CREATE TABLE IF NOT EXISTS series (number INTEGER PRIMARY KEY, uid TEXT UNIQUE, study TEXT, kind TEXT, attributes TEXT);
 CREATE TABLE IF NOT EXISTS instance (uid TEXT PRIMARY KEY, series INTEGER, path TEXT, syntax TEXT, size INTEGER,
-    sha TEXT, attributes TEXT);
+    attributes TEXT);
 CREATE TABLE IF NOT EXISTS refused (at REAL, peer TEXT, uid TEXT, reason TEXT);
 CREATE TABLE IF NOT EXISTS author (uid TEXT PRIMARY KEY, name TEXT, at REAL);
 CREATE TABLE IF NOT EXISTS cleaned (attribute TEXT, done TEXT, times INTEGER, PRIMARY KEY (attribute, done));
@@ -461,8 +461,8 @@ class Store:
     def _keep(self, raw, found, syntax, changes):
         if self._room(size=len(raw)) <= 0:
             raise ObjectRefusedError(f'less than {self.free >> 20} MiB of the disk are free', NO_ROOM)
-        uid, sha = found['SOPInstanceUID'], hashlib.sha256(raw).hexdigest()
-        if there := self._there(uid, sha, raw):
+        uid = found['SOPInstanceUID']
+        if there := self._there(uid, raw):
             return there
         half, placed = self.incoming / uuid.uuid4().hex, None
         try:
@@ -471,13 +471,13 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             with self.writing() as db:
-                if there := self._there(uid, sha, raw):
+                if there := self._there(uid, raw):
                     return there
                 path = self._place(db, found)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 half.replace(path)
                 placed = path
-                self._enter(db, found, syntax, path, len(raw), sha)
+                self._enter(db, found, syntax, path, len(raw))
                 db.executemany(_CLEANED, [(*what, n) for what, n in changes.items()])
             placed = None
             self._flush(path.parent)
@@ -487,17 +487,20 @@ class Store:
                 placed.unlink(missing_ok=True)  # no row, no file: the sender hears that it was not kept
         return StoredObject(uid, found['SeriesInstanceUID'], found['StudyInstanceUID'], path, True)
 
-    def _there(self, uid, sha, raw):
-        """Find the object of this UID; refuse other content under the same UID."""
-        row = self.db.execute(
-            f'SELECT i.sha, i.path, s.uid, t.uid FROM {_JOINS["IMAGE"]} WHERE i.uid = ?', (uid,)
-        ).fetchone()
+    def _there(self, uid, raw):
+        """Find the object of this UID; refuse other content under the same UID, and forget what has lost its file."""
+        sql = f'SELECT i.path, s.uid, t.uid FROM {_JOINS["IMAGE"]} WHERE i.uid = ?'
+        row = self.db.execute(sql, (uid,)).fetchone()
         if row is None:
             return None
-        path = self.folder / row[1]
-        if row[0] != sha and not _same_object(path, raw):
+        path = self.folder / row[0]
+        if not path.exists():
+            log.warning('%s: is gone, though nobody deleted it here; the object is taken as new', path)
+            self.db.execute('DELETE FROM instance WHERE uid = ?', (uid,))
+            return None
+        if path.read_bytes() != raw and not _same_object(path, raw):
             raise ObjectRefusedError(f'{uid} is here already, with other content', DUPLICATE)
-        return StoredObject(uid, row[2], row[3], path, False)
+        return StoredObject(uid, row[1], row[2], path, False)
 
     def _place(self, db, found):
         """Assign the place of an object; its patient, study and series get their rows."""
@@ -545,20 +548,16 @@ class Store:
             'INSERT INTO patient (patient_id, attributes) VALUES (?, ?)', (name, _index_row(found, 'PATIENT'))
         ).lastrowid
 
-    def _enter(self, db, found, syntax, path, size, sha):
-        number = int(path.parent.name)
-        db.execute(
-            'INSERT INTO instance VALUES (?, ?, ?, ?, ?, ?, ?)',
-            (
-                found['SOPInstanceUID'],
-                number,
-                path.relative_to(self.folder).as_posix(),
-                syntax,
-                size,
-                sha,
-                _index_row(found, 'IMAGE'),
-            ),
-        )
+    def _enter(self, db, found, syntax, path, size):
+        row = {
+            'uid': found['SOPInstanceUID'],
+            'series': int(path.parent.name),
+            'path': path.relative_to(self.folder).as_posix(),
+            'syntax': syntax,
+            'size': size,
+            'attributes': _index_row(found, 'IMAGE'),
+        }
+        db.execute(f'INSERT INTO instance ({", ".join(row)}) VALUES (?, ?, ?, ?, ?, ?)', (*row.values(),))
         db.execute('UPDATE study SET changed = ? WHERE uid = ?', (time.time(), found['StudyInstanceUID']))
 
     def find(
@@ -659,7 +658,7 @@ class Store:
             'INSERT OR IGNORE INTO series VALUES (?, ?, ?, ?, ?)',
             (number, found['SeriesInstanceUID'], found['StudyInstanceUID'], kind, _index_row(found, 'SERIES')),
         )
-        self._enter(db, found, syntax, path, len(raw), hashlib.sha256(raw).hexdigest())
+        self._enter(db, found, syntax, path, len(raw))
         return 'entered'
 
     def _fits(self, db, found, name, patient, number):

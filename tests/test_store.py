@@ -157,44 +157,102 @@ def test_what_is_not_plain_is_read_by_pydicom(more):
     assert module._plain_attributes(raw) is None and describe_object(raw) == module._attributes_by_pydicom(raw)
 
 
-def test_folders_are_flushed_together_and_nobody_goes_before(tmp_path, monkeypatch):
-    """While one flushes, three wait; one of them flushes for all, and each hears of a failure."""
-    flushed, begun, go_on = [], threading.Event(), threading.Event()
+def test_work_is_done_together_and_nobody_goes_before(tmp_path):
+    """While one works, three wait; one of them works for all, and each hears of what stopped it."""
+    done, begun, go_on, ended = [], threading.Event(), threading.Event(), []
 
-    def slow(folder):
-        flushed.append(folder)
+    def work(items):
+        done.append(sorted(items))
         begun.set()
         assert go_on.wait(60)
-        if folder == 'bad':
+        if 'bad' in items:
             raise OSError(5, 'Input/output error')
 
-    monkeypatch.setattr(module, '_fsync_folder', slow)
-    flush, ended = module.SharedFlush(), []
+    together = module.GroupWork(work)
 
-    def ask(folder):
+    def ask(item):
         try:
-            flush(folder)
+            together(item)
         except OSError as error:
-            ended.append((folder, error.errno))
+            ended.append((item, error.errno))
         else:
-            ended.append((folder, 0))
+            ended.append((item, 0))
 
-    threads = [threading.Thread(target=ask, args=('a',))]
+    threads = [threading.Thread(target=ask, args=(item,)) for item in ('a', 'b', 'c', 'bad')]
     threads[0].start()
     assert begun.wait(60)
-    threads += [threading.Thread(target=ask, args=(f,)) for f in ('b', 'c', 'bad')]
     for thread in threads[1:]:
         thread.start()
-    while len(flush._gathering.folders) < 3:
+    while len(together._gathering.items) < 3:
         time.sleep(0.01)
-    assert flushed == ['a'] and not ended
+    assert done == [['a']] and not ended
     go_on.set()
     for thread in threads:
         thread.join(60)
-    assert flushed[0] == 'a' and {'b', 'c', 'bad'} >= set(flushed[1:]) and len(flushed) <= 4
+    assert done == [['a'], ['b', 'bad', 'c']]
     assert sorted(ended) == [('a', 0), ('b', 5), ('bad', 5), ('c', 5)], 'in doubt nobody is told that it is kept'
-    flush('c')
-    assert flushed[-1] == 'c', 'a failure is not remembered'
+    together('d')
+    assert done[-1] == ['d'], 'a failure is not remembered'
+
+
+def test_a_group_of_objects_of_which_some_are_refused(store, monkeypatch):
+    """In one go: twice the same, another content, another patient's study, and a row that cannot be written."""
+    store.add(item())
+    enter = Store._enter
+
+    def fails_once(self, db, found, *rest):
+        enter(self, db, found, *rest)
+        if found['SOPInstanceUID'] == '1.1.1.6':
+            raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(Store, '_enter', fails_once)
+    sent = [
+        item(uid='1.1.1.5'),
+        item(uid='1.1.1.5'),
+        item(uid='1.1.1.5', PatientSex='F'),
+        item('Joan', uid='1.1.1.7'),
+        item(uid='1.1.1.6'),
+        item(uid='1.1.1.8'),
+    ]
+    arrivals = []
+    for k, raw in enumerate(sent):
+        (store.incoming / str(k)).write_bytes(raw)
+        arrivals.append(module._Arrival(raw, *describe_object(raw), {}, store.incoming / str(k)))
+    store._enter_all(arrivals)
+    assert [a.stored and a.stored.new for a in arrivals] == [True, False, None, None, None, True]
+    assert [type(a.error).__name__ for a in arrivals] == ['NoneType'] * 2 + ['ObjectRefusedError'] * 2 + [
+        'OSError',
+        'NoneType',
+    ]
+    totals = store.totals()
+    assert (totals['patient'], totals['study'], totals['series'], totals['instance']) == (1, 1, 1, 3)
+    assert sorted(store.folder.rglob('*.dcm')) == sorted(store.paths()) and len(store.paths()) == 3
+
+
+def test_a_group_that_cannot_be_committed_leaves_nothing(store, monkeypatch):
+    class Locked:
+        """A connection whose transactions cannot be ended."""
+
+        def __init__(self, db):
+            self.db = db
+
+        def execute(self, sql, *values):
+            if sql == 'COMMIT':
+                raise sqlite3.OperationalError('disk I/O error')
+            return self.db.execute(sql, *values)
+
+        def __getattr__(self, name):
+            return getattr(self.db, name)
+
+    store.add(item())
+    whole = store.db
+    monkeypatch.setattr(store._local, 'db', Locked(whole))
+    refused(lambda: store.add(item(uid='1.1.1.2')), 'the index cannot be written (disk I/O error)', 0xA700)
+    monkeypatch.setattr(store._local, 'db', whole)
+    assert len(list(store.folder.rglob('*.dcm'))) == 1 == store.totals()['instance'] and not list(
+        store.incoming.iterdir()
+    )
+    assert store.add(item(uid='1.1.1.2')).new
 
 
 def test_a_long_uid_is_one():

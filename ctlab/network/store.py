@@ -97,7 +97,7 @@ class StoredObject:
 
 # %% auto #0
 __all__ = ['log', 'NO_ROOM', 'NOT_UNDERSTOOD', 'DUPLICATE', 'NOT_OF_ITS_CLASS', 'LEVELS', 'COUNT_ATTRIBUTES',
-           'ObjectRefusedError', 'InvalidUidError', 'StoredObject', 'describe_object', 'matches_key', 'SharedFlush',
+           'ObjectRefusedError', 'InvalidUidError', 'StoredObject', 'describe_object', 'matches_key', 'GroupWork',
            'Store']
 
 # %% ../../nbs/lib/network/00_store.ipynb #bff3c691
@@ -303,41 +303,54 @@ def _find_row(row, n_levels, counted):
 
 
 class _Batch:
-    """Folders that are flushed together."""
+    """Work that is done in one go."""
 
     def __init__(self):
-        self.folders, self.led, self.done, self.error = set(), False, threading.Event(), None
+        self.items, self.led, self.done, self.error = [], False, threading.Event(), None
 
 
-class SharedFlush:
-    """Flush folders for several threads at once: who comes while one flushes waits, and the next does it for all."""
+class GroupWork:
+    """Do the work of several threads in one go: who comes while one works waits, and one of them works for all."""
 
-    def __init__(self):
+    def __init__(self, work):
+        self.work = work  # called with a list of what the threads brought
         self._gathering, self._lock, self._turn = _Batch(), threading.Lock(), threading.Lock()
 
-    def __call__(self, folder: Path) -> None:
-        """Return when the names in a folder are on the disk."""
+    def __call__(self, item) -> None:
+        """Return when the work is done that belongs to an item; raise what stopped it for all."""
         with self._lock:
             batch = self._gathering
-            batch.folders.add(folder)
+            batch.items.append(item)
             leads, batch.led = not batch.led, True
         if leads:
-            self._flush(batch)
+            self._lead(batch)
         batch.done.wait()
         if batch.error:
             raise batch.error
 
-    def _flush(self, batch):
+    def _lead(self, batch):
         with self._turn:
             with self._lock:
                 self._gathering = _Batch()
             try:
-                for folder in batch.folders:
-                    _fsync_folder(folder)
-            except OSError as error:
+                self.work(batch.items)
+            except Exception as error:
                 batch.error = error
             finally:
                 batch.done.set()
+
+
+@dataclass
+class _Arrival:
+    """An object whose bytes are on the disk, and that has no place yet."""
+
+    raw: bytes
+    found: dict
+    syntax: str
+    changes: dict
+    half: Path  # where it is
+    stored: StoredObject | None = None
+    error: Exception | None = None
 
 
 _TIGHT = 1 << 30  # bytes: with so little left, the disk is asked for every object
@@ -354,7 +367,7 @@ class Store:
         free: int = 1 << 30,  # bytes of the disk that stay free
     ):
         self.folder, self.names, self.free, self._local = Path(folder).resolve(), names, free, threading.local()
-        self._turn, self._last, self._flush = threading.Lock(), {}, SharedFlush()
+        self._turn, self._last, self._enter_together = threading.Lock(), {}, GroupWork(self._enter_all)
         self._left = (0, 0.0)  # bytes of the disk, and until when that counts
         self.incoming = self.folder / '.incoming'
         self.incoming.mkdir(parents=True, exist_ok=True)
@@ -461,31 +474,59 @@ class Store:
     def _keep(self, raw, found, syntax, changes):
         if self._room(size=len(raw)) <= 0:
             raise ObjectRefusedError(f'less than {self.free >> 20} MiB of the disk are free', NO_ROOM)
-        uid = found['SOPInstanceUID']
-        if there := self._there(uid, raw):
+        if there := self._there(found['SOPInstanceUID'], raw):
+            _fsync_folder(there.path.parent)  # another sender may still wait for that
             return there
-        half, placed = self.incoming / uuid.uuid4().hex, None
+        arrived = _Arrival(raw, found, syntax, changes, self.incoming / uuid.uuid4().hex)
         try:
-            with open(half, 'wb') as file:
+            with open(arrived.half, 'wb') as file:
                 file.write(raw)
                 file.flush()
                 os.fsync(file.fileno())
-            with self.writing() as db:
-                if there := self._there(uid, raw):
-                    return there
-                path = self._place(db, found)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                half.replace(path)
-                placed = path
-                self._enter(db, found, syntax, path, len(raw))
-                db.executemany(_CLEANED, [(*what, n) for what, n in changes.items()])
-            placed = None
-            self._flush(path.parent)
+            self._enter_together(arrived)
         finally:
-            half.unlink(missing_ok=True)
-            if placed:
-                placed.unlink(missing_ok=True)  # no row, no file: the sender hears that it was not kept
-        return StoredObject(uid, found['SeriesInstanceUID'], found['StudyInstanceUID'], path, True)
+            arrived.half.unlink(missing_ok=True)
+        if arrived.error:
+            raise arrived.error
+        return arrived.stored
+
+    def _enter_all(self, arrivals):
+        """Give objects their places and rows in one transaction and flush the folders; who fails stops nobody."""
+        try:
+            with self.writing() as db:
+                for arrived in arrivals:
+                    self._enter_one(db, arrived)
+        except BaseException:
+            for arrived in arrivals:
+                if arrived.stored and arrived.stored.new:
+                    arrived.stored.path.unlink(
+                        missing_ok=True
+                    )  # no row, no file: the senders hear that nothing was kept
+            raise
+        for folder in {a.stored.path.parent for a in arrivals if a.stored}:
+            _fsync_folder(folder)
+
+    def _enter_one(self, db, arrived):
+        db.execute('SAVEPOINT object')
+        try:
+            arrived.stored = self._there(arrived.found['SOPInstanceUID'], arrived.raw) or self._move(db, arrived)
+        except Exception as error:
+            arrived.error = error
+            db.execute('ROLLBACK TO object')
+        db.execute('RELEASE object')
+
+    def _move(self, db, arrived):
+        """Move an object to its place, and enter it."""
+        found, path = arrived.found, self._place(db, arrived.found)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrived.half.replace(path)
+        try:
+            self._enter(db, found, arrived.syntax, path, len(arrived.raw))
+            db.executemany(_CLEANED, [(*what, n) for what, n in arrived.changes.items()])
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return StoredObject(found['SOPInstanceUID'], found['SeriesInstanceUID'], found['StudyInstanceUID'], path, True)
 
     def _there(self, uid, raw):
         """Find the object of this UID; refuse other content under the same UID, and forget what has lost its file."""

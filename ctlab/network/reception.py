@@ -188,6 +188,18 @@ def _bounded_socket():
 
     class BoundedSocket(transport.AssociationSocket):
         limit, returned = NodeLimits.pdu, b''
+        space, ahead = b'', b''  # room for what follows, and what of it has arrived
+
+        @property
+        def buffered(self):
+            """Whether bytes are here that have not been asked for."""
+            unread = isinstance(self.socket, ssl.SSLSocket) and self.socket.pending()
+            return bool(self.returned or self.ahead or unread)
+
+        @property
+        def ready(self):
+            """Whether there is something to read."""
+            return self.buffered or super().ready
 
         def recv(self, nr_bytes):
             """Receive bytes; fewer when the peer closes the connection."""
@@ -197,13 +209,20 @@ def _bounded_socket():
             if nr_bytes > self.limit + 1024:
                 raise OSError(f'a PDU of {nr_bytes} bytes, where {self.limit} were agreed')
             block = bytearray(nr_bytes)
-            view, at = memoryview(block), 0
-            while at < nr_bytes:
-                n = self.socket.recv_into(view[at:], min(1 << 18, nr_bytes - at))
-                if not n:
-                    break
+            view, at = memoryview(block), min(len(self.ahead), nr_bytes)
+            view[:at], self.ahead = self.ahead[:at], self.ahead[at:]
+            while at < nr_bytes and (n := self._receive(view[at:])):
                 at += n
             return block if at == nr_bytes else block[:at]
+
+        def _receive(self, view):
+            """Receive into a view, and what came after it, in one call: each call lets other threads go first."""
+            if isinstance(self.socket, ssl.SSLSocket):
+                return self.socket.recv_into(view, min(1 << 18, len(view)))
+            self.space = self.space or bytearray(1 << 18)
+            n = self.socket.recvmsg_into([view, self.space])[0]
+            self.ahead = memoryview(self.space)[: max(0, n - len(view))]
+            return min(n, len(view))
 
     return BoundedSocket
 
@@ -267,17 +286,21 @@ class _PromptReactor:
             self._ring.close()
 
     def _is_transport_event(self):
-        wire = self.socket and self.socket.socket
-        if wire is not None and self.event_queue.empty() and not self.socket.ready:
+        if self.socket and self.socket.socket is not None and self.event_queue.empty() and not self.socket.buffered:
             with contextlib.suppress(OSError, ValueError):
-                if self._bell in select.select([wire, self._bell], [], [], _NAP)[0]:
+                if self._bell in self._awaited():
                     self._bell.recv(4096)
         return super()._is_transport_event()
 
+    def _awaited(self):
+        """Sleep until something arrives or somebody rings, or for a nap; returns what woke us."""
+        return select.select([self.socket.socket, self._bell], [], [], _NAP)[0]
+
     def _read_pdu_data(self):
         """Read what has arrived; the parts of an object go a shorter way."""
-        while self._read_fragments() and self.to_provider_queue.empty() and self.socket.ready:
-            pass
+        while self._read_fragments() and self.to_provider_queue.empty():
+            if not self.socket.buffered and self.socket.socket not in self._awaited():
+                break
 
     def _read_fragments(self):
         """Read a PDU; returns whether it was a part of a message, and the connection still stands."""
@@ -366,6 +389,11 @@ def _bounded_handler():
     return BoundedHandler
 
 
+def _seconds(idle):
+    """Split a time into seconds and microseconds; nothing would mean for ever."""
+    return int(idle), max(1, int(idle % 1 * 1e6))
+
+
 _CALLS = 64  # associations until what they left behind is collected
 
 
@@ -411,7 +439,9 @@ def bounded_server():
         def get_request(self):
             client, address = self.socket.accept()
             self.called += 1
-            client.settimeout(self.limits.idle)
+            client.settimeout(None)
+            for wait in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # the system's clock; Python's asks before each call
+                client.setsockopt(socket.SOL_SOCKET, wait, struct.pack('ll', *_seconds(self.limits.idle)))
             disable_nagle(client)
             return client, address
 

@@ -334,7 +334,7 @@ class GroupWork:
                 self._gathering = _Batch()
             try:
                 self.work(batch.items)
-            except Exception as error:
+            except BaseException as error:  # nobody may take silence for success
                 batch.error = error
             finally:
                 batch.done.set()
@@ -479,54 +479,59 @@ class Store:
             return there
         arrived = _Arrival(raw, found, syntax, changes, self.incoming / uuid.uuid4().hex)
         try:
-            with open(arrived.half, 'wb') as file:
-                file.write(raw)
-                file.flush()
-                os.fsync(file.fileno())
+            _write_flushed(arrived.half, raw)
             self._enter_together(arrived)
         finally:
-            arrived.half.unlink(missing_ok=True)
+            if not (arrived.stored and arrived.stored.new):
+                arrived.half.unlink(missing_ok=True)
         if arrived.error:
             raise arrived.error
         return arrived.stored
 
     def _enter_all(self, arrivals):
-        """Give objects their places and rows in one transaction and flush the folders; who fails stops nobody."""
+        """Give objects their places and rows, and flush the folders; one that cannot be entered stops no other."""
         try:
-            with self.writing() as db:
-                for arrived in arrivals:
-                    self._enter_one(db, arrived)
-        except BaseException:
+            self._enter_group(arrivals)
+        except Exception:
             for arrived in arrivals:
-                if arrived.stored and arrived.stored.new:
-                    arrived.stored.path.unlink(
-                        missing_ok=True
-                    )  # no row, no file: the senders hear that nothing was kept
-            raise
+                try:
+                    arrived.stored = self._there(arrived.found['SOPInstanceUID'], arrived.raw)
+                    if not arrived.stored:
+                        self._enter_group([arrived])
+                except Exception as error:
+                    arrived.error = error
         for folder in {a.stored.path.parent for a in arrivals if a.stored}:
             _fsync_folder(folder)
 
-    def _enter_one(self, db, arrived):
-        db.execute('SAVEPOINT object')
+    def _enter_group(self, arrivals):
+        """Enter objects in one transaction; where it fails, all of them are where they were."""
         try:
-            arrived.stored = self._there(arrived.found['SOPInstanceUID'], arrived.raw) or self._move(db, arrived)
-        except Exception as error:
-            arrived.error = error
-            db.execute('ROLLBACK TO object')
-        db.execute('RELEASE object')
+            with self.writing() as db:
+                for arrived in arrivals:
+                    self._move(db, arrived)
+                studies = {a.found['StudyInstanceUID'] for a in arrivals}
+                db.executemany('UPDATE study SET changed = ? WHERE uid = ?', [(time.time(), s) for s in studies])
+        except BaseException:
+            self._last.clear()
+            for arrived in arrivals:
+                if arrived.stored:
+                    arrived.stored.path.replace(arrived.half)
+                    arrived.stored = None
+            raise
 
     def _move(self, db, arrived):
-        """Move an object to its place, and enter it."""
+        """Enter an object, and move it to its place."""
         found, path = arrived.found, self._place(db, arrived.found)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        arrived.half.replace(path)
-        try:
-            self._enter(db, found, arrived.syntax, path, len(arrived.raw))
+        self._enter(db, found, arrived.syntax, path, len(arrived.raw))
+        if arrived.changes:
             db.executemany(_CLEANED, [(*what, n) for what, n in arrived.changes.items()])
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-        return StoredObject(found['SOPInstanceUID'], found['SeriesInstanceUID'], found['StudyInstanceUID'], path, True)
+        try:
+            arrived.half.replace(path)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            arrived.half.replace(path)
+        uid, series, study = (found[k] for k in ('SOPInstanceUID', 'SeriesInstanceUID', 'StudyInstanceUID'))
+        arrived.stored = StoredObject(uid, series, study, path, True)
 
     def _there(self, uid, raw):
         """Find the object of this UID; refuse other content under the same UID, and forget what has lost its file."""
@@ -599,7 +604,6 @@ class Store:
             'attributes': _index_row(found, 'IMAGE'),
         }
         db.execute(f'INSERT INTO instance ({", ".join(row)}) VALUES (?, ?, ?, ?, ?, ?)', (*row.values(),))
-        db.execute('UPDATE study SET changed = ? WHERE uid = ?', (time.time(), found['StudyInstanceUID']))
 
     def find(
         self,
@@ -700,6 +704,7 @@ class Store:
             (number, found['SeriesInstanceUID'], found['StudyInstanceUID'], kind, _index_row(found, 'SERIES')),
         )
         self._enter(db, found, syntax, path, len(raw))
+        db.execute('UPDATE study SET changed = ? WHERE uid = ?', (time.time(), found['StudyInstanceUID']))
         return 'entered'
 
     def _fits(self, db, found, name, patient, number):
@@ -748,6 +753,17 @@ def _highest(db, folder, number):
     """Find the highest number of a file in a series."""
     sql = 'SELECT max(CAST(substr(path, ?) AS INTEGER)) FROM instance WHERE series = ?'
     return db.execute(sql, (len(folder) + 1, number)).fetchone()[0] or 0
+
+
+def _write_flushed(path, raw):
+    """Write a new file; it is on the disk when this returns."""
+    handle, view = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), memoryview(raw)
+    try:
+        while view:
+            view = view[os.write(handle, view) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _fsync_folder(folder):

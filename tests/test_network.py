@@ -613,6 +613,21 @@ def pdu_of(context, *fragments):
     return struct.pack('>BBL', 4, 0, len(body)) + body
 
 
+def test_who_stops_within_an_object_keeps_nobody_from_sending(node, scans):
+    """One at a time computes in the node; whoever waits for the network must have given the turn away."""
+    peer, first = Peer('CTLAB', '127.0.0.1', node.port), sorted((scans / 'Jane').iterdir())[0]
+    contexts = presentation_contexts([(CT, '1.2.840.10008.1.2.1')])
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            a = stack.enter_context(open_association('SLOW', peer, contexts))
+            (context,) = (c.context_id for c in a.accepted_contexts)
+            whole = pdu_of(context, *in_fragments(pydicom.dcmread(first)))
+            a.dul.socket.socket.sendall(whole[: len(whole) // 2])
+        assert echo(peer) < 5 and send(peer, scans / 'Jane').failed == []
+        assert node.store.totals()['instance'] == len(list((scans / 'Jane').iterdir()))
+        a.dul.socket.socket.sendall(whole[len(whole) // 2 :])  # and it may go on
+
+
 @pytest.mark.parametrize(
     'way', ['one PDU', 'a PDU each', 'a byte at a time', 'command in two', 'empty fragments', 'two objects in one PDU']
 )

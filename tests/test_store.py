@@ -195,6 +195,32 @@ def test_work_is_done_together_and_nobody_goes_before(tmp_path):
     assert done[-1] == ['d'], 'a failure is not remembered'
 
 
+def test_a_turn_is_given_away_while_its_thread_waits():
+    turn, seen = module.Turn(), []
+
+    def other():
+        with turn:
+            seen.append('other')
+
+    with turn:
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(0.2)
+        assert not seen and turn._lock.locked(), 'one at a time'
+        with pytest.raises(OSError), turn.given_away():
+            thread.join(60)
+            assert seen == ['other'] and not turn._lock.locked()
+            with turn.given_away():
+                pass  # it is nobody's
+            assert not turn._lock.locked()
+            raise OSError
+        assert turn._lock.locked(), 'it is ours again'
+    assert not turn._lock.locked()
+    with turn.given_away():
+        assert not turn._lock.locked()
+    assert not turn._lock.locked()
+
+
 def test_a_group_of_objects_of_which_some_are_refused(store, monkeypatch):
     """In one go: twice the same, another content, another patient's study, and a row that cannot be written."""
     store.add(item())

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import io
 import ipaddress
 import logging
 import queue
@@ -20,6 +19,8 @@ import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from .store import TURN
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ class IncomingObject:
 
     context: int  # the presentation context
     command: dict  # of its C-STORE
-    file: io.BytesIO = field(default_factory=io.BytesIO)  # as far as it has come
+    parts: list = field(default_factory=list)  # of its file, as far as it has come
 
     @property
     def is_store(self) -> bool:
@@ -218,9 +219,14 @@ def _bounded_socket():
         def _receive(self, view):
             """Receive into a view, and what came after it, in one call: each call lets other threads go first."""
             if isinstance(self.socket, ssl.SSLSocket):
-                return self.socket.recv_into(view, min(1 << 18, len(view)))
+                with TURN.given_away():
+                    return self.socket.recv_into(view, min(1 << 18, len(view)))
             self.space = self.space or bytearray(1 << 18)
-            n = self.socket.recvmsg_into([view, self.space])[0]
+            try:
+                n = self.socket.recvmsg_into([view, self.space], 0, socket.MSG_DONTWAIT)[0]
+            except BlockingIOError:
+                with TURN.given_away():
+                    n = self.socket.recvmsg_into([view, self.space])[0]
             self.ahead = memoryview(self.space)[: max(0, n - len(view))]
             return min(n, len(view))
 
@@ -294,13 +300,15 @@ class _PromptReactor:
 
     def _awaited(self):
         """Sleep until something arrives or somebody rings, or for a nap; returns what woke us."""
-        return select.select([self.socket.socket, self._bell], [], [], _NAP)[0]
+        with TURN.given_away():
+            return select.select([self.socket.socket, self._bell], [], [], _NAP)[0]
 
     def _read_pdu_data(self):
         """Read what has arrived; the parts of an object go a shorter way."""
-        while self._read_fragments() and self.to_provider_queue.empty():
-            if not self.socket.buffered and self.socket.socket not in self._awaited():
-                break
+        with TURN:
+            while self._read_fragments() and self.to_provider_queue.empty():
+                if not self.socket.buffered and self.socket.socket not in self._awaited():
+                    break
 
     def _read_fragments(self):
         """Read a PDU; returns whether it was a part of a message, and the connection still stands."""
@@ -338,7 +346,7 @@ class _PromptReactor:
             return
         if control & 1 or context != self._object.context:
             raise ValueError('another message within an object')
-        self._object.file.write(fragment)
+        self._object.parts.append(fragment)
         if control & 2:
             self._store()
 
@@ -357,16 +365,17 @@ class _PromptReactor:
         accepted, begun = self.assoc._accepted_cx.get(context), IncomingObject(context, read_command(command))
         if accepted is None or not (begun.is_store and begun.uid and begun.sop_class in self._classes):
             return None  # pynetdicom knows what to say to that
-        begun.file.write(file_head(begun.sop_class, begun.uid, str(accepted.transfer_syntax[0])))
+        begun.parts.append(file_head(begun.sop_class, begun.uid, str(accepted.transfer_syntax[0])))
         return begun
 
     def _store(self):
         """Store an object that is whole, and answer."""
         arrived, self._object = self._object, None
         self._idle_timer.stop()  # the silence is ours
-        status = self._keep(self.assoc, arrived.file.getvalue(), arrived.uid)
+        status = self._keep(self.assoc, b''.join(arrived.parts), arrived.uid)
         self._waiting.forget(self.assoc)
-        self.socket.send(store_response(arrived.command, arrived.context, status))
+        with TURN.given_away():
+            self.socket.send(store_response(arrived.command, arrived.context, status))
         self._idle_timer.restart()
 
 

@@ -96,9 +96,9 @@ class StoredObject:
     new: bool  # False: it was there already
 
 # %% auto #0
-__all__ = ['log', 'NO_ROOM', 'NOT_UNDERSTOOD', 'DUPLICATE', 'NOT_OF_ITS_CLASS', 'LEVELS', 'COUNT_ATTRIBUTES',
-           'ObjectRefusedError', 'InvalidUidError', 'StoredObject', 'describe_object', 'matches_key', 'GroupWork',
-           'Store']
+__all__ = ['log', 'NO_ROOM', 'NOT_UNDERSTOOD', 'DUPLICATE', 'NOT_OF_ITS_CLASS', 'LEVELS', 'COUNT_ATTRIBUTES', 'TURN',
+           'ObjectRefusedError', 'InvalidUidError', 'StoredObject', 'describe_object', 'matches_key', 'Turn',
+           'GroupWork', 'Store']
 
 # %% ../../nbs/lib/network/00_store.ipynb #bff3c691
 def describe_object(
@@ -309,6 +309,40 @@ class _Batch:
         self.items, self.led, self.done, self.error = [], False, threading.Event(), None
 
 
+class Turn:
+    """Let one thread compute at a time; who waits for the disk or the network gives the turn away.
+
+    Python's own lock is handed over at every call of the system: with sixteen senders forty times an object, and a
+    thread has to wait for it each time.
+    """
+
+    def __init__(self):
+        self._lock, self._local = threading.Lock(), threading.local()
+
+    def __enter__(self):
+        self._lock.acquire()
+        self._local.held = True
+
+    def __exit__(self, *_):
+        self._local.held = False
+        self._lock.release()
+
+    @contextlib.contextmanager
+    def given_away(self):
+        """Let others compute while this thread waits; nothing happens where it is not this thread's turn."""
+        held = getattr(self._local, 'held', False)
+        if held:
+            self.__exit__()
+        try:
+            yield
+        finally:
+            if held:
+                self.__enter__()
+
+
+TURN = Turn()
+
+
 class GroupWork:
     """Do the work of several threads in one go: who comes while one works waits, and one of them works for all."""
 
@@ -367,7 +401,8 @@ class Store:
         free: int = 1 << 30,  # bytes of the disk that stay free
     ):
         self.folder, self.names, self.free, self._local = Path(folder).resolve(), names, free, threading.local()
-        self._turn, self._last, self._enter_together = threading.Lock(), {}, GroupWork(self._enter_all)
+        self._turn, self._last = threading.Lock(), {}
+        self._enter_together, self._flush_together = GroupWork(self._enter_all), GroupWork(_fsync_folders)
         self._left = (0, 0.0)  # bytes of the disk, and until when that counts
         self.incoming = self.folder / '.incoming'
         self.incoming.mkdir(parents=True, exist_ok=True)
@@ -412,7 +447,8 @@ class Store:
     ) -> StoredObject:
         """Keep an object. When this returns it is on the disk; when it raises it is not."""
         try:
-            raw, changes = self._without_owner(raw) if self.names else (raw, {})
+            with TURN.given_away():
+                raw, changes = self._without_owner(raw) if self.names else (raw, {})
             found, syntax = describe_object(raw)
             return self._keep(raw, found, syntax, changes)
         except ObjectRefusedError as error:
@@ -475,12 +511,16 @@ class Store:
         if self._room(size=len(raw)) <= 0:
             raise ObjectRefusedError(f'less than {self.free >> 20} MiB of the disk are free', NO_ROOM)
         if there := self._there(found['SOPInstanceUID'], raw):
-            _fsync_folder(there.path.parent)  # another sender may still wait for that
+            with TURN.given_away():
+                self._flush_together(there.path.parent)  # another sender may still wait for that
             return there
         arrived = _Arrival(raw, found, syntax, changes, self.incoming / uuid.uuid4().hex)
         try:
-            _write_flushed(arrived.half, raw)
-            self._enter_together(arrived)
+            with TURN.given_away():
+                _write_flushed(arrived.half, raw)
+                self._enter_together(arrived)
+                if arrived.stored:
+                    self._flush_together(arrived.stored.path.parent)
         finally:
             if not (arrived.stored and arrived.stored.new):
                 arrived.half.unlink(missing_ok=True)
@@ -489,19 +529,21 @@ class Store:
         return arrived.stored
 
     def _enter_all(self, arrivals):
-        """Give objects their places and rows, and flush the folders; one that cannot be entered stops no other."""
+        """Give objects their places and rows; one that cannot be entered stops no other."""
+        with TURN:
+            try:
+                self._enter_group(arrivals)
+            except Exception:
+                for arrived in arrivals:
+                    self._enter_alone(arrived)
+
+    def _enter_alone(self, arrived):
         try:
-            self._enter_group(arrivals)
-        except Exception:
-            for arrived in arrivals:
-                try:
-                    arrived.stored = self._there(arrived.found['SOPInstanceUID'], arrived.raw)
-                    if not arrived.stored:
-                        self._enter_group([arrived])
-                except Exception as error:
-                    arrived.error = error
-        for folder in {a.stored.path.parent for a in arrivals if a.stored}:
-            _fsync_folder(folder)
+            arrived.stored = self._there(arrived.found['SOPInstanceUID'], arrived.raw)
+            if not arrived.stored:
+                self._enter_group([arrived])
+        except Exception as error:
+            arrived.error = error
 
     def _enter_group(self, arrivals):
         """Enter objects in one transaction; where it fails, all of them are where they were."""
@@ -766,13 +808,14 @@ def _write_flushed(path, raw):
         os.close(handle)
 
 
-def _fsync_folder(folder):
-    """Let a folder's new names reach the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _fsync_folders(folders):
+    """Let the new names in folders reach the disk."""
+    for folder in set(folders):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _same_object(path, raw):

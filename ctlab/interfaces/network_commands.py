@@ -243,7 +243,7 @@ def node(
 
         ctlab node data/ours --host 0.0.0.0 --allow SCANNER1 --network 10.1.0.0/16 --rules rules.toml --anonymise
     """
-    from ctlab.network.node import Node, settle_process
+    from ctlab.network.node import Node
     from ctlab.network.reception import NodeLimits
     from ctlab.network.store import Store
 
@@ -277,7 +277,6 @@ def node(
         say(f'{what} at {at_work[1].url}, token {at_work[1].token}')
     if rules:
         say(f'automatic inference by {rules}')
-    settle_process()
     _watch(kept, done)
     for part in reversed(at_work):
         part.stop()
@@ -344,6 +343,9 @@ def _watch(store, done):
     """Say when something came, until told to stop."""
     import time
 
+    from ctlab.network.node import settle_process
+
+    settle_process()
     before = store.totals()
     while not done.wait(2.0):
         now = store.totals()

@@ -17,6 +17,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -183,54 +184,50 @@ def disable_nagle(wire):
     wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _bounded_socket():
-    """Build the socket class that takes no PDU larger than was agreed."""
-    from pynetdicom import transport
+class _ReadAhead:
+    """A socket that takes no PDU larger than was agreed, before pynetdicom's among the bases of its class."""
 
-    class BoundedSocket(transport.AssociationSocket):
-        limit, returned = NodeLimits.pdu, b''
-        space, ahead = b'', b''  # room for what follows, and what of it has arrived
+    limit, returned = NodeLimits.pdu, b''
+    space, ahead = b'', b''  # room for what follows, and what of it has arrived
 
-        @property
-        def buffered(self):
-            """Whether bytes are here that have not been asked for."""
-            unread = isinstance(self.socket, ssl.SSLSocket) and self.socket.pending()
-            return bool(self.returned or self.ahead or unread)
+    @property
+    def buffered(self):
+        """Whether bytes are here that have not been asked for."""
+        unread = isinstance(self.socket, ssl.SSLSocket) and self.socket.pending()
+        return bool(self.returned or self.ahead or unread)
 
-        @property
-        def ready(self):
-            """Whether there is something to read."""
-            return self.buffered or super().ready
+    @property
+    def ready(self):
+        """Whether there is something to read."""
+        return self.buffered or super().ready
 
-        def recv(self, nr_bytes):
-            """Receive bytes; fewer when the peer closes the connection."""
-            if self.returned:
-                block, self.returned = self.returned, b''
-                return block
-            if nr_bytes > self.limit + 1024:
-                raise OSError(f'a PDU of {nr_bytes} bytes, where {self.limit} were agreed')
-            block = bytearray(nr_bytes)
-            view, at = memoryview(block), min(len(self.ahead), nr_bytes)
-            view[:at], self.ahead = self.ahead[:at], self.ahead[at:]
-            while at < nr_bytes and (n := self._receive(view[at:])):
-                at += n
-            return block if at == nr_bytes else block[:at]
+    def recv(self, nr_bytes):
+        """Receive bytes; fewer when the peer closes the connection."""
+        if self.returned:
+            block, self.returned = self.returned, b''
+            return block
+        if nr_bytes > self.limit + 1024:
+            raise OSError(f'a PDU of {nr_bytes} bytes, where {self.limit} were agreed')
+        block = bytearray(nr_bytes)
+        view, at = memoryview(block), min(len(self.ahead), nr_bytes)
+        view[:at], self.ahead = self.ahead[:at], self.ahead[at:]
+        while at < nr_bytes and (n := self._receive(view[at:])):
+            at += n
+        return block if at == nr_bytes else block[:at]
 
-        def _receive(self, view):
-            """Receive into a view, and what came after it, in one call: each call lets other threads go first."""
-            if isinstance(self.socket, ssl.SSLSocket):
-                with TURN.given_away():
-                    return self.socket.recv_into(view, min(1 << 18, len(view)))
-            self.space = self.space or bytearray(1 << 18)
-            try:
-                n = self.socket.recvmsg_into([view, self.space], 0, socket.MSG_DONTWAIT)[0]
-            except BlockingIOError:
-                with TURN.given_away():
-                    n = self.socket.recvmsg_into([view, self.space])[0]
-            self.ahead = memoryview(self.space)[: max(0, n - len(view))]
-            return min(n, len(view))
-
-    return BoundedSocket
+    def _receive(self, view):
+        """Receive into a view, and what came after it, in one call: each call lets other threads go first."""
+        if isinstance(self.socket, ssl.SSLSocket):
+            with TURN.given_away():
+                return self.socket.recv_into(view, min(1 << 18, len(view)))
+        self.space = self.space or bytearray(1 << 18)
+        try:
+            n = self.socket.recvmsg_into([view, self.space], 0, socket.MSG_DONTWAIT)[0]
+        except BlockingIOError:
+            with TURN.given_away():
+                n = self.socket.recvmsg_into([view, self.space])[0]
+        self.ahead = memoryview(self.space)[: max(0, n - len(view))]
+        return min(n, len(view))
 
 
 class _Announced(queue.Queue):
@@ -384,7 +381,8 @@ def _bounded_handler():
     from pynetdicom import transport
     from pynetdicom.dul import DULServiceProvider
 
-    bounded_socket, reactor = _bounded_socket(), type('PromptReactor', (_PromptReactor, DULServiceProvider), {})
+    reactor = type('PromptReactor', (_PromptReactor, DULServiceProvider), {})
+    bounded_socket = type('BoundedSocket', (_ReadAhead, transport.AssociationSocket), {})
 
     class BoundedHandler(transport.RequestHandler):
         def _create_association(self):
@@ -403,7 +401,7 @@ def _seconds(idle):
     return int(idle), max(1, int(idle % 1 * 1e6))
 
 
-_CALLS = 64  # associations until what they left behind is collected
+_CALLS, _QUIET = 64, 1.0  # associations, or seconds after the last, until what they left behind is collected
 
 
 def _shared_context(context):
@@ -423,7 +421,7 @@ def bounded_server():
 
     class BoundedServer(transport.ThreadedAssociationServer):
         daemon_threads, request_queue_size = True, 64
-        called = 0  # since garbage was collected
+        called, called_last = 0, 0.0  # how many since garbage was collected, and when
         limits, networks = NodeLimits(), ()
         waiting, classes, keep = None, frozenset(), None  # what a node puts in: see there
 
@@ -432,7 +430,8 @@ def bounded_server():
 
         def service_actions(self):
             """Collect what associations left behind; pynetdicom stops everybody for that every six seconds."""
-            if self.called >= _CALLS:
+            quiet = time.monotonic() - self.called_last > _QUIET
+            if self.called >= _CALLS or self.called and quiet and not self.active_associations:
                 self.called = 0
                 gc.collect()
 
@@ -447,7 +446,7 @@ def bounded_server():
 
         def get_request(self):
             client, address = self.socket.accept()
-            self.called += 1
+            self.called, self.called_last = self.called + 1, time.monotonic()
             client.settimeout(None)
             for wait in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # the system's clock; Python's asks before each call
                 client.setsockopt(socket.SOL_SOCKET, wait, struct.pack('ll', *_seconds(self.limits.idle)))

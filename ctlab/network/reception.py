@@ -396,9 +396,12 @@ def _bounded_handler():
     return BoundedHandler
 
 
-def _seconds(idle):
-    """Split a time into seconds and microseconds; nothing would mean for ever."""
-    return int(idle), max(1, int(idle % 1 * 1e6))
+def _limit_waits(client, seconds):
+    """Let the system end a wait that lasts so long; Python's own way takes a call more each time."""
+    client.settimeout(None)
+    for wait in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        whole, part = int(seconds), max(1, int(seconds % 1 * 1e6))  # nothing would mean for ever
+        client.setsockopt(socket.SOL_SOCKET, wait, struct.pack('ll', whole, part))
 
 
 _CALLS, _QUIET = 64, 1.0  # associations, or seconds after the last, until what they left behind is collected
@@ -415,53 +418,54 @@ def _shared_context(context):
     return context
 
 
+class _BoundedServer:
+    """A server that sets limits, before pynetdicom's among the bases of its class."""
+
+    daemon_threads, request_queue_size = True, 64
+    called, called_last = 0, 0.0  # how many since garbage was collected, and when
+    limits, networks = NodeLimits(), ()
+    waiting, classes, keep = None, frozenset(), None  # what a node puts in: see there
+
+    def __init__(self, ae, address, title, contexts, *args):
+        super().__init__(ae, address, title, list(map(_shared_context, contexts)), *args, _bounded_handler())
+
+    def service_actions(self):
+        """Collect what associations left behind; pynetdicom stops everybody for that every six seconds."""
+        quiet = time.monotonic() - self.called_last > _QUIET
+        if self.called >= _CALLS or self.called and quiet and not self.active_associations:
+            self.called = 0
+            gc.collect()
+
+    def verify_request(self, request, address):
+        if len(self.active_associations) > 8 * self.limits.associations:
+            log.warning('hung up on %s: too many who call and say nothing', address[0])
+            return False
+        ours = not self.networks or any(ipaddress.ip_address(address[0]) in n for n in self.networks)
+        if not ours:
+            log.warning('hung up on %s, which is on no list', address[0])
+        return ours
+
+    def get_request(self):
+        client, address = self.socket.accept()
+        self.called, self.called_last = self.called + 1, time.monotonic()
+        _limit_waits(client, self.limits.idle)
+        disable_nagle(client)
+        return client, address
+
+    def process_request_thread(self, request, address):
+        try:
+            if self.ssl_context:
+                request.settimeout(self.limits.handshake)
+                request = self.ssl_context.wrap_socket(request, server_side=True)
+                request.settimeout(self.limits.idle)
+            self.finish_request(request, address)
+        except (OSError, ssl.SSLError) as error:
+            log.warning('no TLS with %s: %s', address[0], error)
+            self.shutdown_request(request)
+
+
 def bounded_server():
     """Build the server class that limits who calls, how many at a time, and how long they may be silent."""
     from pynetdicom import transport
 
-    class BoundedServer(transport.ThreadedAssociationServer):
-        daemon_threads, request_queue_size = True, 64
-        called, called_last = 0, 0.0  # how many since garbage was collected, and when
-        limits, networks = NodeLimits(), ()
-        waiting, classes, keep = None, frozenset(), None  # what a node puts in: see there
-
-        def __init__(self, ae, address, title, contexts, *args):
-            super().__init__(ae, address, title, list(map(_shared_context, contexts)), *args, _bounded_handler())
-
-        def service_actions(self):
-            """Collect what associations left behind; pynetdicom stops everybody for that every six seconds."""
-            quiet = time.monotonic() - self.called_last > _QUIET
-            if self.called >= _CALLS or self.called and quiet and not self.active_associations:
-                self.called = 0
-                gc.collect()
-
-        def verify_request(self, request, address):
-            if len(self.active_associations) > 8 * self.limits.associations:
-                log.warning('hung up on %s: too many who call and say nothing', address[0])
-                return False
-            ours = not self.networks or any(ipaddress.ip_address(address[0]) in n for n in self.networks)
-            if not ours:
-                log.warning('hung up on %s, which is on no list', address[0])
-            return ours
-
-        def get_request(self):
-            client, address = self.socket.accept()
-            self.called, self.called_last = self.called + 1, time.monotonic()
-            client.settimeout(None)
-            for wait in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # the system's clock; Python's asks before each call
-                client.setsockopt(socket.SOL_SOCKET, wait, struct.pack('ll', *_seconds(self.limits.idle)))
-            disable_nagle(client)
-            return client, address
-
-        def process_request_thread(self, request, address):
-            try:
-                if self.ssl_context:
-                    request.settimeout(self.limits.handshake)
-                    request = self.ssl_context.wrap_socket(request, server_side=True)
-                    request.settimeout(self.limits.idle)
-                self.finish_request(request, address)
-            except (OSError, ssl.SSLError) as error:
-                log.warning('no TLS with %s: %s', address[0], error)
-                self.shutdown_request(request)
-
-    return BoundedServer
+    return type('BoundedServer', (_BoundedServer, transport.ThreadedAssociationServer), {})

@@ -128,7 +128,7 @@ class IncomingObject:
 
     context: int  # the presentation context
     command: dict  # of its C-STORE
-    parts: list = field(default_factory=list)  # of its file, as far as it has come
+    file: bytearray = field(default_factory=bytearray)  # as far as it has come; no list of parts: they may be tiny
 
     @property
     def is_store(self) -> bool:
@@ -343,7 +343,7 @@ class _PromptReactor:
             return
         if control & 1 or context != self._object.context:
             raise ValueError('another message within an object')
-        self._object.parts.append(fragment)
+        self._object.file += fragment
         if control & 2:
             self._store()
 
@@ -362,14 +362,14 @@ class _PromptReactor:
         accepted, begun = self.assoc._accepted_cx.get(context), IncomingObject(context, read_command(command))
         if accepted is None or not (begun.is_store and begun.uid and begun.sop_class in self._classes):
             return None  # pynetdicom knows what to say to that
-        begun.parts.append(file_head(begun.sop_class, begun.uid, str(accepted.transfer_syntax[0])))
+        begun.file += file_head(begun.sop_class, begun.uid, str(accepted.transfer_syntax[0]))
         return begun
 
     def _store(self):
         """Store an object that is whole, and answer."""
         arrived, self._object = self._object, None
         self._idle_timer.stop()  # the silence is ours
-        status = self._keep(self.assoc, b''.join(arrived.parts), arrived.uid)
+        status = self._keep(self.assoc, bytes(arrived.file), arrived.uid)
         self._waiting.forget(self.assoc)
         with TURN.given_away():
             self.socket.send(store_response(arrived.command, arrived.context, status))

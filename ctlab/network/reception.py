@@ -369,7 +369,7 @@ class _PromptReactor:
         """Store an object that is whole, and answer."""
         arrived, self._object = self._object, None
         self._idle_timer.stop()  # the silence is ours
-        status = self._keep(self.assoc, bytes(arrived.file), arrived.uid)
+        status = self._keep(self.assoc, arrived.file, arrived.uid)
         self._waiting.forget(self.assoc)
         with TURN.given_away():
             self.socket.send(store_response(arrived.command, arrived.context, status))

@@ -153,7 +153,7 @@ _PLAIN_VALUES = {
 
 def _plain_attributes(raw):
     """Read the same from an image with a plain header, in a tenth of the time; None for anything else."""
-    if (parsed := parse_plain_header(raw[:_HEAD], _tags_of_keys())) is None:
+    if (parsed := parse_plain_header(bytes(raw[:_HEAD]), _tags_of_keys())) is None:
         return None
     values, syntax, _ = parsed
     found = {key: _text(value) for key, value in values.items() if value != ''}

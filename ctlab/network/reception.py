@@ -289,16 +289,19 @@ class _PromptReactor:
             self._ring.close()
 
     def _is_transport_event(self):
-        if self.socket and self.socket.socket is not None and self.event_queue.empty() and not self.socket.buffered:
-            with contextlib.suppress(OSError, ValueError):
-                if self._bell in self._awaited():
-                    self._bell.recv(4096)
+        if self.socket and self.event_queue.empty() and not self.socket.buffered and self._bell in self._awaited():
+            with contextlib.suppress(OSError):
+                self._bell.recv(4096)
         return super()._is_transport_event()
 
     def _awaited(self):
         """Sleep until something arrives or somebody rings, or for a nap; returns what woke us."""
-        with TURN.given_away():
-            return select.select([self.socket.socket, self._bell], [], [], _NAP)[0]
+        wire = self.socket and self.socket.socket
+        if wire is None:
+            return []  # another thread has hung up
+        with TURN.given_away(), contextlib.suppress(OSError, ValueError):
+            return select.select([wire, self._bell], [], [], _NAP)[0]
+        return []
 
     def _read_pdu_data(self):
         """Read what has arrived; the parts of an object go a shorter way."""

@@ -221,6 +221,29 @@ def test_a_turn_is_given_away_while_its_thread_waits():
     assert not turn._lock.locked()
 
 
+def arrived(store, sent):
+    """Write objects where they wait for their places."""
+    arrivals = []
+    for k, raw in enumerate(sent):
+        (store.incoming / str(k)).write_bytes(raw)
+        arrivals.append(module._Arrival(raw, *describe_object(raw), {}, store.incoming / str(k)))
+    return arrivals
+
+
+def test_a_group_is_entered_in_one_transaction(store):
+    told, places = [], [('1.1', '1.1.1'), ('1.1', '1.1.2'), ('1.2', '1.2.1')]
+    arrivals = arrived(store, [item('', t, s, f'{s}.{n}') for t, s in places for n in (1, 2)])
+    store.db.set_trace_callback(told.append)
+    store._enter_all(arrivals)
+    store.db.set_trace_callback(None)
+    assert [line for line in told if line.split()[0] in ('BEGIN', 'COMMIT', 'ROLLBACK')] == [
+        'BEGIN IMMEDIATE',
+        'COMMIT',
+    ]
+    assert sum(line.startswith('UPDATE study') for line in told) == 2
+    assert [a.stored.path.name for a in arrivals] == ['1.dcm', '2.dcm'] * 3 and len(store.paths()) == 6
+
+
 def test_a_group_of_objects_of_which_some_are_refused(store, monkeypatch):
     """In one go: twice the same, another content, another patient's study, and a row that cannot be written."""
     store.add(item())
@@ -240,10 +263,7 @@ def test_a_group_of_objects_of_which_some_are_refused(store, monkeypatch):
         item(uid='1.1.1.6'),
         item(uid='1.1.1.8'),
     ]
-    arrivals = []
-    for k, raw in enumerate(sent):
-        (store.incoming / str(k)).write_bytes(raw)
-        arrivals.append(module._Arrival(raw, *describe_object(raw), {}, store.incoming / str(k)))
+    arrivals = arrived(store, sent)
     store._enter_all(arrivals)
     assert [a.stored and a.stored.new for a in arrivals] == [True, False, None, None, None, True]
     assert [type(a.error).__name__ for a in arrivals] == ['NoneType'] * 2 + ['ObjectRefusedError'] * 2 + [
@@ -706,6 +726,9 @@ def test_a_number_goes_on_after_the_highest_not_into_a_gap(store):
     (store.folder / 'train_images' / '1' / '1' / '6.dcm').unlink()
     assert store.rebuild_index() == {'entered': 0, 'forgotten': 2, 'set aside': 0}
     assert store.add(item(uid='1.1.1.99')).path.name == '12.dcm'
+    again = Store(store.folder, free=0)
+    assert again.add(item(uid='1.1.1.100')).path.name == '13.dcm', 'a store that begins asks its index'
+    again.close()
 
 
 def test_files_are_entered_in_the_order_of_their_numbers(store):

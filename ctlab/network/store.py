@@ -81,7 +81,6 @@ LEVELS = {
 }
 _KEYS = tuple(k for keys in LEVELS.values() for k in keys)
 _UID = re.compile(r'[0-9]+(\.[0-9]+)*')
-_HEAD = 1 << 14  # bytes in which a plain header ends
 _SCANS = ('1.2.840.10008.5.1.4.1.1.2', '1.2.840.10008.5.1.4.1.1.4')  # CT and MR, with their enhanced forms
 
 
@@ -153,7 +152,7 @@ _PLAIN_VALUES = {
 
 def _plain_attributes(raw):
     """Read the same from an image with a plain header, in a tenth of the time; None for anything else."""
-    if (parsed := parse_plain_header(bytes(raw[:_HEAD]), _tags_of_keys())) is None:
+    if (parsed := parse_plain_header(raw, _tags_of_keys())) is None:
         return None
     values, syntax, _ = parsed
     found = {key: _text(value) for key, value in values.items() if value != ''}
@@ -229,6 +228,7 @@ _TABLES += ''.join(
 _JOINS = {'PATIENT': 'patient p', 'STUDY': 'patient p JOIN study t ON t.patient = p.number'}
 _JOINS['SERIES'] = _JOINS['STUDY'] + ' JOIN series s ON s.study = t.uid'
 _JOINS['IMAGE'] = _JOINS['SERIES'] + ' JOIN instance i ON i.series = s.number'
+_SERIES_PLACE = f'SELECT s.kind, p.number, s.number FROM {_JOINS["SERIES"]} WHERE s.uid = ?'
 COUNT_ATTRIBUTES = {
     'NumberOfPatientRelatedStudies': ('PATIENT', 'SELECT count(*) FROM study WHERE patient = p.number'),
     'ModalitiesInStudy': (
@@ -388,6 +388,7 @@ class _Arrival:
 
 
 _TIGHT = 1 << 30  # bytes: with so little left, the disk is asked for every object
+_CHANGED = 'UPDATE study SET changed = ? WHERE uid = ?'
 _CLEANED = 'INSERT INTO cleaned VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET times = times + excluded.times'
 
 
@@ -551,8 +552,8 @@ class Store:
             with self.writing() as db:
                 for arrived in arrivals:
                     self._move(db, arrived)
-                studies = {a.found['StudyInstanceUID'] for a in arrivals}
-                db.executemany('UPDATE study SET changed = ? WHERE uid = ?', [(time.time(), s) for s in studies])
+                for study in {a.found['StudyInstanceUID'] for a in arrivals}:
+                    db.execute(_CHANGED, (time.time(), study))
         except BaseException:
             self._last.clear()
             for arrived in arrivals:
@@ -593,12 +594,8 @@ class Store:
     def _place(self, db, found):
         """Assign the place of an object; its patient, study and series get their rows."""
         study, series = found['StudyInstanceUID'], found['SeriesInstanceUID']
-        row = db.execute(
-            'SELECT s.kind, p.number, s.number FROM '
-            + _JOINS['SERIES']
-            + ' WHERE s.uid = ? AND t.uid = ? AND p.patient_id = ?',
-            (series, study, _patient_identity(found)),
-        ).fetchone()
+        identity = series, study, _patient_identity(found)
+        row = db.execute(f'{_SERIES_PLACE} AND t.uid = ? AND p.patient_id = ?', identity).fetchone()
         kind, patient, number = row or self._new_series(db, found, study, series)
         folder = self.folder / kind / str(patient) / str(number)
         n = 1 + (self._last.get(number) or _highest(db, f'{kind}/{patient}/{number}/', number))
@@ -673,9 +670,7 @@ class Store:
 
     def folder_of(self, series_uid: str) -> Path:
         """Find the folder of a series."""
-        row = self.db.execute(
-            'SELECT s.kind, p.number, s.number FROM ' + _JOINS['SERIES'] + ' WHERE s.uid = ?', (series_uid,)
-        ).fetchone()
+        row = self.db.execute(_SERIES_PLACE, (series_uid,)).fetchone()
         if row is None:
             raise KeyError(f'{series_uid}: no such series in {self.folder}')
         return self.folder / row[0] / str(row[1]) / str(row[2])
@@ -746,7 +741,7 @@ class Store:
             (number, found['SeriesInstanceUID'], found['StudyInstanceUID'], kind, _index_row(found, 'SERIES')),
         )
         self._enter(db, found, syntax, path, len(raw))
-        db.execute('UPDATE study SET changed = ? WHERE uid = ?', (time.time(), found['StudyInstanceUID']))
+        db.execute(_CHANGED, (time.time(), found['StudyInstanceUID']))
         return 'entered'
 
     def _fits(self, db, found, name, patient, number):

@@ -245,11 +245,11 @@ def _iter_elements(block, at):
 
 
 def parse_plain_header(
-    block: bytes,  # the beginning of a file
+    block: bytes,  # a file, or its beginning
     keywords: dict | None = None,  # tag -> keyword of the elements that are wanted; what a `Header` needs by default
 ) -> tuple[dict, str, int] | None:  # values by keyword, transfer syntax, offset of PixelData
     """Parse the beginning of a file without pydicom; None where pydicom should parse it."""
-    keywords = keywords or _KEYWORDS
+    keywords, block = keywords or _KEYWORDS, bytes(block[:_BLOCK])
     if block[128:132] != b'DICM':
         return None
     values, syntax = {}, ''

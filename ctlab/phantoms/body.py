@@ -13,7 +13,7 @@ from ..core.anatomy import STRUCTURE_CODES
 from ..scans.volume import Volume, make_volume
 
 # %% auto #0
-__all__ = ['DETAILS', 'CORTEX_MM', 'smooth_noise', 'Habitus', 'sample_habitus', 'Canvas', 'rotation_matrix', 'ellipsoid',
+__all__ = ['DETAILS', 'EXACT', 'CORTEX_MM', 'smooth_noise', 'Habitus', 'sample_habitus', 'Canvas', 'rotation_matrix', 'ellipsoid',
            'intersect_boxes', 'smooth_curve', 'tube', 'cortex_voxels', 'spine_y', 'draw_body']
 
 # %% ../../nbs/lib/phantoms/00_body.ipynb #2bc1ecf4
@@ -140,18 +140,29 @@ class Canvas:
 
     def box(self, low, high):
         """Find the slices that contain all canonical points (x, y, z) between low and high."""
-        return tuple(slice(i, j) for i, j in zip(*(ends[0].tolist() for ends in self.boxes([low], [high]))))
-
-    def boxes(self, lows, highs):
-        """Find (first, end) of the voxels along z, y, x for many boxes at once."""
         reach = 3.2 * self.habitus.warp + 9
-        a = np.floor((np.asarray(lows, float)[:, ::-1] - reach - self.low) / self.step).astype(int)
-        b = np.ceil((np.asarray(highs, float)[:, ::-1] + reach - self.low) / self.step).astype(int) + 1
-        return np.maximum(a, 0), np.clip(b, 0, self.shape)
+        a = np.floor((np.asarray(low, float)[::-1] - reach - self.low) / self.step).astype(int)
+        b = np.ceil((np.asarray(high, float)[::-1] + reach - self.low) / self.step).astype(int) + 1
+        return tuple(map(slice, np.maximum(a, 0).tolist(), np.clip(b, 0, self.shape).tolist()))
 
     def by_height(self, heights, values):
         """Interpolate values given at canonical heights to a column that broadcasts over the grid."""
         return np.interp(self.axes[0], heights, values).astype(np.float32)[:, None, None]
+
+    def lines(self, box, lows, highs):
+        """Find (first, end) of the lines of a box along z, y, x outside which no voxel lies between low and high."""
+        first, end = [], []
+        for axis, values in enumerate((self.z, self.y, self.x)):
+            rest = tuple(k for k in range(3) if k != axis)
+            part = values[box]
+            if not part.size:
+                return np.zeros((len(lows), 3), int), np.zeros((len(lows), 3), int)
+            least, most = part.min(rest), part.max(rest)
+            low, high = (np.asarray(v, np.float32)[:, 2 - axis, None] for v in (lows, highs))
+            meets = (most >= low) & (least <= high)
+            first.append(meets.argmax(1))
+            end.append(np.where(meets.any(1), len(least) - meets[:, ::-1].argmax(1), 0))
+        return np.stack(first, 1), np.stack(end, 1)
 
     def stretch(self, share, n=None):
         """Draw one factor, or n, around 1; exactly 1 without spread."""
@@ -177,12 +188,10 @@ class Canvas:
         """Assign a structure's name to the voxels inside where the present structure is in `onto` (any when None)."""
         labels = self.labels[box]
         if onto is not None:
-            allowed = np.zeros(256, bool)
-            allowed[[STRUCTURE_CODES[o] for o in onto]] = True
-            inside = inside & allowed[labels]
+            inside = inside & np.logical_or.reduce([labels == STRUCTURE_CODES[o] for o in onto])
         if name is not None:
-            labels[inside] = STRUCTURE_CODES[name]
-        self.detail[box][inside] = DETAILS[detail]
+            np.copyto(labels, np.uint8(STRUCTURE_CODES[name]), where=inside)
+        np.copyto(self.detail[box], np.uint8(DETAILS[detail]), where=inside)
         return inside
 
     def volume(self) -> Volume:
@@ -199,6 +208,15 @@ def rotation_matrix(
     return Rotation.from_euler('xyz', angles, degrees=True).as_matrix().astype(np.float32)
 
 
+EXACT = 1.46  # up to here a field is right; boxes may end where it is more
+
+
+def _half_widths(turn, radii, power):
+    """Compute how far a turned superellipsoid reaches along x, y and z: the dual norm of its turned radii."""
+    dual = power / (power - 1)
+    return (np.abs(turn * np.asarray(radii, float)) ** dual).sum(1) ** (1 / dual)
+
+
 def ellipsoid(
     canvas: Canvas,  # where
     centre: tuple,  # canonical (x, y, z) mm
@@ -209,7 +227,10 @@ def ellipsoid(
 ) -> tuple:  # (box, field), field < 1 inside
     """Compute an ellipsoid, optionally superquadric, rotated and rough."""
     turn, reach = rotation_matrix(angles), max(radii) * (1.05 + 2 * rough)
-    box = canvas.box(np.subtract(centre, reach), np.add(centre, reach))
+    whole = canvas.box(np.subtract(centre, reach), np.add(centre, reach))
+    half = (EXACT + 5 * rough) * _half_widths(turn, radii, power)
+    (first,), (end,) = canvas.lines(whole, [np.subtract(centre, half)], [np.add(centre, half)])
+    box = tuple(slice(s.start + i, s.start + j) for s, i, j in zip(whole, first.tolist(), end.tolist()))
     d = [g - np.float32(c) for g, c in zip(canvas.at(box), centre)]
     parts = [
         np.abs((turn[0, i] * d[0] + turn[1, i] * d[1] + turn[2, i] * d[2]) / np.float32(r)) for i, r in enumerate(radii)
@@ -219,11 +240,13 @@ def ellipsoid(
         if power == 2
         else sum(p ** np.float32(power) for p in parts) ** np.float32(1 / power)
     )
-    if rough:
-        field = field + np.float32(rough) * smooth_noise(
-            canvas.rng, field.shape, tuple(canvas.step), max(12.0, min(radii) * 0.7)
-        )
-    return box, field
+    if not rough:
+        return box, field
+    shape, inner = [s.stop - s.start for s in whole], tuple(map(slice, first.tolist(), end.tolist()))
+    dents = smooth_noise(canvas.rng, shape, tuple(canvas.step), max(12.0, min(radii) * 0.7))
+    dented = np.full(shape, 9.0, np.float32)
+    dented[inner] = field + np.float32(rough) * dents[inner]
+    return whole, dented
 
 
 def intersect_boxes(
@@ -270,15 +293,14 @@ def tube(
     box = canvas.box(axis.min(0) - thick.max(), axis.max(0) + thick.max())
     field = np.full([s.stop - s.start for s in box], 9.0, np.float32)
     nearest = np.zeros(field.shape, np.float32)
-    points, thick, start = axis.astype(np.float32), thick.astype(np.float32), [s.start for s in box]
+    points, thick = axis.astype(np.float32), thick.astype(np.float32)
     reach = np.float32(1.45) * thick[:, None]
-    first, end = canvas.boxes(points - reach, points + reach)
-    first = np.maximum(first, start)
-    end = np.maximum(first, np.minimum(end, [s.stop for s in box]))
-    for p, r, s, a, b in zip(points, thick, share, first.tolist(), end.tolist()):
-        local = tuple(slice(i - o, j - o) for i, j, o in zip(a, b, start))
-        x, y, z = canvas.at(tuple(map(slice, a, b)))
-        distance = np.sqrt((x - p[0]) ** 2 + (y - p[1]) ** 2 + (z - p[2]) ** 2) / r
+    x, y, z = canvas.at(box)
+    for p, r, s, a, b in zip(
+        points, thick, share, *(e.tolist() for e in canvas.lines(box, points - reach, points + reach))
+    ):
+        local = tuple(map(slice, a, b))
+        distance = np.sqrt((x[local] - p[0]) ** 2 + (y[local] - p[1]) ** 2 + (z[local] - p[2]) ** 2) / r
         closer = distance < field[local]
         np.copyto(field[local], distance, where=closer)
         np.copyto(nearest[local], s, where=closer)
@@ -371,16 +393,19 @@ def _marrow(canvas):
 
 def _ribs(canvas, depth):
     """Draw twelve pairs of slanting ribs within the chest wall, cartilage in front, and the sternum."""
-    x, y, z = canvas.at((slice(None),) * 3)
+    everywhere = (slice(None),) * 3
+    shell = np.nonzero(np.abs(depth - 9) < 4.4)
+    x, y, z, depth = canvas.x[shell], canvas.y[shell], canvas.z[shell], depth[shell]
     around = np.arctan2(np.abs(x), y - 10) / np.pi  # 0 at the back, 1 in front
     level = (z + 88 * around - 262) / 29.5
     across = np.abs(level - np.floor(level) - 0.5) / 0.24
     f = np.maximum(across, np.abs(depth - 9) / 4.3)
     reach = np.array((0.38, 0.52, 0.86, 0.87, 0.89, 0.9, 0.92, 0.93, 0.95), 'f4')[np.clip(level, 0, 8).astype(np.int8)]
     rib = (f < 1) & (level > 0) & (around < reach) & (np.abs(x) > 14)
-    everywhere = (slice(None),) * 3
-    canvas.paint('bone_cortex', everywhere, rib)
-    canvas.paint('cartilage', everywhere, rib & (around > 0.74))
+    inside = np.zeros(canvas.shape, bool)
+    for name, part in (('bone_cortex', rib), ('cartilage', rib & (around > 0.74))):
+        inside[shell] = part
+        canvas.paint(name, everywhere, inside)
     box, f = ellipsoid(canvas, (0, -86, 440), (17, 6, 75), power=3)
     canvas.paint('bone_cortex', box, f < 1)
 

@@ -2,7 +2,6 @@
 
 import collections
 import itertools
-import multiprocessing
 import os
 import shutil
 import socket
@@ -10,9 +9,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
+
+from ctlab.core.parallel import LIBRARIES, process_context
+from ctlab.interfaces.kernels import KERNEL_MODULES, TRAINING_MODULES
 
 ROOT = Path(__file__).resolve().parents[1]
 if 'CTLAB_TEST_HOME' not in os.environ:  # tests see nobody's settings, and need no home that can be written
@@ -181,23 +184,23 @@ def run_command(*arguments, cwd=ROOT, env=None):
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env)
 
 
-FORKS = multiprocessing.get_context('forkserver')
-FORKS.set_forkserver_preload(
-    [
-        'ctlab.interfaces.cli',
-        'ctlab.learn.training',
-        'ctlab.organs.organ_model',
-        'ctlab.trauma.predict',
-        'monai',
-        'papermill',
-        'pandas',
-        'highdicom',
-    ]
+FORKS = process_context(
+    'ctlab.interfaces.cli',
+    'ctlab.learn.training',
+    'ctlab.organs.organ_model',
+    'ctlab.trauma.predict',
+    'monai',
+    'papermill',
+    'highdicom',
+    *LIBRARIES,
+    *KERNEL_MODULES,
+    *TRAINING_MODULES,
 )  # slow to import
 
 
-def _as_command(arguments, cwd, env, out, err):
-    """Run the command in a process that has imported the heavy packages."""
+def _as_command(arguments, cwd, env, out, err, server):
+    """Run the command in a process that has imported the heavy packages, and let it start others like that."""
+    forkserver._forkserver._forkserver_address, forkserver._forkserver.ensure_running = server, lambda: None
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
     sys.stdout, sys.stderr = (open(n, 'w', buffering=1, closefd=False) for n in (1, 2))  # noqa: SIM115, they live on
@@ -218,7 +221,9 @@ def ctlab(tmp_path_factory):
     def run(*arguments, cwd=ROOT, env=None):
         out, err = (folder / f'{next(count)}.{name}' for name in ('out', 'err'))
         arguments, env = list(map(str, arguments)), dict(os.environ) | {'COLUMNS': '200'} | (env or {})
-        process = FORKS.Process(target=_as_command, args=(arguments, str(cwd), env, str(out), str(err)))
+        forkserver.ensure_running()
+        server = forkserver._forkserver._forkserver_address
+        process = FORKS.Process(target=_as_command, args=(arguments, str(cwd), env, str(out), str(err), server))
         process.start()
         process.join()
         return subprocess.CompletedProcess(['ctlab', *arguments], process.exitcode, out.read_text(), err.read_text())

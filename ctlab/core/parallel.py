@@ -16,7 +16,7 @@ def available_cores() -> int:  # that this process may use
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 # %% auto #0
-__all__ = ['available_cores', 'progress_bar', 'parallel_map']
+__all__ = ['LIBRARIES', 'available_cores', 'progress_bar', 'parallel_map', 'process_context']
 
 # %% ../../nbs/lib/core/03_parallel.ipynb #bf0f87a1
 def progress_bar(
@@ -85,6 +85,25 @@ def parallel_map(
         return results
 
 # %% ../../nbs/lib/core/03_parallel.ipynb #2d16ae74
+LIBRARIES = ('numpy', 'scipy.ndimage', 'pandas', 'pydicom.pixels', 'threadpoolctl')  # what most workers need
+_IMPORTED_ONCE = []
+
+
+def process_context(
+    *modules: str,  # what the processes will need
+):  # a context of multiprocessing
+    """Start processes as forks of one that has imported what they need; elsewhere than on Linux each imports anew."""
+    import multiprocessing
+    import sys
+
+    if sys.platform != 'linux':
+        return multiprocessing.get_context('spawn')
+    _IMPORTED_ONCE.extend(m for m in modules if m not in ('__main__', *_IMPORTED_ONCE))
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(_IMPORTED_ONCE)
+    return context
+
+
 def _map_processes(work, items, workers, advance, crashed, limit):
     """Map over processes of this machine."""
     results, waiting, suspects = {}, list(range(len(items)))[::-1], []
@@ -102,10 +121,12 @@ def _map_processes(work, items, workers, advance, crashed, limit):
     return [results[k] for k in range(len(items))]
 
 
-def _init_worker(begun, threads):
+def _init_worker(begun, threads, environment):
     """Initialise a worker; its libraries share the cores with those of the other workers."""
     from threadpoolctl import threadpool_limits
 
+    os.environ.clear()
+    os.environ.update(environment)  # as it is now, not as it was when the first process was started
     for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
         os.environ.setdefault(name, str(threads))
     threadpool_limits(threads)  # those that the script had loaded before
@@ -117,13 +138,12 @@ def _run_pool(work, items, waiting, workers, results, advance, limit):
     import time
     from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
     from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
 
     from ctlab.core.parallel import _init_worker  # by the name under which a worker finds it
 
-    spawn = get_context('spawn')
-    begun, threads = spawn.Event(), max(1, available_cores() // workers)
-    pool, running = ProcessPoolExecutor(workers, spawn, _init_worker, (begun, threads)), {}
+    context = process_context(*LIBRARIES, getattr(work, '__module__', '__main__'))
+    begun, threads = context.Event(), max(1, available_cores() // workers)
+    pool, running = ProcessPoolExecutor(workers, context, _init_worker, (begun, threads, dict(os.environ))), {}
     try:
         while waiting or running:
             while waiting and len(running) < workers:

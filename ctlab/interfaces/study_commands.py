@@ -60,6 +60,8 @@ def run_notebook(
         warnings.simplefilter('ignore')
         import papermill
 
+        from ctlab.interfaces.kernels import kernel_options
+
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         half = str(output) + f'.{os.getpid()}.ipynb'
         try:
@@ -71,6 +73,7 @@ def run_notebook(
                 kernel_name='python3',
                 log_output=False,
                 extra_arguments=['--log-level=50'],
+                **kernel_options(notebook),
             )
         except Exception as error:
             os.replace(half, str(output).replace('.ipynb', '.failed.ipynb')) if os.path.exists(half) else None

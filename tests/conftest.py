@@ -3,6 +3,7 @@
 import collections
 import itertools
 import os
+import runpy
 import shutil
 import socket
 import subprocess
@@ -229,6 +230,22 @@ def ctlab(tmp_path_factory):
         return subprocess.CompletedProcess(['ctlab', *arguments], process.exitcode, out.read_text(), err.read_text())
 
     return run
+
+
+def _as_script(path, arguments):
+    """Run a script as the main program of a session of its own, and say nothing."""
+    os.setsid()
+    for number in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    sys.argv = [path, *arguments]
+    runpy.run_path(path, run_name='__main__')
+
+
+def start_script(path, *arguments):
+    """Start a script in a process that has imported the heavy packages; its number is that of its group."""
+    process = FORKS.Process(target=_as_script, args=(str(path), list(map(str, arguments))))
+    process.start()
+    return process
 
 
 @pytest.fixture(scope='session')

@@ -11,6 +11,7 @@ import time
 
 import pandas as pd
 import pytest
+from conftest import start_script
 
 APPROACHES = ('approach1', 'approach2', 'approach3', 'approach4', 'approach5', 'approach6', 'approach7')
 
@@ -169,20 +170,25 @@ if __name__ == '__main__':
 
 
 @pytest.mark.parametrize(
-    'code, run', [(TRAUMA, 'approach1/tiny/fold0'), (MASKS, 'liver3d/tiny/fold0')], ids=['trauma', 'masks']
+    'code, place', [(TRAUMA, 'approach1/tiny/fold0'), (MASKS, 'liver3d/tiny/fold0')], ids=['trauma', 'masks']
 )
-def test_a_killed_training_resumes_as_if_undisturbed(tiny, tmp_path, code, run):
+def test_a_killed_training_resumes_as_if_undisturbed(tiny, tmp_path, code, place):
     """The same losses in every epoch, the same weights and the same scores, to the last digit, killed twice."""
     import torch
 
     script = tmp_path / 'training.py'
     script.write_text(TRAINING + ''.join(f'    {line}\n' for line in code.strip().splitlines()))
 
-    def call(out):
-        return [sys.executable, str(script), str(tmp_path / 'work'), str(tmp_path / out)]
+    def start(out):
+        return start_script(script, tmp_path / 'work', tmp_path / out)
 
-    subprocess.run(call('whole'), check=True, capture_output=True)
-    folders = [tmp_path / n / run for n in ('whole', 'killed')]
+    def run(out):
+        process = start(out)
+        process.join()
+        assert process.exitcode == 0
+
+    run('whole')
+    folders = [tmp_path / n / place for n in ('whole', 'killed')]
 
     def epochs():
         return len(pd.read_csv(folders[1] / 'history.csv')) if (folders[1] / 'history.csv').exists() else 0
@@ -194,15 +200,13 @@ def test_a_killed_training_resumes_as_if_undisturbed(tiny, tmp_path, code, run):
 
     for _ in range(2):
         before = written()
-        process = subprocess.Popen(
-            call('killed'), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        while process.poll() is None and written() == before:
+        process = start('killed')
+        while process.exitcode is None and written() == before:
             time.sleep(0.005)
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.join()
         assert epochs() < 4 and not (folders[1] / 'metrics.csv').exists(), 'killed too late to test anything'
-    subprocess.run(call('killed'), check=True, capture_output=True)
+    run('killed')
     for name in ('history.csv', 'metrics.csv'):
         pd.testing.assert_frame_equal(*(pd.read_csv(f / name) for f in folders))
     whole, killed = (torch.load(f / 'checkpoints' / 'last.ckpt', weights_only=True) for f in folders)

@@ -23,10 +23,10 @@ TRAINING_MODULES = ('ctlab.learn.training', 'sklearn.metrics')
 
 
 def modules_needed(
-    notebook: str | Path,  # its file
-) -> tuple:  # names of the modules that its kernel will import sooner or later
-    """Guess from the packages that a notebook mentions."""
-    text = Path(notebook).read_text()
+    *notebooks: str | Path,  # their files
+) -> tuple:  # names of the modules that a kernel of theirs will import sooner or later
+    """Guess from the packages that notebooks mention."""
+    text = ''.join(Path(n).read_text() for n in notebooks)
     trains = any(f'ctlab.{package}' in text for package in ('learn', 'trauma', 'organs'))
     return KERNEL_MODULES + TRAINING_MODULES * trains
 
@@ -118,12 +118,12 @@ class ForkedKernelManager(AsyncKernelManager):
 
 
 def kernel_options(
-    notebook: str | Path,  # that will be executed
+    *notebooks: str | Path,  # that this process will execute
 ) -> dict:  # further options of `papermill.execute_notebook`
-    """Let its kernel be a fork where that can be: on Linux, and not within a process that may have no children."""
+    """Let their kernels be forks where that can be: on Linux, and not within a process that may have no children."""
     import multiprocessing
 
     if sys.platform != 'linux' or multiprocessing.current_process().daemon:
         return {}
-    process_context(*modules_needed(notebook))
+    process_context(*modules_needed(*notebooks))
     return {'kernel_manager_class': ForkedKernelManager}

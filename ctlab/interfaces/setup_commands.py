@@ -284,7 +284,8 @@ def _run_chapters(notebooks, preset, jobs):
         waiting.append((notebook, output, given, mark, key))
     if not waiting:
         return 0
-    results = parallel_map(run_notebook, [w[:3] for w in waiting], min(jobs, len(waiting)), f'{len(waiting)} chapters')
+    tasks = [(*w[:3], *(later for later, *_ in waiting)) for w in waiting]
+    results = parallel_map(run_notebook, tasks, min(jobs, len(waiting)), f'{len(waiting)} chapters')
     for (notebook, _, _, mark, key), (_, seconds, error) in zip(waiting, results):
         failed += bool(error)
         say(f'{notebook.stem:<16} {"failed" if error else "done"} in {seconds:.0f} s' + (f'\n{error}' if error else ''))

@@ -46,14 +46,14 @@ def _value(text):
 
 
 def run_notebook(
-    task: tuple,  # (notebook, output, parameters)
+    task: tuple,  # (notebook, output, parameters, and others that this process may run later)
 ) -> tuple[str, float, str]:  # (output, seconds, error or '')
     """Run one notebook by papermill; importable, so that folds can run in parallel."""
     import logging
     import time
     import warnings
 
-    notebook, output, parameters = task
+    notebook, output, parameters, *later = task
     logging.getLogger('papermill').setLevel(logging.ERROR)
     start = time.perf_counter()
     with warnings.catch_warnings():
@@ -73,7 +73,7 @@ def run_notebook(
                 kernel_name='python3',
                 log_output=False,
                 extra_arguments=['--log-level=50'],
-                **kernel_options(notebook),
+                **kernel_options(notebook, *later),
             )
         except Exception as error:
             os.replace(half, str(output).replace('.ipynb', '.failed.ipynb')) if os.path.exists(half) else None

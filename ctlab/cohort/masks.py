@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import multiprocessing
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ import pandas as pd
 from .stacks import Stacks
 from ..core.anatomy import ROI_ORGANS, RSNA_MASK_CODES, STRUCTURE_CODES, STRUCTURE_COLOURS, STRUCTURE_NAMES
 from ..core.files import atomic_path, write_atomic
-from ..core.parallel import parallel_map
+from ..core.parallel import parallel_map, process_context
 from ..core.remote import local_copy, resolve_path
 from ..scans import nifti
 from ..scans.dicom import complete_class
@@ -78,12 +79,31 @@ class RsnaMasks:
 _networks = {}
 
 
+class _Forking:
+    """The module `multiprocessing` as nnU-Net sees it; what would be started anew is a fork."""
+
+    def __getattr__(self, name):
+        return getattr(multiprocessing, name)
+
+    def get_context(self, method=None):
+        """Return a context whose processes have the imports already."""
+        if method != 'spawn':
+            return multiprocessing.get_context(method)
+        return process_context(
+            'nnunetv2.inference.data_iterators',
+            'nnunetv2.inference.export_prediction',
+            'totalsegmentator.nnunet_runtime_patches',
+        )
+
+
 def cache_networks() -> None:
-    """Let TotalSegmentator read each network once per process."""
+    """Let TotalSegmentator read each network once per process, and import its libraries once for its processes."""
+    from nnunetv2.inference import data_iterators, predict_from_raw_data
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor as Predictor
 
     if getattr(Predictor, 'ctlab_original', None):
         return
+    data_iterators.multiprocessing = predict_from_raw_data.multiprocessing = _Forking()
     Predictor.ctlab_original = Predictor.initialize_from_trained_model_folder
     kept = (
         'plans_manager',
@@ -109,7 +129,10 @@ def cache_networks() -> None:
 
 def clear_networks() -> None:
     """Undo `cache_networks` and free the memory."""
+    from nnunetv2.inference import data_iterators, predict_from_raw_data
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor as Predictor
+
+    data_iterators.multiprocessing = predict_from_raw_data.multiprocessing = multiprocessing
 
     original = Predictor.__dict__.get('ctlab_original')
     if original:

@@ -8,6 +8,16 @@ import pydicom
 import pytest
 
 from ctlab.scans import nifti
+from ctlab.scans.dicom import write_series
+
+
+def small_scan():
+    """Draw a body's abdomen and scan it coarsely."""
+    from ctlab.phantoms.acquisition import ScanProtocol, acquire
+    from ctlab.phantoms.body import draw_body
+
+    protocol = ScanProtocol(spacing=5.0, thickness=5.0, start=180, stop=360, matrix=80, field_of_view=400)
+    return acquire(draw_body(3, 4.0), protocol, 3)[0]
 
 
 @pytest.fixture(scope='module')
@@ -99,15 +109,7 @@ def test_a_series_of_a_scanner_is_segmented_with_its_dicom_object(ctlab, runs, s
 
 
 def test_a_scan_is_segmented_without_any_model_or_download(ctlab, tmp_path):
-    from ctlab.phantoms.acquisition import ScanProtocol, acquire
-    from ctlab.phantoms.body import draw_body
-
-    hu, *_ = acquire(
-        draw_body(3, 4.0),
-        ScanProtocol(spacing=5.0, thickness=5.0, start=180, stop=360, matrix=80, field_of_view=400),
-        3,
-    )
-    nifti.write(hu, tmp_path / 'scan.nii.gz')
+    nifti.write(hu := small_scan(), tmp_path / 'scan.nii.gz')
     ended = ctlab('segment', tmp_path / 'scan.nii.gz', tmp_path / 'out', '--mesh', 'none', '--json')
     assert ended.returncode == 0, ended.stderr
     facts = json.loads(ended.stdout)
@@ -262,14 +264,14 @@ def test_the_organ_model_knows_where_it_is(ctlab, tmp_path):
         assert ended.returncode == 1 and words in ended.stderr and not (tmp_path / name).exists(), ended.stderr
 
 
-def test_an_unfit_mask_is_said_and_not_sent(tiny, tmp_path, monkeypatch):
+def test_an_unfit_mask_is_said_and_not_sent(tmp_path, monkeypatch):
     """What is expected to be wrong stands in the SEG's description, and a rule of the node leaves it out."""
     import ctlab.organs.expected_dice as estimate
     from ctlab.cohort.masks import write_dicom_seg
     from ctlab.network.auto_inference import InferenceRule, _segment_series
     from ctlab.organs.segment import segment
 
-    series = next(p for p in sorted((tiny / 'train_images').glob('*/*')) if len(list(p.iterdir())) > 20)
+    write_series(small_scan(), series := tmp_path / 'series', 'a')
     bad, good = estimate.ExpectedDice(0.4, 0.1, 0.6), estimate.ExpectedDice(0.9, 0.8, 0.95)
     monkeypatch.setattr(
         estimate, 'predict_expected_dice', lambda _, found: {o: bad if o == 'liver' else good for o in found}
@@ -288,15 +290,11 @@ def test_an_unfit_mask_is_said_and_not_sent(tiny, tmp_path, monkeypatch):
 def test_a_mask_of_what_is_not_there_is_left_out(monkeypatch):
     import ctlab as lab
     import ctlab.organs.expected_dice as estimate
-    from ctlab.phantoms.acquisition import ScanProtocol, acquire
-    from ctlab.phantoms.body import draw_body
 
-    protocol = ScanProtocol(spacing=5.0, thickness=5.0, start=180, stop=360, matrix=80, field_of_view=400)
-    hu, *_ = acquire(draw_body(3, 4.0), protocol, 3)
     gone, good = estimate.ExpectedDice(0.1, 0.0, 0.3), estimate.ExpectedDice(0.9, 0.8, 0.95)
     monkeypatch.setattr(
         estimate, 'predict_expected_dice', lambda _, found: {o: gone if o == 'spleen' else good for o in found}
     )
-    found = lab.segment(hu)
+    found = lab.segment(small_scan())
     assert not (found.array == 2).any() and (found.array == 1).any() and 'spleen' not in found.meta['expected']
     assert any(w.startswith('spleen: a mask of') and 'was left out' in w for w in found.meta['warnings'])

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from conftest import PATIENCE, eventually, free_port, wait_for
+from conftest import PATIENCE, eventually, free_port, start_script, wait_for
 
 from ctlab.network.client import echo, fetch, query, send
 from ctlab.network.dicomweb import DicomWebServer
@@ -736,7 +736,7 @@ def test_sixteen_at_a_time_and_the_seventeenth_is_told(scans, tmp_path):
 
 def send_until_killed(association, server, slices, numbers, acknowledged):
     """Send objects, each with a UID of its own, while the server lives; note which it acknowledged."""
-    while association.is_established and server.poll() is None:
+    while association.is_established and server.is_alive():
         n = next(numbers)
         ds = slices[n % len(slices)]
         ds.SOPInstanceUID = f'1.2.7.{n}'
@@ -753,15 +753,15 @@ def test_killed_at_twenty_moments_it_has_what_it_acknowledged(scans, tmp_path):
     port, acknowledged, rng = free_port(), set(), random.Random(2)
     slices = [pydicom.dcmread(p) for p in sorted((scans / 'Jane').iterdir())]
     peer, kinds = Peer('CTLAB', '127.0.0.1', port), presentation_contexts([(CT, '1.2.840.10008.1.2.1')])
-    code = f"""import sys; from pathlib import Path
-from ctlab.network.node import Node; from ctlab.network.store import Store
+    code = f"""from ctlab.network.node import Node; from ctlab.network.store import Store
 s = Store({str(tmp_path / 'store')!r}, free=0); s.rebuild_index()
 Node(s, port={port}).start()
 import time
 time.sleep(600)"""
+    (tmp_path / 'node.py').write_text(code)
     numbers = itertools.count()
     for _ in range(20):
-        server = subprocess.Popen([sys.executable, '-c', code])
+        server = start_script(tmp_path / 'node.py')
         try:
             wait_for(port)
             threading.Timer(rng.uniform(0.02, 0.25), server.kill).start()
@@ -771,7 +771,7 @@ time.sleep(600)"""
             pass
         finally:
             server.kill()
-            server.wait()
+            server.join()
     store = Store(tmp_path / 'store', free=0)
     store.rebuild_index()
     kept = [f['SOPInstanceUID'] for f in store.find('IMAGE')]

@@ -10,9 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from multiprocessing import forkserver
 from pathlib import Path
 
+import forks
 import pytest
 
 from ctlab.core.parallel import LIBRARIES, process_context
@@ -186,6 +186,7 @@ def run_command(*arguments, cwd=ROOT, env=None):
 
 
 FORKS = process_context(
+    'forks',
     'ctlab.interfaces.cli',
     'ctlab.learn.training',
     'ctlab.organs.organ_model',
@@ -199,9 +200,17 @@ FORKS = process_context(
 )  # slow to import
 
 
-def _as_command(arguments, cwd, env, out, err, server):
-    """Run the command in a process that has imported the heavy packages, and let it start others like that."""
-    forkserver._forkserver._forkserver_address, forkserver._forkserver.ensure_running = server, lambda: None
+if 'CTLAB_TEST_FORKS' in os.environ:
+    forks.attach(os.environ['CTLAB_TEST_FORKS'])
+
+
+def pytest_configure(config):
+    if getattr(config.option, 'numprocesses', None) and not hasattr(config, 'workerinput'):
+        os.environ['CTLAB_TEST_FORKS'] = forks.share()
+
+
+def _as_command(arguments, cwd, env, out, err):
+    """Run the command in a process that has imported the heavy packages."""
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
     sys.stdout, sys.stderr = (open(n, 'w', buffering=1, closefd=False) for n in (1, 2))  # noqa: SIM115, they live on
@@ -222,9 +231,8 @@ def ctlab(tmp_path_factory):
     def run(*arguments, cwd=ROOT, env=None):
         out, err = (folder / f'{next(count)}.{name}' for name in ('out', 'err'))
         arguments, env = list(map(str, arguments)), dict(os.environ) | {'COLUMNS': '200'} | (env or {})
-        forkserver.ensure_running()
-        server = forkserver._forkserver._forkserver_address
-        process = FORKS.Process(target=_as_command, args=(arguments, str(cwd), env, str(out), str(err), server))
+        forks.share()
+        process = FORKS.Process(target=_as_command, args=(arguments, str(cwd), env, str(out), str(err)))
         process.start()
         process.join()
         return subprocess.CompletedProcess(['ctlab', *arguments], process.exitcode, out.read_text(), err.read_text())
@@ -243,6 +251,7 @@ def _as_script(path, arguments):
 
 def start_script(path, *arguments):
     """Start a script in a process that has imported the heavy packages; its number is that of its group."""
+    forks.share()
     process = FORKS.Process(target=_as_script, args=(str(path), list(map(str, arguments))))
     process.start()
     return process

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 
 from .files import is_disk_full, require_main_guard
@@ -130,7 +131,16 @@ def _init_worker(begun, threads, environment):
     for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
         os.environ.setdefault(name, str(threads))
     threadpool_limits(threads)  # those that the script had loaded before
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     begun.set()
+
+
+def _end_with_parent():
+    """End this process when the one that asked for it is gone, however it went; nobody else would tell it."""
+    from multiprocessing import connection, parent_process
+
+    connection.wait([parent_process().sentinel])
+    os._exit(1)
 
 
 def _run_pool(work, items, waiting, workers, results, advance, limit):

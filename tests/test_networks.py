@@ -130,3 +130,24 @@ def test_a_network_says_the_same_in_either_order_of_memory():
         after = ready(image)
     for target, values in before.items():
         assert torch.allclose(values, after[target], atol=1e-4), target
+
+
+ASKED = """
+import importlib
+import torch
+asked = []
+for name in ('is_available', 'device_count', 'init', 'current_device', 'get_device_properties'):
+    setattr(torch.cuda, name, lambda *a, name=name, **k: asked.append(name))
+from ctlab.core.parallel import LIBRARIES
+from ctlab.interfaces.kernels import KERNEL_MODULES, TRAINING_MODULES
+for module in (*LIBRARIES, *KERNEL_MODULES, *TRAINING_MODULES, 'nnunetv2.inference.data_iterators'):
+    importlib.import_module(module)
+assert not asked, asked
+torch.cuda.is_available()
+assert asked == ['is_available']
+"""
+
+
+def test_what_forks_are_given_asks_for_no_gpu():
+    """A process that has asked for a GPU has forks that cannot use it."""
+    subprocess.run([sys.executable, '-W', 'ignore', '-c', ASKED], check=True, timeout=600)

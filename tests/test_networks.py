@@ -1,5 +1,8 @@
 """Every network learns two scans by heart; one that cannot will not learn a hundred."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -97,8 +100,6 @@ assert torch.equal(body.conv_stem.weight, backbone.conv_stem.weight)
 
 def test_weights_of_the_hub_are_taken_from_its_cache_without_a_network(tmp_path):
     import os
-    import subprocess
-    import sys
 
     subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', CACHED],

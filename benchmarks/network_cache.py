@@ -1,4 +1,4 @@
-"""Run TotalSegmentator over a cohort: network and libraries read once per worker (ours) or once per case (its own API).
+"""Run TotalSegmentator over a cohort: network and libraries read once a worker (ours) or once a case (its own API).
 
 The weights are random, in a network of 18 million numbers in TotalSegmentator's own layout: reading takes
 as long as with real ones. The scans are small, so that what is measured is the reading and not the network.

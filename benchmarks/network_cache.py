@@ -48,7 +48,7 @@ def main():
     print(f'read once per worker (ctlab)          {seconds[True]:6.2f} s per scan')
     print(
         f'read for every scan (its own way)     {seconds[False]:6.2f} s per scan, '
-        f'{seconds[False] / seconds[True]:.1f}×; {seconds[False] - seconds[True]:.2f} s per scan go into reading and imports'
+        f'{seconds[False] / seconds[True]:.1f}×; {seconds[False] - seconds[True]:.2f} s go into reading and imports'
     )
 
 

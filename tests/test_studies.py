@@ -250,6 +250,7 @@ def test_two_processes_learn_what_one_learns(tmp_path):
     command = [sys.executable, str(script), str(tmp_path / '2'), '2']  # which starts a second one like itself
     subprocess.run(command, check=True, capture_output=True, timeout=900)
     alone.join()
+    assert alone.exitcode == 0
     one, two = (torch.load(tmp_path / str(n) / 'rank0.pt', weights_only=True) for n in (1, 2))
     for name in one:
         assert torch.allclose(one[name], two[name], atol=1e-5), name

@@ -5,7 +5,9 @@ import re
 
 import pandas as pd
 import pytest
-from conftest import run_command
+from conftest import ROOT, run_command
+
+from ctlab.interfaces import setup_commands
 
 
 @pytest.fixture(scope='module')
@@ -159,6 +161,26 @@ def test_arrange_makes_a_cohort_and_says_what_it_left(ctlab, tiny, tmp_path):
         read_labels(tmp_path / 'ours')
     again = ctlab('arrange', tmp_path / 'export', tmp_path / 'ours')
     assert again.returncode == 1 and 'not empty' in again.stderr and 'Traceback' not in again.stderr
+
+
+def code_cells(notebook):
+    return [''.join(c['source']) for c in json.loads(notebook.read_text())['cells'] if c['cell_type'] == 'code']
+
+
+def test_the_demo_runs_no_recording():
+    """What was recorded once, with a browser and by hand, is not run by a command."""
+    chapters = sorted((ROOT / 'nbs').glob('[0-9]*.ipynb'))
+    recorded = [n.stem for n in chapters if all('#| eval: false' in c for c in code_cells(n))]
+    assert recorded and set(recorded) <= set(setup_commands._NOT_IN_THE_DEMO) <= {n.stem for n in chapters}
+
+
+def test_no_cell_needs_real_data():
+    """A command runs every cell, also what `nbdev_test` leaves out; a stranger has no real data."""
+    asked = {n: [c for c in code_cells(n) if 'real_data_folder() /' in c] for n in (ROOT / 'nbs').rglob('*.ipynb')}
+    assert sum(map(len, asked.values())) > 5
+    for notebook, cells in asked.items():
+        for cell in cells:
+            assert re.search(r'\b(if|and)\b.*real_data_folder\(\)', cell), f'{notebook.name}: {cell[:200]}'
 
 
 def test_the_demo_runs_a_chapter_again_when_the_package_changes(tmp_path, monkeypatch):

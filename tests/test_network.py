@@ -702,9 +702,32 @@ def test_an_association_leaves_no_open_file(node, scans):
     assert still_open() <= before + 4
 
 
-def test_sixteen_at_a_time_and_the_seventeenth_is_told(scans, tmp_path):
+@contextlib.contextmanager
+def answered_by_a_helper(node):
+    """Call a node until one of its helpers takes the call."""
+    peer, kinds = Peer('CTLAB', '127.0.0.1', node.port), presentation_contexts([(CT, '1.2.840.10008.1.2.1')])
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        with open_association('WAITS', peer, kinds, timeout=PATIENCE) as a:
+            if sum(node._load.associations[1:]):
+                yield a
+                return
+    raise TimeoutError('no helper answered')
+
+
+def wait_for_helpers(node):
+    """Return when a helper answers, and nobody calls any more."""
+    if node.processes > 1:
+        with answered_by_a_helper(node):
+            pass
+        eventually(lambda: sum(node._load.associations), lambda n: n == 0)
+
+
+@pytest.mark.parametrize('processes', [1, 3])
+def test_sixteen_at_a_time_and_the_seventeenth_is_told(scans, tmp_path, processes):
     generous = NodeLimits(handshake=300.0, idle=300.0)  # what is asked is whether sixteen are served, not how soon
-    with Node(Store(tmp_path / 'store', free=0), port=0, limits=generous) as node:
+    with Node(Store(tmp_path / 'store', free=0), port=0, limits=generous, processes=processes) as node:
+        wait_for_helpers(node)
         peer, files = Peer('CTLAB', '127.0.0.1', node.port), sorted(scans.rglob('*.dcm'))
         syntaxes = [pydicom.dcmread(f, stop_before_pixels=True).file_meta.TransferSyntaxUID for f in files]
 
@@ -726,7 +749,9 @@ def test_sixteen_at_a_time_and_the_seventeenth_is_told(scans, tmp_path):
             answers = list(pool.map(work, range(16)))
         assert answers == [[0] * 18] * 16
         assert node.store.totals()['instance'] == 16 * 18 and node.store.totals()['patient'] == 16
-    with Node(Store(tmp_path / 'small', free=0), port=0, limits=NodeLimits(associations=2)) as node:
+    few = NodeLimits(associations=2)
+    with Node(Store(tmp_path / 'small', free=0), port=0, limits=few, processes=processes) as node:
+        wait_for_helpers(node)
         peer = Peer('CTLAB', '127.0.0.1', node.port)
         kinds = presentation_contexts([(CT, '1.2.840.10008.1.2.1')])
         a, b, c = (open_association(title, peer, kinds) for title in 'ABC')
@@ -748,14 +773,15 @@ def send_until_killed(association, server, slices, numbers, acknowledged):
             acknowledged.add(ds.SOPInstanceUID)
 
 
-def test_killed_at_twenty_moments_it_has_what_it_acknowledged(scans, tmp_path):
+@pytest.mark.parametrize('processes', [1, 2])
+def test_killed_at_twenty_moments_it_has_what_it_acknowledged(scans, tmp_path, processes):
     """The command is killed with -9 while objects come in; what it acknowledged is there, once and whole."""
     port, acknowledged, rng = free_port(), set(), random.Random(2)
     slices = [pydicom.dcmread(p) for p in sorted((scans / 'Jane').iterdir())]
     peer, kinds = Peer('CTLAB', '127.0.0.1', port), presentation_contexts([(CT, '1.2.840.10008.1.2.1')])
     code = f"""from ctlab.network.node import Node; from ctlab.network.store import Store
 s = Store({str(tmp_path / 'store')!r}, free=0); s.rebuild_index()
-Node(s, port={port}).start()
+Node(s, port={port}, processes={processes}).start()
 import time
 time.sleep(600)"""
     (tmp_path / 'node.py').write_text(code)
@@ -779,6 +805,33 @@ time.sleep(600)"""
     for path in store.paths():
         assert pydicom.dcmread(path).pixel_array.shape == (32, 40)
     assert not list(store.incoming.iterdir())
+
+
+def test_a_helper_that_is_killed_takes_nothing_with_it(scans, tmp_path):
+    """Its sender sees the connection end; what was acknowledged is there, and another takes its place."""
+    (ds,), acknowledged = [pydicom.dcmread(p) for p in sorted((scans / 'Jane').iterdir())[:1]], []
+
+    def send(a, n):
+        ds.SOPInstanceUID = f'1.2.8.{n}'
+        with contextlib.suppress(RuntimeError):  # the connection has ended
+            if a.send_c_store(ds).get('Status') == 0:
+                acknowledged.append(ds.SOPInstanceUID)
+
+    with Node(Store(tmp_path / 'store', free=0), port=0, processes=2) as node:
+        with answered_by_a_helper(node) as a:
+            send(a, 1)
+            (first,) = node._helpers.pids
+            os.kill(first, signal.SIGKILL)
+            eventually(lambda: node._helpers.pids != [first], bool)
+            send(a, 2)
+        with answered_by_a_helper(node) as a:
+            send(a, 3)
+        assert acknowledged == ['1.2.8.1', '1.2.8.3']
+        (second,) = node._helpers.pids
+    assert not Path(f'/proc/{second}').exists() and second != first
+    store = Store(tmp_path / 'store', free=0)
+    assert sorted(f['SOPInstanceUID'] for f in store.find('IMAGE')) == acknowledged
+    assert not any(store.rebuild_index().values())
 
 
 def test_a_reading_that_is_killed_is_done_once(tmp_path):

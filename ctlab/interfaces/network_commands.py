@@ -228,6 +228,9 @@ def node(
     ] = Path('deidentify.key'),
     free: Annotated[float, typer.Option(help='GiB of the disk that stay free.')] = 1.0,
     associations: Annotated[int, typer.Option(help='At a time.', min=1)] = 16,
+    processes: Annotated[
+        int, typer.Option(help='That take objects; one per core and four at most, when left out.', min=0)
+    ] = 0,
     largest: Annotated[float, typer.Option(help='GiB of one object.')] = 1.0,
     tls_cert: Annotated[Path | None, _CERTIFICATE] = None,
     tls_key: Annotated[Path | None, _KEY] = None,
@@ -255,7 +258,7 @@ def node(
     try:
         kept = Store(store, pseudonyms(anonymise, key), int(free * (1 << 30)))
         rebuilt = kept.rebuild_index()
-        at_work.append(Node(kept, title, host, port, *lists, tls, limits).start())
+        at_work.append(Node(kept, title, host, port, *lists, tls, limits, processes).start())
         pages = _viewer_folder(store, fetch_viewer) if viewer or fetch_viewer else None
         web = 8042 if viewer and web < 0 else web
         if web >= 0:

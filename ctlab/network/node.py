@@ -15,6 +15,8 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from ..core.parallel import available_cores
+from .processes import HelperProcesses, SharedLoad
 from .reception import NodeLimits, PendingBytes, bounded_server, disable_nagle
 from .store import LEVELS, NOT_UNDERSTOOD, ObjectRefusedError, Store
 from ..scans.dicom import complete_class
@@ -165,18 +167,38 @@ class Node:
     peers: tuple = ()  # where C-MOVE may send to
     tls: TlsConfig | None = None
     limits: NodeLimits = NodeLimits()
+    processes: int = 1  # that take objects; 0 for one per core, four at most: it helps where many send at a time
     _server: object = field(default=None, repr=False)
+    _helpers: HelperProcesses | None = field(default=None, repr=False)
+    _place: int = 0  # among the processes
+    _load: SharedLoad | None = field(default=None, repr=False)
+    _counting: object = field(default_factory=threading.Lock, repr=False)
 
     def start(self) -> Node:
-        """Listen in background threads."""
-        from pynetdicom import _config, evt
-
+        """Listen in background threads, and in further processes."""
         if not is_loopback(self.host) and not (self.callers or self.networks or self.tls):
             raise ValueError(f'{self.host}: who listens beyond this machine says to whom: AE titles, addresses or TLS')
+        self.processes = self.processes or min(4, available_cores())
+        self._load = SharedLoad.of(self.processes)
+        self._listen()
+        if self.processes > 1:
+            store = self.store.folder, self.store.names, self.store.free
+            settings = self.title, self.host, self.port, self.callers, self.networks, self.peers, self.tls, self.limits
+            given = store, settings, self._load, self._server.socket
+            self._helpers = HelperProcesses(_help, self.processes - 1, given, self._load.forget)
+        return self
+
+    def _listen(self, listening=None):
+        """Listen in background threads, at a socket of our own or one that was given."""
+        from pynetdicom import _config, evt
+
         _config.LOG_HANDLER_LEVEL = 'none'
         _config.VALIDATORS['UI'] = _valid_uid
         logging.getLogger('pynetdicom').setLevel(logging.CRITICAL)
         handlers = [
+            (evt.EVT_ESTABLISHED, self._count),
+            (evt.EVT_RELEASED, self._leaves),
+            (evt.EVT_ABORTED, self._leaves),
             (evt.EVT_C_ECHO, lambda event: 0),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_C_FIND, self._find),
@@ -185,27 +207,32 @@ class Node:
             (evt.EVT_CONN_CLOSE, self._closed),
         ]
         ae, address, tls = self._application_entity(), (self.host, self.port), self.tls and self.tls.server()
-        made = bounded_server()(ae, address, self.title, ae.supported_contexts, tls, handlers)
+        made = bounded_server()(ae, address, self.title, ae.supported_contexts, tls, handlers, listening=listening)
         made.limits, made.networks = self.limits, tuple(ipaddress.ip_network(n, strict=False) for n in self.networks)
-        made.waiting = self._waiting = PendingBytes()
+        made.waiting = self._waiting = PendingBytes(self._load.waiting, self._place)
         made.classes, made.keep = frozenset(storage_sop_classes()), self._keep
         ae._servers.append(made)
         self._server, self.port = made, made.server_address[1]
         threading.Thread(target=made.serve_forever, args=(0.1,), daemon=True, name='node').start()
-        return self
 
     def _application_entity(self):
         """Build the application entity with its limits and presentation contexts."""
         from pynetdicom import AE
         from pynetdicom.sop_class import Verification
 
+        node = self
+
         class Entity(AE):
             @property
             def active_associations(self):  # who only called and says nothing takes nobody's place
                 return [a for a in super().active_associations if a.is_established or a is threading.current_thread()]
 
+            @property
+            def maximum_associations(self):
+                return node.limits.associations - node._load.elsewhere(node._place)
+
         ae = Entity(self.title)
-        ae.maximum_pdu_size, ae.maximum_associations = self.limits.pdu, self.limits.associations
+        ae.maximum_pdu_size = self.limits.pdu
         ae.network_timeout = ae.dimse_timeout = self.limits.idle
         ae.acse_timeout = self.limits.handshake
         ae.require_called_aet, ae.require_calling_aet = bool(self.callers), list(self.callers)
@@ -221,6 +248,8 @@ class Node:
         """Take no new association, let those at work finish, then go."""
         if self._server is None:
             return
+        if self._helpers:
+            self._helpers.tell(patience)
         self._server.shutdown()
         until = time.monotonic() + patience
         while any(a.is_established for a in self._server.active_associations) and time.monotonic() < until:
@@ -228,6 +257,9 @@ class Node:
         for association in self._server.active_associations:
             association.abort()
         self._server = None
+        if self._helpers:
+            self._helpers.join(patience + 1)
+            self._helpers = None
 
     def __enter__(self):
         return self.start()
@@ -235,8 +267,18 @@ class Node:
     def __exit__(self, *_):
         self.stop()
 
+    def _count(self, event, gone=None):
+        """Let the other processes know how many associations stand here."""
+        with self._counting:
+            standing = [a for a in self._server.active_associations if a.is_established and a is not gone]
+            self._load.associations[self._place] = len(standing)
+
+    def _leaves(self, event):
+        self._count(event, gone=event.assoc)
+
     def _closed(self, event):
         self._waiting.forget(event.assoc)
+        self._leaves(event)
         self.store.close()
 
     def _store(self, event):
@@ -336,6 +378,14 @@ class Node:
             | ({'tls_args': (self.tls.client(), target.host)} if self.tls else {}),
         )
         yield from self._sent(event, wanted, takes)
+
+
+def _help(place, store, settings, load, listening):
+    """Listen where another process listens; what it has set applies."""
+    node = Node(Store(*store), *settings, _place=place, _load=load)
+    node._listen(listening)
+    settle_process()
+    return node
 
 
 @functools.lru_cache(maxsize=4096)

@@ -46,24 +46,26 @@ class NodeLimits:
 class PendingBytes:
     """Bytes of objects that are not whole yet, by association."""
 
-    def __init__(self):
+    def __init__(self, ledger=None, place: int = 0):
         self.sizes, self.lock = {}, threading.Lock()
+        self.ledger, self.place = [0] if ledger is None else ledger, place  # bytes by process, and which is ours
 
     def add(self, who, size):
         """Count bytes of an association; returns how many it has."""
         with self.lock:
             self.sizes[id(who)] = total = self.sizes.get(id(who), 0) + size
+            self.ledger[self.place] += size
         return total
 
     def forget(self, who):
         """Forget an association: what it sent is stored, or gone."""
         with self.lock:
-            self.sizes.pop(id(who), None)
+            self.ledger[self.place] -= self.sizes.pop(id(who), 0)
 
     @property
     def total(self):
-        """Bytes of all associations."""
-        return sum(list(self.sizes.values()))
+        """Bytes of all associations, in all processes."""
+        return sum(self.ledger)
 
 # %% ../../nbs/lib/network/07_reception.ipynb #e81b7a60
 _STORE_REQUEST, _STORE_RESPONSE, _NO_DATASET = b'\x01\0', b'\x01\x80', b'\x01\x01'
@@ -429,8 +431,22 @@ class _BoundedServer:
     limits, networks = NodeLimits(), ()
     waiting, classes, keep = None, frozenset(), None  # what a node puts in: see there
 
-    def __init__(self, ae, address, title, contexts, *args):
+    def __init__(self, ae, address, title, contexts, *args, listening=None):
+        self.listening = listening  # a socket that another process listens at as well
         super().__init__(ae, address, title, list(map(_shared_context, contexts)), *args, _bounded_handler())
+
+    def server_bind(self):
+        """Take the socket that was given, or one of our own."""
+        if self.listening:
+            self.socket.close()
+            self.socket, self.server_address = self.listening, self.listening.getsockname()
+        else:
+            super().server_bind()
+        self.socket.settimeout(0)  # a call may have been answered by another process
+
+    def server_activate(self):
+        if not self.listening:
+            super().server_activate()
 
     def service_actions(self):
         """Collect what associations left behind; pynetdicom stops everybody for that every six seconds."""

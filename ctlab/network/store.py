@@ -21,6 +21,11 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows: SQLite alone keeps order
+    fcntl = None
+
 from ..core.files import exclusive_lock
 from ..scans.deidentify import DeidentificationError, Pseudonyms, deidentify_dataset
 from ..scans.dicom_header import MODALITIES, complete_class, parse_plain_header
@@ -408,6 +413,7 @@ class Store:
         self.incoming = self.folder / '.incoming'
         self.incoming.mkdir(parents=True, exist_ok=True)
         (self.folder / 'train_images').mkdir(exist_ok=True)
+        self._door = (self.folder / '.index.turn').open('ab')
         with exclusive_lock(self.folder / 'index'):
             self.db.executescript(_TABLES)
 
@@ -429,9 +435,23 @@ class Store:
             self._local.db = None
 
     @contextlib.contextmanager
+    def _at_the_index(self):
+        """Wait until no other thread or process writes; who waits keeps nobody from computing."""
+        with TURN.given_away():
+            self._turn.acquire()
+            if fcntl:
+                fcntl.flock(self._door, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            if fcntl:
+                fcntl.flock(self._door, fcntl.LOCK_UN)
+            self._turn.release()
+
+    @contextlib.contextmanager
     def writing(self):
-        """Open an exclusive transaction; threads take turns, for SQLite lets those that wait sleep too long."""
-        with self._turn:
+        """Open an exclusive transaction; threads and processes take turns, for SQLite lets who waits sleep too long."""
+        with self._at_the_index():
             self.db.execute('BEGIN IMMEDIATE')
             try:
                 yield self.db
@@ -699,13 +719,13 @@ class Store:
         done = {'entered': 0, 'forgotten': 0, 'set aside': 0}
         for half in self.incoming.iterdir():
             half.unlink(missing_ok=True)
-        known = {p for (p,) in self.db.execute('SELECT path FROM instance')}
-        there = {
-            p.relative_to(self.folder).as_posix()
-            for kind in ('train_images', 'objects')
-            for p in (self.folder / kind).glob('*/*/*.dcm')
-        }
         with self.writing() as db:
+            known = {p for (p,) in db.execute('SELECT path FROM instance')}
+            there = {
+                p.relative_to(self.folder).as_posix()
+                for kind in ('train_images', 'objects')
+                for p in (self.folder / kind).glob('*/*/*.dcm')
+            }
             for path in known - there:
                 db.execute('DELETE FROM instance WHERE path = ?', (path,))
                 done['forgotten'] += 1

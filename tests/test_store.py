@@ -9,14 +9,12 @@ import random
 import sqlite3
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 
-from ctlab.core.parallel import process_context
 from ctlab.network import store as module
 from ctlab.network.store import (
     COUNT_ATTRIBUTES,
@@ -541,38 +539,6 @@ def test_what_is_acknowledged_was_flushed(store, monkeypatch):
     monkeypatch.setattr(os, 'fsync', noted)
     kept = store.add(item())
     assert any('.incoming' in f for f in flushed) and str(kept.path.parent) in flushed
-
-
-def add_many(task):
-    """Add objects of a series from a process of its own, again where a rebuilding took the half of one away."""
-    folder, uids = task
-    store = Store(folder, free=0)
-    for uid in uids:
-        for _ in range(100):
-            try:
-                store.add(item(uid=uid))
-                break
-            except ObjectRefusedError:
-                continue
-    return sum(store.add(item(uid=uid)).new for uid in uids)
-
-
-def test_processes_take_turns(store):
-    """Two processes add objects of one series, half of them both, while this one sets the index right."""
-    uids = [f'1.1.1.{n}' for n in range(1, 151)]
-    halves = [(store.folder, uids[:100]), (store.folder, uids[50:])]
-    context, rebuilt = process_context('test_store'), []
-    with ProcessPoolExecutor(2, mp_context=context) as pool:
-        work = [pool.submit(add_many, half) for half in halves]
-        while not all(w.done() for w in work):
-            rebuilt.append(store.rebuild_index())
-            time.sleep(0.05)  # it clears away what others have begun, and would do nothing else
-        assert [w.result() for w in work] == [0, 0], 'all of them were there'
-    assert rebuilt and all(done == {'entered': 0, 'forgotten': 0, 'set aside': 0} for done in rebuilt)
-    paths = {f['SOPInstanceUID']: f['path'] for f in store.find('IMAGE')}
-    assert sorted(paths) == sorted(uids) and len(set(paths.values())) == 150
-    for uid, path in paths.items():
-        assert pydicom.dcmread(path).SOPInstanceUID == uid
 
 
 def test_without_its_owner(tmp_path):

@@ -15,21 +15,19 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 from conftest import PATIENCE, eventually, free_port, start_script, wait_for
-from test_store import item
 
-from ctlab.core.parallel import process_context
 from ctlab.network.client import echo, fetch, query, send
 from ctlab.network.dicomweb import DicomWebServer
 from ctlab.network.node import Node, Peer, TlsConfig, open_association, presentation_contexts
 from ctlab.network.reception import NodeLimits
-from ctlab.network.store import ObjectRefusedError, Store
+from ctlab.network.store import Store
 from ctlab.scans.dicom import write_series
 from ctlab.scans.volume import make_volume
 
@@ -809,34 +807,33 @@ time.sleep(600)"""
     assert not list(store.incoming.iterdir())
 
 
-def add_many(task):
-    """Add objects of a series from a process of its own, again where a rebuilding took the half of one away."""
-    folder, uids = task
-    store = Store(folder, free=0)
-    for uid in uids:
-        for _ in range(100):
-            try:
-                store.add(item(uid=uid))
-                break
-            except ObjectRefusedError:
-                continue
-    return sum(store.add(item(uid=uid)).new for uid in uids)
+ADD = """import sys
+from ctlab.network.store import ObjectRefusedError, Store
+from test_store import item
+store, uids = Store(sys.argv[1], free=0), [f'1.1.1.{n}' for n in range(*map(int, sys.argv[2:]))]
+for uid in uids:
+    for _ in range(100):  # again, where the half of one was cleared away
+        try:
+            store.add(item(uid=uid))
+            break
+        except ObjectRefusedError:
+            continue
+sys.exit(sum(store.add(item(uid=uid)).new for uid in uids))
+"""
 
 
 def test_processes_take_turns(tmp_path):
     """Two processes add objects of one series, half of them both, while this one sets the index right."""
-    store, uids = Store(tmp_path / 'store', free=0), [f'1.1.1.{n}' for n in range(1, 151)]
-    halves = [(store.folder, uids[:100]), (store.folder, uids[50:])]
-    context, rebuilt = process_context('test_network'), []
-    with ProcessPoolExecutor(2, mp_context=context) as pool:
-        work = [pool.submit(add_many, half) for half in halves]
-        while not all(w.done() for w in work):
-            rebuilt.append(store.rebuild_index())
-            time.sleep(0.05)  # it clears away what others have begun, and would do nothing else
-        assert [w.result() for w in work] == [0, 0], 'all of them were there'
+    store, rebuilt = Store(tmp_path / 'store', free=0), []
+    (tmp_path / 'add.py').write_text(ADD)
+    adding = [start_script(tmp_path / 'add.py', store.folder, *part) for part in ((1, 101), (51, 151))]
+    while any(process.is_alive() for process in adding):
+        rebuilt.append(store.rebuild_index())
+        time.sleep(0.05)  # it clears away what others have begun, and would do nothing else
+    assert [process.exitcode for process in adding] == [0, 0], 'all of them were there'
     assert rebuilt and all(done == {'entered': 0, 'forgotten': 0, 'set aside': 0} for done in rebuilt)
     paths = {f['SOPInstanceUID']: f['path'] for f in store.find('IMAGE')}
-    assert sorted(paths) == sorted(uids) and len(set(paths.values())) == 150
+    assert set(paths) == {f'1.1.1.{n}' for n in range(1, 151)} and len(set(paths.values())) == 150
     for uid, path in paths.items():
         assert pydicom.dcmread(path).SOPInstanceUID == uid
 

@@ -314,7 +314,19 @@ def test_files_with_nothing_in_common_are_not_walked_for_ever(tmp_path):
     header = read_header(written(tmp_path / 'a'))
     noted.learn((tmp_path / 'a').read_bytes(), replace(header, notes=('odd',)))
     noted.learn((tmp_path / 'a').read_bytes(), replace(header, pixels_at=0))
-    assert noted.misses == 0 and noted.header is None
+    assert noted.misses == 0 and noted.values is None
+
+
+def test_no_more_is_read_than_earlier_headers_needed(tmp_path, monkeypatch):
+    """A header that is longer than those before is read to its end all the same."""
+    asked, read = [], headers._read_beginning
+    monkeypatch.setattr(headers, '_read_beginning', lambda p, *n: asked.append(n) or read(p, *n))
+    cache, long = headers._HeaderCache(), {'ImageComments': 'x' * 3000}
+    paths = [written(tmp_path / f'{k}', InstanceNumber=k, **(long if k == 5 else {})) for k in range(8)]
+    found = [headers._read_cached(str(p), cache) for p in paths]
+    assert [h.instance for h in found] == list(range(8)) and found == [read_header(p) for p in paths]
+    short = (found[0].pixels_at + 256,)
+    assert asked[:9] == [(headers._BLOCK,)] * 2 + [short] * 4 + [(), (headers._BLOCK,), (headers._BLOCK,)]
 
 
 # tables
@@ -505,6 +517,6 @@ def test_a_file_far_away_is_read_by_its_beginning(tmp_path, monkeypatch):
 
 def test_a_large_file_is_called_by_its_size(tmp_path, monkeypatch):
     path = written(tmp_path / 'a')
-    monkeypatch.setattr(headers, '_read_beginning', lambda p: (b'', 3 << 30))
+    monkeypatch.setattr(headers, '_read_beginning', lambda *_: (b'', 3 << 30))
     with pytest.raises(DicomError, match=r'3\.0 GiB, more than one image can hold'):
         read_header(path)

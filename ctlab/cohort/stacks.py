@@ -118,23 +118,25 @@ def resize_area(
     return small
 
 
-def _block_sums(picture, size):
-    """Sum the old pixels of each new pixel in the narrowest sufficient type.
+def _block_sums(picture, size, bits=64):
+    """Sum the old pixels of each new pixel in the narrowest sufficient type; no value needs more than so many bits.
 
     Returns (sums, old pixels per new pixel); None where a new pixel is no whole number of old ones.
     """
     (a, down), (b, right) = (divmod(n, size) for n in picture.shape)
     if down or right:
         return None
-    if picture.dtype.kind in 'iu' and not _sum_fits(picture, a * b):
+    if picture.dtype.kind in 'iu' and not _sum_fits(picture, a * b, bits):
         picture = picture.astype(np.int64)
     tall = sum((picture[k::a] for k in range(1, a)), picture[::a])
     return sum((tall[:, k::b] for k in range(1, b)), tall[:, ::b]), a * b
 
 
-def _sum_fits(picture, n):
-    """Check whether the type can hold the sum of n values of this picture."""
+def _sum_fits(picture, n, bits):
+    """Check whether the type can hold the sum of n values of this picture; where any would fit, none is looked at."""
     limits = np.iinfo(picture.dtype)
+    if n << bits - (limits.min < 0) <= limits.max:
+        return True
     return int(picture.max()) * n <= limits.max and (limits.min == 0 or int(picture.min()) * n >= limits.min)
 
 
@@ -202,14 +204,14 @@ def _process_slice(header, limits, preprocessing, tables):
     if preprocessing.normalise == 'published':
         return np.round(resize_area(published_slice(header, raw), preprocessing.size)).astype(np.uint8)
     values = dicom.unpack_stored_bits(raw, header.stored, header.high_bit, header.signed)
-    if np.ptp(values[0]) == 0 and values.min() == values.max():
+    if np.ptp(values[0]) == 0 and np.ptp(values[len(values) // 2]) == 0 and values.min() == values.max():
         raise dicom.DicomError(f'{header.path}: every pixel has the same value')
     if header.modality_table is not None:
         return _to_stored_type(
             resize_area(dicom.to_hounsfield(values, header), preprocessing.size), limits, preprocessing
         )
     found = (
-        None if preprocessing.normalise == 'slice' else _block_sums(values, preprocessing.size)
+        None if preprocessing.normalise == 'slice' else _block_sums(values, preprocessing.size, header.stored)
     )  # HU are linear in what is stored, so the picture may shrink first
     if found is None or found[0].dtype.itemsize != 2:
         return _to_stored_type(
@@ -228,8 +230,9 @@ def _process_slice(header, limits, preprocessing, tables):
         header.rescale_type,
     )
     if key not in tables:
+        possible = 1 << 16 if header.signed else min(1 << 16, n << header.stored)
         tables[key] = _to_stored_type(
-            dicom.to_hounsfield(np.arange(65536).astype(np.uint16).view(sums.dtype) / np.float32(n), header),
+            dicom.to_hounsfield(np.arange(possible).astype(np.uint16).view(sums.dtype) / np.float32(n), header),
             limits,
             preprocessing,
         )

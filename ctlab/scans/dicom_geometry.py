@@ -14,7 +14,15 @@ from pathlib import Path
 import numpy as np
 
 from ..core import remote
-from .dicom_header import DicomError, Header, _copy_header, _HeaderCache, _numbers, _read_cached
+from ctlab.scans.dicom_header import (
+    DicomError,
+    Header,
+    _copy_header,
+    _header_values,
+    _HeaderCache,
+    _numbers,
+    _read_cached,
+)
 
 # %% auto #0
 __all__ = ['MAX_FRAMES', 'list_files', 'read_frames', 'read_headers', 'group_series', 'Geometry', 'spacing_zones',
@@ -87,7 +95,7 @@ def _frame(header, k, own, shared, dataset):
     windows = tuple(zip(_numbers(voi.get('WindowCenter')) or (), _numbers(voi.get('WindowWidth')) or (), ('',) * 99))
     frame_type = kind.get('FrameType')
     return _copy_header(
-        header,
+        _header_values(header),
         {
             'frame': k,
             'instance': k + 1,

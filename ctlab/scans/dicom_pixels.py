@@ -144,19 +144,16 @@ def _decode_fast(header):
     """Decode uncompressed and RLE pixels at the offset found by the fast parser; None at anything unexpected."""
     if header.syntax not in ('1.2.840.10008.1.2.1', '1.2.840.10008.1.2.5'):
         return None
-    if remote.is_remote(header.path):
-        data = remote.read_bytes(header.path, header.pixels_at)
-    else:
-        with open(header.path, 'rb') as file:
-            file.seek(header.pixels_at)
-            data = file.read()
-    if len(data) < 12 or data[4:6] not in (b'OB', b'OW'):
-        return None
-    wanted, length = header.rows * header.columns * header.allocated // 8, struct.unpack_from('<I', data, 8)[0]
-    if header.syntax.endswith('.1'):
-        pixels = data[12 : 12 + wanted] if length >= wanted else b''
-    else:
-        frame = _rle_frame(data)
+    wanted = header.rows * header.columns * header.allocated // 8
+    with _reader(header) as read:
+        data = read(0, 64)
+        if len(data) < 12 or data[4:6] not in (b'OB', b'OW'):
+            return None
+        if header.syntax.endswith('.1'):
+            pixels = read(12, wanted) if struct.unpack_from('<I', data, 8)[0] >= wanted else b''
+        else:
+            frame = _rle_frame(data, read)
+    if header.syntax.endswith('.5'):
         from rle.rle import decode_frame
 
         pixels = decode_frame(frame, header.rows * header.columns, header.allocated, '<') if frame else b''
@@ -167,15 +164,30 @@ def _decode_fast(header):
     )
 
 
-def _rle_frame(data):
-    """Extract the only compressed frame of encapsulated PixelData (offset table, one fragment, end); None otherwise."""
+@contextlib.contextmanager
+def _reader(header):
+    """Yield a function that reads so many bytes of a file from a place after the header: each is copied once."""
+    if remote.is_remote(header.path):
+        data = remote.read_bytes(header.path, header.pixels_at)
+        yield lambda at, length: data[at : at + length]
+        return
+    file = os.open(header.path, os.O_RDONLY)
+    try:
+        yield lambda at, length: os.pread(file, length, header.pixels_at + at)
+    finally:
+        os.close(file)
+
+
+def _rle_frame(data, read):
+    """Read the only compressed frame of encapsulated PixelData (offset table, one fragment, end); None otherwise."""
     if data[8:12] != b'\xff\xff\xff\xff' or data[12:16] != b'\xfe\xff\x00\xe0':
         return None
     at = 20 + struct.unpack_from('<I', data, 16)[0]
-    if data[at : at + 4] != b'\xfe\xff\x00\xe0':
+    item = data[at : at + 8] if at + 8 <= len(data) else read(at, 8)
+    if len(item) < 8 or item[:4] != b'\xfe\xff\x00\xe0':
         return None
-    end = at + 8 + struct.unpack_from('<I', data, at + 4)[0]
-    return data[at + 8 : end] if data[end : end + 4] == b'\xfe\xff\xdd\xe0' else None
+    length = struct.unpack_from('<I', item, 4)[0]
+    return read(at + 8, length) if read(at + 8 + length, 4) == b'\xfe\xff\xdd\xe0' else None
 
 
 @contextlib.contextmanager

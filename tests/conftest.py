@@ -1,6 +1,7 @@
 """What the tests share: the checkout, the tiny cohort, and the command in a process of its own."""
 
 import collections
+import gc
 import itertools
 import os
 import runpy
@@ -15,7 +16,7 @@ from pathlib import Path
 import forks
 import pytest
 
-from ctlab.core.parallel import LIBRARIES, process_context
+from ctlab.core.parallel import LIBRARIES, process_context, settle_fork
 from ctlab.interfaces.kernels import KERNEL_MODULES, TRAINING_MODULES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -209,14 +210,17 @@ def pytest_configure(config):
         os.environ['CTLAB_TEST_FORKS'] = forks.share()
 
 
+def pytest_collection_finish():
+    gc.freeze()  # what is imported by now stays; a training looks for garbage when it ends
+
+
 def _as_command(arguments, cwd, env, out, err):
     """Run the command in a process that has imported the heavy packages."""
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
     sys.stdout, sys.stderr = (open(n, 'w', buffering=1, closefd=False) for n in (1, 2))  # noqa: SIM115, they live on
     os.chdir(cwd)
-    os.environ.clear()
-    os.environ.update(env)
+    settle_fork(env)
     sys.argv = ['ctlab', *arguments]
     from ctlab.interfaces.cli import main
 
@@ -245,6 +249,7 @@ def _as_script(path, arguments):
     os.setsid()
     for number in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    gc.freeze()
     sys.argv = [path, *arguments]
     runpy.run_path(path, run_name='__main__')
 

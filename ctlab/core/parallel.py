@@ -5,6 +5,7 @@
 # %% ../../nbs/lib/core/03_parallel.ipynb #bfb08f54
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ def available_cores() -> int:  # that this process may use
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 # %% auto #0
-__all__ = ['LIBRARIES', 'available_cores', 'progress_bar', 'parallel_map', 'process_context']
+__all__ = ['LIBRARIES', 'available_cores', 'progress_bar', 'parallel_map', 'process_context', 'settle_fork']
 
 # %% ../../nbs/lib/core/03_parallel.ipynb #bf0f87a1
 def progress_bar(
@@ -122,12 +123,23 @@ def _map_processes(work, items, workers, advance, crashed, limit):
     return [results[k] for k in range(len(items))]
 
 
+def settle_fork(
+    environment: dict,  # of the process that asked for this one
+) -> None:
+    """Give a forked process the environment as it is now, and let what was imported before the fork be.
+
+    A collection of garbage takes a quarter of a second when it looks at all objects of torch, and copies them.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
+    gc.freeze()
+
+
 def _init_worker(begun, threads, environment):
     """Initialise a worker; its libraries share the cores with those of the other workers."""
     from threadpoolctl import threadpool_limits
 
-    os.environ.clear()
-    os.environ.update(environment)  # as it is now, not as it was when the first process was started
+    settle_fork(environment)
     for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
         os.environ.setdefault(name, str(threads))
     threadpool_limits(threads)  # those that the script had loaded before

@@ -12,7 +12,7 @@ from pathlib import Path
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
-from ..core.parallel import process_context
+from ..core.parallel import process_context, settle_fork
 
 # %% auto #0
 __all__ = ['KERNEL_MODULES', 'TRAINING_MODULES', 'modules_needed', 'ForkedKernel', 'ForkedKernelManager', 'kernel_options']
@@ -37,8 +37,7 @@ def _become_kernel(arguments, folder, environment):
 
     os.setsid()
     os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
+    settle_fork(environment)
     os.environ['JPY_PARENT_PID'] = str(os.getppid())  # with this one a kernel ends
     os.environ.setdefault('MPLBACKEND', 'module://matplotlib_inline.backend_inline')
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

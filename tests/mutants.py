@@ -18,7 +18,7 @@ TESTS = {
     'core.files': ['nbs/lib/core/02_files.ipynb', 'tests/test_files.py'],
     'scans.volume': ['nbs/lib/scans/00_volume.ipynb', 'tests/test_volume.py'],
     'scans.nifti': ['nbs/lib/scans/01_nifti.ipynb', 'tests/test_nifti.py'],
-    'scans.dicom': ['nbs/01_dicom.ipynb', 'tests/test_dicom.py'],
+    'scans.dicom': ['nbs/01_dicom.ipynb', 'tests/test_dicom.py', 'tests/test_dicom_series.py'],
     'scans.dicom_header': ['nbs/lib/scans/06_dicom_header.ipynb', 'tests/test_dicom_header.py'],
     'scans.dicom_pixels': [
         'nbs/lib/scans/07_dicom_pixels.ipynb',

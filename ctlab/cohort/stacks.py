@@ -164,23 +164,25 @@ def make_stack(
     found = dicom.series_geometry(series)
     notes += found.notes + [f'{os.path.basename(path)}: {why}' for path, why in bad]
     limits = _window_limits(series, preprocessing, notes)
-    slices, positions, used, tables = [], [], [], {}
-    for k in nearest_slices(found.positions, preprocessing.spacing):
+    wanted, stack, positions, used, tables = nearest_slices(found.positions, preprocessing.spacing), None, [], [], {}
+    for k in wanted:
         for neighbour in (k, k + 1, k - 1):  # a slice that cannot be decoded is replaced by its neighbour
             if not 0 <= neighbour < len(found.order) or found.order[neighbour] in used:
                 continue
             try:
-                slices.append(_process_slice(series[found.order[neighbour]], limits, preprocessing, tables))
+                made = _process_slice(series[found.order[neighbour]], limits, preprocessing, tables)
             except dicom.DicomError as error:
                 notes.append(str(error))
                 continue
+            stack = np.empty((len(wanted), *made.shape), made.dtype) if stack is None else stack
+            stack[len(used)] = made
             positions.append(float(found.positions[neighbour]))
             used.append(found.order[neighbour])
             break
-    if not slices:
+    if stack is None:
         raise dicom.DicomError(f'{folder}: none of its {len(series)} slices can be used: {notes[-1]}')
     stack, info = _to_patient_axes(
-        np.stack(slices), series[found.order[0]], found, positions, [series[i] for i in used]
+        stack[: len(used)], series[found.order[0]], found, positions, [series[i] for i in used]
     )
     return stack, info | {'notes': notes, 'limits': limits, 'files': len(headers) + len(bad), 'unreadable': len(bad)}
 

@@ -211,6 +211,71 @@ def test_the_first_and_the_last_slice_say_what_numbers_there_are(tmp_path, other
     assert volume.array.dtype == np.float32 and volume.array[0 if other == 0 else -1, 1, 1] == 0.75
 
 
+# one spacing
+
+
+def test_one_slice_is_a_volume(tmp_path):
+    path = write_slice(tmp_path, 0, 3, np.arange(12).reshape(3, 4))
+    volume = read_series([path])
+    assert volume.array.shape == (1, 3, 4) and volume.array.dtype == np.int16
+    assert np.array_equal(volume.array[0, 1:], np.arange(12).reshape(3, 4)[1:])
+    assert volume.affine[2, 3] == 3 and volume.meta['files'] == 1
+
+
+@pytest.mark.parametrize(
+    'places, missing, spacing, words',
+    [
+        ([0, 1, 2, 3, 6], 2, 1, "read it all the same with gaps='mark' (commands: --gaps mark)"),
+        ([0, 1, 2, 3, 7], 3, 1, "read it all the same with gaps='mark' (commands: --gaps mark)"),
+        ([0, 1, 2.5, 3, 4], 1, 1, 'give a list of files that do, or a folder with these alone'),
+        ([0, 2, 5, 6, 8], 1, 2, 'give a list of files that do, or a folder with these alone'),
+    ],
+)
+@pytest.mark.parametrize('how', ['regular', 'as stored'])
+def test_slices_that_lie_on_no_grid(tmp_path, places, missing, spacing, words, how):
+    write_places(tmp_path / 'a', places)
+    first = (tmp_path / 'a' / '00.dcm').rename(tmp_path / 'first.dcm')
+    with pytest.raises(DicomError) as error:
+        read_series([first, *sorted((tmp_path / 'a').iterdir())], spacing=how)
+    assert str(error.value) == (
+        f'{tmp_path}: the {len(places)} slices do not lie on a regular grid '
+        f'({missing} missing, spacing about {spacing} mm); {words}'
+    )
+
+
+def test_a_quarter_may_be_missing_and_a_place_may_be_off_by_a_fifth(tmp_path):
+    volume = read_series(write_places(tmp_path / 'a', [0, 1, 2, 3, 4, 7]))
+    assert volume.array[:, 1, 1].tolist() == [*range(0, 80, 10)] and volume.meta['filled'] == [5, 6]
+    volume = read_series(write_places(tmp_path / 'b', [0, 2, 4.3, 6, 8]))
+    assert volume.array[:, 1, 1].tolist() == [0, 20, 43, 60, 80] and volume.meta['filled'] == []
+
+
+def cut_short(path):
+    """Take the last bytes of a file's pixels away."""
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def test_a_slice_that_cannot_be_decoded_is_interpolated(tmp_path):
+    folder = write_places(tmp_path / 'a', range(9))
+    for k in (0, 4):
+        cut_short(folder / f'{k:02d}.dcm')
+    volume = read_series(folder)
+    assert volume.array[:, 1, 1].tolist() == [*range(10, 90, 10)] and volume.meta['filled'] == [3]
+    assert volume.affine[2, 3] == 1 and volume.meta['files'] == 7
+    why = [w for w in volume.meta['warnings'] if 'cannot be decoded' in w]
+    assert [w.partition(':')[0] for w in why] == [str(folder / '00.dcm'), str(folder / '04.dcm')]
+
+
+def test_with_a_quarter_of_the_slices_damaged_there_is_no_volume(tmp_path):
+    folder = write_places(tmp_path / 'a', range(8))
+    for k in (2, 4):
+        cut_short(folder / f'{k:02d}.dcm')
+    with pytest.raises(DicomError) as error:
+        read_series(folder)
+    assert str(error.value).startswith(f'{folder / "02.dcm"}: the pixels cannot be decoded')
+    assert str(error.value).endswith(' (and 1 more of 8 slices)')
+
+
 # missing slices
 
 

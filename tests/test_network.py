@@ -17,6 +17,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pydicom
@@ -25,7 +26,7 @@ from conftest import PATIENCE, eventually, free_port, start_script, wait_for
 
 from ctlab.network.client import echo, fetch, query, send
 from ctlab.network.dicomweb import DicomWebServer
-from ctlab.network.node import Node, Peer, TlsConfig, open_association, presentation_contexts
+from ctlab.network.node import Node, Peer, TlsConfig, _Checkpoint, open_association, presentation_contexts
 from ctlab.network.reception import NodeLimits
 from ctlab.network.store import Store
 from ctlab.scans.dicom import write_series
@@ -702,6 +703,20 @@ def test_an_association_leaves_no_open_file(node, scans):
     assert still_open() <= before + 4
 
 
+def test_who_talks_waits_until_the_association_s_thread_does(monkeypatch):
+    """The thread is let pass, and somebody begins to talk before it has said so: it must not take the answer away."""
+    association, passed = SimpleNamespace(_is_paused=True), []
+    checkpoint = _Checkpoint(association)
+
+    def let_pass(event, timeout=None):
+        passed.append(association._is_paused)
+        checkpoint.clear() if len(passed) == 1 else checkpoint.set()
+        return True
+
+    monkeypatch.setattr(threading.Event, 'wait', let_pass)
+    assert checkpoint.wait() and passed == [True, True] and not association._is_paused
+
+
 @contextlib.contextmanager
 def answered_by_a_helper(node):
     """Call a node until one of its helpers takes the call."""
@@ -763,7 +778,7 @@ def send_until_killed(association, server, slices, numbers, acknowledged):
     """Send objects, each with a UID of its own, while the server lives; note which it acknowledged."""
     while association.is_established and server.is_alive():
         n = next(numbers)
-        ds = slices[n % len(slices)]
+        ds = slices[n % len(slices)].copy()
         ds.SOPInstanceUID = f'1.2.7.{n}'
         try:
             status = association.send_c_store(ds)
@@ -773,8 +788,8 @@ def send_until_killed(association, server, slices, numbers, acknowledged):
             acknowledged.add(ds.SOPInstanceUID)
 
 
-@pytest.mark.parametrize('processes', [1, 2])
-def test_killed_at_twenty_moments_it_has_what_it_acknowledged(scans, tmp_path, processes):
+@pytest.mark.parametrize('processes, lives, moments', [(1, 20, (0.02, 0.25)), (2, 8, (0.5, 2.0))])
+def test_killed_at_many_moments_it_has_what_it_acknowledged(scans, tmp_path, processes, lives, moments):
     """The command is killed with -9 while objects come in; what it acknowledged is there, once and whole."""
     port, acknowledged, rng = free_port(), set(), random.Random(2)
     slices = [pydicom.dcmread(p) for p in sorted((scans / 'Jane').iterdir())]
@@ -786,22 +801,30 @@ import time
 time.sleep(600)"""
     (tmp_path / 'node.py').write_text(code)
     numbers = itertools.count()
-    for _ in range(20):
-        server = start_script(tmp_path / 'node.py')
-        try:
-            wait_for(port)
-            threading.Timer(rng.uniform(0.02, 0.25), server.kill).start()
-            with open_association('SENDER', peer, kinds, timeout=5) as a:
+
+    def send(server):
+        while server.is_alive():  # the first call may reach a helper of the life before
+            with contextlib.suppress(OSError), open_association('SENDER', peer, kinds, timeout=5) as a:
                 send_until_killed(a, server, slices, numbers, acknowledged)
-        except OSError:
-            pass
-        finally:
-            server.kill()
-            server.join()
+
+    for life in range(1, lives + 1):
+        server = start_script(tmp_path / 'node.py')
+        wait_for(port)
+        senders = [threading.Thread(target=send, args=(server,)) for _ in range(2 * processes - 1)]
+        for sender in senders:
+            sender.start()
+        until = time.monotonic() + PATIENCE
+        while len(acknowledged) < 2 * life and time.monotonic() < until:
+            time.sleep(0.005)  # a busy machine begins late
+        time.sleep(rng.uniform(*moments))
+        server.kill()
+        server.join()
+        for sender in senders:
+            sender.join()
     store = Store(tmp_path / 'store', free=0)
     store.rebuild_index()
     kept = [f['SOPInstanceUID'] for f in store.find('IMAGE')]
-    assert len(acknowledged) > 20 and acknowledged <= set(kept) and len(kept) == len(set(kept))
+    assert len(acknowledged) >= 2 * lives and acknowledged <= set(kept) and len(kept) == len(set(kept))
     for path in store.paths():
         assert pydicom.dcmread(path).pixel_array.shape == (32, 40)
     assert not list(store.incoming.iterdir())

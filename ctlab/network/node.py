@@ -487,6 +487,38 @@ class PeerUnreachableError(PeerError):
     """The peer is unreachable or does not accept us; another request will not help."""
 
 
+class _Checkpoint(threading.Event):
+    """Where an association's thread waits while another one talks to the peer, before pynetdicom's own.
+
+    Its own lets the thread pass and says so a moment later; whoever begins to talk within that moment takes it for
+    waiting, and the thread takes the peer's answer away.
+    """
+
+    def __init__(self, association):
+        super().__init__()
+        self.association, self.turn = association, threading.Lock()
+        self.set()
+
+    def wait(self, timeout=None):
+        """Wait until the thread may pass; nobody can take it for waiting then."""
+        while True:
+            super().wait(timeout)
+            with self.turn:
+                if self.is_set():
+                    self.association._is_paused = False
+                    return True
+
+    def clear(self):
+        with self.turn:
+            super().clear()
+
+
+def _connected(event):
+    """Prepare an association that we have asked for, before it begins."""
+    disable_nagle(event.assoc.dul.socket.socket)
+    event.assoc._reactor_checkpoint = _Checkpoint(event.assoc)
+
+
 @contextlib.contextmanager
 def open_association(
     title: str,  # ours
@@ -512,7 +544,7 @@ def open_association(
         peer.title,
         ext_neg=[build_role(r, scp_role=True) for r in roles],
         tls_args=(tls.client(), peer.host) if tls else None,
-        evt_handlers=[(evt.EVT_CONN_OPEN, lambda e: disable_nagle(e.assoc.dul.socket.socket)), *handlers],
+        evt_handlers=[(evt.EVT_CONN_OPEN, _connected), *handlers],
     )
     if not made.is_established:
         if made.is_rejected:

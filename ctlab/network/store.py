@@ -439,8 +439,12 @@ class Store:
         """Wait until no other thread or process writes; who waits keeps nobody from computing."""
         with TURN.given_away():
             self._turn.acquire()
-            if fcntl:
-                fcntl.flock(self._door, fcntl.LOCK_EX)
+            try:
+                if fcntl:
+                    fcntl.flock(self._door, fcntl.LOCK_EX)
+            except BaseException:
+                self._turn.release()
+                raise
         try:
             yield
         finally:

@@ -322,7 +322,8 @@ def fit(
             _compile(learner.net, compiled)
         with _retain_heap() if kind == 'cpu' else contextlib.nullcontext():
             trainer.fit(learner, train, valid, ckpt_path=last if resume and last.exists() else None, weights_only=True)
-    learner.trainer = None
+    if trainer.world_size == 1:  # of several processes, each asks its learner for its rank
+        learner.trainer = None
     del trainer
     _release_memory()
     kept = load_checkpoint(checkpoints / 'best.ckpt' if monitor else last)

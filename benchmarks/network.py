@@ -105,11 +105,12 @@ def send_by_dcmtk(port, *paths):
 
 @contextlib.contextmanager
 def running(command):
-    """Run a server for the duration of the block; yields its process and its port."""
+    """Run a server for the duration of the block; yields its process and its port once all of it has started."""
     port = free_port()
     server = subprocess.Popen(command(port), **QUIET)
     try:
         wait_for(port)
+        time.sleep(5)  # whatever else it starts: a node runs for months, its start is not what is asked here
         yield server, port
     finally:
         server.terminate()

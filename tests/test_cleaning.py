@@ -19,6 +19,8 @@ from ctlab.cohort.cleaning import (
     read_repaired,
     usable_series,
 )
+from ctlab.cohort.stacks import SharedReading, StackPreprocessing, prepare
+from ctlab.scans import dicom
 from ctlab.scans.dicom import DicomError, write_series
 from ctlab.scans.volume import make_volume
 
@@ -369,8 +371,44 @@ def test_a_cohort_is_examined_once(cohort, tmp_path, monkeypatch):
     assert key[:3] == [2, 0.98, 0.78] and len(key[3]) == 40
 
 
+def test_one_reading_serves_decisions_and_stacks(cohort, tmp_path, monkeypatch):
+    """Same decisions, same stacks, and no slice is decoded twice but the one that preparing had no use for."""
+    how = StackPreprocessing(spacing=6.0, size=16)
+    apart, together = tmp_path / 'apart', tmp_path / 'together'
+    table = clean_cohort(cohort, apart, workers=1, progress=False)
+    stacks = prepare(cohort, apart, how, workers=1, progress=False)
+    decoded = []
+    decode = dicom.read_stored_values
+    monkeypatch.setattr(dicom, 'read_stored_values', lambda header: decoded.append(header.path) or decode(header))
+    pd.testing.assert_frame_equal(
+        clean_cohort(cohort, together, workers=1, progress=False, preprocessing=how), table, check_dtype=False
+    )
+    assert len(decoded) == len(set(decoded)) == 24, 'twelve slices of two series, once'
+    both = prepare(cohort, together, how, workers=1, progress=False)
+    assert len(decoded) == 24, 'there already'
+    pd.testing.assert_frame_equal(both.table, stacks.table)
+    for name in stacks.table['stack'][stacks.table['stack'] != '']:
+        assert (np.load(both.folder / name) == np.load(stacks.folder / name)).all()
+    again = clean_cohort(cohort, together, workers=1, progress=False, preprocessing=StackPreprocessing(size=8))
+    assert again['decision'].tolist() == table['decision'].tolist() and len(decoded) == 24, 'decided already'
+
+
+def test_a_shared_reading_keeps_no_more_than_it_may(series, monkeypatch):
+    monkeypatch.setattr(SharedReading, 'most', 3 * 48 * 48 * 2 + 1)
+    reading = SharedReading(series())
+    headers, bad = reading.headers
+    first = [reading.keep(h) for h in headers]
+    assert len(reading.kept) == 3 and not bad
+    assert all((reading.take(h) == raw).all() for h, raw in zip(headers, first)) and not reading.kept
+
+
+def test_a_series_whose_worker_dies_is_set_aside():
+    row = cleaning._crashed_decision(({'patient_id': 1, 'series_id': 2, 'folder': 'x'}, 0.98, 0.78), 'was killed')
+    assert (row['decision'], row['reason'], row['causes']) == ('set aside', 'was killed', 'unreadable')
+
+
 def test_a_series_that_breaks_the_reader_is_set_aside(monkeypatch):
-    def broken(folder, black):
+    def broken(folder, black, reading):
         raise ZeroDivisionError('odd')
 
     monkeypatch.setattr(cleaning, 'examine_series', broken)

@@ -26,7 +26,8 @@ CACHE_VERSION = 4  # of the prepared format; a change makes older stacks stale
 
 # %% auto #0
 __all__ = ['CACHE_VERSION', 'INSTANCE_COLUMNS', 'SERIES_PER_PART', 'nearest_slices', 'StackPreprocessing', 'apply_window',
-           'published_slice', 'resize_area', 'make_stack', 'read_slices', 'Stacks', 'prepare', 'Catalogue', 'catalogue']
+           'published_slice', 'resize_area', 'SharedReading', 'make_stack', 'prepare_series', 'read_slices', 'Stacks',
+           'stacks_folder', 'prepare', 'Catalogue', 'catalogue']
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #22dee83d
 def nearest_slices(
@@ -127,7 +128,7 @@ def _block_sums(picture, size, bits=64):
     if down or right:
         return None
     if picture.dtype.kind in 'iu' and not _sum_fits(picture, a * b, bits):
-        picture = picture.astype(np.int64)
+        picture = picture.astype(np.int32 if picture.dtype.itemsize <= 2 and a * b < 2**15 else np.int64)
     tall = sum((picture[k::a] for k in range(1, a)), picture[::a])
     return sum((tall[:, k::b] for k in range(1, b)), tall[:, ::b]), a * b
 
@@ -152,12 +153,41 @@ def _area_weights(n, size):
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #c0090a42
+class SharedReading:
+    """A series that is looked at twice: its headers are read once, and so are the slices that both looks want."""
+
+    most = 2**28  # bytes of slices kept for the second look
+
+    def __init__(self, folder: str | Path):
+        self.folder, self.kept, self.room = folder, {}, self.most
+
+    @functools.cached_property
+    def headers(self) -> tuple[list, list]:  # (headers, (path, reason) of what is none)
+        """Read the headers of all files."""
+        return dicom.read_headers(dicom.list_files(self.folder))
+
+    def keep(self, header: Header) -> np.ndarray:  # stored values, not to be written to
+        """Decode a slice in the first look."""
+        raw = dicom.read_stored_values(header)
+        if raw.nbytes <= self.room:
+            self.room -= raw.nbytes
+            self.kept[header.path, header.frame] = raw
+        return raw
+
+    def take(self, header: Header) -> np.ndarray:  # stored values
+        """Decode a slice in the second look, unless the first one kept it."""
+        raw = self.kept.pop((header.path, header.frame), None)
+        return dicom.read_stored_values(header) if raw is None else raw
+
+
 def make_stack(
     folder: str | Path,  # one series
     preprocessing: StackPreprocessing,  # how
+    reading: SharedReading | None = None,  # keeps what is decoded for a second look
 ) -> tuple[np.ndarray, dict]:  # (stack, metadata)
     """Turn one DICOM series into a stack."""
-    headers, bad = dicom.read_headers(dicom.list_files(folder))
+    headers, bad = reading.headers if reading else dicom.read_headers(dicom.list_files(folder))
+    decode = reading.keep if reading else dicom.read_stored_values
     if not headers:
         raise dicom.DicomError(f'{folder}: no readable DICOM image' + (f'; first: {bad[0][1]}' if bad else ''))
     series, notes = dicom.choose_series(headers)
@@ -170,7 +200,8 @@ def make_stack(
             if not 0 <= neighbour < len(found.order) or found.order[neighbour] in used:
                 continue
             try:
-                made = _process_slice(series[found.order[neighbour]], limits, preprocessing, tables)
+                header = series[found.order[neighbour]]
+                made = _process_slice(header, decode(header), limits, preprocessing, tables)
             except dicom.DicomError as error:
                 notes.append(str(error))
                 continue
@@ -197,12 +228,11 @@ def _window_limits(series, preprocessing, notes):
     return window(series[0].windows[0][:2])
 
 
-def _process_slice(header, limits, preprocessing, tables):
-    """Convert one slice to its final size and type.
+def _process_slice(header, raw, limits, preprocessing, tables):
+    """Convert the stored values of one slice to its final size and type.
 
     `tables` caches, per series, the result for every 16-bit sum of pixels: a look-up is faster than the arithmetic.
     """
-    raw = dicom.read_stored_values(header)
     if preprocessing.normalise == 'published':
         return np.round(resize_area(published_slice(header, raw), preprocessing.size)).astype(np.uint8)
     values = dicom.unpack_stored_bits(raw, header.stored, header.high_bit, header.signed)
@@ -287,9 +317,18 @@ def _to_patient_axes(stack, head, found, positions, used):
     return np.ascontiguousarray(stack), info
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #c64e62d2
-def _prepare_one(task):
-    """Prepare one series unless it is there already; returns its row of the summary."""
-    row, folder, preprocessing = task
+def _prepare_task(task):
+    """Prepare one series in a worker."""
+    return prepare_series(*task)
+
+
+def prepare_series(
+    row: dict,  # patient_id, series_id and folder
+    folder: str | Path,  # of the stacks, from `stacks_folder`
+    preprocessing: StackPreprocessing,  # how
+    reading: SharedReading | None = None,  # keeps what is decoded for a second look
+) -> dict:  # row of the summary
+    """Prepare one series unless it is there already."""
     target = Path(folder) / str(row['patient_id']) / f'{row["series_id"]}.npy'
     note, source = target.with_suffix('.json'), remote.fingerprint(row['folder'])
     kept = json.loads(note.read_text()) if note.exists() else {}
@@ -298,7 +337,7 @@ def _prepare_one(task):
     summary, stack, info = _summary(row), None, {}
     try:
         with dicom.silence_decoders():
-            stack, info = make_stack(row['folder'], preprocessing)
+            stack, info = make_stack(row['folder'], preprocessing, reading)
         summary |= {'slices': len(stack), 'reason': '; '.join(info['notes']), 'stack': str(target.relative_to(folder))}
     except dicom.DicomError as error:
         summary |= {'status': 'set aside', 'reason': str(error)}
@@ -394,6 +433,21 @@ class Stacks:
         return self.table[self.table['status'] == 'prepared']
 
 
+def stacks_folder(
+    root: str | Path,  # a cohort in the RSNA layout
+    work: str | Path,  # where stacks go; not within the raw data
+    preprocessing: StackPreprocessing,  # how
+) -> Path:  # which exists
+    """Make the folder of the stacks of a cohort."""
+    if not remote.is_remote(root) and Path(work).resolve().is_relative_to((Path(root) / 'train_images').resolve()):
+        raise ValueError(
+            f'{work}: lies within the raw data, which is never written to; choose another folder for derived data'
+        )
+    folder = (Path(work) / 'stacks' / f'{remote.cohort_name(root)}-{preprocessing.key}').resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def prepare(
     root: str | Path,  # a cohort in the RSNA layout; never written to
     work: str | Path,  # where stacks go
@@ -406,20 +460,14 @@ def prepare(
     """Prepare every series of a cohort; what is there already is kept."""
     from ctlab.cohort.layout import list_series
 
-    series = list_series(root)
-    if not remote.is_remote(root) and Path(work).resolve().is_relative_to((Path(root) / 'train_images').resolve()):
-        raise ValueError(
-            f'{work}: lies within the raw data, which is never written to; choose another folder for derived data'
-        )
-    folder = (Path(work) / 'stacks' / f'{remote.cohort_name(root)}-{preprocessing.key}').resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    series, folder = list_series(root), stacks_folder(root, work, preprocessing)
     tasks = [(row, str(folder), preprocessing) for row in series.to_dict('records')]
 
     def there(task):
         return (folder / str(task[0]['patient_id']) / f'{task[0]["series_id"]}.json').exists()
 
     rows = parallel_map(
-        _prepare_one,
+        _prepare_task,
         tasks,
         workers,
         'preparing series' if progress else None,

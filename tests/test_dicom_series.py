@@ -266,6 +266,29 @@ def test_a_slice_that_cannot_be_decoded_is_interpolated(tmp_path):
     assert [w.partition(':')[0] for w in why] == [str(folder / '00.dcm'), str(folder / '04.dcm')]
 
 
+def test_a_volume_begins_at_its_first_good_slice(tmp_path):
+    """The first of slices that lean and lie 2 mm apart is damaged, and one is missing: both are where they were."""
+    lean = {'ImageOrientationPatient': ['1', '0', '0', '0', '1', '0']}
+    for k in (0, 1, 2, 4, 5, 6, 7, 8):
+        write_slice(tmp_path / 'a', k, 2.0 * k, **lean, ImagePositionPatient=['0', f'{0.5 * k:g}', f'{2 * k:g}'])
+    cut_short(tmp_path / 'a' / '00.dcm')
+    volume = read_series(tmp_path / 'a', gaps='mark')
+    assert np.allclose(volume.affine[:3, 3], (0, 0.5, 2)) and volume.meta['gaps'] == [2] and len(volume.array) == 8
+
+
+def test_what_is_known_of_a_series_stays_with_its_volume(tmp_path):
+    tags = {'WindowCenter': '40', 'WindowWidth': '400', 'SliceThickness': '1.5', 'PatientID': 'P7', 'Modality': 'CT'}
+    meta = read_series(write_places(tmp_path / 'a', range(4), **tags)).meta
+    assert (meta['patient_id'], meta['series_uid'], meta['modality']) == ('P7', '1.2.3', 'CT')
+    assert meta['windows'][0][:2] == (40, 400) and meta['thickness'] == 1.5 and meta['filled'] == []
+
+
+def test_without_a_pixel_spacing_a_pixel_is_a_millimetre():
+    found = SimpleNamespace(normal=np.array([0.0, 0.0, 1.0]), spacing=2.0)
+    affine = dicom._affine(Header('a', orientation=AXIAL), found, (5.0, 6.0, 7.0))
+    assert np.array_equal(affine, [[1, 0, 0, 5], [0, 1, 0, 6], [0, 0, 2, 7], [0, 0, 0, 1]])
+
+
 def test_with_a_quarter_of_the_slices_damaged_there_is_no_volume(tmp_path):
     folder = write_places(tmp_path / 'a', range(8))
     for k in (2, 4):
@@ -281,9 +304,9 @@ def test_with_a_quarter_of_the_slices_damaged_there_is_no_volume(tmp_path):
 
 def test_missing_slices_are_interpolated():
     array = np.zeros((5, 2, 2), np.float32)
-    array[0], array[3], array[4] = 1.0, 2.0, 7.5
+    array[0], array[3], array[4] = 4.0, 5.0, 7.5
     assert dicom._interpolate_missing(array, [0, 3, 4]) == [1, 2]
-    assert np.allclose(array[1], 4 / 3) and np.allclose(array[2], 5 / 3) and (array[4] == 7.5).all()
+    assert np.allclose(array[1], 13 / 3) and np.allclose(array[2], 14 / 3) and (array[4] == 7.5).all()
     array = np.zeros((3, 2, 2), np.int16)
     array[2] = 3
     assert dicom._interpolate_missing(array, [0, 2]) == [1] and (array[1] == 2).all(), 'rounded, not cut off'

@@ -47,7 +47,7 @@ readme: install
 packages: install
 	@$(BIN)/python -c "from pathlib import Path; from ctlab.reporting.site import draw_package_diagram; Path('reports/reference/packages.svg').write_text(draw_package_diagram(Path('.')))"
 
-BENCHMARKS := loading prepare clean synthesis postprocessing steps training network_cache network queries organ_model remote viewer strokes judge  # those of minutes
+BENCHMARKS := loading prepare clean decoders synthesis postprocessing steps training network_cache network queries organ_model remote viewer strokes judge  # those of minutes
 
 bench: install  # ends with one table of every clock beside the best peer's
 	@rm -f work/clocks.jsonl

@@ -776,6 +776,38 @@ def test_room_is_looked_up_when_it_is_asked_for(store, monkeypatch):
     assert store.has_space()
 
 
+def test_room_is_counted_between_two_looks_and_asked_for_when_it_gets_tight(store, monkeypatch):
+    looks, free, now = [], [10 << 30], [100.0]
+
+    def usage(_):
+        looks.append(free[0])
+        return type('Usage', (), {'free': free[0]})
+
+    monkeypatch.setattr(module.shutil, 'disk_usage', usage)
+    monkeypatch.setattr(module.time, 'monotonic', lambda: now[0])
+    store.free = 0
+    assert store._room(size=4 << 30) == 6 << 30 and len(looks) == 1
+    assert store._room(size=4 << 30) == 2 << 30 and len(looks) == 1, 'counted'
+    assert store._room(size=3 << 29) == 17 << 29 and len(looks) == 2, 'less than a gibibyte would be left'
+    now[0] = 100.9
+    assert store._room(size=1) == (17 << 29) - 1 and len(looks) == 2
+    now[0] = 101.1
+    assert store._room() == 10 << 30 and len(looks) == 3, 'a second later'
+
+
+def test_who_stored_an_object_first_stays_its_author(store):
+    assert store.author('1.1.1.1') == ''
+    store.note_author('1.1.1.1', 'Ada')
+    store.note_author('1.1.1.1', 'Bob')
+    store.note_author('1.1.1.2', 'Bob')
+    assert store.author('1.1.1.1') == 'Ada' and store.author('1.1.1.2') == 'Bob' and store.author('1.1.1.3') == ''
+
+
+def test_a_series_of_several_objects_lies_in_one_folder_of_the_layout(store):
+    paths = [store.add(item(uid=f'1.1.1.{k}')).path for k in (1, 2)]
+    assert len({p.parent for p in paths}) == 1 and paths[0].parent.parent.parent == store.folder / 'train_images'
+
+
 def test_a_patients_name_for_the_computer_may_hold_what_parts_other_values(store):
     store.add(item())
     store.add(item('Joan', '1.2', '1.2.1', '1.2.1.1'))

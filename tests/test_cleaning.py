@@ -403,8 +403,12 @@ def test_a_shared_reading_keeps_no_more_than_it_may(series, monkeypatch):
 
 
 def test_a_series_whose_worker_dies_is_set_aside():
-    row = cleaning._crashed_decision(({'patient_id': 1, 'series_id': 2, 'folder': 'x'}, 0.98, 0.78), 'was killed')
-    assert (row['decision'], row['reason'], row['causes']) == ('set aside', 'was killed', 'unreadable')
+    row = cleaning._crashed_decision(({'patient_id': 1, 'series_id': 2, 'folder': 'x'}, 0.98, 0.78), 'the worker died')
+    assert (row['decision'], row['reason'], row['causes']) == (
+        'set aside',
+        'the worker died; delete the list of decisions to have it examined again',
+        'unreadable',
+    )
 
 
 def test_a_series_that_breaks_the_reader_is_set_aside(monkeypatch):

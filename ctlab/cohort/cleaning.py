@@ -267,8 +267,8 @@ def _examine_task(task):
 
 
 def _crashed_decision(task, what):
-    """Decide on a series whose worker died or hung."""
-    return _decide(task[0], task[2], _unread(what))
+    """Decide on a series whose worker died or hung; the decision is kept, or each study would hang there again."""
+    return _decide(task[0], task[2], _unread(f'{what}; delete the list of decisions to have it examined again'))
 
 
 def _unread(reason):

@@ -301,17 +301,36 @@ def test_black_slices_by_the_published_rule(series):
     assert examine_series(folder, black=share + 1e-9)['black'] == pytest.approx(0.75)
 
 
+def inner_air(small, inside):
+    """Compute the share of air in one slice."""
+    return cleaning._inner_air(small[None], inside[None])[0]
+
+
 def test_air_within_the_body():
     small = np.full((64, 64), -1000.0)
     small[10:54, 10:54] = 40
-    assert cleaning._inner_air(small, small > -250) == 0
+    assert inner_air(small, small > -250) == 0
     small[20:42, 20:42] = -800
-    assert cleaning._inner_air(small, small > -250) == pytest.approx(22**2 / 44**2)
+    assert inner_air(small, small > -250) == pytest.approx(22**2 / 44**2)
     small[0, 0] = 40
-    assert cleaning._inner_air(small, small > -250) == pytest.approx(22**2 / 44**2), 'the largest part alone'
+    assert inner_air(small, small > -250) == pytest.approx(22**2 / 44**2), 'the largest part alone'
     small[20:42, 20:42] = -400
-    assert cleaning._inner_air(small, small > -250) == 0, 'fat is no air'
-    assert cleaning._inner_air(small, small > 999) == 0
+    assert inner_air(small, small > -250) == 0, 'fat is no air'
+    assert inner_air(small, small > 999) == 0
+
+
+def test_air_is_measured_slice_by_slice():
+    """Against SciPy's filling of holes in each slice alone: parts of any form, at the edge, none at all."""
+    from scipy.ndimage import binary_fill_holes, gaussian_filter, label
+
+    rng = np.random.default_rng(1)
+    small = gaussian_filter(rng.normal(0, 1, (60, 64, 64)), (0, 3, 3)) * 6000 - rng.uniform(0, 900, (60, 1, 1))
+    small[7], small[8] = -1000, 40
+    inside = small > -250
+    for k, found in enumerate(cleaning._inner_air(small, inside)):
+        parts, n = label(inside[k])
+        outline = binary_fill_holes(parts == np.bincount(parts.ravel())[1:].argmax() + 1) if n else parts > 0
+        assert found == (outline & (small[k] < -400)).sum() / max(1, outline.sum())
 
 
 def test_a_chest_is_known_by_its_air(series):

@@ -118,7 +118,7 @@ def published_black_fraction(
 
 def _pixel_facts(series, decode, facts, black):
     """Decode every slice once."""
-    blacks, constant, failed, negative, outside, air, body = [], 0, facts['unreadable'], 0, [], [], []
+    blacks, constant, failed, negative, small = [], 0, facts['unreadable'], 0, []
     for header in series:
         try:
             raw = decode(header)
@@ -133,30 +133,27 @@ def _pixel_facts(series, decode, facts, black):
         bits = raw.view(f'u{raw.dtype.itemsize}')
         if header.signed and header.stored < header.allocated:
             negative += int((values < 0).any() and not (bits >> header.stored).any())
-        small = _small_picture(values, header)
-        inside = small > -250
-        body.append(float(inside.mean()))
-        air.append(_inner_air(small, inside))
-        if facts['window']:
-            outside.append(
-                float(((small[inside] > facts['window'][0]) & (small[inside] < facts['window'][1])).mean())
-                if inside.any()
-                else 0.0
-            )
-
-    def middle(values):
-        return float(np.median(values)) if values else 0.0
-
+        small.append(_small_picture(values, header))
     return {
         'unreadable': failed,
         'constant': constant,
         'negative': negative,
         'black': float(np.mean(np.array(blacks) >= black)) if blacks else 1.0,
-        'body': middle(body),
-        'chest': float(np.mean(np.array(air) > 0.25)) if air else 0.0,
-        'in_window': middle(outside),
-        'blackness': middle(blacks),
+        'blackness': float(np.median(blacks)) if blacks else 0.0,
         'reason': facts['reason'],
+    } | _body_facts(np.array(small).reshape(-1, 64, 64), facts['window'])
+
+
+def _body_facts(small, limits):
+    """Measure the body in the thumbnails of all slices: how much there is, its air, and what the window shows of it."""
+    if not len(small):
+        return {'body': 0.0, 'chest': 0.0, 'in_window': 0.0}
+    inside, low, high = small > -250, *(limits or (np.inf, np.inf))
+    shown = (inside & (small > low) & (small < high)).sum((1, 2)) / np.maximum(1, inside.sum((1, 2)))
+    return {
+        'body': float(np.median(inside.mean((1, 2)))),
+        'chest': float(np.mean(_inner_air(small, inside) > 0.25)),
+        'in_window': float(np.median(shown)),
     }
 
 
@@ -168,15 +165,22 @@ def _small_picture(values, header):
 
 
 def _inner_air(small, inside):
-    """Compute the share of the body's outline that is filled with air."""
-    from scipy.ndimage import binary_fill_holes, label
+    """Compute, slice by slice, the share of air within the outline of the body's largest part."""
+    from scipy.ndimage import generate_binary_structure, label
 
-    parts, n = label(inside)
-    if not n:
-        return 0.0
-    largest = parts == np.bincount(parts.ravel())[1:].argmax() + 1
-    outline = binary_fill_holes(largest)
-    return float((outline & (small < -400)).sum() / max(1, outline.sum()))
+    in_plane = np.zeros((3, 3, 3), bool)
+    in_plane[1] = generate_binary_structure(2, 1)
+    parts, n = label(inside, in_plane)
+    sizes = np.bincount(parts.ravel(), minlength=n + 1)
+    sizes[0] = 0
+    flat = parts.reshape(len(parts), -1)
+    largest = flat[np.arange(len(flat)), sizes[flat].argmax(1)][:, None, None]
+    around, n = label((parts != largest) | (largest == 0), in_plane)
+    open_air = np.zeros(n + 1, bool)
+    open_air[np.concatenate([around[:, [0, -1]].ravel(), around[:, :, [0, -1]].ravel()])] = True
+    open_air[0] = False  # the part itself, where it meets the edge of the picture
+    outline = ~open_air[around]
+    return (outline & (small < -400)).sum((1, 2)) / np.maximum(1, outline.sum((1, 2)))
 
 # %% ../../nbs/02_cleaning.ipynb #d77b4cf6
 FAULT_CAUSES = {  # cause -> (remedy, or '' when nothing helps; what is meant)

@@ -391,7 +391,7 @@ def test_a_cohort_is_examined_once(cohort, tmp_path, monkeypatch):
 
 
 def test_one_reading_serves_decisions_and_stacks(cohort, tmp_path, monkeypatch):
-    """Same decisions, same stacks, and no slice is decoded twice but the one that preparing had no use for."""
+    """Same decisions, same stacks, and every slice is decoded once."""
     how = StackPreprocessing(spacing=6.0, size=16)
     apart, together = tmp_path / 'apart', tmp_path / 'together'
     table = clean_cohort(cohort, apart, workers=1, progress=False)
@@ -412,9 +412,8 @@ def test_one_reading_serves_decisions_and_stacks(cohort, tmp_path, monkeypatch):
     assert again['decision'].tolist() == table['decision'].tolist() and len(decoded) == 24, 'decided already'
 
 
-def test_a_shared_reading_keeps_no_more_than_it_may(series, monkeypatch):
-    monkeypatch.setattr(SharedReading, 'most', 3 * 48 * 48 * 2 + 1)
-    reading = SharedReading(series())
+def test_a_shared_reading_keeps_no_more_than_it_may(series):
+    reading = SharedReading(series(), 3 * 48 * 48 * 2 + 1)
     headers, bad = reading.headers
     first = [reading.keep(h) for h in headers]
     assert len(reading.kept) == 3 and not bad

@@ -19,7 +19,7 @@ from ctlab.cohort.stacks import (
     StackPreprocessing,
     prepare_series,
     published_slice,
-    resize_area,
+    resize_to_hounsfield,
     stacks_folder,
 )
 from ..core.anatomy import window
@@ -133,7 +133,7 @@ def _pixel_facts(series, decode, facts, black):
         bits = raw.view(f'u{raw.dtype.itemsize}')
         if header.signed and header.stored < header.allocated:
             negative += int((values < 0).any() and not (bits >> header.stored).any())
-        small.append(_small_picture(values, header))
+        small.append(resize_to_hounsfield(values, header, 64))
     return {
         'unreadable': failed,
         'constant': constant,
@@ -155,13 +155,6 @@ def _body_facts(small, limits):
         'chest': float(np.mean(_inner_air(small, inside) > 0.25)),
         'in_window': float(np.median(shown)),
     }
-
-
-def _small_picture(values, header):
-    """Shrink a slice to 64 × 64 HU; where HU are linear in what is stored, before they are computed."""
-    if header.modality_table is not None:
-        return resize_area(dicom.to_hounsfield(values, header), 64)
-    return dicom.to_hounsfield(resize_area(values, 64), header)
 
 
 def _inner_air(small, inside):
@@ -326,10 +319,11 @@ def clean_cohort(
     rows = parallel_map(
         _examine_task,
         [(row, black, scan_black, *stacks) for row in series.to_dict('records')],
-        1 if len(series) < 8 else workers,
+        workers,
         ('examining and preparing series' if stacks else 'examining series') if progress else None,
         crashed=_crashed_decision,
-        limit=limit if len(series) >= 8 else 0,
+        limit=limit,
+        there=lambda task: False,  # so that few series are examined in this process
     )
     table = pd.DataFrame(rows)
     if path:

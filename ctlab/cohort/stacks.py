@@ -26,8 +26,8 @@ CACHE_VERSION = 4  # of the prepared format; a change makes older stacks stale
 
 # %% auto #0
 __all__ = ['CACHE_VERSION', 'INSTANCE_COLUMNS', 'SERIES_PER_PART', 'nearest_slices', 'StackPreprocessing', 'apply_window',
-           'published_slice', 'resize_area', 'SharedReading', 'make_stack', 'prepare_series', 'read_slices', 'Stacks',
-           'stacks_folder', 'prepare', 'Catalogue', 'catalogue']
+           'published_slice', 'resize_area', 'resize_to_hounsfield', 'SharedReading', 'make_stack', 'prepare_series',
+           'read_slices', 'Stacks', 'stacks_folder', 'prepare', 'Catalogue', 'catalogue']
 
 # %% ../../nbs/lib/cohort/02_stacks.ipynb #22dee83d
 def nearest_slices(
@@ -119,6 +119,17 @@ def resize_area(
     return small
 
 
+def resize_to_hounsfield(
+    values: np.ndarray,  # (rows, columns), from `dicom.unpack_stored_bits`
+    header: Header,  # of the same file
+    size: int,  # pixels a side
+) -> np.ndarray:  # (size, size) HU
+    """Resize a slice by area averaging; where HU are linear in what is stored, before they are computed."""
+    if header.modality_table is not None:
+        return resize_area(dicom.to_hounsfield(values, header), size)
+    return dicom.to_hounsfield(resize_area(values, size), header)
+
+
 def _block_sums(picture, size, bits=64):
     """Sum the old pixels of each new pixel in the narrowest sufficient type; no value needs more than so many bits.
 
@@ -156,10 +167,12 @@ def _area_weights(n, size):
 class SharedReading:
     """A series that is looked at twice: its headers are read once, and so are the slices that both looks want."""
 
-    most = 2**28  # bytes of slices kept for the second look
-
-    def __init__(self, folder: str | Path):
-        self.folder, self.kept, self.room = folder, {}, self.most
+    def __init__(
+        self,
+        folder: str | Path,  # one series
+        room: int = 2**28,  # bytes of slices kept for the second look; 0 where there is none
+    ):
+        self.folder, self.kept, self.room = folder, {}, room
 
     @functools.cached_property
     def headers(self) -> tuple[list, list]:  # (headers, (path, reason) of what is none)
@@ -186,8 +199,8 @@ def make_stack(
     reading: SharedReading | None = None,  # keeps what is decoded for a second look
 ) -> tuple[np.ndarray, dict]:  # (stack, metadata)
     """Turn one DICOM series into a stack."""
-    headers, bad = reading.headers if reading else dicom.read_headers(dicom.list_files(folder))
-    decode = reading.keep if reading else dicom.read_stored_values
+    reading = reading or SharedReading(folder, 0)
+    headers, bad = reading.headers
     if not headers:
         raise dicom.DicomError(f'{folder}: no readable DICOM image' + (f'; first: {bad[0][1]}' if bad else ''))
     series, notes = dicom.choose_series(headers)
@@ -201,7 +214,7 @@ def make_stack(
                 continue
             try:
                 header = series[found.order[neighbour]]
-                made = _process_slice(header, decode(header), limits, preprocessing, tables)
+                made = _process_slice(header, reading.keep(header), limits, preprocessing, tables)
             except dicom.DicomError as error:
                 notes.append(str(error))
                 continue
@@ -238,17 +251,10 @@ def _process_slice(header, raw, limits, preprocessing, tables):
     values = dicom.unpack_stored_bits(raw, header.stored, header.high_bit, header.signed)
     if np.ptp(values[0]) == 0 and np.ptp(values[len(values) // 2]) == 0 and values.min() == values.max():
         raise dicom.DicomError(f'{header.path}: every pixel has the same value')
-    if header.modality_table is not None:
-        return _to_stored_type(
-            resize_area(dicom.to_hounsfield(values, header), preprocessing.size), limits, preprocessing
-        )
-    found = (
-        None if preprocessing.normalise == 'slice' else _block_sums(values, preprocessing.size, header.stored)
-    )  # HU are linear in what is stored, so the picture may shrink first
+    whole = preprocessing.normalise == 'slice' or header.modality_table is not None
+    found = None if whole else _block_sums(values, preprocessing.size, header.stored)
     if found is None or found[0].dtype.itemsize != 2:
-        return _to_stored_type(
-            dicom.to_hounsfield(resize_area(values, preprocessing.size), header), limits, preprocessing
-        )
+        return _to_stored_type(resize_to_hounsfield(values, header, preprocessing.size), limits, preprocessing)
     sums, n = found
     key = (
         n,

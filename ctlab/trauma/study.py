@@ -50,17 +50,16 @@ def load_samples(
     """Load the cohort's scans: prepared, labelled and split into folds."""
     root = ensure_cohort(settings)
     labels = read_labels(root)
-    decisions = pd.DataFrame()
     if cleaned:  # first, because one reading of a series serves both
         from ctlab.cohort.cleaning import clean_cohort
 
         decisions = clean_cohort(root, settings.work, workers=settings.workers, preprocessing=preprocessing)
+        decisions = decisions.set_index('series_id')
     stacks = prepare(root, settings.work, preprocessing, settings.workers)
     short = stacks.usable[stacks.usable['slices'] < min_slices].assign(reason=f'fewer than {min_slices} slices')
     aside = pd.concat([stacks.table[stacks.table['status'] != 'prepared'], short], ignore_index=True)
     usable = stacks.usable[stacks.usable['slices'] >= min_slices]
     if cleaned:
-        decisions = decisions.set_index('series_id')
         bad = usable['series_id'].map(decisions['decision']) == 'set aside'
         aside = pd.concat(
             [aside, usable[bad].assign(reason=usable.loc[bad, 'series_id'].map(decisions['reason']))], ignore_index=True
